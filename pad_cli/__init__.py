@@ -1,0 +1,56 @@
+"""PAD: personalised alignment of language models at decoding time.
+
+The public API. Names are imported when first used, so that `import pad_cli` is fast and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_HOMES = {
+    "BenchmarkItem": "pad_cli.records",
+    "Cell": "pad_cli.records",
+    "DecodingSettings": "pad_cli.recipe",
+    "EvalRecipe": "pad_cli.recipe",
+    "GenerateRecipe": "pad_cli.recipe",
+    "Generation": "pad_cli.records",
+    "PadEngine": "pad_cli.decoding.engine",
+    "PadError": "pad_cli.errors",
+    "PairData": "pad_cli.records",
+    "PairSplit": "pad_cli.records",
+    "PersonalizedRewardModel": "pad_cli.models.reward_model",
+    "Preference": "pad_cli.preference",
+    "PreferencePair": "pad_cli.records",
+    "TrainRecipe": "pad_cli.recipe",
+    "build_embedded": "pad_cli.embedded",
+    "Demonstration": "pad_cli.demonstration",
+    "evaluate": "pad_cli.evaluation.run",
+    "find_recipe": "pad_cli.recipe",
+    "generate_file": "pad_cli.decoding.batch",
+    "load_recipe": "pad_cli.recipe",
+    "load_reward_model": "pad_cli.models.checkpoint",
+    "read_recipe": "pad_cli.recipe",
+    "report_table": "pad_cli.evaluation.report",
+    "run_demo": "pad_cli.demonstration",
+    "shipped_recipes": "pad_cli.recipe",
+    "train_reward_model": "pad_cli.training.train",
+    "write_whole": "pad_cli.runs",
+}
+__all__ = sorted(_HOMES)
+
+try:
+    __version__ = version("pad-cli")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pad_cli' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

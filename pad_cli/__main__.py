@@ -1,0 +1,5 @@
+"""`python -m pad_cli`."""
+
+from pad_cli.cli.main import main
+
+main()

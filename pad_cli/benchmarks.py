@@ -1,0 +1,43 @@
+"""Benchmarks from files (floor 3): prompts x preferences. The embedded one is `pad_cli/world/benchmark.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pad_cli.pairs import prompt_of, read_rows
+from pad_cli.records import BenchmarkItem
+
+
+def load_jsonl(
+    *, path: str, preferences: Sequence[str] | Mapping[str, str], limit: int | None = None
+) -> list[BenchmarkItem]:
+    """Every distinct prompt of a JSONL file under every preference.
+
+    Args:
+        path: file with a `prompt` on each line.
+        preferences: specifications as typed after `--pref`; as a mapping, label to specification.
+        limit: use the first so many prompts.
+
+    Raises:
+        DataError: a line is wrong.
+    """
+    file = Path(path)
+    prompts = list(dict.fromkeys(_key(prompt_of(row, file, line)) for line, row in read_rows(file)))[:limit]
+    labels = preferences if isinstance(preferences, Mapping) else {spec: spec for spec in preferences}
+    return [
+        BenchmarkItem(
+            id=f"{file.stem}/{label}/{number}",
+            group="single",
+            label=label,
+            prompt=tuple({"role": role, "content": content} for role, content in prompt),
+            preference=(spec,),
+            facts={"asked": [label]},
+        )
+        for label, spec in labels.items()
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+def _key(prompt: Sequence[Mapping[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in prompt)

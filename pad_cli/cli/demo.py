@@ -1,0 +1,42 @@
+"""`pad demo`: the whole of PAD on the embedded world, from nothing to a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pad_cli.cli.options import Quiet
+from pad_cli.cli.train_rm import show_metrics
+from pad_cli.progress import set_quiet
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the report, the reward model and the answers go.")] = Path(
+        "runs/demo"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Build small models, train a reward model, steer, evaluate, and show it all.
+
+    Takes a few minutes the first time and seconds afterwards.
+    """
+    set_quiet(quiet)
+    import pad_cli
+
+    result = pad_cli.run_demo(out)
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    examples = Table("preference", "base", "pad", title="Three examples", show_lines=True)
+    for row in result.examples:
+        examples.add_row(Text(f"{row['prompt']}\n\n{row['preference']}"), Text(row["base"]), Text(row["pad"]))
+    console.print(examples)
+    show_metrics(result.metrics)
+    console.print(pad_cli.report_table(result.report))
+    print(f"Written to {result.directory}: report.json, answers.jsonl, examples.jsonl, reward-model/")
+    print('Next:  pad generate "How do I start with photography?" --pref humorous --compare')
+    print("       pad recipe copy real-local     for a reward model of your own language model and data")

@@ -1,0 +1,132 @@
+"""`pad generate`: steered answers to one prompt, to standard input, or to a file of prompts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pad_cli.cli.options import Json, Overrides, Quiet
+from pad_cli.errors import DataError, RecipeError, UsageError
+from pad_cli.progress import set_quiet
+
+if TYPE_CHECKING:
+    from pad_cli import DecodingSettings, PadEngine
+
+Preferences = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pref", "-p", metavar="PREFERENCE", help="humorous, concise=0.5, 'not formal', or free text; repeat."
+    ),
+]
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What to answer; standard input when absent or -.")] = None,
+    pref: Preferences = None,
+    weight: Annotated[
+        float | None, typer.Option("--weight", "-w", help="Guidance weight; 0 is the policy alone.")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(help="The policy's top tokens that compete at each step.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; above, sample.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample from the likeliest candidates of this mass.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of sampling.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Also show the policy's own answer.")] = False,
+    file: Annotated[
+        Path | None, typer.Option(help="JSONL of prompts, each with its own preference if it likes.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --file: where answers go; run again to continue.")] = None,
+    recipe: Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")] = "embedded-generate",
+    policy: Annotated[str | None, typer.Option(help="Language model to steer: directory or hub id.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="Directory of a trained reward model.")] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Answer a prompt, steered to a preference.
+
+    Without a recipe or models it uses the small embedded ones, building them on first use.
+    """
+    set_quiet(quiet)
+    if (file is None) != (out is None):
+        raise UsageError("--file and --out go together.", "pad generate --file prompts.jsonl --out answers.jsonl")
+    if file is not None and prompt is not None:
+        raise UsageError("Give a prompt or --file, not both.", "Leave one out.")
+    text = None if file is not None else _read_prompt(prompt)
+    import pad_cli
+
+    flags = {
+        "decoding.guidance_weight": weight,
+        "decoding.candidates": candidates,
+        "decoding.temperature": temperature,
+        "decoding.top_p": top_p,
+        "decoding.seed": seed,
+        "decoding.max_new_tokens": max_new_tokens,
+        "policy.model": policy,
+        "reward_model": reward_model,
+    }
+    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    settings = pad_cli.read_recipe(recipe, [*(overrides or []), *given])
+    if not isinstance(settings, pad_cli.GenerateRecipe):
+        raise RecipeError(f"{recipe}: is a recipe of kind '{settings.kind}'.", "pad generate needs kind: generate")
+    engine = pad_cli.PadEngine.from_recipe(settings)
+    if file is not None and out is not None:
+        count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding)
+        print(f"{count} answered now, all of {file} in {out}", file=sys.stderr)
+        return
+    assert text is not None
+    _answer(engine, text, pref or [], settings.decoding, compare, as_json)
+
+
+def _answer(
+    engine: PadEngine, prompt: str, pref: list[str], decoding: DecodingSettings, compare: bool, as_json: bool
+) -> None:
+    preference = engine.preference(pref)
+    prompts, weights = ([prompt, prompt], [0.0, decoding.guidance_weight]) if compare else ([prompt], None)
+    answers = engine.generate(prompts, [preference] * len(prompts), decoding, weights, streams=["0"] * len(prompts))
+    steered = answers[-1]
+    if as_json:
+        row: dict[str, Any] = {
+            "prompt": prompt,
+            "preference": preference.describe(),
+            "guidance_weight": decoding.guidance_weight,
+            "text": steered.text,
+            "finish_reason": steered.finish_reason,
+            "tokens": len(steered.token_ids),
+            "policy": engine.policy.name,
+        }
+        if compare:
+            row["base"] = answers[0].text
+        print(json.dumps(row, ensure_ascii=False))
+    elif compare:
+        _side_by_side(answers[0].text, steered.text, f"{preference.describe()} (weight {decoding.guidance_weight:g})")
+    else:
+        print(steered.text)
+
+
+def _side_by_side(base: str, steered: str, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(expand=True, show_lines=True)
+    for name in ("base", title):
+        table.add_column(Text(name), ratio=1, overflow="fold")
+    table.add_row(Text(base), Text(steered))
+    Console().print(table)
+
+
+def _read_prompt(prompt: str | None) -> str:
+    if prompt is None and sys.stdin.isatty():
+        raise UsageError(
+            "There is nothing to answer.", 'pad generate "How do I start with photography?" --pref humorous'
+        )
+    text = sys.stdin.read() if prompt in (None, "-") else prompt
+    assert text is not None
+    if not text.strip():
+        raise DataError("The prompt is empty.", hint='Say what to answer: pad generate "How do I start with chess?"')
+    return text.strip()

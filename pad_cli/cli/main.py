@@ -1,0 +1,71 @@
+"""`pad`: the application, its commands, and the one place where errors become exit codes.
+
+0 done   1 it could not be done   2 it was asked wrongly   130 interrupted
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from pad_cli import __version__
+from pad_cli.cli import demo, evaluate, generate, recipe, train_rm
+from pad_cli.errors import PadError
+
+
+class _Boundary(TyperGroup):
+    """Errors that are the user's to fix are printed without a traceback; bugs keep theirs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PadError as error:
+            console = Console(stderr=True, soft_wrap=True, highlight=False)
+            console.print("Error: ", style="bold red", end="")
+            console.print(error.message, markup=False)
+            if error.hint:
+                console.print(error.hint, markup=False, style="dim")
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            print("Interrupted. Run the same command again to continue.", file=sys.stderr)
+            raise typer.Exit(130) from interrupt
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader of our output has left; so do we, in silence
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Boundary,
+    help="Personalised alignment of language models at decoding time.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("generate")(generate.generate)
+app.command("train-rm")(train_rm.train_rm)
+app.command("eval")(evaluate.evaluate)
+app.command("demo")(demo.demo)
+app.add_typer(recipe.app, name="recipe")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `pad` script."""
+    app()

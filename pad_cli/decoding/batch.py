@@ -1,0 +1,92 @@
+"""`generate_file`: answer a JSONL file of prompts into another, batch by batch; running again continues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.errors import DataError
+from pad_cli.pairs import prompt_of, read_rows
+from pad_cli.progress import bar
+from pad_cli.recipe import DecodingSettings
+from pad_cli.records import Messages
+from pad_cli.runs import ResultLog, fingerprint
+
+
+def generate_file(
+    engine: PadEngine, source: Path, target: Path, specs: Sequence[str], settings: DecodingSettings
+) -> int:
+    """Answer every line of a JSONL file.
+
+    Args:
+        engine: the policy and its reward model.
+        source: lines with `prompt` and, each line its own, `preference` (a specification or a list of them).
+        target: one JSON object a line, in the order of the source: `key`, `line`, `prompt`, `preference`,
+            `guidance_weight`, `text`, `finish_reason`, `tokens`. Lines already there are not answered again.
+        specs: the preference of lines that have none.
+        settings: how to decode.
+
+    Returns:
+        How many lines were answered now.
+
+    Raises:
+        DataError: a line is wrong; nothing is answered then.
+        PreferenceError: a preference cannot be understood; likewise.
+    """
+    log = ResultLog(target)
+    todo: dict[str, tuple[int, Messages, list[str]]] = {}
+    for line, row in read_rows(source):
+        prompt, wanted = prompt_of(row, source, line), _specs(row, source, line, specs)
+        engine.preference(wanted)
+        key = fingerprint([line, [dict(m) for m in prompt], wanted, engine.policy.name, settings.model_dump()])
+        if key not in log.done:
+            todo[key] = (line, prompt, wanted)
+    keys = list(todo)
+    with bar(f"Answering {source.name}", total=len(todo)) as progress:
+        for start in range(0, len(keys), settings.batch_size):
+            batch = keys[start : start + settings.batch_size]
+            _answer(engine, {key: todo[key] for key in batch}, settings, log)
+            progress.advance(len(batch))
+    return len(todo)
+
+
+def _answer(
+    engine: PadEngine, todo: dict[str, tuple[int, Messages, list[str]]], settings: DecodingSettings, log: ResultLog
+) -> None:
+    answers = engine.generate(
+        [prompt for _, prompt, _ in todo.values()],
+        [engine.preference(wanted) for _, _, wanted in todo.values()],
+        settings,
+        streams=[str(line) for line, _, _ in todo.values()],
+    )
+    rows: dict[str, dict[str, Any]] = {}
+    for (key, (line, prompt, wanted)), answer in zip(todo.items(), answers, strict=True):
+        rows[key] = {
+            "line": line,
+            "prompt": [dict(message) for message in prompt],
+            "preference": wanted,
+            "guidance_weight": settings.guidance_weight,
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            "tokens": len(answer.token_ids),
+        }
+    log.append(rows)
+
+
+def _specs(row: dict[str, Any], path: Path, line: int, default: Sequence[str]) -> list[str]:
+    value = row.get("preference")
+    if value is None:
+        return list(default)
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and all(isinstance(spec, str) for spec in value):
+        return list(value)
+    raise DataError(
+        "neither a text nor a list of texts",
+        path=path,
+        line=line,
+        field="preference",
+        hint='Write "preference": "humorous" or "preference": ["humorous", "concise=0.5"].',
+    )

@@ -1,0 +1,191 @@
+"""The embedded world's models (floor 6): built once, from a seed, into `PAD_HOME`; nothing is downloaded.
+
+    embedded/small         0.14 M parameters
+    embedded/medium        0.50 M parameters, under the reward model
+    embedded/large         1.5 M parameters, trained on other documents
+    embedded/reward-model  the shipped recipe `embedded` on embedded/medium
+
+The directory is named by a hash of everything that goes in, so changed inputs build anew and never mix with old ones.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from pad_cli.errors import StorageError, UsageError, did_you_mean
+from pad_cli.models.prompts import encode_answer, encode_prompt
+from pad_cli.progress import bar, note
+from pad_cli.recipe import TrainRecipe, read_recipe
+from pad_cli.resources import shipped
+from pad_cli.runs import fingerprint, home, whole_directory
+from pad_cli.training.pretrain import PretrainPlan, pretrain
+from pad_cli.training.train import train_reward_model
+from pad_cli.world.documents import Document, write_documents
+from pad_cli.world.grammar import load_world
+
+_FORMAT = 1  # raise it when the way of building changes
+_VOCABULARY = 1792  # enough for every word of the world to be one token
+_PAD, _END, _USER, _ASSISTANT, _SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """A policy: its model, and what it reads."""
+
+    plan: PretrainPlan
+    seed: int
+    answers: int = 12000
+    glossary: int = 3000
+    rate: float = 0.12
+
+
+_POLICIES = {
+    "large": _Policy(PretrainPlan(160, 4, 4, 6e-3, 0.05, 700), seed=2, answers=15000, glossary=0, rate=0.14),
+    "medium": _Policy(PretrainPlan(96, 3, 4, 8e-3, 0.06, 1200), seed=1),
+    "small": _Policy(PretrainPlan(48, 2, 2, 1e-2, 0.05, 1400), seed=1),
+}
+
+
+def model_directory(name: str) -> Path:
+    """The directory of an embedded model, built if it is not there yet.
+
+    Raises:
+        UsageError: there is no such model.
+        StorageError: it cannot be written.
+    """
+    if name == "reward-model":
+        return _reward_model()
+    if name not in _POLICIES:
+        raise UsageError(f"No embedded model is named '{name}'.", did_you_mean(name, [*_POLICIES, "reward-model"]))
+    directory = _world_directory()
+    if not (directory / name).is_dir():
+        _build(directory, [name])
+    return directory / name
+
+
+def build_embedded() -> None:
+    """Build whatever of the embedded world is missing: the policies side by side, then the reward model."""
+    directory = _world_directory()
+    missing = [name for name in _POLICIES if not (directory / name).is_dir()]
+    if missing:
+        _build(directory, missing)
+    _reward_model()
+
+
+def _world_directory() -> Path:
+    """`PAD_HOME/embedded-<hash of the world's text and of how the models are built>`."""
+    text = {path.name: path.read_text(encoding="utf-8") for path in sorted((shipped("data") / "world").glob("*.yaml"))}
+    plans = {name: asdict(policy) for name, policy in _POLICIES.items()}
+    return home() / f"embedded-{fingerprint([_FORMAT, _VOCABULARY, _CHAT_TEMPLATE, text, plans])}"
+
+
+def _reward_model() -> Path:
+    recipe = read_recipe("embedded")
+    assert isinstance(recipe, TrainRecipe)
+    directory = _world_directory() / f"reward-model-{fingerprint(recipe.model_dump(exclude={'output'}))}"
+    if not (directory / "pad_config.json").exists():
+        note("The embedded reward model is trained once, from the recipe 'embedded'.")
+        train_reward_model(recipe.model_copy(update={"output": str(directory)}))
+    return directory
+
+
+def _build(directory: Path, names: list[str]) -> None:
+    """Train policies side by side, each in its own process; what is finished stays when the rest is interrupted."""
+    tokenizer = directory / "tokenizer"
+    if not tokenizer.is_dir():
+        _build_tokenizer(tokenizer)
+    note(f"Building the embedded world in {directory} (once).")
+    total = sum(_POLICIES[name].plan.steps for name in names)
+    with (
+        bar(f"Training policies {', '.join(names)}", total) as progress,
+        ThreadPoolExecutor(min(len(names), os.cpu_count() or 1)) as pool,
+    ):
+        workers = [pool.submit(_run_worker, directory / name, progress.advance) for name in names]
+        for worker in workers:
+            worker.result()
+
+
+def _run_worker(target: Path, on_step: Callable[[], None]) -> None:
+    """Train one policy in a process of its own, which writes one line a step."""
+    command = [sys.executable, "-m", "pad_cli.embedded", str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            for _ in process.stdout:
+                on_step()
+            problem = process.stderr.read()
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise StorageError(
+            f"Building {target} failed: {problem.strip().splitlines()[-1] if problem.strip() else process.returncode}",
+            "Free some space, or set PAD_HOME to another directory, and run again.",
+        )
+
+
+def _build_policy(target: Path) -> None:
+    """Train one policy from the tokenizer beside it (runs in a worker process, on one thread)."""
+    torch.set_num_threads(1)
+    policy = _POLICIES[target.name]
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(target.parent / "tokenizer")
+    documents = [
+        (encode_prompt(tokenizer, document.prompt), encode_answer(tokenizer, document.answer))
+        for document in _documents(policy)
+    ]
+    tokens = (len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
+    model = pretrain(policy.plan, *tokens, documents, on_step=lambda: print("step", flush=True))
+    with whole_directory(target) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+
+
+def _documents(policy: _Policy) -> list[Document]:
+    return write_documents(
+        load_world(), seed=policy.seed, answers=policy.answers, glossary=policy.glossary, rate=policy.rate
+    )
+
+
+def _build_tokenizer(target: Path) -> None:
+    """A byte-level BPE tokenizer with a chat template, trained on the medium policy's documents."""
+    specials = [_PAD, _END, _USER, _ASSISTANT, _SYSTEM]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = (f"{d.prompt[0]['content']}\n{d.answer}" for d in _documents(_POLICIES["medium"]))
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=_PAD,
+        eos_token=_END,
+        additional_special_tokens=[_USER, _ASSISTANT, _SYSTEM],
+    )
+    wrapped.chat_template = _CHAT_TEMPLATE
+    with whole_directory(target) as scratch:
+        wrapped.save_pretrained(scratch)
+
+
+if __name__ == "__main__":
+    _build_policy(Path(sys.argv[1]))

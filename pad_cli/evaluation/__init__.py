@@ -1,0 +1,1 @@
+"""Evaluation (floor 6): benchmark x method x scorers -> report."""

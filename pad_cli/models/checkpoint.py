@@ -1,0 +1,141 @@
+"""A reward model on disk: `pad_config.json`, `preference_heads.safetensors`, `preference_encoder.safetensors`.
+
+Loading refuses what would silently be wrong: missing heads, another backbone or tokenizer, a newer format.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pad_cli.errors import CheckpointError
+from pad_cli.models.encoder import PreferenceEncoder
+from pad_cli.models.heads import PreferenceHeads
+from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model, vocabulary_hash
+from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.recipe import ModelSettings
+from pad_cli.runs import write_json
+
+FORMAT_VERSION = 1
+CONFIG = "pad_config.json"
+HEADS = "preference_heads.safetensors"
+_NEEDED = (
+    *("backbone", "backbone_revision", "backbone_fingerprint", "hidden_size", "tokenizer_hash"),
+    *("principles", "rank", "encoder_width", "calibration"),
+)
+ENCODER = "preference_encoder.safetensors"
+
+
+def save_reward_model(model: PersonalizedRewardModel, directory: Path, settings: ModelSettings) -> None:
+    """Write a reward model into an existing directory; `settings` is how its backbone is found again."""
+    save_file({"down": model.heads.down.detach().cpu(), "up": model.heads.up.detach().cpu()}, directory / HEADS)
+    if model.encoder is not None:
+        save_file({k: v.cpu().contiguous() for k, v in model.encoder.state_dict().items()}, directory / ENCODER)
+    model.backbone.tokenizer.save_pretrained(directory)
+    write_json(
+        directory / CONFIG,
+        {
+            "format_version": FORMAT_VERSION,
+            "backbone": settings.model,
+            "backbone_revision": settings.revision,
+            "backbone_fingerprint": model.backbone.fingerprint,
+            "hidden_size": model.backbone.hidden_size,
+            "vocabulary_size": model.backbone.vocabulary_size,
+            "tokenizer_hash": vocabulary_hash(model.backbone.tokenizer),
+            "conditioning": "heads",
+            "principles": list(model.principles),
+            "rank": model.heads.rank,
+            "encoder_width": None if model.encoder is None else model.encoder.network[1].out_features,
+            "calibration": model.calibration,
+            **model.details,
+        },
+    )
+
+
+def load_reward_model(
+    location: str, *, backbone: LanguageModel | None = None, dtype: str = "auto", device: str = "auto"
+) -> PersonalizedRewardModel:
+    """Load a reward model.
+
+    Args:
+        location: its directory, or a registered source (`embedded/reward-model`).
+        backbone: an already loaded model to reuse when it is this reward model's backbone (usually the policy).
+        dtype: number format for a backbone that has to be loaded.
+        device: device for it.
+
+    Raises:
+        CheckpointError: something is missing, damaged or does not fit.
+        ModelLoadError: the backbone cannot be loaded.
+    """
+    directory = Path(resolve_model(location))
+    config = _read_config(directory)
+    if backbone is None or backbone.fingerprint != config["backbone_fingerprint"]:
+        settings = ModelSettings.model_validate(
+            {"model": config["backbone"], "revision": config["backbone_revision"], "dtype": dtype, "device": device}
+        )
+        backbone = load_language_model(settings)
+    _check_backbone(directory, config, backbone)
+    heads = PreferenceHeads(config["principles"], config["hidden_size"], config["rank"])
+    _fill(heads, directory / HEADS)
+    encoder = None
+    if config["encoder_width"] is not None:
+        encoder = PreferenceEncoder(config["hidden_size"], config["encoder_width"], len(config["principles"]))
+        _fill(encoder, directory / ENCODER)
+        encoder = encoder.eval().requires_grad_(False)
+    heads = heads.to(backbone.device).eval().requires_grad_(False)
+    return PersonalizedRewardModel(backbone, heads, encoder, config["calibration"], config)
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise CheckpointError(f"No reward model at '{directory}'.", "Train one: pad train-rm RECIPE")
+    try:
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"'{directory}' is no reward model: it has no {CONFIG}.", "Name the directory that pad train-rm wrote."
+        ) from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"'{directory / CONFIG}' cannot be read: {error}", "Train or copy it again.") from error
+    if config.get("format_version", 0) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"'{directory}' has format {config['format_version']}; this program reads up to {FORMAT_VERSION}.",
+            "Upgrade: pip install --upgrade pad-cli",
+        )
+    missing = [key for key in _NEEDED if key not in config]
+    if missing:
+        raise CheckpointError(f"'{directory / CONFIG}' lacks {', '.join(missing)}.", "Train or copy it again.")
+    return config  # type: ignore[no-any-return]
+
+
+def _check_backbone(directory: Path, config: dict[str, Any], backbone: LanguageModel) -> None:
+    named = f"'{directory}' was trained on '{config['backbone']}'"
+    if backbone.hidden_size != config["hidden_size"]:
+        raise CheckpointError(
+            f"{named} of hidden size {config['hidden_size']}, but the one found there now has {backbone.hidden_size}.",
+            "Put the original backbone back, or train again.",
+        )
+    if vocabulary_hash(backbone.tokenizer) != config["tokenizer_hash"]:
+        raise CheckpointError(
+            f"{named}, whose tokenizer is not the one found there now.", "Put it back, or train again."
+        )
+    if backbone.fingerprint != config["backbone_fingerprint"]:
+        raise CheckpointError(f"{named}, but its weights have changed since.", "Put the original back, or train again.")
+
+
+def _fill(module: torch.nn.Module, path: Path) -> None:
+    """Load every tensor of a module from a file; none may be missing, extra, or of another shape."""
+    try:
+        module.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", "Train or copy the reward model again.") from error
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).strip().split("\n")[-1].strip()
+        raise CheckpointError(
+            f"'{path}' is damaged or of another shape: {reason}", "Train or copy it again."
+        ) from error

@@ -1,0 +1,232 @@
+"""A causal language model in the two pieces PAD needs: the body (tokens to `h`) and the head (`h` to logits).
+
+`h` is the last hidden state after the body's final norm, and logits = cap(scale * (E h + bias)), where `E` is the
+unembedding (`lm_head`). The body is called on its own because a frozen `lm_head` applied to a 3-D slice copies the
+whole weight for every row (transformers' `logits_to_keep=1`).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils import logging as transformers_logging
+
+from pad_cli.errors import ModelLoadError
+from pad_cli.recipe import ModelSettings
+from pad_cli.registry import MODEL_SOURCES
+from pad_cli.runs import fingerprint
+
+
+@dataclass(frozen=True)
+class LogitHead:
+    """The unembedding: logits = cap(scale * (E h + bias)).
+
+    Attributes:
+        weight: E, shape (V, H).
+        bias: shape (V,), or None.
+        scale: multiplier of the logits (Cohere, Granite); 1 for most models.
+        cap: soft cap c in c * tanh(logits / c) (Gemma 2), or None.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    scale: float
+    cap: float | None
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(N, H) hidden states to (N, V) logits."""
+        return self.finish(self.raw(hidden))
+
+    def raw(self, hidden: torch.Tensor) -> torch.Tensor:
+        """E h + bias: (N, V) logits before scale and cap."""
+        return torch.nn.functional.linear(hidden, self.weight, self.bias)
+
+    def at(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """(N, H) hidden states and (N, C) token ids to the (N, C) logits of those tokens alone."""
+        logits = torch.einsum("nch,nh->nc", self.weight[tokens], hidden)
+        if self.bias is not None:
+            logits = logits + self.bias[tokens]
+        return self.finish(logits)
+
+    def change_at(self, hidden: torch.Tensor, shift: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """How the (N, C) logits of the given tokens change when (N, H) hidden states are shifted by (N, H)."""
+        if self.cap is None:
+            return torch.einsum("nch,nh->nc", self.weight[tokens], shift.to(self.weight.dtype)) * self.scale
+        return self.at(hidden + shift.to(hidden.dtype), tokens) - self.at(hidden, tokens)
+
+    def rows(self, tokens: torch.Tensor) -> LogitHead:
+        """The head restricted to the given (U,) tokens, in their order."""
+        bias = None if self.bias is None else self.bias[tokens]
+        return LogitHead(self.weight[tokens], bias, self.scale, self.cap)
+
+    def finish(self, logits: torch.Tensor) -> torch.Tensor:
+        """Raw logits of any shape to logits: scale, then cap."""
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.cap is not None:
+            logits = self.cap * torch.tanh(logits / self.cap)
+        return logits
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A frozen causal language model with its tokenizer.
+
+    Attributes:
+        name: as the user named it.
+        model: the transformers model, in evaluation mode, without gradients.
+        tokenizer: its tokenizer; `pad_token_id` is always set.
+        head: its unembedding.
+        fingerprint: of the configuration and a sample of the weights; two models with equal fingerprints are the same.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    head: LogitHead
+    fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.head.weight.shape[1])
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self.head.weight.shape[0])
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end an answer: the tokenizer's, and those of the generation configuration."""
+        configured = self.model.generation_config.eos_token_id
+        tokens = configured if isinstance(configured, list) else [configured]
+        return frozenset(t for t in [*tokens, self.tokenizer.eos_token_id] if t is not None)
+
+    def new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.model.config.get_text_config(decoder=True))
+
+    def hidden_states(
+        self, tokens: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None = None
+    ) -> torch.Tensor:
+        """Run the body on new tokens.
+
+        Args:
+            tokens: (B, T) token ids, the last T of each row.
+            mask: (B, past + T), 1 for real tokens; padding may stand on either side.
+            cache: holds the past when given, and then takes in the new tokens.
+
+        Returns:
+            (B, T, H) hidden states after the final norm.
+        """
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        inputs = {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache, "use_cache": cache is not None}
+        if self._takes_positions:
+            inputs["position_ids"] = positions
+        hidden: torch.Tensor = self.model.get_decoder()(**inputs).last_hidden_state
+        return hidden
+
+    @functools.cached_property
+    def _takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self.model.get_decoder().forward).parameters
+
+
+def load_language_model(settings: ModelSettings) -> LanguageModel:
+    """Load a policy or a backbone from a directory, the hub, or a registered source (`embedded/medium`).
+
+    Raises:
+        ModelLoadError: it is missing, is no causal language model, or has no tokenizer.
+    """
+    name, location = settings.model, resolve_model(settings.model)
+    if not _is_hub_id(location) and not Path(location).is_dir():
+        raise ModelLoadError(f"No model directory '{location}'.", "Name a directory, or a hub id like owner/model.")
+    dtype: Any = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, revision=settings.revision)
+        model = AutoModelForCausalLM.from_pretrained(location, revision=settings.revision, dtype=dtype)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelLoadError(
+            f"Cannot load a causal language model from '{name}': {reason}",
+            "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network.",
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    device = _device(settings.device)
+    model = model.to(device).eval().requires_grad_(False)
+    return wrap_language_model(name, model, tokenizer)
+
+
+def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
+    """Take an already loaded transformers model and its tokenizer.
+
+    Raises:
+        ModelLoadError: the model has no unembedding.
+    """
+    unembedding = model.get_output_embeddings()
+    if unembedding is None:
+        raise ModelLoadError(f"'{name}' has no output embedding.", "Use a model with a language-model head.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    config = model.config.get_text_config(decoder=True)
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    head = LogitHead(unembedding.weight, getattr(unembedding, "bias", None), scale, cap)
+    return LanguageModel(name, model, tokenizer, head, _fingerprint(config, head))
+
+
+def resolve_model(name: str) -> str:
+    """A location that transformers can load: registered sources are built or found, anything else is left alone."""
+    source, slash, rest = name.partition("/")
+    if slash and source in MODEL_SOURCES.names() and not Path(name).exists():
+        return str(MODEL_SOURCES.get(source)(rest))
+    return name
+
+
+def same_vocabulary(first: LanguageModel, second: LanguageModel) -> bool:
+    """Do the two models mean the same by every token id?"""
+    if first.tokenizer is second.tokenizer:
+        return True
+    return bool(first.tokenizer.get_vocab() == second.tokenizer.get_vocab())
+
+
+def vocabulary_hash(tokenizer: Any) -> str:
+    return fingerprint(sorted(tokenizer.get_vocab().items()))
+
+
+def _is_hub_id(location: str) -> bool:
+    return location.count("/") == 1 and not location.startswith((".", "/", "~")) and not Path(location).exists()
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise ModelLoadError(
+                f"Device '{name}' cannot be used: {str(error).splitlines()[0]}", "Try: auto"
+            ) from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _fingerprint(config: Any, head: LogitHead) -> str:
+    """Of what decides hidden states' meaning: architecture, sizes, and eight rows of the unembedding in float32."""
+    rows = torch.linspace(0, head.weight.shape[0] - 1, 8).long()
+    sample = head.weight[rows.to(head.weight.device)].float().cpu().to(torch.bfloat16).float()
+    shape = {
+        key: getattr(config, key, None) for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+    }
+    return fingerprint({**shape, "rows": sample.numpy().tobytes().hex()})

@@ -1,0 +1,130 @@
+"""What this user wants (floor 1): the one place that reads preferences and the one template that words them.
+
+A preference is typed as one or more specifications:
+
+    humorous            a named principle, weight 1
+    concise=0.5         a named principle with a weight
+    not formal          weight -1 ("no", "less", "avoid" and "without" read the same)
+    something to laugh  free text, for a reward model with a preference encoder
+    humorous, concise   several in one specification; "and", "but", ";" and "+" separate as well
+
+A clause that is exactly a known name is that principle; every other clause is free text. `text:` in front of a
+clause says that it is free text, whatever it looks like.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pad_cli.errors import PreferenceError, did_you_mean
+
+_SEPARATOR = re.compile(r"\s*(?:[,;+]|\s(?:and|but)\s)\s*")
+_NEGATION = re.compile(r"^(?:not|no|less|avoid|without)\s+(.+)$", re.IGNORECASE)
+_WEIGHT = re.compile(r"^(.*?)\s*=\s*([^=]*)$")
+_TYPO_RATIO = 0.8  # similarity at which a single unknown word is taken for a misspelt principle
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Signed weights of named principles and of free texts; the two add (design: `w_p` is a sum).
+
+    Attributes:
+        weights: principle name to weight; never zero.
+        texts: free text to weight; never zero.
+    """
+
+    weights: Mapping[str, float]
+    texts: Mapping[str, float]
+
+    def describe(self) -> str:
+        """The preference in words that `parse_preference` reads back."""
+        parts = []
+        for name, weight in [*self.weights.items(), *((f"text:{text}", w) for text, w in self.texts.items())]:
+            word = name if weight > 0 else f"not {name}"
+            parts.append(word if abs(weight) == 1 else f"{word}={abs(weight):g}")
+        return ", ".join(parts)
+
+    def __bool__(self) -> bool:
+        return bool(self.weights or self.texts)
+
+
+def instruction(text: str) -> str:
+    """The one wording of a preference as an instruction to a language model."""
+    return f"Write in this style: {text}"
+
+
+def parse_preference(specs: Iterable[str], principles: Sequence[str], *, accepts_text: bool) -> Preference:
+    """Read specifications as a user types them.
+
+    Args:
+        specs: the specifications; an empty sequence is the empty preference (weight 0 everywhere).
+        principles: the names that the reward model knows.
+        accepts_text: whether it has a preference encoder for free text.
+
+    Raises:
+        PreferenceError: an empty specification, a weight that is no number, an unknown name.
+    """
+    weights: dict[str, float] = {}
+    texts: dict[str, float] = {}
+    by_lower = {name.lower(): name for name in principles}
+    for spec in specs:
+        for clause, weight in _clauses(spec, by_lower):
+            name = by_lower.get(clause.lower())
+            if name is not None:
+                weights[name] = weights.get(name, 0.0) + weight
+                continue
+            text = _free_text(clause, principles, accepts_text)
+            texts[text] = texts.get(text, 0.0) + weight
+    return Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
+
+
+def _clauses(spec: str, by_lower: Mapping[str, str]) -> list[tuple[str, float]]:
+    """Split one specification into (clause, signed weight)."""
+    if not spec.strip():
+        raise PreferenceError("A preference is empty.", "Name a principle, for example: --pref humorous")
+    whole = _signed(spec, spec)
+    if whole[0].lower() in by_lower:  # a known name may itself contain "and" or a comma
+        return [whole]
+    return [_signed(part, spec) for part in _SEPARATOR.split(spec.strip()) if part]
+
+
+def _signed(clause: str, spec: str) -> tuple[str, float]:
+    text, weight = " ".join(clause.split()), 1.0
+    if match := _WEIGHT.match(text):
+        text = match.group(1).strip()
+        try:
+            weight = float(match.group(2))
+        except ValueError:
+            weight = math.nan
+        if not text or not math.isfinite(weight):
+            raise PreferenceError(
+                f"Preference '{spec}': '{match.group(2)}' is not a weight.",
+                "Write NAME=NUMBER, for example concise=0.5",
+            )
+    if match := _NEGATION.match(text):
+        text, weight = match.group(1), -weight
+    return text, weight
+
+
+def _free_text(clause: str, principles: Sequence[str], accepts_text: bool) -> str:
+    if clause.lower().startswith("text:"):
+        text = clause[5:].strip()
+        if not text:
+            raise PreferenceError("A preference is empty after 'text:'.", "Write what you want, in words.")
+    else:
+        text = clause
+        typo = difflib.get_close_matches(text.lower(), [p.lower() for p in principles], n=1, cutoff=_TYPO_RATIO)
+        if typo and " " not in text:
+            raise PreferenceError(
+                f"Unknown preference '{text}'.", f"Did you mean {typo[0]}? (text:{text} takes it as free text.)"
+            )
+    if not accepts_text:
+        raise PreferenceError(
+            f"Unknown preference '{text}': this reward model has no preference encoder for free text.",
+            did_you_mean(text, principles),
+        )
+    return text

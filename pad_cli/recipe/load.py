@@ -1,0 +1,157 @@
+"""Reading a recipe: defaults, then the YAML file, then `--set a.b=c`; every problem is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from pad_cli.errors import RecipeError, did_you_mean
+from pad_cli.recipe.schema import EvalRecipe, GenerateRecipe, Recipe, TrainRecipe
+from pad_cli.resources import shipped
+
+_ADAPTER: TypeAdapter[TrainRecipe | GenerateRecipe | EvalRecipe] = TypeAdapter(Recipe)
+_KINDS: dict[str, type[BaseModel]] = {"train-rm": TrainRecipe, "generate": GenerateRecipe, "eval": EvalRecipe}
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name to file of every recipe that comes with the package."""
+    return {path.stem: path for path in sorted(shipped("recipes").glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe file: a path, or the name of a shipped recipe (`embedded`, `embedded.yaml`, `recipes/embedded.yaml`).
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = shipped_recipes()
+    if path.stem in known and path.parent in (Path(), Path("recipes")) and path.suffix in ("", ".yaml", ".yml"):
+        return known[path.stem]
+    raise RecipeError(f"No recipe file '{name}'.", did_you_mean(path.stem, known) + " See: pad recipe list")
+
+
+def read_recipe(name: str, overrides: Iterable[str] = ()) -> TrainRecipe | GenerateRecipe | EvalRecipe:
+    """Find, read and check a recipe.
+
+    Args:
+        name: a path or a shipped recipe's name.
+        overrides: `key.path=value` texts; the value is read as YAML.
+
+    Raises:
+        RecipeError: with all problems of the file, one a line, each naming key, value and what to do.
+    """
+    path = find_recipe(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text ({error.reason}).", "A recipe is a YAML text file.") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise RecipeError(
+            f"{where}: not YAML: {problem}.", "Check indentation, colons and quotes near there."
+        ) from error
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"{path}: a recipe is a mapping of keys to values.", f"Start it with kind: {' | '.join(_KINDS)}"
+        )
+    for override in overrides:
+        _set(content, override)
+    return load_recipe(content, source=str(path))
+
+
+def load_recipe(content: Mapping[str, Any], source: str = "recipe") -> TrainRecipe | GenerateRecipe | EvalRecipe:
+    """Check a recipe given as a mapping.
+
+    Raises:
+        RecipeError: with all problems at once.
+    """
+    if "kind" not in content:
+        raise RecipeError(f"{source}: key 'kind' is missing.", f"Write kind: {' | '.join(_KINDS)}")
+    try:
+        return _ADAPTER.validate_python(dict(content))
+    except ValidationError as error:
+        lines = [f"  {_explain(problem, content)}" for problem in error.errors()]
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise RecipeError("\n".join([f"{source}: {count}", *lines]), "See: pad recipe show embedded") from error
+
+
+def _set(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {override}: not key=value.", "For example: --set decoding.candidates=20")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: the value is not YAML.", "Quote it.") from error
+    *parents, last = key.strip().split(".")
+    place: Any = content
+    for part in parents:
+        place = _child(place, part, override)
+    if isinstance(place, list):
+        _child(place, last, override)
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _child(place: Any, part: str, override: str) -> Any:
+    if isinstance(place, dict):
+        return place.setdefault(part, {})
+    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        return place[int(part)]
+    raise RecipeError(
+        f"--set {override}: there is no place '{part}'.", "List items are numbered from 0, as in stages.0.beta"
+    )
+
+
+def _explain(problem: Any, content: Mapping[str, Any]) -> str:
+    """One problem in one line: key, what was found, what to do."""
+    location = [part for part in problem["loc"] if part not in _KINDS and not _is_tag(part, problem["loc"])]
+    key = ".".join(map(str, location)) or "recipe"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if problem["type"] == "extra_forbidden":
+        siblings = _siblings(str(content.get("kind")), location[:-1])
+        return f"{key}: no such key. {did_you_mean(str(location[-1]), siblings)}"
+    if problem["type"] == "missing":
+        return f"{key}: is missing"
+    found = problem.get("input")
+    shown = "" if isinstance(found, (dict, list)) else f" (found {found!r})"
+    return f"{key}: {message}{shown}"
+
+
+def _is_tag(part: Any, location: tuple[Any, ...]) -> bool:
+    """Pydantic puts the chosen member of a union into the location; the user never typed it there."""
+    index = location.index(part)
+    return part in ("heads", "encoder") and index > 0 and isinstance(location[index - 1], int)
+
+
+def _siblings(kind: str, parents: list[Any]) -> list[str]:
+    """Field names at a place of the schema, for a did-you-mean."""
+    model: Any = _KINDS.get(kind)
+    for part in parents:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if model and part in model.model_fields else None
+        model = _first_model(annotation)
+    return list(model.model_fields) if model else []
+
+
+def _first_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if found := _first_model(argument):
+            return found
+    return None

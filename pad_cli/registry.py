@@ -1,0 +1,84 @@
+"""Lookup by name (floor 1): a literal table for each thing outsiders extend, plus one entry-point group.
+
+An entry is `name -> "module:attribute"`, imported when first asked for. A package adds its own by declaring an entry
+point in the group `pad.<kind>`, for example
+
+    [project.entry-points."pad.scorers"]
+    politeness = "my_package.politeness:PolitenessScorer"
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from pad_cli.errors import PadError, PluginError, UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Names of one kind. `kind` is the plural noun used in messages and in the entry-point group."""
+
+    kind: str
+    table: Mapping[str, str]
+
+    def names(self) -> list[str]:
+        return sorted({*self.table, *self._plugins()})
+
+    def get(self, name: str) -> Any:
+        """Import and return what `name` stands for.
+
+        Raises:
+            UsageError: nothing has that name.
+            PluginError: it has, but cannot be imported.
+        """
+        target = self.table.get(name) or self._plugins().get(name)
+        if target is None:
+            raise UsageError(f"No {self.kind} entry is named '{name}'.", did_you_mean(name, self.names()))
+        module, _, attribute = target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except PadError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"The {self.kind} entry '{name}' ({target}) cannot be imported: {error}",
+                "Reinstall the package that provides it, or correct its entry point.",
+            ) from error
+
+    def _plugins(self) -> dict[str, str]:
+        return {point.name: point.value for point in entry_points(group=f"pad.{self.kind}")}
+
+
+SCORERS = Registry(
+    "scorers",
+    {
+        "hit": "pad_cli.world.scorers:HIT",
+        "all": "pad_cli.world.scorers:ALL",
+        "parses": "pad_cli.world.scorers:PARSES",
+        "on_topic": "pad_cli.world.scorers:ON_TOPIC",
+        "repetition": "pad_cli.world.scorers:REPETITION",
+        "distinct_2": "pad_cli.evaluation.text_statistics:DISTINCT_2",
+        "repeated_4grams": "pad_cli.evaluation.text_statistics:REPEATED_4GRAMS",
+        "words": "pad_cli.evaluation.text_statistics:WORDS",
+    },
+)
+BENCHMARKS = Registry(
+    "benchmarks",
+    {
+        "embedded": "pad_cli.world.benchmark:load",
+        "jsonl": "pad_cli.benchmarks:load_jsonl",
+    },
+)
+METHODS = Registry(
+    "methods",
+    {
+        "base": "pad_cli.evaluation.methods:BASE",
+        "pad": "pad_cli.evaluation.methods:PAD",
+    },
+)
+MODEL_SOURCES = Registry("model_sources", {"embedded": "pad_cli.embedded:model_directory"})
+PAIR_SOURCES = Registry("pair_sources", {"embedded": "pad_cli.world.preference_pairs:load"})

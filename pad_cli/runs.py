@@ -1,0 +1,162 @@
+"""What was done (floor 2): run directories whose files are whole or absent, and logs that survive a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from pad_cli.errors import DataError, StorageError
+
+_REPORTED_PACKAGES = ("pad-cli", "torch", "transformers", "peft", "trl", "datasets", "tokenizers")
+
+
+def home() -> Path:
+    """Where built things are kept: `$PAD_HOME`, else the platform's cache directory."""
+    chosen = os.environ.get("PAD_HOME")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("pad"))
+
+
+def fingerprint(content: Any) -> str:
+    """Sixteen hexadecimal digits that change when the JSON form of `content` does."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def environment() -> dict[str, str]:
+    """Versions that decide a result: Python, the platform, and the packages that compute it."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
+    for package in _REPORTED_PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals under `path` (read-only, full disk) into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"Cannot write {path}: {reason}.", "Choose another directory (--out, or PAD_HOME), or free some space."
+        ) from error
+
+
+@contextlib.contextmanager
+def whole_directory(target: Path) -> Iterator[Path]:
+    """A scratch directory that becomes `target` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        with storage_errors(target):
+            yield scratch
+            if target.exists():
+                shutil.rmtree(target)
+            scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_files(target: Path, last: str) -> Iterator[Path]:
+    """A scratch directory whose files move into `target` when the block ends well; other files there are left alone.
+
+    The file named `last` says that the others are complete: the old one goes first, the new one comes last.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    with storage_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target))
+    try:
+        with storage_errors(target):
+            yield scratch
+            (target / last).unlink(missing_ok=True)
+            for path in sorted(scratch.iterdir(), key=lambda path: path.name == last):
+                path.replace(target / path.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, never sees half of it.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_bytes(data)
+            scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+class ResultLog:
+    """Append-only JSONL of finished items, each under a key; the way a long job is continued.
+
+    A last line cut short by a crash is dropped when the log is opened; any other damage is reported.
+
+    Raises:
+        DataError: a line inside the file is not JSON.
+        StorageError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            self._recover()
+
+    def append(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write finished items and wait until they are on disk."""
+        lines = "".join(json.dumps({"key": key, **row}, ensure_ascii=False) + "\n" for key, row in rows.items())
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        self.done.update({key: dict(row) for key, row in rows.items()})
+
+    def _recover(self) -> None:
+        with storage_errors(self.path):
+            raw = self.path.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                self.done[row.pop("key")] = row
+            except (ValueError, KeyError, AttributeError) as error:
+                raise DataError(
+                    "not a result line",
+                    path=self.path,
+                    line=number,
+                    hint="Delete the line (or the file) and run again.",
+                ) from error
+        if len(whole) < len(raw):
+            write_whole(self.path, whole)

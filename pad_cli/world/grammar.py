@@ -1,0 +1,206 @@
+"""The grammar of the embedded world: topics, intents, principles, and the parser that accepts a sentence.
+
+world = load_world()
+world.parse("Imagine framing as a conversation between your hands and the moon.")
+-> Sentence(kind="creative", template="imagine {skill} as ...")
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pad_cli.errors import DataError
+from pad_cli.resources import shipped
+
+Register = Literal["neutral", "formal", "casual"]
+REGISTERS: tuple[Register, ...] = ("neutral", "formal", "casual")
+SLOTS = ("topic", "tool", "skill", "detail")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+@dataclass(frozen=True)
+class Topic:
+    name: str
+    tool: str
+    skill: str
+    detail: str
+    risky: bool = False
+    held_out: bool = False
+
+    @property
+    def slots(self) -> dict[str, str]:
+        return {"topic": self.name, "tool": self.tool, "skill": self.skill, "detail": self.detail}
+
+
+@dataclass(frozen=True)
+class Intent:
+    name: str
+    prompts: tuple[str, ...]
+    cores: Mapping[tuple[Register, bool], tuple[str, ...]]  # (register, short) -> templates
+
+
+@dataclass(frozen=True)
+class Principle:
+    """One named value; `words` and `held_out_words` are ways to ask for it."""
+
+    name: str
+    place: Literal["opener", "core", "closer"]
+    sentences: tuple[str, ...]
+    words: tuple[str, ...]
+    held_out_words: tuple[str, ...]
+    untrained: bool
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence the grammar accepts.
+
+    Attributes:
+        kind: the principle whose sentence it is, or `core`.
+        template: the sentence with its topic words replaced by slots.
+        register: of a core sentence, else None.
+        short: of a core sentence: is it the short form?
+        intents: of a core sentence: the intents it answers.
+    """
+
+    kind: str
+    template: str
+    register: Register | None = None
+    short: bool = False
+    intents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class World:
+    topics: tuple[Topic, ...]
+    intents: tuple[Intent, ...]
+    principles: Mapping[str, Principle]
+    conflicts: frozenset[frozenset[str]]
+    held_out_combinations: tuple[tuple[str, str], ...]
+    templates: tuple[str, ...]
+    held_out_templates: tuple[str, ...]
+
+    @property
+    def trained_principles(self) -> tuple[str, ...]:
+        return tuple(name for name, principle in self.principles.items() if not principle.untrained)
+
+    def topic(self, name: str) -> Topic:
+        return next(topic for topic in self.topics if topic.name == name)
+
+    def conflicting(self, names: frozenset[str] | set[str]) -> bool:
+        return any(pair <= names for pair in self.conflicts)
+
+    def parse(self, sentence: str) -> Sentence | None:
+        """The grammar's reading of one sentence; None when it does not accept it."""
+        if not sentence[:1].isupper():
+            return None
+        return self._table.get(self.delexicalise(sentence))
+
+    def delexicalise(self, sentence: str) -> str:
+        """Lower-case the first letter and replace topic words by their slots."""
+        lowered = sentence[:1].lower() + sentence[1:]
+        return self._filler.sub(lambda match: "{" + self._slot_of[match.group(0)] + "}", lowered)
+
+    def topics_named(self, text: str) -> set[str]:
+        """Names of the topics whose own words occur in the text."""
+        lowered = text.lower()
+        return {self._owner[match.group(0)] for match in self._filler.finditer(lowered)}
+
+    @functools.cached_property
+    def _slot_of(self) -> dict[str, str]:
+        return {filler: slot for topic in self.topics for slot, filler in topic.slots.items()}
+
+    @functools.cached_property
+    def _owner(self) -> dict[str, str]:
+        return {filler: topic.name for topic in self.topics for filler in topic.slots.values()}
+
+    @functools.cached_property
+    def _filler(self) -> re.Pattern[str]:
+        longest_first = sorted(self._slot_of, key=len, reverse=True)
+        return re.compile(r"\b(?:" + "|".join(map(re.escape, longest_first)) + r")\b")
+
+    @functools.cached_property
+    def _table(self) -> dict[str, Sentence]:
+        table: dict[str, Sentence] = {}
+        for sentence in self._all_sentences():
+            known = table.get(sentence.template)
+            intents = sentence.intents + (known.intents if known else ())
+            table[sentence.template] = Sentence(
+                sentence.kind, sentence.template, sentence.register, sentence.short, intents
+            )
+        return table
+
+    def _all_sentences(self) -> Iterator[Sentence]:
+        for principle in self.principles.values():
+            for text in principle.sentences:
+                yield Sentence(principle.name, _lower_first(text))
+        for intent in self.intents:
+            for (register, short), texts in intent.cores.items():
+                for text in texts:
+                    yield Sentence("core", _lower_first(text), register, short, (intent.name,))
+
+
+def split_sentences(text: str) -> list[str]:
+    return [part for part in _SENTENCE_END.split(text.strip()) if part]
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+@functools.cache
+def load_world(directory: Path | None = None) -> World:
+    """Read and check the world's three files (the shipped ones unless a directory is given).
+
+    Raises:
+        DataError: a file is malformed, or a template uses a topic's word literally.
+    """
+    root = directory or shipped("data") / "world"
+    topics = _read(root / "topics.yaml")["topics"]
+    intents = _read(root / "intents.yaml")["intents"]
+    rest = _read(root / "principles.yaml")
+    world = World(
+        topics=tuple(Topic(name, **slots) for name, slots in topics.items()),
+        intents=tuple(_intent(name, fields) for name, fields in intents.items()),
+        principles={name: _principle(name, fields) for name, fields in rest["principles"].items()},
+        conflicts=frozenset(frozenset(pair) for pair in rest["conflicts"]),
+        held_out_combinations=tuple((a, b) for a, b in rest["held_out_combinations"]),
+        templates=tuple(rest["templates"]["train"]),
+        held_out_templates=tuple(rest["templates"]["held_out"]),
+    )
+    for sentence in world._all_sentences():
+        literal = re.sub(r"\{\w+\}", "", sentence.template)
+        if world._filler.search(literal):
+            raise DataError(f"a sentence uses a topic's word literally: {sentence.template}", path=root)
+    return world
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def _intent(name: str, fields: Mapping[str, Any]) -> Intent:
+    cores = {
+        (register, short): tuple(fields[register]["short" if short else "long"])
+        for register in REGISTERS
+        for short in (False, True)
+    }
+    return Intent(name, tuple(fields["prompts"]), cores)
+
+
+def _principle(name: str, fields: Mapping[str, Any]) -> Principle:
+    return Principle(
+        name=name,
+        place=fields["place"],
+        sentences=tuple(fields.get("sentences", ())),
+        words=tuple(fields["words"]["train"]),
+        held_out_words=tuple(fields["words"]["held_out"]),
+        untrained=fields.get("untrained", False),
+    )
