@@ -84,7 +84,8 @@ def report_table(report: Mapping[str, Any], *, every_preference: bool = False) -
             key = (row["group"], row["policy"], row["preference"], row["method"], row["guidance_weight"])
             lines.setdefault(key, {})[row["scorer"]] = row
     error = max(row["stderr"] for cells in lines.values() for row in cells.values())
-    table = Table("group", "policy", title="Means", caption=f"standard errors at most {error:.2f}; each is in {REPORT}")
+    table = Table("group", "policy", box=None, padding=(0, 1, 0, 0), header_style="bold underline", title="Means")
+    table.caption = f"standard errors at most {error:.2f}; each is in {REPORT}"
     for name in ["preference"] * every_preference + ["method", "weight", "n"]:
         table.add_column(name, justify="right" if name in ("weight", "n") else "left")
     for name in scorers:
@@ -94,7 +95,7 @@ def report_table(report: Mapping[str, Any], *, every_preference: bool = False) -
     for group, policy, preference, method, weight in sorted(lines, key=lambda key: groups.index(key[0])):
         cells = lines[group, policy, preference, method, weight]
         if shown not in (None, group):
-            table.add_section()
+            table.add_row()
         middle = [preference] * every_preference + [method, f"{weight:g}", str(next(iter(cells.values()))["n"])]
         means = [f"{cells[name]['mean']:.2f}" for name in scorers]
         table.add_row("" if group == shown else group, policy, *middle, *means)

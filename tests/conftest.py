@@ -1,0 +1,72 @@
+"""Shared fixtures: a byte tokenizer and tiny models built from configurations; no network."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a test tried to reach the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests never read or write the user's cache."""
+    monkeypatch.setenv("PAD_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer():  # type: ignore[no-untyped-def]
+    """A tokenizer whose tokens are bytes, with a chat template."""
+    from tests.tiny import make_tokenizer
+
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def policy(byte_tokenizer):  # type: ignore[no-untyped-def]
+    """A tiny random Llama."""
+    from tests.tiny import make_language_model
+
+    return make_language_model(byte_tokenizer, seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_policy(byte_tokenizer):  # type: ignore[no-untyped-def]
+    """Another tiny random Llama of another size, with the same tokenizer."""
+    from tests.tiny import make_language_model
+
+    return make_language_model(byte_tokenizer, seed=1, hidden_size=24)
+
+
+@pytest.fixture
+def reward_model(policy):  # type: ignore[no-untyped-def]
+    """Random preference heads for `humorous`, `formal` and `concise` on the tiny policy."""
+    from tests.tiny import make_reward_model
+
+    return make_reward_model(policy)
+
+
+@pytest.fixture(scope="session")
+def model_directory(policy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:  # type: ignore[no-untyped-def]
+    """The tiny policy on disk, as a user's local model."""
+    directory = tmp_path_factory.mktemp("model")
+    policy.model.save_pretrained(directory)
+    policy.tokenizer.save_pretrained(directory)
+    yield directory
