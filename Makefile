@@ -1,0 +1,40 @@
+# Every target does its own set-up. PYTHON chooses the interpreter, TORCH the build in constraints.txt.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help setup demo test check control bench clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: $(STAMP)  ## Make .venv and install pad with what its tests need
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: setup  ## Build small models, train a reward model, steer, evaluate: runs/demo/
+	$(BIN)/pad demo --out runs/demo
+
+test: setup  ## Lint, type check, and run the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+check: setup  ## Run the slow tests: the demo's figures, crashes, the wheel
+	$(BIN)/python -m pytest -m slow
+
+control: setup  ## Train the control on shuffled labels and evaluate it: runs/control/
+	$(BIN)/pad train-rm embedded --set data.shuffle_labels=true --out runs/control/reward-model
+	$(BIN)/pad eval embedded-eval --set reward_model=runs/control/reward-model --out runs/control
+
+bench: setup  ## Time steered decoding against plain decoding, interleaved
+	$(BIN)/python benchmarks/decode.py
+
+clean:  ## Remove the environment and the caches of tools; runs/ and PAD_HOME stay
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
