@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -110,32 +111,45 @@ def _build(directory: Path, names: list[str]) -> None:
     if not tokenizer.is_dir():
         _build_tokenizer(tokenizer)
     note(f"Building the embedded world in {directory} (once).")
+    waiting, running = list(names), dict[str, "subprocess.Popen[str]"]()
     total = sum(_POLICIES[name].plan.steps for name in names)
-    with (
-        bar(f"Training policies {', '.join(names)}", total) as progress,
-        ThreadPoolExecutor(min(len(names), os.cpu_count() or 1)) as pool,
-    ):
-        workers = [pool.submit(_run_worker, directory / name, progress.advance) for name in names]
-        for worker in workers:
-            worker.result()
-
-
-def _run_worker(target: Path, on_step: Callable[[], None]) -> None:
-    """Train one policy in a process of its own, which writes one line a step."""
-    command = [sys.executable, "-m", "pad_cli.embedded", str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with bar(f"Training policies {', '.join(names)}", total) as progress:
         try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            for _ in process.stdout:
-                on_step()
-            problem = process.stderr.read()
-        except BaseException:
-            process.terminate()
-            raise
+            while waiting or running:
+                if waiting and len(running) < (os.cpu_count() or 1):
+                    name = waiting.pop(0)
+                    running[name] = _start_worker(directory / name, progress.advance)
+                    continue
+                time.sleep(0.1)
+                for name, process in list(running.items()):
+                    if process.poll() is not None:
+                        _check_worker(directory / name, running.pop(name))
+        finally:
+            for process in running.values():
+                process.terminate()
+                process.wait()
+
+
+def _start_worker(target: Path, on_step: Callable[[], None]) -> subprocess.Popen[str]:
+    """Train one policy in a process of its own, which writes one line a step; when its reader is gone, it ends too."""
+    command = [sys.executable, "-m", "pad_cli.embedded", str(target)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def follow() -> None:
+        assert process.stdout is not None
+        for _ in process.stdout:
+            on_step()
+
+    threading.Thread(target=follow, daemon=True).start()
+    return process
+
+
+def _check_worker(target: Path, process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    problem = process.stderr.read().strip().splitlines() or [f"exit code {process.returncode}"]
     if process.returncode:
         raise StorageError(
-            f"Building {target} failed: {problem.strip().splitlines()[-1] if problem.strip() else process.returncode}",
+            f"Building {target} failed: {problem[-1]}",
             "Free some space, or set PAD_HOME to another directory, and run again.",
         )
 
