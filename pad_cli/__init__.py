@@ -32,6 +32,7 @@ _HOMES = {
     "load_recipe": "pad_cli.recipe",
     "load_reward_model": "pad_cli.models.checkpoint",
     "read_recipe": "pad_cli.recipe",
+    "recipe_text": "pad_cli.recipe",
     "report_table": "pad_cli.evaluation.report",
     "run_demo": "pad_cli.demonstration",
     "shipped_recipes": "pad_cli.recipe",

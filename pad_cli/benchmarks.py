@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pad_cli.errors import DataError
 from pad_cli.pairs import prompt_of, read_rows
 from pad_cli.records import BenchmarkItem
 
 
 def load_jsonl(
-    *, path: str, preferences: Sequence[str] | Mapping[str, str], limit: int | None = None
+    *, path: str, preferences: str | Sequence[str] | Mapping[str, str], limit: int | None = None
 ) -> list[BenchmarkItem]:
     """Every distinct prompt of a JSONL file under every preference.
 
     Args:
         path: file with a `prompt` on each line.
-        preferences: specifications as typed after `--pref`; as a mapping, label to specification.
+        preferences: one or several specifications as typed after `--pref`; as a mapping, label to specification.
         limit: use the first so many prompts.
 
     Raises:
         DataError: a line is wrong.
     """
     file = Path(path)
-    prompts = list(dict.fromkeys(_key(prompt_of(row, file, line)) for line, row in read_rows(file)))[:limit]
+    rows = read_rows(file)
+    if not rows:
+        raise DataError("the file has no rows", path=path, hint="One JSON object a line.")
+    prompts = list(dict.fromkeys(_key(prompt_of(row, file, line)) for line, row in rows))[:limit]
+    if isinstance(preferences, str):
+        preferences = [preferences]
     labels = preferences if isinstance(preferences, Mapping) else {spec: spec for spec in preferences}
     return [
         BenchmarkItem(

@@ -68,7 +68,7 @@ class DataError(PadError):
 
     def __init__(self, message: str, *, path: object = "", line: int = 0, field: str = "", hint: str = "") -> None:
         where = ":".join(str(part) for part in (path, line or "") if str(part))
-        where = f"{where}, field '{field}'" if field else where
+        where = ", ".join(part for part in (where, field and f"field '{field}'") if part)
         super().__init__(f"{where}: {message}" if where else message, hint)
         self.path, self.line, self.field = str(path), line, field
 

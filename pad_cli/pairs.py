@@ -10,16 +10,19 @@ One JSON object a line, the field's columns plus `preference`:
 from __future__ import annotations
 
 import json
-import math
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.recipe import DataSettings
 from pad_cli.records import Messages, PairData, PairSplit, PreferencePair, as_messages
 from pad_cli.registry import PAIR_SOURCES
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST = 1e9  # weights beyond it, not a number included, are no weights
 
 
 def load_pairs(settings: DataSettings, seed: int) -> PairData:
@@ -68,7 +71,7 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
         DataError: the file is missing or a line is no JSON object.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError("not UTF-8 text", path=path, hint="Save it as UTF-8 JSONL.") from error
     except OSError as error:
@@ -94,7 +97,7 @@ def prompt_of(row: Mapping[str, Any], path: Path, line: int) -> Messages:
         DataError: it is missing, empty, or of another form.
     """
     prompt = row.get("prompt")
-    if isinstance(prompt, str) and prompt.strip():
+    if _is_text(prompt):
         return as_messages(prompt)
     if isinstance(prompt, list) and prompt and all(_is_message(message) for message in prompt):
         return as_messages(prompt)
@@ -122,7 +125,7 @@ def _preference(row: Mapping[str, Any], path: Path, line: int) -> dict[str, floa
         return {value.strip(): 1.0}
     if isinstance(value, dict) and value:
         weights = {str(name): weight for name, weight in value.items()}
-        if all(type(w) in (int, float) and math.isfinite(w) for w in weights.values()):
+        if all(type(w) in (int, float) and abs(w) <= _MOST for w in weights.values()):
             return {name: float(weight) for name, weight in weights.items()}
     raise DataError(
         "neither a name nor a map of names to weights",
@@ -136,8 +139,8 @@ def _preference(row: Mapping[str, Any], path: Path, line: int) -> dict[str, floa
 def _answer(row: Mapping[str, Any], field: str, path: Path, line: int) -> str:
     value = row.get(field)
     if isinstance(value, list) and value and all(_is_message(message) for message in value):
-        value = value[-1]["content"]
-    if isinstance(value, str) and value.strip():
+        value = value[-1]["content"] if value[-1]["role"] == "assistant" else None
+    if _is_text(value):
         return value
     raise DataError(
         "neither a text nor a conversation that ends with the answer",
@@ -149,6 +152,13 @@ def _answer(row: Mapping[str, Any], field: str, path: Path, line: int) -> str:
 
 
 def _is_message(message: Any) -> bool:
-    return (
-        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
-    )
+    return isinstance(message, dict) and _is_text(message.get("role")) and _is_unicode(message.get("content"))
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    return _is_unicode(value) and bool(value.strip())
+
+
+def _is_unicode(value: Any) -> TypeGuard[str]:
+    """A text without lone surrogates: JSON can spell them, but no tokenizer reads them."""
+    return isinstance(value, str) and not _SURROGATE.search(value)

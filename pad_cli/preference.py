@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from pad_cli.errors import PreferenceError, did_you_mean
 
-_SEPARATOR = re.compile(r"\s*(?:[,;+]|\s(?:and|but)\s)\s*")
+_SEPARATOR = re.compile(r"\s*[,;+]\s*(?:(?:and|but)\s+)?|\s+(?:and|but)\s+")
 _NEGATION = re.compile(r"^(?:not|no|less|avoid|without)\s+(.+)$", re.IGNORECASE)
 _WEIGHT = re.compile(r"^(.*?)\s*=\s*([^=]*)$")
 _TYPO_RATIO = 0.8  # similarity at which a single unknown word is taken for a misspelt principle
@@ -45,7 +45,8 @@ class Preference:
         parts = []
         for name, weight in [*self.weights.items(), *((f"text:{text}", w) for text, w in self.texts.items())]:
             word = name if weight > 0 else f"not {name}"
-            parts.append(word if abs(weight) == 1 else f"{word}={abs(weight):g}")
+            number = repr(abs(weight)).replace("e+", "e").removesuffix(".0")  # a plus would separate
+            parts.append(word if number == "1" and "=" not in word else f"{word}={number}")
         return ", ".join(parts)
 
     def __bool__(self) -> bool:
@@ -79,21 +80,39 @@ def parse_preference(specs: Iterable[str], principles: Sequence[str], *, accepts
                 continue
             text = _free_text(clause, principles, accepts_text)
             texts[text] = texts.get(text, 0.0) + weight
+    for name, weight in [*weights.items(), *texts.items()]:
+        if not math.isfinite(weight):
+            raise PreferenceError(f"The weights of '{name}' add up to infinity.", "Use smaller ones.")
     return Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
 
 
 def _clauses(spec: str, by_lower: Mapping[str, str]) -> list[tuple[str, float]]:
     """Split one specification into (clause, signed weight)."""
-    if not spec.strip():
+    if not spec.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in spec):
+        raise PreferenceError(f"Preference {spec!r} is not UTF-8 text.", "Type it in UTF-8.")
+    parts = [part for part in _split(" ".join(spec.split()), by_lower) if part]
+    if not parts:
         raise PreferenceError("A preference is empty.", "Name a principle, for example: --pref humorous")
-    whole = _signed(spec, spec)
-    if whole[0].lower() in by_lower:  # a known name may itself contain "and" or a comma
-        return [whole]
-    return [_signed(part, spec) for part in _SEPARATOR.split(spec.strip()) if part]
+    return [_signed(part, spec, by_lower) for part in parts]
 
 
-def _signed(clause: str, spec: str) -> tuple[str, float]:
-    text, weight = " ".join(clause.split()), 1.0
+def _split(spec: str, by_lower: Mapping[str, str]) -> list[str]:
+    """Cut at separators, but never inside a known name, which may itself contain "and" or a comma."""
+    joined = sorted((name for name in by_lower if _SEPARATOR.search(name)), key=len, reverse=True)
+    whole = [rf"(?<!\w){re.escape(name)}(?!\w)" for name in joined]
+    pattern = re.compile("|".join([*whole, f"(?P<cut>{_SEPARATOR.pattern})"]), re.IGNORECASE)
+    parts, start = [], 0
+    for match in pattern.finditer(spec):
+        if match["cut"] is not None:
+            parts.append(spec[start : match.start()])
+            start = match.end()
+    return [part.strip() for part in [*parts, spec[start:]]]
+
+
+def _signed(clause: str, spec: str, by_lower: Mapping[str, str]) -> tuple[str, float]:
+    text, weight = clause, 1.0
+    if text.lower() in by_lower:  # a known name may itself look like a negation or a weight
+        return text, weight
     if match := _WEIGHT.match(text):
         text = match.group(1).strip()
         try:
@@ -105,7 +124,7 @@ def _signed(clause: str, spec: str) -> tuple[str, float]:
                 f"Preference '{spec}': '{match.group(2)}' is not a weight.",
                 "Write NAME=NUMBER, for example concise=0.5",
             )
-    if match := _NEGATION.match(text):
+    if text.lower() not in by_lower and (match := _NEGATION.match(text)):
         text, weight = match.group(1), -weight
     return text, weight
 

@@ -50,7 +50,7 @@ class Registry:
             ) from error
 
     def _plugins(self) -> dict[str, str]:
-        return {point.name: point.value for point in entry_points(group=f"pad.{self.kind}")}
+        return {point.name: f"{point.module}:{point.attr}" for point in entry_points(group=f"pad.{self.kind}")}
 
 
 SCORERS = Registry(

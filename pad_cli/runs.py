@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from safetensors import SafetensorError
 
 from pad_cli.errors import DataError, StorageError
 
@@ -43,11 +44,11 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals under `path` (read-only, full disk) into a StorageError."""
+    """Turn the operating system's refusals to write under `path` (read-only, full disk) into a StorageError."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise StorageError(
             f"Cannot write {path}: {reason}.", "Choose another directory (--out, or PAD_HOME), or free some space."
         ) from error
@@ -109,7 +110,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
             scratch.write_bytes(data)
             scratch.replace(path)
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -151,7 +153,7 @@ class ResultLog:
             try:
                 row = json.loads(line)
                 self.done[row.pop("key")] = row
-            except (ValueError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise DataError(
                     "not a result line",
                     path=self.path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,14 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never read or write the user's cache."""
     monkeypatch.setenv("PAD_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(autouse=True)
+def _talkative() -> None:
+    """A command run with --quiet in one test does not silence the next."""
+    from pad_cli.progress import set_quiet
+
+    set_quiet(False)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,9 +71,9 @@ def reward_model(policy):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
-def model_directory(policy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:  # type: ignore[no-untyped-def]
+def model_directory(policy, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
     """The tiny policy on disk, as a user's local model."""
     directory = tmp_path_factory.mktemp("model")
     policy.model.save_pretrained(directory)
     policy.tokenizer.save_pretrained(directory)
-    yield directory
+    return directory

@@ -125,8 +125,12 @@ def _read_prompt(prompt: str | None) -> str:
         raise UsageError(
             "There is nothing to answer.", 'pad generate "How do I start with photography?" --pref humorous'
         )
-    text = sys.stdin.read() if prompt in (None, "-") else prompt
-    assert text is not None
+    try:
+        text = sys.stdin.read() if prompt in (None, "-") else prompt
+        assert text is not None
+        text.encode()  # bytes of another encoding may have come in as lone surrogates
+    except UnicodeError as error:
+        raise DataError("The prompt is not UTF-8 text.", hint="Convert it, for example with iconv.") from error
     if not text.strip():
         raise DataError("The prompt is empty.", hint='Say what to answer: pad generate "How do I start with chess?"')
     return text.strip()

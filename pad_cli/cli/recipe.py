@@ -35,7 +35,7 @@ def show(name: Name) -> None:
     """Print a recipe."""
     import pad_cli
 
-    print(pad_cli.find_recipe(name).read_text(encoding="utf-8"), end="")
+    print(pad_cli.recipe_text(name), end="")
 
 
 @app.command()
@@ -47,11 +47,11 @@ def copy(
     """Copy a shipped recipe, to change it."""
     import pad_cli
 
-    source = pad_cli.find_recipe(name)
-    target = to or Path(source.name)
+    text = pad_cli.recipe_text(name)
+    target = to or Path(pad_cli.find_recipe(name).name)
     if target.exists() and not force:
         raise UsageError(f"'{target}' exists already.", "Name another file, or say --force.")
-    pad_cli.write_whole(target, source.read_text(encoding="utf-8"))
+    pad_cli.write_whole(target, text)
     print(target)
 
 

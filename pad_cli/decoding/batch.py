@@ -36,11 +36,13 @@ def generate_file(
         PreferenceError: a preference cannot be understood; likewise.
     """
     log = ResultLog(target)
+    guide = engine.reward_model.fingerprint if engine.reward_model else None
+    context = [engine.policy.fingerprint, guide, settings.model_dump()]
     todo: dict[str, tuple[int, Messages, list[str]]] = {}
     for line, row in read_rows(source):
         prompt, wanted = prompt_of(row, source, line), _specs(row, source, line, specs)
         engine.preference(wanted)
-        key = fingerprint([line, [dict(m) for m in prompt], wanted, engine.policy.name, settings.model_dump()])
+        key = fingerprint([*context, line, [dict(message) for message in prompt], wanted])
         if key not in log.done:
             todo[key] = (line, prompt, wanted)
     keys = list(todo)

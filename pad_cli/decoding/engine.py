@@ -111,8 +111,15 @@ class PadEngine:
 
         Returns:
             B answers, in order. An answer does not depend on the others in its batch (exactly so in float32).
+
+        Raises:
+            UsageError: the lists differ in length.
+            DataError: a prompt is empty.
         """
         settings = settings or DecodingSettings()
+        for name, given in (("preferences", preferences), ("guidance_weights", guidance_weights), ("streams", streams)):
+            if given is not None and len(given) != len(prompts):
+                raise UsageError(f"{len(prompts)} prompts, but {len(given)} {name}.", "Give one for each prompt.")
         items = _Items(
             conversations=[as_messages(prompt) for prompt in prompts],
             preferences=list(preferences or [NO_PREFERENCE] * len(prompts)),

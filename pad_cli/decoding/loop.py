@@ -53,7 +53,8 @@ class Stream:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Continue with the given rows only."""
-        self._cache.batch_select_indices(rows.to(self.model.device))
+        rows = rows.to(self.model.device)
+        self._cache.batch_select_indices(rows)
         self._mask = self._mask[rows]
         self.hidden = self.hidden[rows]
 

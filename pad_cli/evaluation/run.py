@@ -24,6 +24,8 @@ from pad_cli.registry import BENCHMARKS, METHODS, SCORERS
 from pad_cli.runs import ResultLog, fingerprint, write_json
 
 ANSWERS = "answers.jsonl"
+CROSS_POLICY = "cross-policy"
+"""The group of items meant for every policy but the first, the home policy."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,13 @@ def evaluate(recipe: EvalRecipe) -> dict[str, Any]:
     output = Path(recipe.output)
     scorers = {name: SCORERS.get(name) for name in recipe.scorers}
     methods = [METHODS.get(name) for name in recipe.methods]
-    items = _items(recipe)
+    benchmarks = _benchmarks(recipe)
+    _check_facts(scorers, benchmarks)
     write_json(output / "recipe.json", recipe.model_dump())
     log = ResultLog(output / ANSWERS)
     scored: list[Scored] = []
     for position, (policy_name, settings) in enumerate(recipe.policies.items()):
-        mine = tuple(item for item in items if (item.group == "cross-policy") == (position > 0))
-        if not mine:
-            continue
+        mine = tuple(item for benchmark in benchmarks for item in _for_policy(benchmark, home=position == 0))
         policy = load_language_model(settings)
         engine = PadEngine(policy, load_reward_model(recipe.reward_model, backbone=policy))
         jobs = list(_jobs(recipe, methods, policy_name, mine))
@@ -78,18 +79,36 @@ def _prompt_key(item: BenchmarkItem) -> str:
     return fingerprint([dict(message) for message in item.prompt])
 
 
-def _items(recipe: EvalRecipe) -> list[BenchmarkItem]:
-    items: list[BenchmarkItem] = []
+def _benchmarks(recipe: EvalRecipe) -> list[list[BenchmarkItem]]:
+    loaded: list[list[BenchmarkItem]] = []
     for settings in recipe.benchmarks:
         try:
-            items += BENCHMARKS.get(settings.benchmark)(**settings.options)
+            loaded.append(BENCHMARKS.get(settings.benchmark)(**settings.options))
         except TypeError as error:
             raise RecipeError(
                 f"benchmarks: options of '{settings.benchmark}': {error}", "See: pad recipe show embedded-eval"
             ) from error
-    if not items:
-        raise DataError("the benchmarks hold no items", hint="Check their options.")
-    return items
+        if not loaded[-1]:
+            raise DataError(f"the benchmark '{settings.benchmark}' holds no items", hint="Check its options.")
+    return loaded
+
+
+def _check_facts(scorers: dict[str, Any], benchmarks: list[list[BenchmarkItem]]) -> None:
+    """A scorer that needs a fact the items lack is refused before anything is answered."""
+    for items in benchmarks:
+        for name, scorer in scorers.items():
+            lacking = [fact for fact in getattr(scorer, "facts", ()) if fact not in items[0].facts]
+            if lacking:
+                raise RecipeError(
+                    f"scorers: '{name}' needs {', '.join(lacking)}, which items such as '{items[0].id}' do not give.",
+                    "Leave that scorer out, or evaluate it on the benchmark it was made for.",
+                )
+
+
+def _for_policy(items: list[BenchmarkItem], *, home: bool) -> list[BenchmarkItem]:
+    """What a policy answers: the home policy all but `cross-policy` items, others those, or all if there are none."""
+    cross = [item for item in items if item.group == CROSS_POLICY]
+    return cross if cross and not home else [item for item in items if item.group != CROSS_POLICY]
 
 
 def _jobs(
@@ -107,7 +126,7 @@ def _answer(recipe: EvalRecipe, engine: PadEngine, job: _Job, log: ResultLog, ad
     context = [
         job.method.name,
         engine.policy.fingerprint,
-        engine.reward_model.details["run"] if job.method.steers else None,
+        engine.reward_model.fingerprint if job.method.steers else None,
         job.guidance_weight,
         recipe.decoding.model_dump(),
     ]
@@ -132,6 +151,7 @@ def _answer(recipe: EvalRecipe, engine: PadEngine, job: _Job, log: ResultLog, ad
                         "tokens": len(answer.token_ids),
                     }
                     for name, item, answer in rows
+                    if name not in log.done
                 }
             )
         advance(len(batch))

@@ -14,6 +14,7 @@ class TextStatistic:
     name: str
     description: str
     higher_is_better: bool
+    facts: tuple[str, ...] = ()
 
     def __call__(self, text: str, facts: Mapping[str, Any]) -> float:
         words = text.lower().split()

@@ -24,11 +24,18 @@ from pad_cli.runs import write_json
 FORMAT_VERSION = 1
 CONFIG = "pad_config.json"
 HEADS = "preference_heads.safetensors"
-_NEEDED = (
-    *("backbone", "backbone_revision", "backbone_fingerprint", "hidden_size", "tokenizer_hash"),
-    *("principles", "rank", "encoder_width", "calibration"),
-)
 ENCODER = "preference_encoder.safetensors"
+_NEEDED: dict[str, type | tuple[type, ...]] = {
+    "backbone": str,
+    "backbone_revision": (str, type(None)),
+    "backbone_fingerprint": str,
+    "hidden_size": int,
+    "tokenizer_hash": str,
+    "principles": list,
+    "rank": int,
+    "encoder_width": (int, type(None)),
+    "calibration": (int, float),
+}
 
 
 def save_reward_model(model: PersonalizedRewardModel, directory: Path, settings: ModelSettings) -> None:
@@ -40,6 +47,7 @@ def save_reward_model(model: PersonalizedRewardModel, directory: Path, settings:
     write_json(
         directory / CONFIG,
         {
+            **model.details,
             "format_version": FORMAT_VERSION,
             "backbone": settings.model,
             "backbone_revision": settings.revision,
@@ -52,7 +60,6 @@ def save_reward_model(model: PersonalizedRewardModel, directory: Path, settings:
             "rank": model.heads.rank,
             "encoder_width": None if model.encoder is None else model.encoder.network[1].out_features,
             "calibration": model.calibration,
-            **model.details,
         },
     )
 
@@ -102,15 +109,20 @@ def _read_config(directory: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, OSError) as error:
         raise CheckpointError(f"'{directory / CONFIG}' cannot be read: {error}", "Train or copy it again.") from error
-    if config.get("format_version", 0) > FORMAT_VERSION:
+    if not isinstance(config, dict) or type(config.get("format_version")) is not int:
+        raise CheckpointError(f"'{directory / CONFIG}' has no format version.", "Train or copy the reward model again.")
+    if config["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"'{directory}' has format {config['format_version']}; this program reads up to {FORMAT_VERSION}.",
             "Upgrade: pip install --upgrade pad-cli",
         )
-    missing = [key for key in _NEEDED if key not in config]
-    if missing:
-        raise CheckpointError(f"'{directory / CONFIG}' lacks {', '.join(missing)}.", "Train or copy it again.")
-    return config  # type: ignore[no-any-return]
+    wrong = [key for key, kinds in _NEEDED.items() if key not in config or not isinstance(config[key], kinds)]
+    if wrong:
+        raise CheckpointError(
+            f"'{directory / CONFIG}' lacks {', '.join(wrong)}, or holds something else there.",
+            "Train or copy it again.",
+        )
+    return config
 
 
 def _check_backbone(directory: Path, config: dict[str, Any], backbone: LanguageModel) -> None:

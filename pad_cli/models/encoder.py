@@ -45,7 +45,7 @@ class PreferenceEncoder(nn.Module):
     def standardise(self, states: torch.Tensor) -> None:
         """Take mean and spread of the training texts' states (N, H)."""
         self.mean.copy_(states.mean(0))
-        self.spread.copy_(states.std(0).clamp(min=1e-4))
+        self.spread.copy_(states.std(0, correction=0).clamp(min=1e-4))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """(N, H) states of texts to (N, K) weights."""

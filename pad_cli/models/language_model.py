@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
@@ -21,6 +22,8 @@ from pad_cli.errors import ModelLoadError
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import MODEL_SOURCES
 from pad_cli.runs import fingerprint
+
+_SAMPLES = 64  # numbers of each weight that enter a fingerprint
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class LanguageModel:
         model: the transformers model, in evaluation mode, without gradients.
         tokenizer: its tokenizer; `pad_token_id` is always set.
         head: its unembedding.
-        fingerprint: of the configuration and a sample of the weights; two models with equal fingerprints are the same.
+        fingerprint: of the configuration and a sample of every weight; models with equal fingerprints are the same.
     """
 
     name: str
@@ -155,7 +158,7 @@ def load_language_model(settings: ModelSettings) -> LanguageModel:
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, revision=settings.revision)
         model = AutoModelForCausalLM.from_pretrained(location, revision=settings.revision, dtype=dtype)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelLoadError(
             f"Cannot load a causal language model from '{name}': {reason}",
@@ -172,18 +175,20 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     """Take an already loaded transformers model and its tokenizer.
 
     Raises:
-        ModelLoadError: the model has no unembedding.
+        ModelLoadError: the model has no unembedding, or the tokenizer no end of sequence.
     """
     unembedding = model.get_output_embeddings()
     if unembedding is None:
         raise ModelLoadError(f"'{name}' has no output embedding.", "Use a model with a language-model head.")
+    if tokenizer.eos_token_id is None:
+        raise ModelLoadError(f"The tokenizer of '{name}' has no end-of-sequence token.", "Set its eos_token.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     config = model.config.get_text_config(decoder=True)
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
     head = LogitHead(unembedding.weight, getattr(unembedding, "bias", None), scale, cap)
-    return LanguageModel(name, model, tokenizer, head, _fingerprint(config, head))
+    return LanguageModel(name, model, tokenizer, head, _fingerprint(model, config))
 
 
 def resolve_model(name: str) -> str:
@@ -222,11 +227,12 @@ def _device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _fingerprint(config: Any, head: LogitHead) -> str:
-    """Of what decides hidden states' meaning: architecture, sizes, and eight rows of the unembedding in float32."""
-    rows = torch.linspace(0, head.weight.shape[0] - 1, 8).long()
-    sample = head.weight[rows.to(head.weight.device)].float().cpu().to(torch.bfloat16).float()
-    shape = {
-        key: getattr(config, key, None) for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
-    }
-    return fingerprint({**shape, "rows": sample.numpy().tobytes().hex()})
+def _fingerprint(model: Any, config: Any) -> str:
+    """Of what decides hidden states: architecture, sizes, and a sample of every weight, in bfloat16 for any format."""
+    keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+    samples = {}
+    for name, weight in model.named_parameters():
+        flat = weight.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // _SAMPLES)][: 2 * _SAMPLES].to(torch.bfloat16).float().cpu()
+        samples[name] = sample.numpy().tobytes().hex()
+    return fingerprint([{key: getattr(config, key, None) for key in keys}, samples])

@@ -55,7 +55,8 @@ def _end_of_turn(tokenizer: Any) -> int:
     if tokenizer.chat_template:
         turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         text = tokenizer.apply_chat_template(turn, tokenize=False)
-        special = set(tokenizer.all_special_ids)
+        flagged = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
+        special = {*tokenizer.all_special_ids, *flagged}
         for token in reversed(tokenizer(text, add_special_tokens=False)["input_ids"]):
             if token in special:
                 end = token

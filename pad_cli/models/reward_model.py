@@ -7,6 +7,7 @@ Paper: r = w_p^T phi(s, a) with phi the token log-ratio features (equation 6); h
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.preference import Preference, parse_preference
 from pad_cli.records import Messages
+from pad_cli.runs import fingerprint
 
 
 @dataclass
@@ -43,6 +45,13 @@ class PersonalizedRewardModel:
     @property
     def principles(self) -> tuple[str, ...]:
         return self.heads.names
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of everything that decides rewards: backbone, heads, encoder, calibration."""
+        modules = [self.heads] if self.encoder is None else [self.heads, self.encoder]
+        tensors = [tensor.float().cpu().numpy().tobytes().hex() for m in modules for tensor in m.state_dict().values()]
+        return fingerprint([self.backbone.fingerprint, self.calibration, tensors])
 
     def preference(self, specs: Iterable[str]) -> Preference:
         """Read a preference as typed after `--pref`.

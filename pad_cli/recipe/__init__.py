@@ -1,6 +1,6 @@
 """Recipes (floor 2): what was asked, in YAML, checked before anything runs."""
 
-from pad_cli.recipe.load import find_recipe, load_recipe, read_recipe, shipped_recipes
+from pad_cli.recipe.load import find_recipe, load_recipe, read_recipe, recipe_text, shipped_recipes
 from pad_cli.recipe.schema import (
     BenchmarkSettings,
     DataSettings,
@@ -28,5 +28,6 @@ __all__ = [
     "find_recipe",
     "load_recipe",
     "read_recipe",
+    "recipe_text",
     "shipped_recipes",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pad_cli.errors import RecipeError, did_you_mean
-from pad_cli.recipe.schema import EvalRecipe, GenerateRecipe, Recipe, TrainRecipe
+from pad_cli.recipe.schema import EncoderStage, EvalRecipe, GenerateRecipe, HeadsStage, Recipe, TrainRecipe
 from pad_cli.resources import shipped
 
 _ADAPTER: TypeAdapter[TrainRecipe | GenerateRecipe | EvalRecipe] = TypeAdapter(Recipe)
+_STAGES: dict[str, type[BaseModel]] = {"heads": HeadsStage, "encoder": EncoderStage}
 _KINDS: dict[str, type[BaseModel]] = {"train-rm": TrainRecipe, "generate": GenerateRecipe, "eval": EvalRecipe}
 
 
@@ -29,12 +31,28 @@ def find_recipe(name: str) -> Path:
         RecipeError: there is neither.
     """
     path = Path(name)
-    if path.is_file():
-        return path
+    with contextlib.suppress(OSError):  # a name that no file can have
+        if path.is_file():
+            return path
     known = shipped_recipes()
     if path.stem in known and path.parent in (Path(), Path("recipes")) and path.suffix in ("", ".yaml", ".yml"):
         return known[path.stem]
     raise RecipeError(f"No recipe file '{name}'.", did_you_mean(path.stem, known) + " See: pad recipe list")
+
+
+def recipe_text(name: str) -> str:
+    """The text of a recipe file.
+
+    Raises:
+        RecipeError: there is none, or it is no text.
+    """
+    path = find_recipe(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text ({error.reason}).", "A recipe is a YAML text file.") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
 def read_recipe(name: str, overrides: Iterable[str] = ()) -> TrainRecipe | GenerateRecipe | EvalRecipe:
@@ -47,14 +65,14 @@ def read_recipe(name: str, overrides: Iterable[str] = ()) -> TrainRecipe | Gener
     Raises:
         RecipeError: with all problems of the file, one a line, each naming key, value and what to do.
     """
-    path = find_recipe(name)
+    path, text = find_recipe(name), recipe_text(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 text ({error.reason}).", "A recipe is a YAML text file.") from error
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(text)
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
@@ -81,7 +99,7 @@ def load_recipe(content: Mapping[str, Any], source: str = "recipe") -> TrainReci
     try:
         return _ADAPTER.validate_python(dict(content))
     except ValidationError as error:
-        lines = [f"  {_explain(problem, content)}" for problem in error.errors()]
+        lines = [f"  {_explain(problem)}" for problem in error.errors()]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise RecipeError("\n".join([f"{source}: {count}", *lines]), "See: pad recipe show embedded") from error
 
@@ -92,7 +110,7 @@ def _set(content: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override}: not key=value.", "For example: --set decoding.candidates=20")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"--set {override}: the value is not YAML.", "Quote it.") from error
     *parents, last = key.strip().split(".")
     place: Any = content
@@ -101,28 +119,32 @@ def _set(content: dict[str, Any], override: str) -> None:
     if isinstance(place, list):
         _child(place, last, override)
         place[int(last)] = value
-    else:
+    elif isinstance(place, dict):
         place[last] = value
+    else:
+        _child(place, last, override)
 
 
 def _child(place: Any, part: str, override: str) -> Any:
     if isinstance(place, dict):
-        return place.setdefault(part, {})
-    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        if place.get(part) is None:
+            place[part] = {}
+        return place[part]
+    if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
         return place[int(part)]
     raise RecipeError(
         f"--set {override}: there is no place '{part}'.", "List items are numbered from 0, as in stages.0.beta"
     )
 
 
-def _explain(problem: Any, content: Mapping[str, Any]) -> str:
+def _explain(problem: Any) -> str:
     """One problem in one line: key, what was found, what to do."""
-    location = [part for part in problem["loc"] if part not in _KINDS and not _is_tag(part, problem["loc"])]
+    location = _place(problem["loc"])
     key = ".".join(map(str, location)) or "recipe"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if problem["type"] == "extra_forbidden":
-        siblings = _siblings(str(content.get("kind")), location[:-1])
+        siblings = _siblings(problem["loc"][:-1])
         return f"{key}: no such key. {did_you_mean(str(location[-1]), siblings)}"
     if problem["type"] == "missing":
         return f"{key}: is missing"
@@ -131,27 +153,23 @@ def _explain(problem: Any, content: Mapping[str, Any]) -> str:
     return f"{key}: {message}{shown}"
 
 
-def _is_tag(part: Any, location: tuple[Any, ...]) -> bool:
-    """Pydantic puts the chosen member of a union into the location; the user never typed it there."""
-    index = location.index(part)
-    return part in ("heads", "encoder") and index > 0 and isinstance(location[index - 1], int)
+def _place(location: Sequence[int | str]) -> list[int | str]:
+    """The keys as the user typed them: pydantic also puts the chosen member of a union (kind, stage) in between."""
+    kind, *rest = location or ("",)
+    keys = rest if kind in _KINDS else list(location)
+    stage = len(keys) > 2 and keys[0] == "stages" and keys[2] in _STAGES
+    return [*keys[:2], *keys[3:]] if stage else keys
 
 
-def _siblings(kind: str, parents: list[Any]) -> list[str]:
+def _siblings(parents: Sequence[int | str]) -> list[str]:
     """Field names at a place of the schema, for a did-you-mean."""
-    model: Any = _KINDS.get(kind)
-    for part in parents:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation if model and part in model.model_fields else None
-        model = _first_model(annotation)
-    return list(model.model_fields) if model else []
-
-
-def _first_model(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if found := _first_model(argument):
-            return found
-    return None
+    kind, *keys = parents
+    annotation: Any = _KINDS.get(str(kind))
+    for key in keys:
+        if key in _STAGES and not isinstance(annotation, type):
+            annotation = _STAGES[str(key)]
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            annotation = annotation.model_fields[str(key)].annotation
+        else:  # an item of a list, or a value of a mapping
+            annotation = annotation.__args__[-1]
+    return list(annotation.model_fields)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSettings(_Settings):
@@ -42,7 +42,15 @@ class DataSettings(_Settings):
 
 class HeadSettings(_Settings):
     rank: int = Field(8, ge=1, le=1024, description="Rank r of each preference head.")
-    principles: list[str] | None = Field(None, description="Head names; by default every principle in the data.")
+    principles: list[str] | None = Field(
+        None, min_length=1, description="Head names; by default every principle in the data."
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> HeadSettings:
+        if self.principles is not None and len(set(self.principles)) < len(self.principles):
+            raise ValueError("each principle may occur once")
+        return self
 
 
 class _Stage(_Settings):

@@ -73,7 +73,7 @@ def build_hidden_cache(
             members = order[start : start + _SHARD]
             path = directory / f"{key}-{number:05d}.safetensors"
             shard = _read(path)
-            if shard is None:
+            if shard is None or shard.shape != (sum(len(sequences[i][1]) for i in members), backbone.hidden_size):
                 shard = _compute(backbone, [sequences[index] for index in members], dtype)
                 with storage_errors(path):
                     directory.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pad_cli.errors import DataError
-from pad_cli.models.checkpoint import CONFIG, save_reward_model
+from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, save_reward_model
 from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel, LogitHead, load_language_model
@@ -35,6 +35,7 @@ from pad_cli.training.stages import train_encoder, train_heads
 from pad_cli.training.token_rewards import TokenRewards
 
 METRICS = "metrics.json"
+_WORK = ".work"  # finished stages of an unfinished run
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,14 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     backbone = load_language_model(recipe.backbone)
-    key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint])
+    data = load_pairs(recipe.data, recipe.seed)
+    key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(data)])
     if _is_finished(output, key):
         note(f"{output} is finished; nothing to do.")
         return output
-    data = load_pairs(recipe.data, recipe.seed)
     principles = _principles(recipe, data)
     prepared = _prepare(recipe, data, backbone)
-    work = output / "work" / key
+    work = output / _WORK / key
     heads = PreferenceHeads(principles, backbone.hidden_size, recipe.heads.rank, recipe.seed)
     encoder: PreferenceEncoder | None = None
     for stage in recipe.stages:
@@ -185,7 +186,10 @@ def _is_finished(output: Path, key: str) -> bool:
         config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and config.get("run") == key
+    if not isinstance(config, dict) or config.get("run") != key:
+        return False
+    needed = [HEADS, METRICS] if config.get("encoder_width") is None else [HEADS, ENCODER, METRICS]
+    return all((output / name).exists() for name in needed)
 
 
 def _write(model: PersonalizedRewardModel, recipe: TrainRecipe, metrics: dict[str, Any], output: Path) -> Path:
@@ -193,5 +197,5 @@ def _write(model: PersonalizedRewardModel, recipe: TrainRecipe, metrics: dict[st
         save_reward_model(model, scratch, recipe.backbone)
         write_json(scratch / METRICS, metrics)
         write_json(scratch / "recipe.json", recipe.model_dump())
-    shutil.rmtree(output / "work", ignore_errors=True)
+    shutil.rmtree(output / _WORK, ignore_errors=True)
     return output

@@ -99,7 +99,7 @@ class World:
 
     def parse(self, sentence: str) -> Sentence | None:
         """The grammar's reading of one sentence; None when it does not accept it."""
-        if not sentence[:1].isupper():
+        if not sentence[:1].isupper() or "{" in sentence:
             return None
         return self._table.get(self.delexicalise(sentence))
 

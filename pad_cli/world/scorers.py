@@ -42,6 +42,7 @@ class WorldScorer:
     name: str
     description: str
     higher_is_better: bool
+    facts: tuple[str, ...] = ("topic", "asked")
 
     def __call__(self, text: str, facts: Mapping[str, Any]) -> float:
         """The score of one answer, between 0 and 1."""

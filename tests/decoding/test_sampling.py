@@ -1,0 +1,112 @@
+"""Sampling: a draw belongs to its row's own stream, and its limits are greedy."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.decoding.sampling import Chooser
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.recipe import DecodingSettings
+from pad_cli.records import Generation
+from tests.decoding.conftest import PROMPTS
+
+NAMES = [f"item-{number}" for number in range(len(PROMPTS))]
+
+
+@pytest.fixture
+def engine(stopping_policy: LanguageModel, stopping_reward_model: PersonalizedRewardModel) -> PadEngine:
+    return PadEngine(stopping_policy, stopping_reward_model)
+
+
+def sample(engine: PadEngine, streams: list[str] | None = None, **changed: object) -> list[Generation]:
+    settings = DecodingSettings.model_validate({"max_new_tokens": 16, "temperature": 1.5, **changed})
+    preferences = [engine.preference(["humorous"])] * len(PROMPTS)
+    return engine.generate(PROMPTS, preferences, settings, streams=streams)
+
+
+def test_the_same_seed_gives_the_same_text(engine: PadEngine) -> None:
+    assert sample(engine, seed=3) == sample(engine, seed=3)
+
+
+def test_different_seeds_give_different_texts(engine: PadEngine) -> None:
+    texts = [sample(engine, seed=seed) for seed in range(3)]
+    assert all(first != second for first, second in itertools.pairwise(texts))
+
+
+def test_batch_equals_single_when_streams_have_the_same_names(engine: PadEngine) -> None:
+    settings = DecodingSettings(max_new_tokens=16, temperature=1.5)
+    preference = engine.preference(["humorous"])
+    alone = [
+        engine.generate([prompt], [preference], settings, streams=[name])[0]
+        for prompt, name in zip(PROMPTS, NAMES, strict=True)
+    ]
+    assert sample(engine, NAMES) == alone
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_batch_size_changes_no_draw(engine: PadEngine, batch_size: int) -> None:
+    assert sample(engine, batch_size=batch_size) == sample(engine)
+
+
+def test_each_row_of_a_batch_draws_for_itself(engine: PadEngine) -> None:
+    settings = DecodingSettings(max_new_tokens=16, temperature=1.5)
+    answers = engine.generate(["Hi"] * 4, [engine.preference(["humorous"])] * 4, settings)
+    assert len({answer.token_ids for answer in answers}) > 1
+
+
+def test_rows_that_share_a_stream_name_draw_the_same(engine: PadEngine) -> None:
+    settings = DecodingSettings(max_new_tokens=16, temperature=1.5)
+    first, second = engine.generate(["Hi"] * 2, [engine.preference(["formal"])] * 2, settings, streams=["a", "a"])
+    assert first == second
+
+
+@pytest.mark.parametrize("changed", [{"temperature": 1e-4}, {"top_p": 1e-6}], ids=["temperature near 0", "tiny top_p"])
+def test_temperature_near_0_and_a_tiny_top_p_are_greedy(engine: PadEngine, changed: dict[str, float]) -> None:
+    greedy = sample(engine, temperature=0.0)
+    assert sample(engine, **changed) == greedy
+    assert sample(engine) != greedy
+
+
+def test_fused_equals_separate_when_sampling(engine: PadEngine) -> None:
+    assert sample(engine, path="fused") == sample(engine, path="separate")
+
+
+def test_draws_follow_the_softmax_of_the_scores() -> None:
+    """Scores ln 6, ln 3, ln 1: shares 0.6, 0.3, 0.1; of 4000 draws each share is within 0.03 (four deviations)."""
+    scores = torch.tensor([[6.0, 3.0, 1.0]]).log().expand(4000, -1)
+    streams = [random.Random(f"row {row}") for row in range(4000)]
+    drawn = Chooser(1.0, 1.0, streams).choose(scores, range(4000))
+    shares = drawn.bincount(minlength=3) / 4000
+    assert shares.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
+
+
+def test_a_temperature_divides_the_scores_before_drawing() -> None:
+    """At temperature 0.5 shares 0.6, 0.3, 0.1 are squared: 36, 9, 1 of 46."""
+    scores = torch.tensor([[6.0, 3.0, 1.0]]).log().expand(4000, -1)
+    streams = [random.Random(f"row {row}") for row in range(4000)]
+    shares = Chooser(0.5, 1.0, streams).choose(scores, range(4000)).bincount(minlength=3) / 4000
+    assert shares.tolist() == pytest.approx([36 / 46, 9 / 46, 1 / 46], abs=0.03)
+
+
+def test_top_p_never_draws_outside_its_mass() -> None:
+    """Shares 0.6, 0.3, 0.1 at top_p 0.8: the first two hold it, the third is never drawn."""
+    scores = torch.tensor([[1.0, 6.0, 3.0]]).log().expand(2000, -1)
+    streams = [random.Random(row) for row in range(2000)]
+    counts = Chooser(1.0, 0.8, streams).choose(scores, range(2000)).bincount(minlength=3)
+    assert counts[0] == 0
+    assert counts[1] > counts[2] > 0
+
+
+def test_a_draw_of_almost_1_takes_the_last_possible_candidate() -> None:
+    class Almost(random.Random):
+        def random(self) -> float:
+            return 1.0 - 2**-53
+
+    scores = torch.tensor([[0.0, 0.0, 0.0, -torch.inf]])
+    assert Chooser(1.0, 1.0, [Almost()]).choose(scores, [0]).tolist() == [2]

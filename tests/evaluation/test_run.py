@@ -1,0 +1,209 @@
+"""`evaluate` on a small JSONL benchmark: what is answered, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.errors import DataError, RecipeError, UsageError
+from pad_cli.evaluation.report import REPORT
+from pad_cli.evaluation.run import ANSWERS, evaluate
+from pad_cli.models.checkpoint import load_reward_model, save_reward_model
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.recipe import DecodingSettings, EvalRecipe, ModelSettings
+from tests.tiny import make_language_model, make_reward_model
+
+PROMPTS = ("Hi", "How do I bake bread?", "Why?", "Tell me about the sea.", "A word on trees")
+PREFERENCES = ["humorous", "not formal"]
+DECODING = {"max_new_tokens": 8, "batch_size": 2, "temperature": 0.7}
+MakeRecipe = Callable[..., EvalRecipe]
+
+
+@pytest.fixture
+def make_recipe(policy: LanguageModel, model_directory: Path, tmp_path: Path) -> MakeRecipe:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS), encoding="utf-8")
+    settings = ModelSettings(model=str(model_directory), device="cpu")
+    save_model(policy, tmp_path / "reward-model", settings, seed=0)
+
+    def make(options: dict[str, Any] | None = None, **changed: Any) -> EvalRecipe:
+        content: dict[str, Any] = {
+            "kind": "eval",
+            "output": str(tmp_path / "run"),
+            "policies": {"home": settings.model_dump()},
+            "reward_model": str(tmp_path / "reward-model"),
+            "guidance_weights": [1.0, 2.0],
+            "benchmarks": [
+                {"benchmark": "jsonl", "options": {"path": str(prompts), "preferences": PREFERENCES, **(options or {})}}
+            ],
+            "scorers": ["words", "repeated_4grams"],
+            "decoding": DECODING,
+        }
+        return EvalRecipe.model_validate({**content, **changed})
+
+    return make
+
+
+def save_model(policy: LanguageModel, directory: Path, settings: ModelSettings, *, seed: int) -> None:
+    directory.mkdir(exist_ok=True)
+    model = make_reward_model(policy, seed=seed)
+    model.details = {"run": f"run-{seed}"}
+    save_reward_model(model, directory, settings)
+
+
+def answers_of(recipe: EvalRecipe) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(recipe.output) / ANSWERS).read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_prompt_is_answered_under_every_preference_and_weight(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    report = evaluate(recipe)
+    steered = [row for row in answers_of(recipe) if row["method"] == "pad"]
+    assert len(steered) == len(PROMPTS) * len(PREFERENCES) * 2
+    assert {(row["prompt"][0]["content"], *row["preference"], row["guidance_weight"]) for row in steered} == {
+        (prompt, preference, weight) for prompt in PROMPTS for preference in PREFERENCES for weight in (1.0, 2.0)
+    }
+    pooled = [row for row in report["rows"] if row["method"] == "pad" and row["preference"] == "*"]
+    assert [row["n"] for row in pooled] == [len(PROMPTS) * len(PREFERENCES)] * 4  # two weights, two scorers
+
+
+def test_base_answers_each_prompt_once_and_is_scored_under_every_preference(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    report = evaluate(recipe)
+    plain = [row for row in answers_of(recipe) if row["method"] == "base"]
+    assert [row["prompt"][0]["content"] for row in plain] == list(PROMPTS)
+    assert all(row["guidance_weight"] == 0.0 and row["preference"] == [] for row in plain)
+    words = {
+        row["preference"]: (row["n"], row["mean"])
+        for row in report["rows"]
+        if row["method"] == "base" and row["scorer"] == "words"
+    }
+    mean = sum(len(row["text"].split()) for row in plain) / len(PROMPTS)
+    assert words["humorous"] == words["not formal"] == (len(PROMPTS), pytest.approx(mean, abs=1e-4))
+    assert words["*"] == (2 * len(PROMPTS), pytest.approx(mean, abs=1e-4))
+
+
+def test_answers_are_those_of_the_engine(make_recipe: MakeRecipe, policy: LanguageModel) -> None:
+    recipe = make_recipe(methods=["pad"], guidance_weights=[2.0], decoding={"max_new_tokens": 8, "batch_size": 4})
+    evaluate(recipe)
+    rows = answers_of(recipe)
+    engine = PadEngine(policy, load_reward_model(recipe.reward_model, backbone=policy))
+    expected = engine.generate(
+        [row["prompt"] for row in rows],
+        [engine.preference(row["preference"]) for row in rows],
+        DecodingSettings(max_new_tokens=8, guidance_weight=2.0),
+    )
+    assert [row["text"] for row in rows] == [answer.text for answer in expected]
+
+
+def test_weight_0_scores_as_base_does(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(guidance_weights=[0.0], decoding={"max_new_tokens": 8, "batch_size": 2})
+    rows = evaluate(recipe)["rows"]
+    by_method = [
+        [(row["preference"], row["scorer"], row["mean"]) for row in rows if row["method"] == method]
+        for method in ("base", "pad")
+    ]
+    assert by_method[0] == by_method[1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.13, 0.5, 0.77], ids=lambda share: f"{share:.0%} written")
+def test_an_interrupted_evaluation_ends_in_an_identical_report(make_recipe: MakeRecipe, share: float) -> None:
+    recipe = make_recipe()
+    evaluate(recipe)
+    answers, report = (Path(recipe.output) / name for name in (ANSWERS, REPORT))
+    log, result = answers.read_bytes(), report.read_bytes()
+    answers.write_bytes(log[: int(len(log) * share)])
+    report.unlink()
+    evaluate(recipe)
+    assert report.read_bytes() == result
+    assert {(row["key"], row["text"]) for row in answers_of(recipe)} == {
+        (row["key"], row["text"]) for row in map(json.loads, log.decode().splitlines())
+    }
+
+
+def test_each_answer_stands_once_in_the_log_after_an_interruption_inside_a_batch(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    evaluate(recipe)
+    answers = Path(recipe.output) / ANSWERS
+    lines = answers.read_bytes().splitlines(keepends=True)
+    answers.write_bytes(b"".join(lines[:6]) + lines[6][:20])  # batches are 2, 2, 1 of base, then 2 of pad
+    evaluate(recipe)
+    keys = [row["key"] for row in answers_of(recipe)]
+    assert len(keys) == len(set(keys)) == len(lines)
+
+
+def test_a_finished_evaluation_answers_nothing_again(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe()
+    first = evaluate(recipe)
+    monkeypatch.setattr(PadEngine, "generate", lambda *_, **__: pytest.fail("answered again"))
+    assert evaluate(recipe) == first
+
+
+def test_another_reward_model_answers_anew_and_base_does_not(
+    make_recipe: MakeRecipe, policy: LanguageModel, model_directory: Path
+) -> None:
+    recipe = make_recipe()
+    evaluate(recipe)
+    before = answers_of(recipe)
+    settings = ModelSettings(model=str(model_directory), device="cpu")
+    save_model(policy, Path(recipe.reward_model), settings, seed=4)
+    evaluate(recipe)
+    new = answers_of(recipe)[len(before) :]
+    assert len(new) == sum(row["method"] == "pad" for row in before)
+    assert {row["method"] for row in new} == {"pad"}
+
+
+def test_another_policy_under_the_same_name_answers_anew(
+    make_recipe: MakeRecipe,
+    byte_tokenizer,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    directory = tmp_path / "policy"
+    recipe = make_recipe(methods=["base"], policies={"home": {"model": str(directory), "device": "cpu"}})
+    byte_tokenizer.save_pretrained(directory)
+    for seed, answered in ((8, len(PROMPTS)), (9, 2 * len(PROMPTS))):
+        make_language_model(byte_tokenizer, seed=seed).model.save_pretrained(directory)
+        evaluate(recipe)
+        assert len(answers_of(recipe)) == answered
+
+
+def test_the_run_keeps_its_recipe(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(methods=["base"])
+    evaluate(recipe)
+    assert json.loads((Path(recipe.output) / "recipe.json").read_text()) == recipe.model_dump()
+
+
+def test_labels_name_the_rows_of_a_report(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(options={"preferences": {"fun": "humorous=2"}, "limit": 2}, methods=["pad"])
+    rows = evaluate(recipe)["rows"]
+    assert {row["preference"] for row in rows} == {"*", "fun"}
+    assert all(row["n"] == 2 for row in rows)
+
+
+def test_a_reward_model_saved_without_a_run_name_can_be_evaluated(
+    make_recipe: MakeRecipe, policy: LanguageModel, model_directory: Path
+) -> None:
+    recipe = make_recipe(methods=["pad"])
+    settings = ModelSettings(model=str(model_directory), device="cpu")
+    save_reward_model(make_reward_model(policy), Path(recipe.reward_model), settings)
+    assert evaluate(recipe)["rows"]
+
+
+def test_unknown_names_and_options_are_refused_before_anything_is_answered(make_recipe: MakeRecipe) -> None:
+    for changed, error in (
+        ({"scorers": ["word"]}, UsageError),
+        ({"methods": ["padd"]}, UsageError),
+        ({"options": {"colour": 1}}, RecipeError),
+        ({"options": {"path": "missing.jsonl"}}, DataError),
+        ({"options": {"limit": 0}}, DataError),
+    ):
+        recipe = make_recipe(**changed)
+        with pytest.raises(error) as caught:
+            evaluate(recipe)
+        assert caught.value.hint
+        assert not (Path(recipe.output) / ANSWERS).exists()

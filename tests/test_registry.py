@@ -1,0 +1,116 @@
+"""Lookup by name, and a package that adds a name from outside."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pad_cli.errors import PluginError, UsageError
+from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_SOURCES, SCORERS, Registry
+
+PLUGIN = Path(__file__).parent / "plugin_package"
+ALL = (SCORERS, BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_SOURCES)
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put a distribution with the given entry points on the path, as `pip install` would, but by hand."""
+
+    def write(name: str, version: str, entry_points: dict[str, dict[str, str]], code: Path | None = None) -> None:
+        info = tmp_path / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [
+            f"[{group}]\n{key} = {target}\n" for group, table in entry_points.items() for key, target in table.items()
+        ]
+        (info / "entry_points.txt").write_text("".join(lines))
+        monkeypatch.syspath_prepend(tmp_path)
+        if code is not None:
+            monkeypatch.syspath_prepend(code)
+
+    return write
+
+
+def test_every_shipped_entry_can_be_imported() -> None:
+    for registry in ALL:
+        for name in registry.table:
+            assert registry.get(name) is not None
+
+
+def test_every_shipped_scorer_names_itself_and_its_direction() -> None:
+    for name in SCORERS.table:
+        scorer = SCORERS.get(name)
+        assert scorer.name == name
+        assert scorer.description
+        assert isinstance(scorer.higher_is_better, bool)
+
+
+def test_an_unknown_name_is_answered_with_the_closest() -> None:
+    with pytest.raises(UsageError, match=r"No scorers entry is named 'on_topik'") as caught:
+        SCORERS.get("on_topik")
+    assert "Did you mean on_topic?" in caught.value.hint
+
+
+def test_an_unknown_name_far_from_all_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        PAIR_SOURCES.get("zzz")
+    assert caught.value.hint == "Known: embedded."
+
+
+@pytest.mark.parametrize(
+    "target", ["no_such_module_anywhere:THING", "pad_cli.records:NoSuchThing", "pad_cli.records", ":", "a b:c"]
+)
+def test_an_entry_that_cannot_be_imported_is_a_plugin_error(target: str) -> None:
+    registry = Registry("scorers", {"broken": target})
+    with pytest.raises(PluginError, match="'broken'") as caught:
+        registry.get("broken")
+    assert caught.value.exit_code == 1
+
+
+def test_an_entry_whose_module_fails_is_a_plugin_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing_plugin_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match="division by zero"):
+        Registry("scorers", {"failing": "failing_plugin_module:X"}).get("failing")
+
+
+def test_a_package_from_outside_adds_a_scorer(install: Install) -> None:
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "shouting" not in SCORERS.names()
+    install(project["name"], project["version"], project["entry-points"], PLUGIN)
+    assert "shouting" in SCORERS.names()
+    scorer = SCORERS.get("shouting")
+    assert scorer("ABcd", {}) == 0.5
+    assert scorer("", {}) == 0.0
+    assert scorer.higher_is_better is False
+
+
+def test_a_plugin_is_offered_when_its_name_is_misspelt(install: Install) -> None:
+    install("shouting", "1.0", {"pad.scorers": {"shouting": "shouting:SHOUTING"}})
+    with pytest.raises(UsageError, match="Did you mean shouting"):
+        SCORERS.get("shoutin")
+
+
+def test_a_broken_plugin_harms_only_those_who_ask_for_it(install: Install) -> None:
+    install("broken", "1.0", {"pad.scorers": {"broken": "nowhere_to_be_found:X"}})
+    assert SCORERS.get("words")("two words", {}) == 2.0
+    with pytest.raises(PluginError, match="nowhere_to_be_found"):
+        SCORERS.get("broken")
+
+
+def test_a_plugin_cannot_replace_a_shipped_entry(install: Install) -> None:
+    shipped = SCORERS.get("words")
+    install("usurper", "1.0", {"pad.scorers": {"words": "nowhere_to_be_found:X"}})
+    assert SCORERS.get("words") is shipped
+    assert SCORERS.names().count("words") == 1
+
+
+def test_a_plugin_of_another_kind_is_not_seen(install: Install) -> None:
+    install("other", "1.0", {"pad.benchmarks": {"elsewhere": "nowhere_to_be_found:X"}})
+    assert "elsewhere" in BENCHMARKS.names()
+    assert "elsewhere" not in SCORERS.names()
