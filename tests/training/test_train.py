@@ -120,7 +120,7 @@ def test_resume_equals_uninterrupted(make_recipe: MakeRecipe, tmp_path: Path, mo
     ours, theirs = files_of(broken), files_of(whole)
     assert ours.keys() == theirs.keys() >= {HEADS, ENCODER, CONFIG, METRICS}
     assert all(ours[name] == theirs[name] for name in ours if name != "recipe.json")
-    assert not (tmp_path / "broken" / "work").exists()
+    assert not (tmp_path / "broken" / ".work").exists()
 
 
 def test_a_kept_stage_that_is_damaged_is_trained_again(
@@ -133,7 +133,7 @@ def test_a_kept_stage_that_is_damaged_is_trained_again(
         patched.setattr(train, "calibrate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train_reward_model(broken)
-    (kept,) = (tmp_path / "broken" / "work").rglob("heads.safetensors")
+    (kept,) = (tmp_path / "broken" / ".work").rglob("heads.safetensors")
     kept.write_bytes(kept.read_bytes()[:-8])
     train_reward_model(broken)
     assert files_of(broken)[HEADS] == files_of(whole)[HEADS]
