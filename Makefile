@@ -34,7 +34,8 @@ control: setup  ## Train the control on shuffled labels and evaluate it: runs/co
 	$(BIN)/pad eval embedded-eval --set reward_model=runs/control/reward-model --out runs/control
 
 bench: setup  ## Time steered decoding against plain decoding, interleaved
-	$(BIN)/python benchmarks/decode.py
+	$(BIN)/pad bench embedded-bench
+	$(BIN)/pad bench embedded-bench --set policy.model=embedded/medium
 
 clean:  ## Remove the environment and the caches of tools; runs/ and PAD_HOME stay
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,7 +20,7 @@ FLOORS = {
     **dict.fromkeys(("pairs", "benchmarks", "world"), 3),
     "models": 4,
     **dict.fromkeys(("decoding", "training", "serving"), 5),
-    **dict.fromkeys(("evaluation", "embedded", "demonstration"), 6),
+    **dict.fromkeys(("evaluation", "embedded", "demonstration", "benchmarking"), 6),
     "cli": 7,
 }
 SIBLINGS = ("decoding", "training", "serving")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pad_cli.errors import RecipeError
 from pad_cli.recipe import (
+    BenchRecipe,
     EvalRecipe,
     GenerateRecipe,
     TrainRecipe,
@@ -61,15 +62,15 @@ def problems(content: dict[str, Any]) -> str:
     return caught.value.message
 
 
-@pytest.mark.parametrize("name", ["embedded", "embedded-eval", "embedded-generate", "real-local"])
+@pytest.mark.parametrize("name", ["embedded", "embedded-bench", "embedded-eval", "embedded-generate", "real-local"])
 def test_every_shipped_recipe_is_good(name: str) -> None:
     assert name in shipped_recipes()
-    assert isinstance(read_recipe(name), (EvalRecipe, GenerateRecipe, TrainRecipe))
+    assert isinstance(read_recipe(name), (BenchRecipe, EvalRecipe, GenerateRecipe, TrainRecipe))
 
 
 def test_no_shipped_recipe_is_left_untested() -> None:
     for name in shipped_recipes():
-        assert read_recipe(name).kind in ("train-rm", "generate", "eval")
+        assert read_recipe(name).kind in ("train-rm", "generate", "eval", "bench")
 
 
 @pytest.mark.parametrize("name", ["embedded", "embedded.yaml", "recipes/embedded.yaml", "recipes/embedded"])

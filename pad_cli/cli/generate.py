@@ -36,6 +36,11 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Seed of sampling.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also show the policy's own answer.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is decided.")] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.html|-", help="Show what competed for each token: a page, or - for here."),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option(help="JSONL of prompts, each with its own preference if it likes.")
     ] = None,
@@ -56,6 +61,8 @@ def generate(
         raise UsageError("--file and --out go together.", "pad generate --file prompts.jsonl --out answers.jsonl")
     if file is not None and prompt is not None:
         raise UsageError("Give a prompt or --file, not both.", "Leave one out.")
+    if sum([compare, as_json, stream, explain is not None, file is not None]) > 1 and not (compare and as_json):
+        raise UsageError("--compare, --json, --stream, --explain and --file are different outputs.", "Choose one.")
     text = None if file is not None else _read_prompt(prompt)
     import pad_cli
 
@@ -79,6 +86,14 @@ def generate(
         print(f"{count} answered now, all of {file} in {out}", file=sys.stderr)
         return
     assert text is not None
+    if stream:
+        for piece in engine.stream(text, engine.preference(pref or []), settings.decoding):
+            print(piece, end="", flush=True)
+        print()
+        return
+    if explain is not None:
+        _explain(engine, text, pref or [], settings.decoding, explain)
+        return
     _answer(engine, text, pref or [], settings.decoding, compare, as_json)
 
 
@@ -106,6 +121,28 @@ def _answer(
         _side_by_side(answers[0].text, steered.text, f"{preference.describe()} (weight {decoding.guidance_weight:g})")
     else:
         print(steered.text)
+
+
+def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: DecodingSettings, target: str) -> None:
+    import pad_cli
+
+    preference = engine.preference(pref)
+    choices = engine.explain(prompt, preference, decoding)
+    if target != "-":
+        pad_cli.write_whole(Path(target), pad_cli.heat_map(prompt, preference.describe(), choices))
+        print(target)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("token", "policy alone", "candidates (probability, push in nats)", box=None)
+    for choice in choices:
+        style = "bold green" if choice.steered else ""
+        rivals = [c for c in choice.candidates if c.probability >= 0.01 or c.text == choice.text][:4]
+        listed = ", ".join(f"{c.text!r} {c.probability:.2f} {c.push:+.1f}" for c in rivals)
+        table.add_row(Text(repr(choice.text), style=style), Text(repr(choice.plain_text)), Text(listed, style="dim"))
+    Console().print(table)
 
 
 def _side_by_side(base: str, steered: str, title: str) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from pad_cli import __version__
-from pad_cli.cli import demo, evaluate, generate, recipe, train_rm
+from pad_cli.cli import bench, demo, evaluate, generate, recipe, train_rm
 from pad_cli.errors import PadError
 
 
@@ -47,6 +47,7 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("train-rm")(train_rm.train_rm)
 app.command("eval")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.add_typer(recipe.app, name="recipe")
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from pad_cli.decoding.loop import Guidance, decode
-from pad_cli.decoding.sampling import Chooser
+from pad_cli.decoding.explain import TokenChoice, explain_step
+from pad_cli.decoding.loop import Guidance, Step, decode, decode_steps
+from pad_cli.decoding.sampling import Chooser, policy_processors
+from pad_cli.decoding.streaming import TextStream
 from pad_cli.errors import UsageError, VocabularyError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model, same_vocabulary
@@ -24,15 +27,16 @@ NO_PREFERENCE = Preference({}, {})
 
 @dataclass(frozen=True)
 class _Items:
-    """What to answer: four lists of the same length."""
+    """What to answer: five lists of the same length; prompts are tokens of the policy and of the backbone."""
 
-    conversations: list[Messages]
+    prompts: list[list[int]]
+    backbone_prompts: list[list[int]]
     preferences: list[Preference]
     weights: list[float]
     streams: list[str]
 
     def part(self, start: int, stop: int) -> _Items:
-        lists = (self.conversations, self.preferences, self.weights, self.streams)
+        lists = (self.prompts, self.backbone_prompts, self.preferences, self.weights, self.streams)
         return _Items(*(values[start:stop] for values in lists))  # type: ignore[arg-type]
 
 
@@ -117,42 +121,134 @@ class PadEngine:
             DataError: a prompt is empty.
         """
         settings = settings or DecodingSettings()
-        for name, given in (("preferences", preferences), ("guidance_weights", guidance_weights), ("streams", streams)):
-            if given is not None and len(given) != len(prompts):
-                raise UsageError(f"{len(prompts)} prompts, but {len(given)} {name}.", "Give one for each prompt.")
-        items = _Items(
-            conversations=[as_messages(prompt) for prompt in prompts],
-            preferences=list(preferences or [NO_PREFERENCE] * len(prompts)),
-            weights=list(guidance_weights or [settings.guidance_weight] * len(prompts)),
-            streams=[f"{settings.seed}/{name}" for name in streams or range(len(prompts))],
+        items = self._items(
+            [as_messages(prompt) for prompt in prompts], preferences, settings, guidance_weights, streams
         )
         answers: list[Generation] = []
         for start in range(0, len(prompts), settings.batch_size):
             batch = items.part(start, start + settings.batch_size)
-            answers += self._batch(batch, settings)
+            answers += [self._answer(tokens) for tokens in decode(**self._arguments(batch, settings))]
             if on_batch is not None:
                 on_batch(len(batch.streams))
         return answers
 
-    def _batch(self, items: _Items, settings: DecodingSettings) -> list[Generation]:
-        tokens = decode(
-            self.policy,
-            self._guidance(items, settings),
-            [encode_prompt(self.policy.tokenizer, conversation) for conversation in items.conversations],
-            candidates=settings.candidates,
-            reward_ngram=settings.reward_ngram,
-            max_new_tokens=settings.max_new_tokens,
-            chooser=Chooser(settings.temperature, settings.top_p, [random.Random(name) for name in items.streams]),
+    def generate_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        preferences: Sequence[Preference] | None = None,
+        settings: DecodingSettings | None = None,
+        guidance_weights: Sequence[float] | None = None,
+        *,
+        streams: Sequence[str] | None = None,
+        ignore_end: bool = False,
+    ) -> list[list[int]]:
+        """The same for token ids: policy and reward model read the same prompts, and new tokens come back.
+
+        Args:
+            prompts: B prompts in the shared vocabulary.
+            preferences: one a prompt; None answers plainly.
+            settings: how to decode.
+            guidance_weights: one a prompt; by default `settings.guidance_weight` for all.
+            streams: one name a prompt, for sampling.
+            ignore_end: go on after an end of sequence, to `settings.max_new_tokens`.
+
+        Raises:
+            UsageError: the lists differ in length, or a prompt is empty.
+        """
+        settings = settings or DecodingSettings()
+        tokens = [list(prompt) for prompt in prompts]
+        if not all(tokens):
+            raise UsageError("A prompt has no tokens.", "Give at least one token for each prompt.")
+        items = self._tokens(tokens, tokens, preferences, settings, guidance_weights, streams)
+        answers: list[list[int]] = []
+        for start in range(0, len(tokens), settings.batch_size):
+            batch = items.part(start, start + settings.batch_size)
+            answers += decode(**self._arguments(batch, settings), ignore_end=ignore_end)
+        return answers
+
+    def stream(
+        self,
+        prompt: str | Messages,
+        preference: Preference | None = None,
+        settings: DecodingSettings | None = None,
+    ) -> Iterator[str]:
+        """Answer one prompt piece by piece; the pieces together are the text of `generate`."""
+        text = TextStream(self.policy.tokenizer)
+        for step in self._steps(prompt, preference, settings):
+            if piece := text.push(int(step.tokens[0])):
+                yield piece
+        if piece := text.finish():
+            yield piece
+
+    def explain(
+        self,
+        prompt: str | Messages,
+        preference: Preference | None = None,
+        settings: DecodingSettings | None = None,
+    ) -> list[TokenChoice]:
+        """Answer one prompt, and say for each token what competed and how far guidance moved it."""
+        return [explain_step(step, self.policy.tokenizer) for step in self._steps(prompt, preference, settings)]
+
+    def _steps(
+        self, prompt: str | Messages, preference: Preference | None, settings: DecodingSettings | None
+    ) -> Iterator[Step]:
+        settings = settings or DecodingSettings()
+        wanted = None if preference is None else [preference]
+        return decode_steps(**self._arguments(self._items([as_messages(prompt)], wanted, settings), settings))
+
+    def _items(
+        self,
+        conversations: Sequence[Messages],
+        preferences: Sequence[Preference] | None,
+        settings: DecodingSettings,
+        guidance_weights: Sequence[float] | None = None,
+        streams: Sequence[str] | None = None,
+    ) -> _Items:
+        prompts = [encode_prompt(self.policy.tokenizer, conversation) for conversation in conversations]
+        backbone = self.policy if self.reward_model is None else self.reward_model.backbone
+        read = prompts
+        if backbone.tokenizer is not self.policy.tokenizer:
+            read = [encode_prompt(backbone.tokenizer, conversation) for conversation in conversations]
+        return self._tokens(prompts, read, preferences, settings, guidance_weights, streams)
+
+    def _tokens(
+        self,
+        prompts: list[list[int]],
+        backbone_prompts: list[list[int]],
+        preferences: Sequence[Preference] | None,
+        settings: DecodingSettings,
+        guidance_weights: Sequence[float] | None,
+        streams: Sequence[str] | None,
+    ) -> _Items:
+        for name, given in (("preferences", preferences), ("guidance_weights", guidance_weights), ("streams", streams)):
+            if given is not None and len(given) != len(prompts):
+                raise UsageError(f"{len(prompts)} prompts, but {len(given)} {name}.", "Give one for each prompt.")
+        return _Items(
+            prompts,
+            backbone_prompts,
+            preferences=list(preferences or [NO_PREFERENCE] * len(prompts)),
+            weights=list(guidance_weights or [settings.guidance_weight] * len(prompts)),
+            streams=[f"{settings.seed}/{name}" for name in streams or range(len(prompts))],
         )
-        return [self._answer(new) for new in tokens]
+
+    def _arguments(self, items: _Items, settings: DecodingSettings) -> dict[str, Any]:
+        """What `decode` and `decode_steps` take."""
+        return {
+            "policy": self.policy,
+            "guidance": self._guidance(items, settings),
+            "prompts": items.prompts,
+            "candidates": settings.candidates,
+            "reward_ngram": settings.reward_ngram,
+            "max_new_tokens": settings.max_new_tokens,
+            "chooser": Chooser(settings, [random.Random(name) for name in items.streams]),
+            "processors": policy_processors(settings),
+        }
 
     def _guidance(self, items: _Items, settings: DecodingSettings) -> Guidance | None:
         model = self.reward_model
         if model is None or not any(items.preferences) or not any(items.weights):
             return None
-        prompts = None
-        if self.path(settings) == "separate":
-            prompts = [encode_prompt(model.backbone.tokenizer, conversation) for conversation in items.conversations]
+        prompts = items.backbone_prompts if self.path(settings) == "separate" else None
         guidance_weight = torch.tensor(items.weights, device=self.policy.device) * model.calibration
         return Guidance(model, prompts, model.weights(items.preferences), guidance_weight)
 

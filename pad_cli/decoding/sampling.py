@@ -9,26 +9,49 @@ import random
 from collections.abc import Sequence
 
 import torch
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from pad_cli.recipe import DecodingSettings
+
+
+def policy_processors(settings: DecodingSettings) -> LogitsProcessorList:
+    """transformers' repetition controls, which act on the policy's logits before candidates are taken."""
+    processors = LogitsProcessorList()
+    if settings.repetition_penalty != 1:
+        processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if settings.no_repeat_ngram_size:
+        processors.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+    return processors
 
 
 class Chooser:
     """Picks one candidate per row.
 
     Args:
-        temperature: 0 for the best candidate.
-        top_p: mass of the likeliest candidates to draw from.
+        settings: temperature (0 for the best candidate), top_k, top_p, min_p.
         streams: one random stream a row.
     """
 
-    def __init__(self, temperature: float, top_p: float, streams: Sequence[random.Random]) -> None:
+    def __init__(self, settings: DecodingSettings, streams: Sequence[random.Random]) -> None:
         self._streams = list(streams)
-        self._greedy = temperature == 0
+        self._greedy = settings.temperature == 0
         self._warpers = LogitsProcessorList()
-        if not self._greedy and temperature != 1:
-            self._warpers.append(TemperatureLogitsWarper(temperature))
-        if not self._greedy and top_p < 1:
-            self._warpers.append(TopPLogitsWarper(top_p))
+        if not self._greedy and settings.temperature != 1:
+            self._warpers.append(TemperatureLogitsWarper(settings.temperature))
+        if settings.top_k:
+            self._warpers.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1:
+            self._warpers.append(TopPLogitsWarper(settings.top_p))
+        if settings.min_p > 0:
+            self._warpers.append(MinPLogitsWarper(settings.min_p))
 
     def choose(self, scores: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         """Positions (B,) among the candidates; `scores` (B, C) belongs to the streams numbered by `rows`."""

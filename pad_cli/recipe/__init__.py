@@ -3,6 +3,7 @@
 from pad_cli.recipe.load import find_recipe, load_recipe, read_recipe, recipe_text, shipped_recipes
 from pad_cli.recipe.schema import (
     BenchmarkSettings,
+    BenchRecipe,
     DataSettings,
     DecodingSettings,
     EncoderStage,
@@ -15,6 +16,7 @@ from pad_cli.recipe.schema import (
 )
 
 __all__ = [
+    "BenchRecipe",
     "BenchmarkSettings",
     "DataSettings",
     "DecodingSettings",

@@ -11,12 +11,17 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pad_cli.errors import RecipeError, did_you_mean
-from pad_cli.recipe.schema import EncoderStage, EvalRecipe, GenerateRecipe, HeadsStage, Recipe, TrainRecipe
+from pad_cli.recipe.schema import BenchRecipe, EncoderStage, EvalRecipe, GenerateRecipe, HeadsStage, Recipe, TrainRecipe
 from pad_cli.resources import shipped
 
-_ADAPTER: TypeAdapter[TrainRecipe | GenerateRecipe | EvalRecipe] = TypeAdapter(Recipe)
+_ADAPTER: TypeAdapter[TrainRecipe | GenerateRecipe | EvalRecipe | BenchRecipe] = TypeAdapter(Recipe)
 _STAGES: dict[str, type[BaseModel]] = {"heads": HeadsStage, "encoder": EncoderStage}
-_KINDS: dict[str, type[BaseModel]] = {"train-rm": TrainRecipe, "generate": GenerateRecipe, "eval": EvalRecipe}
+_KINDS: dict[str, type[BaseModel]] = {
+    "train-rm": TrainRecipe,
+    "generate": GenerateRecipe,
+    "eval": EvalRecipe,
+    "bench": BenchRecipe,
+}
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -55,7 +60,7 @@ def recipe_text(name: str) -> str:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def read_recipe(name: str, overrides: Iterable[str] = ()) -> TrainRecipe | GenerateRecipe | EvalRecipe:
+def read_recipe(name: str, overrides: Iterable[str] = ()) -> TrainRecipe | GenerateRecipe | EvalRecipe | BenchRecipe:
     """Find, read and check a recipe.
 
     Args:
@@ -88,7 +93,9 @@ def read_recipe(name: str, overrides: Iterable[str] = ()) -> TrainRecipe | Gener
     return load_recipe(content, source=str(path))
 
 
-def load_recipe(content: Mapping[str, Any], source: str = "recipe") -> TrainRecipe | GenerateRecipe | EvalRecipe:
+def load_recipe(
+    content: Mapping[str, Any], source: str = "recipe"
+) -> TrainRecipe | GenerateRecipe | EvalRecipe | BenchRecipe:
     """Check a recipe given as a mapping.
 
     Raises:

@@ -122,7 +122,13 @@ class DecodingSettings(_Settings):
     )
     max_new_tokens: int = Field(128, ge=1, description="Longest answer (tokens).")
     temperature: float = Field(0.0, ge=0, description="0 takes the best candidate; above, sample at this temperature.")
+    top_k: int = Field(0, ge=0, description="Sample from this many best candidates; 0 for all of them.")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest candidates that hold this much mass.")
+    min_p: float = Field(0.0, ge=0, le=1, description="Sample from candidates at least this share of the best.")
+    repetition_penalty: float = Field(1.0, gt=0, description="Penalty on the policy's logits of tokens already read.")
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, description="The policy never repeats an n-gram of this size; 0: it may."
+    )
     seed: int = Field(0, ge=0, description="Seed of sampling; each answer has its own stream.")
     batch_size: int = Field(64, ge=1, description="Answers decoded together.")
     path: Literal["auto", "fused", "separate"] = Field("auto", description="How to decode; the result is the same.")
@@ -162,4 +168,33 @@ class EvalRecipe(_Settings):
         return self
 
 
-Recipe = Annotated[TrainRecipe | GenerateRecipe | EvalRecipe, Field(discriminator="kind")]
+class BenchRecipe(_Settings):
+    kind: Literal["bench"]
+    policy: ModelSettings = Field(description="The frozen language model to steer.")
+    reward_model: str = Field(description="Directory of a trained reward model, or `embedded/reward-model`.")
+    batch_sizes: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [1, 8], min_length=1, description="Answers decoded together; each is measured."
+    )
+    prompt_tokens: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [128], min_length=1, description="Lengths of the prompts (tokens); each is measured."
+    )
+    new_tokens: int = Field(64, ge=1, description="Length of every answer (tokens).")
+    repeats: int = Field(5, ge=1, description="How often each path is timed; medians are reported.")
+    decoding: DecodingSettings = Field(
+        default_factory=lambda: DecodingSettings(), description="How to decode; greedy. `path: auto` measures all."
+    )
+    threads: int | None = Field(
+        1, ge=1, description="CPU threads: 1 is timed in CPU time, more in wall time; null leaves torch's number."
+    )
+
+    @model_validator(mode="after")
+    def _greedy_and_guided(self) -> BenchRecipe:
+        timed = {"guidance_weight", "candidates", "reward_ngram", "path"}
+        for name in sorted(self.decoding.model_fields_set - timed):
+            raise ValueError(f"`decoding.{name}` cannot be set: answers are greedy and have `new_tokens` tokens")
+        if self.decoding.guidance_weight == 0:
+            raise ValueError("`decoding.guidance_weight` must not be 0: there would be no guidance to time")
+        return self
+
+
+Recipe = Annotated[TrainRecipe | GenerateRecipe | EvalRecipe | BenchRecipe, Field(discriminator="kind")]

@@ -81,7 +81,7 @@ def test_draws_follow_the_softmax_of_the_scores() -> None:
     """Scores ln 6, ln 3, ln 1: shares 0.6, 0.3, 0.1; of 4000 draws each share is within 0.03 (four deviations)."""
     scores = torch.tensor([[6.0, 3.0, 1.0]]).log().expand(4000, -1)
     streams = [random.Random(f"row {row}") for row in range(4000)]
-    drawn = Chooser(1.0, 1.0, streams).choose(scores, range(4000))
+    drawn = Chooser(DecodingSettings(temperature=1), streams).choose(scores, range(4000))
     shares = drawn.bincount(minlength=3) / 4000
     assert shares.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
 
@@ -90,7 +90,9 @@ def test_a_temperature_divides_the_scores_before_drawing() -> None:
     """At temperature 0.5 shares 0.6, 0.3, 0.1 are squared: 36, 9, 1 of 46."""
     scores = torch.tensor([[6.0, 3.0, 1.0]]).log().expand(4000, -1)
     streams = [random.Random(f"row {row}") for row in range(4000)]
-    shares = Chooser(0.5, 1.0, streams).choose(scores, range(4000)).bincount(minlength=3) / 4000
+    shares = (
+        Chooser(DecodingSettings(temperature=0.5), streams).choose(scores, range(4000)).bincount(minlength=3) / 4000
+    )
     assert shares.tolist() == pytest.approx([36 / 46, 9 / 46, 1 / 46], abs=0.03)
 
 
@@ -98,7 +100,9 @@ def test_top_p_never_draws_outside_its_mass() -> None:
     """Shares 0.6, 0.3, 0.1 at top_p 0.8: the first two hold it, the third is never drawn."""
     scores = torch.tensor([[1.0, 6.0, 3.0]]).log().expand(2000, -1)
     streams = [random.Random(row) for row in range(2000)]
-    counts = Chooser(1.0, 0.8, streams).choose(scores, range(2000)).bincount(minlength=3)
+    counts = (
+        Chooser(DecodingSettings(temperature=1, top_p=0.8), streams).choose(scores, range(2000)).bincount(minlength=3)
+    )
     assert counts[0] == 0
     assert counts[1] > counts[2] > 0
 
@@ -109,4 +113,41 @@ def test_a_draw_of_almost_1_takes_the_last_possible_candidate() -> None:
             return 1.0 - 2**-53
 
     scores = torch.tensor([[0.0, 0.0, 0.0, -torch.inf]])
-    assert Chooser(1.0, 1.0, [Almost()]).choose(scores, [0]).tolist() == [2]
+    assert Chooser(DecodingSettings(temperature=1), [Almost()]).choose(scores, [0]).tolist() == [2]
+
+
+@pytest.mark.parametrize("limit", [{"top_k": 1}, {"min_p": 1.0}])
+def test_a_limit_of_one_candidate_is_greedy(engine: PadEngine, limit: dict[str, float]) -> None:
+    assert sample(engine, temperature=1.0, **limit) == sample(engine, temperature=0.0)
+
+
+@pytest.mark.parametrize("limit", [{"top_k": 2}, {"min_p": 0.5}, {"top_p": 0.4}])
+def test_a_limit_never_draws_outside_it(limit: dict[str, float]) -> None:
+    """Probabilities .5, .3, .2: each limit leaves at most the first two."""
+    scores = torch.tensor([0.5, 0.3, 0.2]).log().expand(500, 3)
+    chooser = Chooser(DecodingSettings(temperature=1, **limit), [random.Random(i) for i in range(500)])
+    counts = chooser.choose(scores, range(500)).bincount(minlength=3)
+    assert counts[0] > 0
+    assert counts[2] == 0
+
+
+@pytest.mark.parametrize("control", [{"repetition_penalty": 1.7}, {"no_repeat_ngram_size": 1}])
+def test_repetition_controls_are_those_of_transformers(policy: LanguageModel, control: dict[str, float]) -> None:
+    prompt, length = [[60, 61, 62, 60, 61, 63, 64]], 24
+    expected = policy.model.generate(
+        input_ids=torch.tensor(prompt),
+        attention_mask=torch.ones(1, 7),
+        max_new_tokens=length,
+        do_sample=False,
+        **control,
+    )[:, 7:].tolist()
+    engine = PadEngine(policy)
+    assert engine.generate_ids(prompt, None, DecodingSettings(max_new_tokens=length, **control)) == expected
+    assert engine.generate_ids(prompt, None, DecodingSettings(max_new_tokens=length)) != expected
+
+
+def test_repetition_controls_see_each_row_alone(engine: PadEngine) -> None:
+    settings = DecodingSettings(max_new_tokens=16, no_repeat_ngram_size=2, repetition_penalty=1.3)
+    preference = engine.preference(["humorous"])
+    together = engine.generate(PROMPTS, [preference] * len(PROMPTS), settings)
+    assert together == [engine.generate([prompt], [preference], settings)[0] for prompt in PROMPTS]

@@ -1,0 +1,94 @@
+"""`PreferenceLogitsProcessor`: PAD inside anybody's `model.generate(...)`.
+
+    processor = PreferenceLogitsProcessor(reward_model, [reward_model.preference(["humorous"])], guidance_weight=1.5)
+    model.generate(**inputs, logits_processor=[processor])
+
+The processor reads along with the reward model's backbone and a cache of its own; sampling, streaming and stopping stay
+transformers' business. It costs a second forward pass: where the policy is the backbone, `PadEngine` is cheaper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import LogitsProcessor
+
+from pad_cli.decoding.guidance import candidate_rewards, guided_scores, select_candidates, withhold_repeats
+from pad_cli.decoding.loop import Stream
+from pad_cli.errors import UsageError
+from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.preference import Preference
+
+
+class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
+    """Guided scores for the policy's candidates, minus infinity for every other token.
+
+    Reusable: a call whose tokens do not continue the last call's starts anew (a new prompt, beams that were reordered).
+
+    Args:
+        reward_model: shares its vocabulary with the model that generates.
+        preferences: one for all rows, or one a row.
+        guidance_weight: multiplier of the reward.
+        candidates: C, the policy's top tokens that compete.
+        reward_ngram: n-grams of the answer whose repetition earns no reward; 0 for none.
+    """
+
+    def __init__(
+        self,
+        reward_model: PersonalizedRewardModel,
+        preferences: Sequence[Preference],
+        guidance_weight: float = 1.0,
+        candidates: int = 10,
+        reward_ngram: int = 2,
+    ) -> None:
+        self._model = reward_model
+        self._weights = reward_model.weights(preferences)  # (1, K) or (B, K)
+        self._guidance_weight = guidance_weight * reward_model.calibration
+        self._candidates = candidates
+        self._reward_ngram = reward_ngram
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was read. Never needed for correctness; it frees the cache."""
+        self._stream: Stream | None = None
+        self._read: torch.Tensor | None = None
+        self._prompt_length = 0
+
+    @torch.inference_mode()
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """(B, T) tokens so far and (B, V) the policy's scores to (B, V) guided scores.
+
+        Raises:
+            UsageError: there are neither one nor B preferences.
+        """
+        batch = len(input_ids)
+        if len(self._weights) not in (1, batch):
+            raise UsageError(f"{len(self._weights)} preferences for {batch} rows.", "Give one, or one for each row.")
+        stream = self._follow(input_ids)
+        chosen, log_probs = select_candidates(scores, self._candidates)
+        device = self._model.backbone.device
+        shift = self._model.shift(stream.hidden, self._weights.expand(batch, -1))
+        rewards = candidate_rewards(self._model.backbone.head, stream.hidden, shift, chosen.to(device))
+        history = input_ids[:, self._prompt_length :]
+        rewards = withhold_repeats(rewards.to(scores.device), log_probs, chosen, history, self._reward_ngram)
+        weight = torch.full((batch,), self._guidance_weight, device=scores.device)
+        guided = guided_scores(log_probs, rewards, weight).to(scores.dtype)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen, guided)
+
+    def _follow(self, input_ids: torch.Tensor) -> Stream:
+        """Read what is new; start anew when the tokens do not continue those read before."""
+        tokens = input_ids.to(self._model.backbone.device)
+        read = self._read
+        if self._stream is not None and read is not None and torch.equal(tokens[:, :-1], read):
+            self._stream.push(tokens[:, -1])
+        else:
+            grown = read is not None and tokens.shape == (read.shape[0], read.shape[1] + 1)
+            start = slice(0, self._prompt_length)
+            if read is None or not grown or not torch.equal(tokens[:, start], read[:, start]):
+                self._prompt_length = tokens.shape[1]  # another prompt; otherwise beams of this one were reordered
+            pad = self._model.backbone.tokenizer.pad_token_id
+            padding = (tokens == pad).long().cumprod(-1)  # leading padding only
+            self._stream = Stream(self._model.backbone, tokens, 1 - padding)
+        self._read = tokens
+        return self._stream

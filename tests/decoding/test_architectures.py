@@ -1,0 +1,73 @@
+"""The decoder's invariants on every architecture we name, over batches of uneven prompts, in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.recipe import DecodingSettings
+from tests.architectures import ARCHITECTURES, make_architecture
+from tests.decoding.conftest import PROMPTS
+from tests.tiny import PRINCIPLES, make_language_model, make_reward_model
+
+HOW = DecodingSettings(max_new_tokens=14, guidance_weight=2)
+
+
+def _engine(name: str, tokenizer: Any) -> PadEngine:
+    policy = make_architecture(name, tokenizer)
+    return PadEngine(policy, make_reward_model(policy, scale=3.0))
+
+
+def _wanted(model: PersonalizedRewardModel, count: int) -> tuple[list[Any], list[float]]:
+    """Another preference and another guidance weight for each row."""
+    names = [PRINCIPLES[i % 3] if i % 2 else f"not {PRINCIPLES[i % 3]}" for i in range(count)]
+    return [model.preference([name]) for name in names], [0.5 * (i + 1) for i in range(count)]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_fused_equals_separate_and_batch_equals_single(name: str, byte_tokenizer: Any) -> None:
+    engine = _engine(name, byte_tokenizer)
+    assert engine.reward_model is not None
+    preferences, weights = _wanted(engine.reward_model, len(PROMPTS))
+    fused = engine.generate(PROMPTS, preferences, HOW, weights)
+    assert engine.generate(PROMPTS, preferences, HOW.model_copy(update={"path": "separate"}), weights) == fused
+    for number, prompt in enumerate(PROMPTS):
+        alone = engine.generate([prompt], preferences[number : number + 1], HOW, weights[number : number + 1])
+        assert alone == fused[number : number + 1]
+    assert [answer.token_ids for answer in engine.generate(PROMPTS, None, HOW)] != [a.token_ids for a in fused]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_weight_0_is_transformers_own_greedy(name: str, byte_tokenizer: Any) -> None:
+    engine = _engine(name, byte_tokenizer)
+    assert engine.reward_model is not None
+    preference = engine.reward_model.preference(["humorous"])
+    prompt = [5, 40, 77, 90, 31]
+    expected = engine.policy.model.generate(
+        input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, 5), max_new_tokens=14, do_sample=False
+    )[0, 5:].tolist()
+    assert engine.generate_ids([prompt], [preference], HOW, [0.0]) == [expected]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    prompts=st.lists(st.lists(st.integers(4, 200), min_size=1, max_size=20), min_size=1, max_size=5),
+    weight=st.floats(-3, 3),
+    candidates=st.integers(1, 40),
+)
+def test_batch_equals_single_for_any_prompts_weights_and_candidate_counts(
+    prompts: list[list[int]], weight: float, candidates: int, byte_tokenizer: Any
+) -> None:
+    policy, backbone = (make_language_model(byte_tokenizer, seed=s, hidden_size=16) for s in (5, 6))
+    model = make_reward_model(backbone)
+    how = HOW.model_copy(update={"candidates": candidates, "guidance_weight": weight, "max_new_tokens": 8})
+    preferences, _ = _wanted(model, len(prompts))
+    together = PadEngine(policy, model).generate_ids(prompts, preferences, how)
+    apart = [PadEngine(policy, model).generate_ids([p], [w], how)[0] for p, w in zip(prompts, preferences, strict=True)]
+    assert together == apart
