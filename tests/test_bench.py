@@ -275,4 +275,4 @@ def test_a_recipe_of_another_kind_is_refused() -> None:
     result = CliRunner().invoke(app, ["bench", "embedded-eval"])
     assert result.exit_code == 2
     assert "is a recipe of kind 'eval'" in result.stderr
-    assert "pad bench needs kind: bench" in result.stderr
+    assert "kind: bench" in result.stderr

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.options import Json, Overrides, Quiet
-from pad_cli.errors import RecipeError
+from pad_cli.cli.options import Json, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
 
 
@@ -22,9 +21,7 @@ def bench(
     set_quiet(quiet)
     import pad_cli
 
-    settings = pad_cli.read_recipe(recipe, overrides or [])
-    if not isinstance(settings, pad_cli.BenchRecipe):
-        raise RecipeError(f"{recipe}: is a recipe of kind '{settings.kind}'.", "pad bench needs kind: bench")
+    settings = read_as("bench", recipe, overrides)
     report = pad_cli.run_bench(settings)
     if as_json:
         for row in report["rows"]:

@@ -8,15 +8,14 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.options import Json, Overrides, Quiet
-from pad_cli.errors import RecipeError
+from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
 
 
 def evaluate(
     recipe: Annotated[str, typer.Argument(help="An eval recipe: a file or a shipped name.")],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the run, in place of the recipe's.")] = None,
+    out: Out = None,
     full: Annotated[bool, typer.Option("--full", help="A line for each preference, not only the pooled ones.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -25,10 +24,7 @@ def evaluate(
     set_quiet(quiet)
     import pad_cli
 
-    placed = [] if out is None else [f"output={json.dumps(str(out))}"]
-    settings = pad_cli.read_recipe(recipe, [*(overrides or []), *placed])
-    if not isinstance(settings, pad_cli.EvalRecipe):
-        raise RecipeError(f"{recipe}: is a recipe of kind '{settings.kind}'.", "pad eval needs kind: eval")
+    settings = read_as("eval", recipe, overrides, out)
     report = pad_cli.evaluate(settings)
     if as_json:
         for row in report["rows"]:

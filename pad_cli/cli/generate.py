@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import Json, Overrides, Quiet
-from pad_cli.errors import DataError, RecipeError, UsageError
+from pad_cli.cli.options import Json, Overrides, Quiet, read_as
+from pad_cli.errors import DataError, UsageError
 from pad_cli.progress import set_quiet
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def generate(
         "reward_model": reward_model,
     }
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    settings = pad_cli.read_recipe(recipe, [*(overrides or []), *given])
-    if not isinstance(settings, pad_cli.GenerateRecipe):
-        raise RecipeError(f"{recipe}: is a recipe of kind '{settings.kind}'.", "pad generate needs kind: generate")
+    settings = read_as("generate", recipe, [*(overrides or []), *given])
     engine = pad_cli.PadEngine.from_recipe(settings)
     if file is not None and out is not None:
         count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding)

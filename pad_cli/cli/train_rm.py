@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pad_cli.cli.options import Json, Overrides, Quiet
-from pad_cli.errors import RecipeError
+from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
 
 
 def train_rm(
     recipe: Annotated[str, typer.Argument(help="A train-rm recipe: a file or a shipped name.")],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the run, in place of the recipe's.")] = None,
+    out: Out = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -24,10 +22,7 @@ def train_rm(
     set_quiet(quiet)
     import pad_cli
 
-    placed = [] if out is None else [f"output={json.dumps(str(out))}"]
-    settings = pad_cli.read_recipe(recipe, [*(overrides or []), *placed])
-    if not isinstance(settings, pad_cli.TrainRecipe):
-        raise RecipeError(f"{recipe}: is a recipe of kind '{settings.kind}'.", "pad train-rm needs kind: train-rm")
+    settings = read_as("train-rm", recipe, overrides, out)
     directory = pad_cli.train_reward_model(settings)
     metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
     if as_json:

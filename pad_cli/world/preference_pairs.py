@@ -32,9 +32,15 @@ def load(*, seed: int = 0, prompts: int = 2000) -> PairData:
     world = load_world()
     known = [topic for topic in world.topics if not topic.held_out]
     unknown = [topic for topic in world.topics if topic.held_out]
-    seen: Draw = lambda rng: draw_preference(rng, world)  # noqa: E731
-    combination: Draw = lambda rng: dict.fromkeys(rng.choice(world.held_out_combinations), 1.0)  # noqa: E731
-    single: Draw = lambda rng: {rng.choice(world.trained_principles): 1.0}  # noqa: E731
+
+    def seen(rng: random.Random) -> dict[str, float]:
+        return draw_preference(rng, world)
+
+    def combination(rng: random.Random) -> dict[str, float]:
+        return dict.fromkeys(rng.choice(world.held_out_combinations), 1.0)
+
+    def single(rng: random.Random) -> dict[str, float]:
+        return {rng.choice(world.trained_principles): 1.0}
 
     def write(offset: int, count: int, topics: Sequence[Topic], draw: Draw) -> tuple[PreferencePair, ...]:
         return tuple(_pairs(random.Random(1000 * seed + offset), world, topics, draw, count))
