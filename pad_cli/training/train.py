@@ -24,7 +24,7 @@ from pad_cli.models.language_model import LanguageModel, LogitHead, load_languag
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import load_pairs
 from pad_cli.progress import note
-from pad_cli.recipe import EncoderStage, HeadsStage, TrainRecipe
+from pad_cli.recipe import HeadsStage, TrainRecipe
 from pad_cli.records import PairData, PairSplit
 from pad_cli.runs import environment, fingerprint, home, storage_errors, whole_files, write_json
 from pad_cli.training.calibration import calibrate
@@ -80,7 +80,9 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
         else:
             encoder = PreferenceEncoder(backbone.hidden_size, stage.hidden_size, len(principles))
             if not _restore(encoder, saved):
-                encoder = _train_encoder(stage, heads, backbone, prepared, data, recipe.seed)
+                encoder = train_encoder(
+                    stage, heads, backbone, prepared.rewards, prepared.train, data.texts, recipe.seed
+                )
                 _keep(encoder, saved)
             encoder.eval().requires_grad_(False)
     calibration = calibrate(heads, prepared.head, prepared.rewards.cache, recipe.seed)
@@ -123,17 +125,6 @@ def _principles(recipe: TrainRecipe, data: PairData) -> list[str]:
             hint="Add them to heads.principles, or drop those rows; a validation preference must occur in training.",
         )
     return names
-
-
-def _train_encoder(
-    stage: EncoderStage,
-    heads: PreferenceHeads,
-    backbone: LanguageModel,
-    prepared: _Prepared,
-    data: PairData,
-    seed: int,
-) -> PreferenceEncoder:
-    return train_encoder(stage, heads, backbone, prepared.rewards, prepared.train, data.texts, seed)
 
 
 def _metrics(model: PersonalizedRewardModel, prepared: _Prepared) -> dict[str, Any]:
