@@ -15,6 +15,7 @@ from pad_cli.progress import bar
 from pad_cli.training.hidden_cache import HiddenCache
 
 _CHUNK = 4096  # tokens in one pass over the vocabulary
+_CHUNK_LOGITS = 2**20  # logits in one piece of a training step; larger ones make malloc return memory at every step
 
 
 class TokenRewards:
@@ -47,12 +48,17 @@ class TokenRewards:
             (T,) nats.
         """
         if self.exact:
-            hidden = self.cache.hidden[positions].float()
-            logits = self._head(hidden + heads(hidden, weights))
-            realised = -torch.nn.functional.cross_entropy(logits, self.cache.targets[positions], reduction="none")
-            return realised - self._reference[positions]
+            size = max(1, _CHUNK_LOGITS // len(self._head.weight))
+            parts = zip(positions.split(size), weights.split(size), strict=True)
+            return torch.cat([self._exact(heads, *part) for part in parts])
         reference, personalised, _ = self.logits(heads, positions, weights)
         return personalised.log_softmax(-1)[:, 0] - reference.log_softmax(-1)[:, 0]
+
+    def _exact(self, heads: PreferenceHeads, positions: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        hidden = self.cache.hidden[positions].float()
+        logits = self._head(hidden + heads(hidden, weights))
+        realised = -torch.nn.functional.cross_entropy(logits, self.cache.targets[positions], reduction="none")
+        return realised - self._reference[positions]
 
     def logits(
         self, heads: PreferenceHeads, positions: torch.Tensor, weights: torch.Tensor
