@@ -124,7 +124,8 @@ class Paths:
             max_new_tokens=self.new_tokens,
             logits_processor=LogitsProcessorList([watch.see]),
         )
-        return whole[:, tokens.shape[1] :].tolist()  # type: ignore[no-any-return]
+        answers: list[list[int]] = whole[:, tokens.shape[1] :].tolist()
+        return answers
 
 
 def path_names(engine: PadEngine, settings: DecodingSettings) -> tuple[str, ...]:

@@ -36,8 +36,14 @@ class _Items:
     streams: list[str]
 
     def part(self, start: int, stop: int) -> _Items:
-        lists = (self.prompts, self.backbone_prompts, self.preferences, self.weights, self.streams)
-        return _Items(*(values[start:stop] for values in lists))  # type: ignore[arg-type]
+        part = slice(start, stop)
+        return _Items(
+            self.prompts[part],
+            self.backbone_prompts[part],
+            self.preferences[part],
+            self.weights[part],
+            self.streams[part],
+        )
 
 
 class PadEngine:

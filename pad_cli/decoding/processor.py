@@ -21,7 +21,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 
 
-class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
+class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy does not follow transformers
     """Guided scores for the policy's candidates, minus infinity for every other token.
 
     Reusable: a call whose tokens do not continue the last call's starts anew (a new prompt, beams that were reordered).

@@ -49,7 +49,8 @@ class PreferenceEncoder(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """(N, H) states of texts to (N, K) weights."""
-        return self.network((states.to(self.mean.dtype) - self.mean) / self.spread)  # type: ignore[no-any-return]
+        weights: torch.Tensor = self.network((states.to(self.mean.dtype) - self.mean) / self.spread)
+        return weights
 
 
 @torch.inference_mode()

@@ -80,7 +80,8 @@ class PersonalizedRewardModel:
 
     def shift(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """delta_p(h): (N, H) hidden states and (N, K) weights to (N, H)."""
-        return self.heads(hidden, weights)  # type: ignore[no-any-return]
+        shift: torch.Tensor = self.heads(hidden, weights)
+        return shift
 
     @torch.inference_mode()
     def token_rewards(self, prompt: Messages, answer: str, preference: Preference) -> torch.Tensor:

@@ -183,7 +183,8 @@ def load_world(directory: Path | None = None) -> World:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _intent(name: str, fields: Mapping[str, Any]) -> Intent:
