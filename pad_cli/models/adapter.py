@@ -1,0 +1,280 @@
+"""An adapter: LoRA weights of a reward model, applied at inference to the last rows of a batch.
+
+    W x + b                                                 rows of the policy
+    W x + b + s B A x,   s = alpha / r (or alpha / sqrt r)  rows of the reward model
+
+The model is shared, so one forward pass of [policy rows, reward rows] gives the hidden states of both. LoRA: Hu et al.
+2021 (arXiv 2106.09685); alpha / sqrt r: Kalajdzievski 2023 (arXiv 2312.03732). Files are PEFT's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from pad_cli.errors import CheckpointError
+from pad_cli.runs import write_json
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+_KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
+_NUMBER_FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_AGAIN = "Train or copy it again."
+_PLAIN = "Train it again with plain LoRA on linear layers below the output embedding."
+
+# Settings that may differ from PEFT's defaults: what is read here, what the tensors say, and how they were trained.
+_READ = ("peft_type", "lora_alpha", "alpha_pattern", "use_rslora", "init_lora_weights")
+_IN_TENSORS = ("r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+_ORIGIN = ("base_model_name_or_path", "revision", "auto_mapping", "task_type", "inference_mode", "peft_version")
+_TRAINING = ("lora_dropout", "fan_in_fan_out", "eva_config", "corda_config", "loftq_config")
+_ALLOWED = {*_READ, *_IN_TENSORS, *_ORIGIN, *_TRAINING}
+# Other initialisations (PiSSA, OLoRA, ...) change the backbone's own weights as well.
+_INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Update:
+    """What LoRA adds to one module's weight: scaling * B A, as it was saved."""
+
+    down: torch.Tensor  # A (r, in)
+    up: torch.Tensor  # B (out, r)
+    scaling: float
+
+    @property
+    def scaled_up(self) -> torch.Tensor:
+        """scaling * B in float32: (out, r)."""
+        return self.scaling * self.up.float()
+
+
+class Adapter:
+    """LoRA weights attached to a model by forward hooks; without effect outside `on_rows_from`.
+
+    The delta is computed in the number format and on the device that each module's weight had when the adapter was
+    attached. Use `load`.
+
+    Args:
+        model: a transformers causal language model, for inference.
+        config: the content of `adapter_config.json`.
+        updates: one update a module, by its path in the model; they fit.
+    """
+
+    def __init__(self, model: Any, config: Mapping[str, Any], updates: Mapping[str, _Update]) -> None:
+        self._config = dict(config)
+        self._updates = dict(updates)
+        self._first: int | None = None
+        # Where the rows with a delta start in an input, by its leading size; None: no delta at all.
+        self._starts: dict[int, int] | None = None
+        self._hooks = [model.get_decoder().register_forward_pre_hook(self._see_batch, with_kwargs=True)]
+        for path, update in self._updates.items():
+            module = model.get_submodule(path)
+            self._hooks.append(module.register_forward_hook(self._hook(path, update, module.weight)))
+
+    @classmethod
+    def load(cls, directory: Path, model: Any) -> Adapter:
+        """Read an adapter that PEFT or `save` wrote, and attach it.
+
+        Args:
+            directory: holds `adapter_config.json` and `adapter_model.safetensors`.
+            model: a transformers causal language model; its weights stay as they are.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, it is not plain LoRA, or it does not fit the model.
+        """
+        raw = _read_config(directory / CONFIG)
+        settings = _peft_config(directory, raw)
+        pairs = _pair(directory / WEIGHTS, _read_weights(directory / WEIGHTS))
+        updates = {}
+        for path, (down, up) in pairs.items():
+            _check_fit(directory / WEIGHTS, path, model, down, up)
+            updates[path] = _Update(down, up, _scaling(directory / CONFIG, settings, path, len(down)))
+        return cls(model, raw, updates)
+
+    def save(self, directory: Path) -> None:
+        """Write PEFT's two files into an existing directory."""
+        factors = {}
+        for path, update in self._updates.items():
+            factors[f"base_model.model.{path}.lora_A.weight"] = update.down
+            factors[f"base_model.model.{path}.lora_B.weight"] = update.up
+        save_file(factors, directory / WEIGHTS, metadata={"format": "pt"})
+        write_json(directory / CONFIG, self._config)
+
+    @contextmanager
+    def on_rows_from(self, first: int) -> Iterator[None]:
+        """Inside, rows `first`, `first` + 1, ... of every batch get the delta; cannot be nested.
+
+        Raises:
+            CheckpointError: the model calls an adapted module with something else than the batch's rows or tokens.
+        """
+        if first < 0:
+            raise ValueError(f"rows are counted from 0, not {first}")
+        if not self._hooks:
+            raise RuntimeError("the adapter is detached")
+        if self._first is not None:
+            raise RuntimeError("the adapter is already active")
+        self._first, self._starts = first, {}
+        try:
+            yield
+        finally:
+            self._first = self._starts = None
+
+    @property
+    def tensors(self) -> Iterable[torch.Tensor]:
+        """All that decides the delta, for a fingerprint: A (r, in) and scaling * B (out, r), in float32.
+
+        Module after module, in the order of their paths; the number formats of files and model play no part.
+        """
+        return [factor for update in self._updates.values() for factor in (update.down.float(), update.scaled_up)]
+
+    def detach(self) -> None:
+        """Remove every hook from the model; the adapter can still be saved."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _see_batch(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the sizes (B, T) of the batch that the body is about to read.
+
+        Some modules get (B * T, H) in place of (B, T, H): OPT's feed-forward, routers.
+        """
+        if self._first is None:
+            return
+        given = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+        rows, length = next(value for value in given if value is not None).shape[:2]
+        self._starts = {rows * length: self._first * length, rows: self._first}
+
+    def _hook(
+        self, path: str, update: _Update, weight: torch.Tensor
+    ) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], None]:
+        """A forward hook that adds scaling * x A^T B^T to the last rows of the module's output, in place."""
+        down = update.down.T.to(weight).contiguous()  # (in, r)
+        up = update.scaled_up.T.to(weight).contiguous()  # (r, out)
+        size_in, size_out = down.shape[0], up.shape[1]
+
+        def add_delta(_: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            if self._starts is None:
+                return
+            states = inputs[0]
+            start = self._starts.get(states.shape[0])
+            if start is None:
+                raise CheckpointError(
+                    f"The model calls '{path}' with {states.shape[0]} rows, which are not the batch's rows or tokens.",
+                    f"Train the adapter again without '{path}'.",
+                )
+            narrow = states[start:].reshape(-1, size_in) @ down
+            output[start:].view(-1, size_out).addmm_(narrow, up)
+
+        return add_delta
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", _AGAIN) from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"'{path}' cannot be read: {error}", _AGAIN) from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"'{path}' is no PEFT configuration.", _AGAIN)
+    if raw.get("peft_type") != "LORA":
+        raise CheckpointError(f"'{path}' is of PEFT type {raw.get('peft_type')}, not LORA.", _PLAIN)
+    return raw
+
+
+def _peft_config(directory: Path, raw: Mapping[str, Any]) -> Any:
+    """PEFT's own LoraConfig, with everything refused that plain LoRA does not have."""
+    from peft import PeftConfig
+
+    try:
+        # PEFT warns of settings that it ignores; those that matter are refused below.
+        with warnings.catch_warnings(action="ignore"):
+            settings = PeftConfig.from_pretrained(str(directory))
+    except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        raise CheckpointError(f"'{directory / CONFIG}' cannot be read: {error}", _AGAIN) from error
+    plain = vars(type(settings)())
+    unknown = sorted(key for key in raw.keys() - plain.keys() if raw[key])
+    if unknown:
+        raise CheckpointError(
+            f"'{directory / CONFIG}' sets {', '.join(unknown)}, which the installed PEFT does not know.",
+            "Upgrade: pip install --upgrade peft",
+        )
+    changed = {name for name, value in vars(settings).items() if (value or None) != (plain[name] or None)}
+    other = sorted(changed - _ALLOWED)
+    if settings.init_lora_weights not in _INITIALISATIONS:
+        other.append("init_lora_weights")
+    if other:
+        wanted = ", ".join(f"{name}={getattr(settings, name)!r}" for name in other)
+        raise CheckpointError(f"'{directory / CONFIG}' asks for more than plain LoRA: {wanted}.", _PLAIN)
+    return settings
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", _AGAIN) from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"'{path}' is damaged: {error}", _AGAIN) from error
+
+
+def _pair(file: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A and B of each module, by its path, in the order of the paths."""
+    factors: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            what = "LoRA on an embedding" if ".lora_embedding_" in key else "not plain LoRA"
+            raise CheckpointError(f"'{file}' holds '{key}', which is {what}.", _PLAIN)
+        factors.setdefault(match["path"], {})[match["factor"]] = tensor
+    if not factors:
+        raise CheckpointError(f"'{file}' holds no LoRA weights.", _AGAIN)
+    for path, found in factors.items():
+        if len(found) == 1:
+            raise CheckpointError(f"'{file}' has only lora_{next(iter(found))} for '{path}'.", _AGAIN)
+    return {path: (factors[path]["A"], factors[path]["B"]) for path in sorted(factors)}
+
+
+def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.Tensor) -> None:
+    """Refuse a module that the model lacks, that is no linear layer of its body, or that has another shape."""
+    named = f"'{file}' adapts '{path}'"
+    try:
+        module = model.get_submodule(path)
+    except AttributeError as error:
+        raise CheckpointError(f"{named}, which the model lacks.", "Use the model it was trained on.") from error
+    if not isinstance(module, nn.Linear | Conv1D):
+        raise CheckpointError(f"{named}, which is a {type(module).__name__}, not a linear layer.", _PLAIN)
+    if module.weight is model.get_output_embeddings().weight:
+        raise CheckpointError(f"{named}, which is the output embedding.", _PLAIN)
+    if module.weight.dtype not in _NUMBER_FORMATS:
+        raise CheckpointError(f"{named}, which is quantised ({module.weight.dtype}).", "Load the model unquantised.")
+    size_out, size_in = reversed(module.weight.shape) if isinstance(module, Conv1D) else module.weight.shape
+    fits = down.ndim == up.ndim == 2 and up.shape == (size_out, len(down)) and down.shape[1] == size_in
+    if not fits or len(down) == 0:
+        raise CheckpointError(
+            f"{named} with A {tuple(down.shape)} and B {tuple(up.shape)}, which do not fit {size_in} to {size_out}.",
+            "Use the model it was trained on.",
+        )
+
+
+def _scaling(file: Path, settings: Any, path: str, rank: int) -> float:
+    from peft.utils.other import get_pattern_key
+
+    try:
+        key = get_pattern_key(settings.alpha_pattern.keys(), path)
+        alpha = settings.alpha_pattern.get(key, settings.lora_alpha)
+        return float(alpha / (math.sqrt(rank) if settings.use_rslora else rank))
+    except (AttributeError, TypeError, re.error) as error:
+        raise CheckpointError(f"'{file}' gives no scaling for '{path}': {error}", _AGAIN) from error
