@@ -4,6 +4,7 @@
     embedded/medium        0.50 M parameters, under the reward model
     embedded/large         1.5 M parameters, trained on other documents
     embedded/reward-model  the shipped recipe `embedded` on embedded/medium
+    embedded/enlarged      61 M parameters that write what `large` writes, to measure speculative decoding on
 
 The directory is named by a hash of everything that goes in, so changed inputs build anew and never mix with old ones.
 """
@@ -24,9 +25,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from pad_cli.errors import StorageError, UsageError, did_you_mean
+from pad_cli.models.enlarge import enlarge
+from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.progress import bar, note
-from pad_cli.recipe import TrainRecipe, read_recipe
+from pad_cli.recipe import ModelSettings, TrainRecipe, read_recipe
 from pad_cli.resources import shipped
 from pad_cli.runs import fingerprint, home, whole_directory
 from pad_cli.training.pretrain import PretrainPlan, pretrain
@@ -60,6 +63,7 @@ _POLICIES = {
     "medium": _Policy(PretrainPlan(96, 3, 4, 8e-3, 0.06, 1200), seed=1),
     "small": _Policy(PretrainPlan(48, 2, 2, 1e-2, 0.05, 1400), seed=1),
 }
+_WIDTH, _LAYERS = 4, 8  # of `enlarged`: times the width of `large`, and blocks more than it
 
 
 def model_directory(name: str) -> Path:
@@ -71,8 +75,11 @@ def model_directory(name: str) -> Path:
     """
     if name == "reward-model":
         return _reward_model()
+    if name == "enlarged":
+        return _enlarged()
     if name not in _POLICIES:
-        raise UsageError(f"No embedded model is named '{name}'.", did_you_mean(name, [*_POLICIES, "reward-model"]))
+        known = [*_POLICIES, "reward-model", "enlarged"]
+        raise UsageError(f"No embedded model is named '{name}'.", did_you_mean(name, known))
     directory = _world_directory()
     if not (directory / name).is_dir():
         _build(directory, [name])
@@ -102,6 +109,19 @@ def _reward_model() -> Path:
     if not (directory / "pad_config.json").exists():
         note("The embedded reward model is trained once, from the recipe 'embedded'.")
         train_reward_model(recipe.model_copy(update={"output": str(directory)}))
+    return directory
+
+
+def _enlarged() -> Path:
+    """The large policy, enlarged: written when first asked for, and not part of `build_embedded`."""
+    directory = _world_directory() / f"enlarged-{_WIDTH}-{_LAYERS}"
+    if not directory.is_dir():
+        settings = ModelSettings(model=str(model_directory("large")), dtype="float32", device="cpu")
+        large = load_language_model(settings)
+        note(f"Writing the enlarged policy to {directory} (once).")
+        with whole_directory(directory) as scratch:
+            enlarge(large.model, _WIDTH, _LAYERS).save_pretrained(scratch)
+            large.tokenizer.save_pretrained(scratch)
     return directory
 
 
