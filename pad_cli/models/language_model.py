@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-from transformers.utils import logging as transformers_logging
+from transformers import DynamicCache
 
 from pad_cli.errors import ModelLoadError
+from pad_cli.models.loading import at_hand, load_pretrained
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import MODEL_SOURCES
 from pad_cli.runs import fingerprint
@@ -51,8 +50,8 @@ class LogitHead:
         return torch.nn.functional.linear(hidden, self.weight, self.bias)
 
     def at(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, H) hidden states and (N, C) token ids to the (N, C) logits of those tokens alone."""
-        logits = torch.einsum("nch,nh->nc", self.weight[tokens], hidden)
+        """(N, H) hidden states and (N, C) token ids to the (N, C) logits of those tokens, in the states' format."""
+        logits = torch.einsum("nch,nh->nc", self.weight[tokens].to(hidden.dtype), hidden)
         if self.bias is not None:
             logits = logits + self.bias[tokens]
         return self.finish(logits)
@@ -97,6 +96,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the head is; a model spread over several devices begins on another."""
         return self.head.weight.device
 
     @property
@@ -128,14 +128,20 @@ class LanguageModel:
             cache: holds the past when given, and then takes in the new tokens.
 
         Returns:
-            (B, T, H) hidden states after the final norm.
+            (B, T, H) hidden states after the final norm, where the head is.
         """
+        tokens, mask = tokens.to(self._input_device), mask.to(self._input_device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         inputs = {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache, "use_cache": cache is not None}
         if self._takes_positions:
             inputs["position_ids"] = positions
         hidden: torch.Tensor = self.model.get_decoder()(**inputs).last_hidden_state
-        return hidden
+        return hidden.to(self.device)
+
+    @functools.cached_property
+    def _input_device(self) -> torch.device:
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
 
     @functools.cached_property
     def _takes_positions(self) -> bool:
@@ -143,43 +149,33 @@ class LanguageModel:
 
 
 def load_language_model(settings: ModelSettings) -> LanguageModel:
-    """Load a policy or a backbone from a directory, the hub, or a registered source (`embedded/medium`).
+    """Load a policy or a backbone from a directory, a GGUF file, the hub, or a registered source (`embedded/medium`).
 
     Raises:
-        ModelLoadError: it is missing, is no causal language model, or has no tokenizer.
+        ModelLoadError: it cannot be loaded this way, is no causal language model, or has no tokenizer.
     """
-    name, location = settings.model, resolve_model(settings.model)
-    if not _is_hub_id(location) and not Path(location).is_dir():
-        raise ModelLoadError(f"No model directory '{location}'.", "Name a directory, or a hub id like owner/model.")
-    dtype: Any = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(location, revision=settings.revision)
-        model = AutoModelForCausalLM.from_pretrained(location, revision=settings.revision, dtype=dtype)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelLoadError(
-            f"Cannot load a causal language model from '{name}': {reason}",
-            "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network.",
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    device = _device(settings.device)
-    model = model.to(device).eval().requires_grad_(False)
-    return wrap_language_model(name, model, tokenizer)
+    model, tokenizer = load_pretrained(settings, resolve_model(settings.model))
+    return wrap_language_model(settings.model, model, tokenizer)
 
 
 def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     """Take an already loaded transformers model and its tokenizer.
 
     Raises:
-        ModelLoadError: the model has no unembedding, or the tokenizer no end of sequence.
+        ModelLoadError: the model has no unembedding that can be read, or the tokenizer no end of sequence.
     """
     unembedding = model.get_output_embeddings()
     if unembedding is None:
         raise ModelLoadError(f"'{name}' has no output embedding.", "Use a model with a language-model head.")
+    if not unembedding.weight.is_floating_point() or unembedding.weight.element_size() < 2:
+        raise ModelLoadError(
+            f"The output embedding of '{name}' is packed into fewer than 16 bits.",
+            "Use a copy with a plain lm_head; `quantization` leaves it plain.",
+        )
+    if unembedding.weight.is_meta or model.get_input_embeddings().weight.is_meta:
+        raise ModelLoadError(
+            f"An embedding of '{name}' is not on a device.", "Give embed_tokens and lm_head one in device_map."
+        )
     if tokenizer.eos_token_id is None:
         raise ModelLoadError(f"The tokenizer of '{name}' has no end-of-sequence token.", "Set its eos_token.")
     if tokenizer.pad_token_id is None:
@@ -210,29 +206,14 @@ def vocabulary_hash(tokenizer: Any) -> str:
     return fingerprint(sorted(tokenizer.get_vocab().items()))
 
 
-def _is_hub_id(location: str) -> bool:
-    return location.count("/") == 1 and not location.startswith((".", "/", "~")) and not Path(location).exists()
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            raise ModelLoadError(
-                f"Device '{name}' cannot be used: {str(error).splitlines()[0]}", "Try: auto"
-            ) from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def _fingerprint(model: Any, config: Any) -> str:
     """Of what decides hidden states: architecture, sizes, and a sample of every weight, in bfloat16 for any format."""
     keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+    packed = getattr(model, "is_quantized", False)  # then scales decide too, and those are no parameters
+    weights = model.state_dict() if packed else dict(model.named_parameters())
     samples = {}
-    for name, weight in model.named_parameters():
-        flat = weight.detach().reshape(-1)
+    for name, weight in weights.items():
+        flat = at_hand(model, name, weight).detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // _SAMPLES)][: 2 * _SAMPLES].to(torch.bfloat16).float().cpu()
         samples[name] = sample.numpy().tobytes().hex()
     return fingerprint([{key: getattr(config, key, None) for key in keys}, samples])

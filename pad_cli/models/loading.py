@@ -1,0 +1,201 @@
+"""From a name to a transformers model and its tokenizer, in every form that users have models.
+
+A name is a directory, a hub id, or a GGUF file: in a directory, or `owner/name/file.gguf` on the hub. GGUF weights are
+unpacked into a plain model. With bitsandbytes, the body's linear layers are packed into 4 or 8 bits while loading; the
+embeddings stay as they are. A model is on one device, or spread over several by accelerate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from pad_cli.errors import ModelLoadError, did_you_mean
+from pad_cli.recipe import ModelSettings
+
+_OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
+
+
+def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
+    """Load a model, frozen and in evaluation mode, and its tokenizer.
+
+    Args:
+        settings: how to load it.
+        location: a directory, a GGUF file or a hub id; `settings.model`, or where that is.
+
+    Raises:
+        ModelLoadError: it is missing, damaged, or no causal language model with a tokenizer; a device or a package
+            is missing; or the settings do not fit it.
+    """
+    source = _source(settings, location)
+    _check_packages(settings, packed="gguf_file" in source)
+    device = _device(settings.device)
+    with _explained(settings, packed="gguf_file" in source), _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        options = _options(settings, source, device)
+        model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
+    if report["missing_keys"]:
+        example = min(report["missing_keys"])
+        raise ModelLoadError(
+            f"'{settings.model}' lacks {len(report['missing_keys'])} of its weights, for example {example}.",
+            "Get it again, with all its parts in one directory; a GGUF file must be whole.",
+        )
+    if "gguf_file" in source:
+        _forget_tokens_from(model.get_input_embeddings().weight.shape[0], tokenizer)
+    if "device_map" not in options:
+        model = model.to(device)
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def at_hand(model: torch.nn.Module, name: str, weight: torch.Tensor) -> torch.Tensor:
+    """The numbers of the named weight, also when a device map leaves them on the disk or in another memory."""
+    if not weight.is_meta:
+        return weight
+    from accelerate.utils import align_module_device
+
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    with align_module_device(module):
+        loaded: torch.Tensor = getattr(module, leaf)
+    return loaded
+
+
+def _source(settings: ModelSettings, location: str) -> dict[str, Any]:
+    """Where transformers finds the model: arguments of every `from_pretrained`."""
+    path = Path(location)
+    local = location.startswith((".", "/", "~")) or path.exists()
+    if not location.endswith(".gguf"):
+        if path.is_dir() or (not local and location.count("/") == 1):
+            return {"pretrained_model_name_or_path": location, "revision": settings.revision}
+        raise ModelLoadError(f"No model directory '{location}'.", "Name a directory, or a hub id like owner/model.")
+    if path.is_file():
+        # A bare name would be looked for in the working directory first.
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": str(path.resolve())}
+    if local or path.parent.is_dir() or location.count("/") != 2:
+        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.gguf")))
+        raise ModelLoadError(f"No GGUF file '{location}'.", near or "Name a file, or owner/model/file.gguf on the hub.")
+    if Path(path.name).exists():
+        raise ModelLoadError(
+            f"'{path.name}' in the working directory would be read in place of '{location}'.",
+            f"Name it, ./{path.name}, or work in another directory.",
+        )
+    repository = location.removesuffix(f"/{path.name}")
+    return {"pretrained_model_name_or_path": repository, "gguf_file": path.name, "revision": settings.revision}
+
+
+def _check_packages(settings: ModelSettings, *, packed: bool) -> None:
+    needs = {
+        'pip install "pad-cli[gguf]"': ("gguf", "accelerate") if packed else (),
+        'pip install "pad-cli[quantized]"': ("bitsandbytes", "accelerate") if settings.quantization else (),
+        "pip install accelerate": ("accelerate",) if settings.device_map else (),
+    }
+    for command, packages in needs.items():
+        for package in packages:
+            if importlib.util.find_spec(package) is None:
+                raise ModelLoadError(f"Loading '{settings.model}' this way needs the package {package}.", command)
+
+
+def _options(settings: ModelSettings, source: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """What decides numbers and places: further arguments of the model's `from_pretrained`."""
+    dtype: Any = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    options: dict[str, Any] = {}
+    if settings.attention is not None:
+        options["attn_implementation"] = settings.attention
+    if settings.device_map is not None:
+        options["device_map"] = _checked_map(settings.device_map)
+    if "gguf_file" in source:
+        dtype = torch.float32 if dtype == "auto" else dtype
+        if hasattr(transformers, "GgufConfig"):  # later versions leave some architectures packed
+            options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    elif settings.quantization is not None:
+        dtype = _own_dtype(source) if dtype == "auto" else dtype
+        options["quantization_config"] = _packing(settings.quantization, dtype)
+        options.setdefault("device_map", {"": device})
+    return {**options, "dtype": dtype}
+
+
+def _packing(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _own_dtype(source: dict[str, Any]) -> torch.dtype:
+    config = AutoConfig.from_pretrained(**source)
+    dtype = config.dtype or config.get_text_config(decoder=True).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _checked_map(device_map: str | dict[str, Any]) -> str | dict[str, Any]:
+    if isinstance(device_map, dict):
+        for place in device_map.values():
+            if place != _OFFLOADED:
+                _device(place)
+    return device_map
+
+
+def _forget_tokens_from(size: int, tokenizer: Any) -> None:
+    """Drop the added tokens for which the model has no embedding.
+
+    Where a GGUF file of bytes has no token `<|endoftext|>`, transformers numbers one after the file's own tokens: the
+    model cannot read it, and the vocabulary is no longer that of the model which the file was made from.
+    """
+    if len(tokenizer) <= size:
+        return
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < size]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+
+
+@contextlib.contextmanager
+def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
+    """What transformers, accelerate and bitsandbytes raise, in the user's words."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, struct.error) as error:
+        reason = str(error).strip().split("\n")[0]
+        hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
+        if packed:
+            hint = "It must be one whole file of an architecture that transformers reads; a hub id needs the network."
+        special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
+        if special:
+            hint += f" It may also load without {' or '.join(special)}."
+        raise ModelLoadError(f"Cannot load a causal language model from '{settings.model}': {reason}", hint) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 8-bit layers write a line at every call
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _device(name: str | int) -> torch.device:
+    if name != "auto":
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise ModelLoadError(
+                f"Device '{name}' cannot be used: {str(error).splitlines()[0]}", "Try: auto"
+            ) from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
