@@ -13,7 +13,7 @@ import yaml
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.recipe import ModelSettings
 from tests.test_cli import pad, refused
-from tests.tiny import make_language_model, make_reward_model
+from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -234,10 +234,9 @@ def test_a_reward_model_whose_backbone_changed_exits_1(
     assert {"weights": "its weights have changed", "size": "hidden size", "gone": "No model directory"}[change] in said
 
 
-def test_a_policy_with_another_vocabulary_exits_1(models: list[str], tmp_path: Path) -> None:
-    from tests.tiny import make_tokenizer
-
+def test_a_policy_with_another_vocabulary_is_steered_too(models: list[str], tmp_path: Path) -> None:
     other = make_language_model(make_tokenizer(extra=("<new>",)), seed=3)
     other.model.save_pretrained(tmp_path / "other")
     other.tokenizer.save_pretrained(tmp_path / "other")
-    assert "different vocabularies" in refused("generate", "How?", *models, "--policy", str(tmp_path / "other"), code=1)
+    arguments = ["How?", *models, "--policy", str(tmp_path / "other"), "--pref", "formal"]
+    assert answer(*arguments, "--weight", "20")["text"] != answer(*arguments, "--weight", "0")["text"]

@@ -62,7 +62,9 @@ def problems(content: dict[str, Any]) -> str:
     return caught.value.message
 
 
-@pytest.mark.parametrize("name", ["embedded", "embedded-bench", "embedded-eval", "embedded-generate", "real-local"])
+@pytest.mark.parametrize(
+    "name", ["embedded", "embedded-bench", "embedded-eval", "embedded-generate", "official-llama3"]
+)
 def test_every_shipped_recipe_is_good(name: str) -> None:
     assert name in shipped_recipes()
     assert isinstance(read_recipe(name), (BenchRecipe, EvalRecipe, GenerateRecipe, TrainRecipe))

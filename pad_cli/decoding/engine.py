@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
 from pad_cli.decoding.explain import TokenChoice, explain_step
-from pad_cli.decoding.loop import Guidance, Step, decode, decode_steps
+from pad_cli.decoding.loop import Request, Step, collect, decode_steps
+from pad_cli.decoding.paths import check_bridge, choose_path, speculation
+from pad_cli.decoding.ragged_stream import can_be_ragged
+from pad_cli.decoding.readers import Guidance
 from pad_cli.decoding.sampling import Chooser, policy_processors
+from pad_cli.decoding.speculative import speculate_steps
 from pad_cli.decoding.streaming import TextStream
-from pad_cli.errors import UsageError, VocabularyError
+from pad_cli.errors import UsageError
 from pad_cli.models.checkpoint import load_reward_model
-from pad_cli.models.language_model import LanguageModel, load_language_model, same_vocabulary
+from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import decode_answer, encode_prompt
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings, GenerateRecipe
 from pad_cli.records import Generation, Messages, as_messages
 
 NO_PREFERENCE = Preference({}, {})
+PreferenceLike = Preference | str
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class PadEngine:
         reward_model: what to steer with; None answers plainly.
 
     Raises:
-        VocabularyError: the two do not share a vocabulary.
+        VocabularyError: the two vocabularies cannot be aligned.
 
     Example:
         >>> engine = PadEngine.from_recipe(read_recipe("embedded-generate"))
@@ -62,15 +66,11 @@ class PadEngine:
         >>> engine.generate(["How do I start with chess?"], [preference])[0].text
     """
 
-    def __init__(self, policy: LanguageModel, reward_model: PersonalizedRewardModel | None = None) -> None:
-        if reward_model is not None and not same_vocabulary(policy, reward_model.backbone):
-            raise VocabularyError(
-                f"The policy '{policy.name}' and the reward model's backbone '{reward_model.backbone.name}' "
-                "have different vocabularies.",
-                "Steer a policy that shares the backbone's tokenizer, or train a reward model on this policy.",
-            )
+    def __init__(self, policy: LanguageModel, reward_model: RewardModel | None = None) -> None:
         self.policy = policy
         self.reward_model = reward_model
+        if reward_model is not None and self.path(DecodingSettings()) == "bridged":
+            check_bridge(policy, reward_model)
 
     @classmethod
     def from_recipe(cls, recipe: GenerateRecipe) -> PadEngine:
@@ -88,16 +88,15 @@ class PadEngine:
             raise UsageError("There is no reward model to read a preference with.", "Name one: --reward-model")
         return self.reward_model.preference(specs)
 
-    def path(self, settings: DecodingSettings) -> str:
-        """`fused` when the policy is the reward model's backbone, else `separate`.
+    def path(self, settings: DecodingSettings) -> str | None:
+        """How policy and reward model read along, see `decoding/paths.py`; None without a reward model.
 
         Raises:
-            UsageError: the recipe forces a path that these models cannot take.
+            UsageError: the settings force a path that these models cannot take.
         """
-        same = self.reward_model is not None and self.reward_model.backbone.fingerprint == self.policy.fingerprint
-        if settings.path == "fused" and not same:
-            raise UsageError("decoding.path: fused needs a policy that is the reward model's backbone.", "Use: auto")
-        return "separate" if settings.path == "separate" or not same else "fused"
+        if self.reward_model is None:
+            return None
+        return choose_path(self.policy, self.reward_model, settings.path)
 
     def generate(
         self,
@@ -131,9 +130,10 @@ class PadEngine:
             [as_messages(prompt) for prompt in prompts], preferences, settings, guidance_weights, streams
         )
         answers: list[Generation] = []
-        for start in range(0, len(prompts), settings.batch_size):
-            batch = items.part(start, start + settings.batch_size)
-            answers += [self._answer(tokens) for tokens in decode(**self._arguments(batch, settings))]
+        size = self._batch_size(settings)
+        for start in range(0, len(prompts), size):
+            batch = items.part(start, start + size)
+            answers += [self._answer(tokens) for tokens in self._decode(self._request(batch, settings), settings)]
             if on_batch is not None:
                 on_batch(len(batch.streams))
         return answers
@@ -141,36 +141,65 @@ class PadEngine:
     def generate_ids(
         self,
         prompts: Sequence[Sequence[int]],
-        preferences: Sequence[Preference] | None = None,
+        preference: PreferenceLike | Sequence[Preference] | None = None,
         settings: DecodingSettings | None = None,
-        guidance_weights: Sequence[float] | None = None,
+        guidance_weight: float | Sequence[float] | None = None,
         *,
+        candidates: int | None = None,
+        max_new_tokens: int | None = None,
         streams: Sequence[str] | None = None,
-        ignore_end: bool = False,
+        ignore_eos: bool = False,
     ) -> list[list[int]]:
         """The same for token ids: policy and reward model read the same prompts, and new tokens come back.
 
         Args:
             prompts: B prompts in the shared vocabulary.
-            preferences: one a prompt; None answers plainly.
-            settings: how to decode.
-            guidance_weights: one a prompt; by default `settings.guidance_weight` for all.
+            preference: one for all (text is read as by the method `preference`) or one a prompt; None answers plainly.
+            settings: how to decode; the following arguments go before it.
+            guidance_weight: one for all or one a prompt.
+            candidates: C.
+            max_new_tokens: longest answer.
             streams: one name a prompt, for sampling.
-            ignore_end: go on after an end of sequence, to `settings.max_new_tokens`.
+            ignore_eos: go on after an end of sequence, to `max_new_tokens`.
 
         Raises:
-            UsageError: the lists differ in length, or a prompt is empty.
+            UsageError: the lists differ in length, a prompt is empty, or the reward model needs text: its vocabulary is
+                another one, or it reads the preference in its prompt.
         """
-        settings = settings or DecodingSettings()
-        tokens = [list(prompt) for prompt in prompts]
-        if not all(tokens):
-            raise UsageError("A prompt has no tokens.", "Give at least one token for each prompt.")
-        items = self._tokens(tokens, tokens, preferences, settings, guidance_weights, streams)
+        settings = _changed(settings, candidates, max_new_tokens)
+        items = self._id_items(prompts, preference, settings, guidance_weight, streams)
         answers: list[list[int]] = []
-        for start in range(0, len(tokens), settings.batch_size):
-            batch = items.part(start, start + settings.batch_size)
-            answers += decode(**self._arguments(batch, settings), ignore_end=ignore_end)
+        size = self._batch_size(settings)
+        for start in range(0, len(items.prompts), size):
+            request = self._request(items.part(start, start + size), settings)
+            answers += self._decode(replace(request, ignore_eos=ignore_eos), settings)
         return answers
+
+    def score_candidates(
+        self,
+        prompts: Sequence[Sequence[int]],
+        preference: PreferenceLike | Sequence[Preference] | None = None,
+        settings: DecodingSettings | None = None,
+        guidance_weight: float | Sequence[float] | None = None,
+        *,
+        candidates: int | None = None,
+    ) -> Step:
+        """Scores only: what competes for the token after each prompt, in one batch; see `Step` for shapes.
+
+        Args:
+            prompts: B prompts in the shared vocabulary, with the answer so far if there is one. (The first token of an
+                answer repeats nothing: `decoding.reward_ngram` has no effect here.)
+            preference: as in `generate_ids`, and so are the rest.
+            settings: how to decode.
+            guidance_weight: one for all or one a prompt.
+            candidates: C.
+
+        Raises:
+            UsageError: as in `generate_ids`.
+        """
+        settings = _changed(settings, candidates, None)
+        items = self._id_items(prompts, preference, settings, guidance_weight, None)
+        return next(decode_steps(self._request(items, settings)))
 
     def stream(
         self,
@@ -180,7 +209,7 @@ class PadEngine:
     ) -> Iterator[str]:
         """Answer one prompt piece by piece; the pieces together are the text of `generate`."""
         text = TextStream(self.policy.tokenizer)
-        for step in self._steps(prompt, preference, settings):
+        for step in self._single(prompt, preference, settings):
             if piece := text.push(int(step.tokens[0])):
                 yield piece
         if piece := text.finish():
@@ -193,72 +222,137 @@ class PadEngine:
         settings: DecodingSettings | None = None,
     ) -> list[TokenChoice]:
         """Answer one prompt, and say for each token what competed and how far guidance moved it."""
-        return [explain_step(step, self.policy.tokenizer) for step in self._steps(prompt, preference, settings)]
+        return [explain_step(step, self.policy.tokenizer) for step in self._single(prompt, preference, settings)]
 
-    def _steps(
+    def _single(
         self, prompt: str | Messages, preference: Preference | None, settings: DecodingSettings | None
     ) -> Iterator[Step]:
         settings = settings or DecodingSettings()
         wanted = None if preference is None else [preference]
-        return decode_steps(**self._arguments(self._items([as_messages(prompt)], wanted, settings), settings))
+        items = self._items([as_messages(prompt)], wanted, settings, None, None)
+        return self._steps(self._request(items, settings), settings)
+
+    def _decode(self, request: Request, settings: DecodingSettings) -> list[list[int]]:
+        return collect(len(request.prompts), self._steps(request, settings))
+
+    def _steps(self, request: Request, settings: DecodingSettings) -> Iterator[Step]:
+        length = speculation(request, settings.draft_tokens)
+        return decode_steps(request) if length is None else speculate_steps(request, length)
 
     def _items(
         self,
         conversations: Sequence[Messages],
         preferences: Sequence[Preference] | None,
         settings: DecodingSettings,
-        guidance_weights: Sequence[float] | None = None,
-        streams: Sequence[str] | None = None,
+        guidance_weights: Sequence[float] | None,
+        streams: Sequence[str] | None,
     ) -> _Items:
-        prompts = [encode_prompt(self.policy.tokenizer, conversation) for conversation in conversations]
-        backbone = self.policy if self.reward_model is None else self.reward_model.backbone
-        read = prompts
-        if backbone.tokenizer is not self.policy.tokenizer:
-            read = [encode_prompt(backbone.tokenizer, conversation) for conversation in conversations]
-        return self._tokens(prompts, read, preferences, settings, guidance_weights, streams)
+        wanted = self._per_prompt(len(conversations), preferences, guidance_weights, streams)
+        model, policy_reads = self.reward_model, list(conversations)
+        if model is None:
+            prompts = [encode_prompt(self.policy.tokenizer, conversation) for conversation in conversations]
+            return self._tokens(prompts, prompts, wanted, settings, guidance_weights, streams)
+        reads = [model.prompt(each, preference) for each, preference in zip(conversations, wanted, strict=True)]
+        if settings.policy_reads_preference:
+            policy_reads = reads
+        prompts = [encode_prompt(self.policy.tokenizer, conversation) for conversation in policy_reads]
+        backbone_prompts = prompts
+        shared = settings.policy_reads_preference and self.path(settings) != "bridged"
+        if not shared and (model.backbone.tokenizer is not self.policy.tokenizer or reads != policy_reads):
+            backbone_prompts = [encode_prompt(model.backbone.tokenizer, conversation) for conversation in reads]
+        return self._tokens(prompts, backbone_prompts, wanted, settings, guidance_weights, streams)
+
+    def _id_items(
+        self,
+        prompts: Sequence[Sequence[int]],
+        preference: PreferenceLike | Sequence[Preference] | None,
+        settings: DecodingSettings,
+        guidance_weight: float | Sequence[float] | None,
+        streams: Sequence[str] | None,
+    ) -> _Items:
+        if self.path(settings) == "bridged" or (self.reward_model and self.reward_model.reference == "policy"):
+            raise UsageError("This reward model needs prompts as text.", "Use PadEngine.generate.")
+        tokens = [list(prompt) for prompt in prompts]
+        if not all(tokens):
+            raise UsageError("A prompt has no tokens.", "Give at least one token for each prompt.")
+        if isinstance(preference, str):
+            preference = self.preference([preference])
+        wanted = [preference] * len(tokens) if isinstance(preference, Preference) else preference
+        weights = [guidance_weight] * len(tokens) if isinstance(guidance_weight, int | float) else guidance_weight
+        preferences = self._per_prompt(len(tokens), wanted, weights, streams)
+        return self._tokens(tokens, tokens, preferences, settings, weights, streams)
+
+    def _per_prompt(
+        self,
+        count: int,
+        preferences: Sequence[Preference] | None,
+        guidance_weights: Sequence[float] | None,
+        streams: Sequence[str] | None,
+    ) -> list[Preference]:
+        """The preference of each of so many prompts, once every list has the right length."""
+        for name, given in (("preferences", preferences), ("guidance_weights", guidance_weights), ("streams", streams)):
+            if given is not None and len(given) != count:
+                raise UsageError(f"{count} prompts, but {len(given)} {name}.", "Give one for each prompt.")
+        return [NO_PREFERENCE] * count if preferences is None else list(preferences)
 
     def _tokens(
         self,
         prompts: list[list[int]],
         backbone_prompts: list[list[int]],
-        preferences: Sequence[Preference] | None,
+        preferences: list[Preference],
         settings: DecodingSettings,
         guidance_weights: Sequence[float] | None,
         streams: Sequence[str] | None,
     ) -> _Items:
-        for name, given in (("preferences", preferences), ("guidance_weights", guidance_weights), ("streams", streams)):
-            if given is not None and len(given) != len(prompts):
-                raise UsageError(f"{len(prompts)} prompts, but {len(given)} {name}.", "Give one for each prompt.")
         return _Items(
             prompts,
             backbone_prompts,
-            preferences=list(preferences or [NO_PREFERENCE] * len(prompts)),
+            preferences,
             weights=list(guidance_weights or [settings.guidance_weight] * len(prompts)),
             streams=[f"{settings.seed}/{name}" for name in streams or range(len(prompts))],
         )
 
-    def _arguments(self, items: _Items, settings: DecodingSettings) -> dict[str, Any]:
-        """What `decode` and `decode_steps` take."""
-        return {
-            "policy": self.policy,
-            "guidance": self._guidance(items, settings),
-            "prompts": items.prompts,
-            "candidates": settings.candidates,
-            "reward_ngram": settings.reward_ngram,
-            "max_new_tokens": settings.max_new_tokens,
-            "chooser": Chooser(settings, [random.Random(name) for name in items.streams]),
-            "processors": policy_processors(settings),
-        }
+    def _batch_size(self, settings: DecodingSettings) -> int:
+        """How many answers are decoded together: one where rows cannot advance by different numbers of tokens."""
+        model = self.reward_model
+        if model is not None and self.path(settings) == "bridged" and not can_be_ragged(model.backbone, rows=2):
+            return 1
+        return settings.batch_size
+
+    def _request(self, items: _Items, settings: DecodingSettings) -> Request:
+        return Request(
+            policy=self.policy,
+            prompts=items.prompts,
+            guidance=self._guidance(items, settings),
+            candidates=settings.candidates,
+            reward_ngram=settings.reward_ngram,
+            max_new_tokens=settings.max_new_tokens,
+            chooser=Chooser(settings, [random.Random(name) for name in items.streams]),
+            processors=policy_processors(settings),
+        )
 
     def _guidance(self, items: _Items, settings: DecodingSettings) -> Guidance | None:
         model = self.reward_model
         if model is None or not any(items.preferences) or not any(items.weights):
             return None
-        prompts = items.backbone_prompts if self.path(settings) == "separate" else None
-        guidance_weight = torch.tensor(items.weights, device=self.policy.device) * model.calibration
-        return Guidance(model, prompts, model.weights(items.preferences), guidance_weight)
+        # a reward model that reads the preference in its prompt, or has an adapter, rewards something without one too
+        steered = [weight if wanted else 0.0 for weight, wanted in zip(items.weights, items.preferences, strict=True)]
+        guidance_weight = torch.tensor(steered, device=self.policy.device) * model.calibration
+        return Guidance(
+            model,
+            choose_path(self.policy, model, settings.path),
+            items.backbone_prompts,
+            model.weights(items.preferences),
+            guidance_weight,
+        )
 
     def _answer(self, tokens: list[int]) -> Generation:
         stopped = bool(tokens) and tokens[-1] in self.policy.end_tokens
         text = decode_answer(self.policy.tokenizer, tokens)
         return Generation(text, tuple(tokens), "stop" if stopped else "length")
+
+
+def _changed(settings: DecodingSettings | None, candidates: int | None, max_new_tokens: int | None) -> DecodingSettings:
+    given = {"candidates": candidates, "max_new_tokens": max_new_tokens}
+    before = (settings or DecodingSettings()).model_dump()
+    return DecodingSettings.model_validate({**before, **{k: v for k, v in given.items() if v is not None}})

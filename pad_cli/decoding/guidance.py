@@ -28,17 +28,24 @@ def select_candidates(policy_logits: torch.Tensor, count: int) -> tuple[torch.Te
 
 
 def candidate_rewards(
-    head: LogitHead, hidden: torch.Tensor, shift: torch.Tensor, candidates: torch.Tensor
+    head: LogitHead,
+    hidden: torch.Tensor,
+    shift: torch.Tensor,
+    candidates: torch.Tensor,
+    reference: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """r(p, s, a) of the candidates up to a constant of the state: (B, C) nats, float32.
 
     Args:
         head: the backbone's unembedding.
-        hidden: (B, H), the backbone's state.
+        hidden: (B, H), the backbone's state, read through the adapter if there is one.
         shift: (B, H), delta_p of that state.
         candidates: (B, C) token ids.
+        reference: (B, C) log pi_ref of the candidates up to a constant; None: the same state without its shift.
     """
-    return head.change_at(hidden, shift, candidates).float()
+    if reference is None:
+        return head.change_at(hidden, shift, candidates).float()
+    return head.at(hidden.float() + shift.float(), candidates) - reference
 
 
 def guided_scores(log_probs: torch.Tensor, rewards: torch.Tensor, guidance_weight: torch.Tensor) -> torch.Tensor:

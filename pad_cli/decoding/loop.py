@@ -1,73 +1,64 @@
 """The decoding loop: token ids in, token ids out, one KV cache a model; it knows nothing of text.
 
-Rows of different length are left-padded and advance together. Finished rows leave the batch, so they stop costing.
+Finished rows leave the batch, so they stop costing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from transformers import LogitsProcessorList
 
-from pad_cli.decoding.guidance import candidate_rewards, guided_scores, select_candidates, withhold_repeats
+from pad_cli.decoding.bridged import BridgedReader
+from pad_cli.decoding.guidance import guided_scores, select_candidates, withhold_repeats
+from pad_cli.decoding.readers import FusedReader, Guidance, PairedReader, PolicyReader, SeparateReader
 from pad_cli.decoding.sampling import Chooser
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.reward_model import PersonalizedRewardModel
 
+_READERS = {"fused": FusedReader, "paired": PairedReader, "separate": SeparateReader, "bridged": BridgedReader}
 _COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share of the batch is running
 
 
 @dataclass(frozen=True)
-class Guidance:
-    """The reward side of a batch.
+class Request:
+    """A batch of prompts, and how to answer them.
 
     Attributes:
-        model: the reward model.
-        prompts: the batch's prompts in the backbone's tokens; None when the policy is the backbone (path `fused`).
-        preference_weights: (B, K), w_p of each row.
-        guidance_weight: (B,), calibrated.
+        policy: the frozen model to steer.
+        prompts: B prompts in the policy's tokens.
+        guidance: the reward side; None is plain decoding among the top candidates.
+        candidates: C.
+        reward_ngram: n-grams whose repetition earns no reward; 0 for none.
+        max_new_tokens: longest answer.
+        chooser: picks among candidates.
+        processors: act on the policy's logits first, for example transformers' repetition controls.
+        ignore_eos: go on after an end of sequence, to `max_new_tokens` (for measuring).
     """
 
-    model: PersonalizedRewardModel
-    prompts: Sequence[list[int]] | None
-    preference_weights: torch.Tensor
-    guidance_weight: torch.Tensor
+    policy: LanguageModel
+    prompts: Sequence[list[int]]
+    guidance: Guidance | None
+    candidates: int
+    reward_ngram: int
+    max_new_tokens: int
+    chooser: Chooser
+    processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)
+    ignore_eos: bool = False
 
+    @property
+    def shared_tokens(self) -> int:
+        """Token ids below this exist in both models: their unembeddings may be padded to different sizes."""
+        size = self.policy.vocabulary_size
+        if self.guidance is None or self.guidance.path == "bridged":
+            return size
+        return min(size, self.guidance.model.backbone.vocabulary_size)
 
-class Stream:
-    """One model reading along: its cache, its mask, and the state after the last token."""
-
-    def __init__(self, model: LanguageModel, tokens: torch.Tensor, mask: torch.Tensor) -> None:
-        """Read left-padded prompts: (B, T) tokens, and their mask, 1 for real tokens."""
-        self.model = model
-        self.tokens = tokens  # (B, T), all that was read
-        self._mask = mask
-        self._cache = model.new_cache()
-        self.hidden = model.hidden_states(tokens, mask, self._cache)[:, -1]  # (B, H)
-
-    @classmethod
-    def of_prompts(cls, model: LanguageModel, prompts: Sequence[list[int]]) -> Stream:
-        """Pad B prompts of any length on the left, and read them."""
-        length, pad, device = max(map(len, prompts)), model.tokenizer.pad_token_id, model.device
-        tokens = torch.tensor([[pad] * (length - len(p)) + p for p in prompts], device=device)
-        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
-        return cls(model, tokens, mask)
-
-    def push(self, tokens: torch.Tensor) -> None:
-        """Read one more token (B,) in every row."""
-        self.tokens = torch.cat([self.tokens, tokens[:, None].to(self.model.device)], dim=1)
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        self.hidden = self.model.hidden_states(self.tokens[:, -1:], self._mask, self._cache)[:, -1]
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Continue with the given rows only."""
-        rows = rows.to(self.model.device)
-        self._cache.batch_select_indices(rows)
-        self.tokens = self.tokens[rows]
-        self._mask = self._mask[rows]
-        self.hidden = self.hidden[rows]
+    def ends(self) -> torch.Tensor:
+        """The tokens that end an answer: (E,)."""
+        tokens = [] if self.ignore_eos else sorted(self.policy.end_tokens)
+        return torch.tensor(tokens, dtype=torch.long, device=self.policy.device)
 
 
 @dataclass(frozen=True)
@@ -91,35 +82,9 @@ class Step:
     scores: torch.Tensor
 
 
-def decode(
-    policy: LanguageModel,
-    guidance: Guidance | None,
-    prompts: Sequence[list[int]],
-    *,
-    candidates: int,
-    reward_ngram: int,
-    max_new_tokens: int,
-    chooser: Chooser,
-    processors: LogitsProcessorList | None = None,
-    ignore_end: bool = False,
-) -> list[list[int]]:
-    """Answer a batch of prompts; see `decode_steps`.
-
-    Returns:
-        B lists of new tokens; a finished one ends with its end-of-sequence token.
-    """
-    answers: list[list[int]] = [[] for _ in prompts]
-    steps = decode_steps(
-        policy,
-        guidance,
-        prompts,
-        candidates=candidates,
-        reward_ngram=reward_ngram,
-        max_new_tokens=max_new_tokens,
-        chooser=chooser,
-        processors=processors,
-        ignore_end=ignore_end,
-    )
+def collect(count: int, steps: Iterator[Step]) -> list[list[int]]:
+    """The answers that steps add up to: `count` lists of new tokens; a finished one ends with its end of sequence."""
+    answers: list[list[int]] = [[] for _ in range(count)]
     for step in steps:
         for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
             if runs:
@@ -128,84 +93,83 @@ def decode(
 
 
 @torch.inference_mode()
-def decode_steps(
-    policy: LanguageModel,
-    guidance: Guidance | None,
-    prompts: Sequence[list[int]],
-    *,
-    candidates: int,
-    reward_ngram: int,
-    max_new_tokens: int,
-    chooser: Chooser,
-    processors: LogitsProcessorList | None = None,
-    ignore_end: bool = False,
-) -> Iterator[Step]:
-    """Answer a batch of prompts, step by step.
-
-    Args:
-        policy: the frozen model to steer.
-        guidance: the reward side; None is plain decoding among the top candidates.
-        prompts: B prompts in the policy's tokens.
-        candidates: C.
-        reward_ngram: n-grams whose repetition earns no reward; 0 for none.
-        max_new_tokens: longest answer.
-        chooser: picks among candidates.
-        processors: act on the policy's logits first, for example transformers' repetition controls.
-        ignore_end: go on after an end of sequence, to `max_new_tokens` (for measuring).
-
-    Yields:
-        A step for each new token.
-    """
-    rows = list(range(len(prompts)))
-    ends = torch.tensor([] if ignore_end else sorted(policy.end_tokens), dtype=torch.long, device=policy.device)
-    stream = Stream.of_prompts(policy, prompts)
-    streams = [stream]
-    if guidance is not None and guidance.prompts is not None:
-        streams.append(Stream.of_prompts(guidance.model.backbone, guidance.prompts))
-    prompt_length = stream.tokens.shape[1]
-    running = torch.ones(len(rows), dtype=torch.bool, device=policy.device)
-    for step in range(max_new_tokens):
-        logits = policy.head(stream.hidden)  # (B, V)
-        if processors:
-            logits = processors(stream.tokens, logits)
-        chosen, log_probs = select_candidates(logits, candidates)  # (B, C)
+def decode_steps(request: Request) -> Iterator[Step]:
+    """Answer a batch of prompts, one step for each new token."""
+    guidance, rows = request.guidance, list(range(len(request.prompts)))
+    ends = request.ends()
+    reader = _open_reader(request)
+    answers = torch.zeros(len(rows), 0, dtype=torch.long, device=request.policy.device)
+    running = torch.ones(len(rows), dtype=torch.bool, device=request.policy.device)
+    for position in range(request.max_new_tokens):
+        logits = processed(request, request.policy.head(reader.hidden), rows, answers)  # (B, V)
+        candidates, log_probs = select_candidates(logits, request.candidates)  # (B, C)
         scores = log_probs
         if guidance is not None:
-            scores = _guide(
-                guidance, streams[-1].hidden, chosen, log_probs, stream.tokens[:, prompt_length:], reward_ngram
-            )
-        tokens = chosen.gather(1, chooser.choose(scores, rows)[:, None])[:, 0]  # (B,)
-        yield Step(rows, running.tolist(), tokens, chosen, log_probs, scores)
+            rewards = reader.rewards(candidates, log_probs)
+            scores = guide(request, guidance, candidates, log_probs, rewards, answers)
+        tokens = choose(request, candidates, scores, rows, [position] * len(rows))  # (B,)
+        yield Step(rows, running.tolist(), tokens, candidates, log_probs, scores)
         running = running & ~torch.isin(tokens, ends)
+        answers = torch.cat([answers, tokens[:, None]], dim=1)
         left = int(running.sum())
-        if left == 0 or step + 1 == max_new_tokens:
+        if left == 0 or position + 1 == request.max_new_tokens:
             break
         if left < _COMPACT_BELOW * len(rows):
             kept = running.nonzero()[:, 0]
             rows = [rows[index] for index in kept.tolist()]
-            tokens, running = tokens[kept], running[kept]
-            guidance = guidance and _rows(guidance, kept)
-            for each in streams:
-                each.keep(kept)
-        for each in streams:
-            each.push(tokens)
+            tokens, answers, running = tokens[kept], answers[kept], running[kept]
+            guidance = guidance and guidance.rows(kept)
+            reader.keep(kept)
+        reader.push(tokens)
 
 
-def _guide(
+def _open_reader(request: Request) -> PolicyReader:
+    if request.guidance is None:
+        return PolicyReader(request.policy, request.prompts)
+    return _READERS[request.guidance.path](request.policy, request.prompts, request.guidance)
+
+
+def guide(
+    request: Request,
     guidance: Guidance,
-    hidden: torch.Tensor,
     candidates: torch.Tensor,
     log_probs: torch.Tensor,
-    history: torch.Tensor,
-    size: int,
+    rewards: torch.Tensor,
+    answers: torch.Tensor,
 ) -> torch.Tensor:
-    model = guidance.model
-    shift = model.shift(hidden, guidance.preference_weights)
-    rewards = candidate_rewards(model.backbone.head, hidden, shift, candidates.to(hidden.device))
-    rewards = withhold_repeats(rewards.to(log_probs.device), log_probs, candidates, history, size)
+    """Guided scores (B, C) of candidates; `answers` (B, T) is what was written, negative where a row has no token."""
+    rewards = rewards.to(log_probs.device)
+    rewards = withhold_repeats(rewards, log_probs, candidates, answers, request.reward_ngram)
     return guided_scores(log_probs, rewards, guidance.guidance_weight)
 
 
-def _rows(guidance: Guidance, kept: torch.Tensor) -> Guidance:
-    weights = guidance.preference_weights[kept.to(guidance.preference_weights.device)]
-    return Guidance(guidance.model, None, weights, guidance.guidance_weight[kept])
+def choose(
+    request: Request,
+    candidates: torch.Tensor,
+    scores: torch.Tensor,
+    rows: Sequence[int],
+    positions: Sequence[int],
+) -> torch.Tensor:
+    """The tokens (B,) that the chooser takes of (B, C) candidates.
+
+    It draws from them in the order of their numbers: so two models, or two roundings, that rank candidates differently
+    still draw the same from similar scores.
+    """
+    if request.chooser.greedy:
+        chosen = request.chooser.choose(scores, rows, positions)[:, None]
+    else:
+        order = candidates.argsort(-1)
+        chosen = order.gather(1, request.chooser.choose(scores.gather(1, order), rows, positions)[:, None])
+    return candidates.gather(1, chosen)[:, 0]
+
+
+def processed(request: Request, logits: torch.Tensor, rows: Sequence[int], answers: torch.Tensor) -> torch.Tensor:
+    """The policy's logits (B, V) of shared tokens after its processors, which see each row alone, without padding."""
+    logits = logits[:, : request.shared_tokens]
+    if not request.processors:
+        return logits
+    each = []
+    for row, answer, its_logits in zip(rows, answers, logits, strict=True):
+        tokens = torch.cat([answer.new_tensor(request.prompts[row]), answer[answer >= 0]])
+        each.append(request.processors(tokens[None], its_logits[None]))
+    return torch.cat(each)

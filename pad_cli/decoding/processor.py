@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor
 
-from pad_cli.decoding.guidance import candidate_rewards, guided_scores, select_candidates, withhold_repeats
-from pad_cli.decoding.loop import Stream
+from pad_cli.decoding.guidance import guided_scores, select_candidates, withhold_repeats
+from pad_cli.decoding.readers import Guidance, RewardSide
 from pad_cli.errors import UsageError
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference
 
 
@@ -36,7 +36,7 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
 
     def __init__(
         self,
-        reward_model: PersonalizedRewardModel,
+        reward_model: RewardModel,
         preferences: Sequence[Preference],
         guidance_weight: float = 1.0,
         candidates: int = 10,
@@ -44,14 +44,15 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
     ) -> None:
         self._model = reward_model
         self._weights = reward_model.weights(preferences)  # (1, K) or (B, K)
-        self._guidance_weight = guidance_weight * reward_model.calibration
+        steered = [guidance_weight if preference else 0.0 for preference in preferences]
+        self._guidance_weight = torch.tensor(steered) * reward_model.calibration  # (1,) or (B,)
         self._candidates = candidates
         self._reward_ngram = reward_ngram
         self.reset()
 
     def reset(self) -> None:
         """Forget what was read. Never needed for correctness; it frees the cache."""
-        self._stream: Stream | None = None
+        self._side: RewardSide | None = None
         self._read: torch.Tensor | None = None
         self._prompt_length = 0
 
@@ -65,30 +66,34 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         batch = len(input_ids)
         if len(self._weights) not in (1, batch):
             raise UsageError(f"{len(self._weights)} preferences for {batch} rows.", "Give one, or one for each row.")
-        stream = self._follow(input_ids)
+        side = self._follow(input_ids)
         chosen, log_probs = select_candidates(scores, self._candidates)
-        device = self._model.backbone.device
-        shift = self._model.shift(stream.hidden, self._weights.expand(batch, -1))
-        rewards = candidate_rewards(self._model.backbone.head, stream.hidden, shift, chosen.to(device))
+        rewards = side.rewards(chosen, log_probs).to(scores.device)
         history = input_ids[:, self._prompt_length :]
-        rewards = withhold_repeats(rewards.to(scores.device), log_probs, chosen, history, self._reward_ngram)
-        weight = torch.full((batch,), self._guidance_weight, device=scores.device)
-        guided = guided_scores(log_probs, rewards, weight).to(scores.dtype)
+        rewards = withhold_repeats(rewards, log_probs, chosen, history, self._reward_ngram)
+        guided = guided_scores(log_probs, rewards, self._weight(batch, scores.device)).to(scores.dtype)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, guided)
 
-    def _follow(self, input_ids: torch.Tensor) -> Stream:
+    def _follow(self, input_ids: torch.Tensor) -> RewardSide:
         """Read what is new; start anew when the tokens do not continue those read before."""
         tokens = input_ids.to(self._model.backbone.device)
         read = self._read
-        if self._stream is not None and read is not None and torch.equal(tokens[:, :-1], read):
-            self._stream.push(tokens[:, -1])
+        if self._side is not None and read is not None and torch.equal(tokens[:, :-1], read):
+            self._side.push(tokens[:, -1])
         else:
             grown = read is not None and tokens.shape == (read.shape[0], read.shape[1] + 1)
             start = slice(0, self._prompt_length)
             if read is None or not grown or not torch.equal(tokens[:, start], read[:, start]):
                 self._prompt_length = tokens.shape[1]  # another prompt; otherwise beams of this one were reordered
             pad = self._model.backbone.tokenizer.pad_token_id
-            padding = (tokens == pad).long().cumprod(-1)  # leading padding only
-            self._stream = Stream(self._model.backbone, tokens, 1 - padding)
+            padding = (tokens[:, : self._prompt_length - 1] == pad).long().cumprod(-1).sum(-1)  # leading padding only
+            prompts = [row[count:].tolist() for row, count in zip(tokens, padding.tolist(), strict=True)]
+            weights = self._weights.expand(len(tokens), -1)
+            self._side = RewardSide(
+                Guidance(self._model, "separate", prompts, weights, self._weight(len(tokens), tokens.device))
+            )
         self._read = tokens
-        return self._stream
+        return self._side
+
+    def _weight(self, batch: int, device: torch.device) -> torch.Tensor:
+        return self._guidance_weight.to(device).expand(batch)

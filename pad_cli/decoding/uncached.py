@@ -6,10 +6,12 @@ applied at the last position alone, so this costs no more than the authors' own 
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
 from pad_cli.decoding.guidance import guided_scores, select_candidates, withhold_repeats
-from pad_cli.decoding.loop import Guidance
+from pad_cli.decoding.readers import Guidance
 from pad_cli.models.language_model import LanguageModel
 
 
@@ -21,8 +23,8 @@ def score_uncached(
 
     Args:
         policy: the model to steer.
-        guidance: the reward side; its first row is this answer's.
-        prompt: P token ids, the same in both models.
+        guidance: the reward side; its first row is this answer's. Its vocabulary is the policy's.
+        prompt: P token ids that the policy reads.
         answer: the T token ids written so far.
         count: C.
         reward_ngram: n-grams whose repetition earns no reward; 0 for none.
@@ -30,16 +32,33 @@ def score_uncached(
     Returns:
         candidates (1, C), and their guided scores (1, C) in nats with every normaliser of the reward included.
     """
-    model, backbone = guidance.model, guidance.model.backbone
-    candidates, log_probs = select_candidates(policy.head(_last_state(policy, prompt + answer)), count)
-    hidden = _last_state(backbone, prompt + answer)
-    shifted = hidden + model.shift(hidden, guidance.preference_weights[:1]).to(hidden.dtype)
-    personalised = backbone.head(shifted).float().log_softmax(-1)
-    reference = backbone.head(hidden).float().log_softmax(-1)
-    rewards = (personalised - reference).gather(1, candidates.to(hidden.device)).to(log_probs.device)
+    shared = min(policy.vocabulary_size, guidance.model.backbone.vocabulary_size)
+    logits = policy.head(_last_state(policy, prompt + answer))[:, :shared]
+    candidates, log_probs = select_candidates(logits, count)
+    rewards = _rewards(policy, guidance, logits, answer).gather(1, candidates)
     history = torch.tensor([answer], dtype=torch.long, device=candidates.device)
     rewards = withhold_repeats(rewards, log_probs, candidates, history, reward_ngram)
     return candidates, guided_scores(log_probs, rewards, guidance.guidance_weight[:1])
+
+
+def _rewards(policy: LanguageModel, guidance: Guidance, logits: torch.Tensor, answer: list[int]) -> torch.Tensor:
+    """(1, V) rewards of every token, for the policy's (1, V) logits at the same place."""
+    model, backbone, text = guidance.model, guidance.model.backbone, [*guidance.prompts[0], *answer]
+    with contextlib.nullcontext() if model.adapter is None else model.adapter.on_rows_from(0):
+        hidden = _last_state(backbone, text)
+    shifted = (hidden + model.shift(hidden, guidance.preference_weights[:1])).to(hidden.dtype)
+    personalised = _log_probs(backbone, shifted, logits)
+    if model.reference == "state":
+        return personalised - _log_probs(backbone, hidden, logits)
+    if model.reference == "policy" or policy.fingerprint == backbone.fingerprint:
+        return personalised - logits.float().log_softmax(-1)
+    return personalised - _log_probs(backbone, _last_state(backbone, text), logits)
+
+
+def _log_probs(backbone: LanguageModel, hidden: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The backbone's log-probabilities (1, V) at a state (1, H), over the tokens and on the device of other logits."""
+    logits = backbone.head(hidden)[:, : like.shape[-1]]
+    return logits.float().log_softmax(-1).to(like.device)
 
 
 def _last_state(model: LanguageModel, text: list[int]) -> torch.Tensor:

@@ -1,6 +1,9 @@
-"""A reward model on disk: `pad_config.json`, `preference_heads.safetensors`, `preference_encoder.safetensors`.
+"""A reward model on disk: `pad_config.json`, `preference_heads.safetensors`, and if it has them
+`preference_encoder.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`.
 
-Loading refuses what would silently be wrong: missing heads, another backbone or tokenizer, a newer format.
+A directory without `pad_config.json` but with `value_head.safetensors` is one of the paper's authors; see
+`prompt_reward_model.py`. Loading refuses what would silently be wrong: missing heads, another backbone or tokenizer, a
+newer format.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pad_cli.errors import CheckpointError
+from pad_cli.models.adapter import Adapter
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model, vocabulary_hash
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.prompt_reward_model import is_released_form, load_prompt_reward_model
+from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.recipe import ModelSettings
 from pad_cli.runs import write_json
 
@@ -43,6 +48,8 @@ def save_reward_model(model: PersonalizedRewardModel, directory: Path, settings:
     save_file({"down": model.heads.down.detach().cpu(), "up": model.heads.up.detach().cpu()}, directory / HEADS)
     if model.encoder is not None:
         save_file({k: v.cpu().contiguous() for k, v in model.encoder.state_dict().items()}, directory / ENCODER)
+    if model.adapter is not None:
+        model.adapter.save(directory)
     model.backbone.tokenizer.save_pretrained(directory)
     write_json(
         directory / CONFIG,
@@ -51,6 +58,7 @@ def save_reward_model(model: PersonalizedRewardModel, directory: Path, settings:
             "format_version": FORMAT_VERSION,
             "backbone": settings.model,
             "backbone_revision": settings.revision,
+            "backbone_quantization": settings.quantization,
             "backbone_fingerprint": model.backbone.fingerprint,
             "hidden_size": model.backbone.hidden_size,
             "vocabulary_size": model.backbone.vocabulary_size,
@@ -58,6 +66,7 @@ def save_reward_model(model: PersonalizedRewardModel, directory: Path, settings:
             "conditioning": "heads",
             "principles": list(model.principles),
             "rank": model.heads.rank,
+            "adapter": model.adapter is not None,
             "encoder_width": None if model.encoder is None else model.encoder.network[1].out_features,
             "calibration": model.calibration,
         },
@@ -66,11 +75,12 @@ def save_reward_model(model: PersonalizedRewardModel, directory: Path, settings:
 
 def load_reward_model(
     location: str, *, backbone: LanguageModel | None = None, dtype: str = "auto", device: str = "auto"
-) -> PersonalizedRewardModel:
+) -> RewardModel:
     """Load a reward model.
 
     Args:
-        location: its directory, or a registered source (`embedded/reward-model`).
+        location: its directory, a registered source (`embedded/reward-model`), or the hub id of one in the form that
+            the paper's authors released.
         backbone: an already loaded model to reuse when it is this reward model's backbone (usually the policy).
         dtype: number format for a backbone that has to be loaded.
         device: device for it.
@@ -80,10 +90,18 @@ def load_reward_model(
         ModelLoadError: the backbone cannot be loaded.
     """
     directory = Path(resolve_model(location))
+    if not (directory / CONFIG).exists() and is_released_form(location):
+        return load_prompt_reward_model(location, dtype, device)
     config = _read_config(directory)
     if backbone is None or backbone.fingerprint != config["backbone_fingerprint"]:
         settings = ModelSettings.model_validate(
-            {"model": config["backbone"], "revision": config["backbone_revision"], "dtype": dtype, "device": device}
+            {
+                "model": config["backbone"],
+                "revision": config["backbone_revision"],
+                "quantization": config.get("backbone_quantization"),
+                "dtype": dtype,
+                "device": device,
+            }
         )
         backbone = load_language_model(settings)
     _check_backbone(directory, config, backbone)
@@ -95,7 +113,8 @@ def load_reward_model(
         _fill(encoder, directory / ENCODER)
         encoder = encoder.eval().requires_grad_(False)
     heads = heads.to(backbone.device).eval().requires_grad_(False)
-    return PersonalizedRewardModel(backbone, heads, encoder, config["calibration"], config)
+    adapter = Adapter.load(directory, backbone.model) if config.get("adapter") else None
+    return PersonalizedRewardModel(backbone, heads, encoder, config["calibration"], config, adapter)
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

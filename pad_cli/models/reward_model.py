@@ -1,8 +1,9 @@
-"""The personalised reward model (PersRM): backbone + preference heads + preference encoder.
+"""The personalised reward model (PersRM): backbone + preference heads, and if trained an adapter and an encoder.
 
     r(p, s, a) = log softmax(logits_p)[a] - log softmax(logits_ref)[a]     nats
 
 Paper: r = w_p^T phi(s, a) with phi the token log-ratio features (equation 6); here phi is linear in h, see `heads.py`.
+With an adapter (the paper's step 1), logits_p come from the adapted backbone, and logits_ref from the plain one.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 
+from pad_cli.models.adapter import Adapter
 from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
@@ -22,10 +24,53 @@ from pad_cli.preference import Preference, parse_preference
 from pad_cli.records import Messages
 from pad_cli.runs import fingerprint
 
+Reference = Literal["state", "backbone", "policy"]
+"""Whose logits are log pi_ref: the same state's without its shift, the plain backbone's, or the policy's own."""
+
+
+class RewardModel(Protocol):
+    """What decoding asks of a reward model: logits_p = E (h + shift), relative to a reference."""
+
+    @property
+    def backbone(self) -> LanguageModel:
+        """The language model under it."""
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """LoRA weights through which the backbone reads for logits_p."""
+
+    @property
+    def reference(self) -> Reference:
+        """Where log pi_ref comes from."""
+
+    @property
+    def calibration(self) -> float:
+        """Factor of rewards in decoding."""
+
+    @property
+    def principles(self) -> tuple[str, ...]:
+        """Names that a preference may use."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that decides rewards."""
+
+    def preference(self, specs: Iterable[str]) -> Preference:
+        """Read a preference as typed after `--pref`."""
+
+    def prompt(self, conversation: Messages, preference: Preference) -> Messages:
+        """What the backbone reads for a conversation under a preference."""
+
+    def weights(self, preferences: Sequence[Preference]) -> torch.Tensor:
+        """(N, K) weights w_p."""
+
+    def shift(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """(N, H) states and (N, K) weights to (N, H)."""
+
 
 @dataclass
 class PersonalizedRewardModel:
-    """Gives every (state, token) a reward under a preference.
+    """Gives every (state, token) a reward under a preference; reads prompts without the preference.
 
     Attributes:
         backbone: the frozen language model under it.
@@ -34,6 +79,7 @@ class PersonalizedRewardModel:
         calibration: factor by which decoding multiplies rewards, so that guidance weight 1 means the same strength for
             every reward model (see `training/calibration.py`).
         details: what else `pad_config.json` holds (stages, data, metrics).
+        adapter: LoRA weights of the backbone; None when that stage was not trained.
     """
 
     backbone: LanguageModel
@@ -41,17 +87,25 @@ class PersonalizedRewardModel:
     encoder: PreferenceEncoder | None = None
     calibration: float = 1.0
     details: dict[str, Any] = field(default_factory=dict)
+    adapter: Adapter | None = None
 
     @property
     def principles(self) -> tuple[str, ...]:
         return self.heads.names
 
+    @property
+    def reference(self) -> Reference:
+        return "state" if self.adapter is None else "backbone"
+
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of everything that decides rewards: backbone, heads, encoder, calibration."""
+        """Of everything that decides rewards: backbone, heads, encoder, adapter, calibration."""
         modules = [self.heads] if self.encoder is None else [self.heads, self.encoder]
-        tensors = [tensor.float().cpu().numpy().tobytes().hex() for m in modules for tensor in m.state_dict().values()]
-        return fingerprint([self.backbone.fingerprint, self.calibration, tensors])
+        tensors = [tensor for module in modules for tensor in module.state_dict().values()]
+        if self.adapter is not None:
+            tensors += self.adapter.tensors
+        content = [tensor.float().cpu().numpy().tobytes().hex() for tensor in tensors]
+        return fingerprint([self.backbone.fingerprint, self.calibration, content])
 
     def preference(self, specs: Iterable[str]) -> Preference:
         """Read a preference as typed after `--pref`.
@@ -60,6 +114,10 @@ class PersonalizedRewardModel:
             PreferenceError: it names something this reward model does not know.
         """
         return parse_preference(specs, self.principles, accepts_text=self.encoder is not None)
+
+    def prompt(self, conversation: Messages, preference: Preference) -> Messages:
+        """The conversation as it is: the preference is in the heads' weights."""
+        return conversation
 
     @torch.inference_mode()
     def weights(self, preferences: Sequence[Preference]) -> torch.Tensor:
@@ -90,9 +148,12 @@ class PersonalizedRewardModel:
         target = torch.tensor(encode_answer(self.backbone.tokenizer, answer), device=self.backbone.device)
         tokens = torch.tensor([context], device=self.backbone.device)
         tokens = torch.cat([tokens, target[None, :-1]], dim=1)
-        hidden = self.backbone.hidden_states(tokens, torch.ones_like(tokens))[0, len(context) - 1 :]
         weights = self.weights([preference]).expand(len(target), -1)
+        plain = hidden = self.backbone.hidden_states(tokens, torch.ones_like(tokens))[0, len(context) - 1 :]
+        if self.adapter is not None:
+            with self.adapter.on_rows_from(0):
+                hidden = self.backbone.hidden_states(tokens, torch.ones_like(tokens))[0, len(context) - 1 :]
         shifted = hidden + self.shift(hidden, weights).to(hidden.dtype)
         personalised = self.backbone.head(shifted).float().log_softmax(-1)
-        reference = self.backbone.head(hidden).float().log_softmax(-1)
+        reference = self.backbone.head(plain).float().log_softmax(-1)
         return (personalised - reference).gather(1, target[:, None])[:, 0]

@@ -12,12 +12,38 @@ class _Settings(BaseModel):
 
 
 class ModelSettings(_Settings):
-    model: str = Field(description="Directory, Hugging Face hub id, or `embedded/NAME` of the embedded world.")
+    model: str = Field(
+        description="Directory, GGUF file, hub id (`owner/name`, `owner/name/file.gguf`), or `embedded/NAME` of the "
+        "embedded world."
+    )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number format of the weights."
+        "auto", description="Number format of the weights; auto is the model's own, and float32 for GGUF files."
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`; auto takes the first GPU.")
+    device_map: (
+        Literal["auto", "balanced", "balanced_low_0", "sequential"]
+        | Annotated[dict[str, str | Annotated[int, Field(ge=0)]], Field(min_length=1)]
+        | None
+    ) = Field(None, description="Spread over several devices: `auto`, `balanced`, or module name to device.")
+    quantization: Literal["4bit", "8bit"] | None = Field(
+        None, description="Pack the body's weights into this many bits while loading (bitsandbytes)."
+    )
+    attention: str | None = Field(
+        None, min_length=1, description="`sdpa`, `eager`, `flash_attention_2`; by default what transformers chooses."
+    )
+
+    @model_validator(mode="after")
+    def _one_placement(self) -> ModelSettings:
+        if self.device_map is not None and self.device != "auto":
+            raise ValueError("give either `device` or `device_map`")
+        return self
+
+    @model_validator(mode="after")
+    def _packed_once(self) -> ModelSettings:
+        if self.quantization is not None and self.model.endswith(".gguf"):
+            raise ValueError("`quantization` cannot pack a GGUF file: leave it out, or name the model's own weights")
+        return self
 
 
 class DataSettings(_Settings):
@@ -131,7 +157,15 @@ class DecodingSettings(_Settings):
     )
     seed: int = Field(0, ge=0, description="Seed of sampling; each answer has its own stream.")
     batch_size: int = Field(64, ge=1, description="Answers decoded together.")
-    path: Literal["auto", "fused", "separate"] = Field("auto", description="How to decode; the result is the same.")
+    path: Literal["auto", "fused", "paired", "separate"] = Field(
+        "auto", description="How policy and reward model read along; the result is the same."
+    )
+    draft_tokens: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        "auto", description="Tokens that a small reward model drafts for the policy to verify at once; 0 for none."
+    )
+    policy_reads_preference: bool = Field(
+        False, description="The policy's prompt is the reward model's prompt, which may hold the preference."
+    )
 
 
 class GenerateRecipe(_Settings):
@@ -178,6 +212,9 @@ class BenchRecipe(_Settings):
     prompt_tokens: list[Annotated[int, Field(ge=1)]] = Field(
         default_factory=lambda: [128], min_length=1, description="Lengths of the prompts (tokens); each is measured."
     )
+    benchmark: BenchmarkSettings | None = Field(
+        None, description="Answer this benchmark's prompts and preferences, in place of random tokens."
+    )
     new_tokens: int = Field(64, ge=1, description="Length of every answer (tokens).")
     repeats: int = Field(5, ge=1, description="How often each path is timed; medians are reported.")
     decoding: DecodingSettings = Field(
@@ -194,6 +231,12 @@ class BenchRecipe(_Settings):
             raise ValueError(f"`decoding.{name}` cannot be set: answers are greedy and have `new_tokens` tokens")
         if self.decoding.guidance_weight == 0:
             raise ValueError("`decoding.guidance_weight` must not be 0: there would be no guidance to time")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_prompts(self) -> BenchRecipe:
+        if self.benchmark is not None and "prompt_tokens" in self.model_fields_set:
+            raise ValueError("`prompt_tokens` cannot be set: the prompts of a `benchmark` have their own lengths")
         return self
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pad_cli.decoding.engine import PadEngine
+from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings
 from tests.architectures import ARCHITECTURES, make_architecture
@@ -17,6 +17,7 @@ from tests.decoding.conftest import PROMPTS
 from tests.tiny import PRINCIPLES, make_language_model, make_reward_model
 
 HOW = DecodingSettings(max_new_tokens=14, guidance_weight=2)
+SLIDING = ("gemma2", "mistral")
 
 
 def _engine(name: str, tokenizer: Any) -> PadEngine:
@@ -31,12 +32,13 @@ def _wanted(model: PersonalizedRewardModel, count: int) -> tuple[list[Any], list
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_fused_equals_separate_and_batch_equals_single(name: str, byte_tokenizer: Any) -> None:
+def test_fused_equals_paired_equals_separate_and_batch_equals_single(name: str, byte_tokenizer: Any) -> None:
     engine = _engine(name, byte_tokenizer)
     assert engine.reward_model is not None
     preferences, weights = _wanted(engine.reward_model, len(PROMPTS))
     fused = engine.generate(PROMPTS, preferences, HOW, weights)
-    assert engine.generate(PROMPTS, preferences, HOW.model_copy(update={"path": "separate"}), weights) == fused
+    for path in ("paired", "separate"):
+        assert engine.generate(PROMPTS, preferences, HOW.model_copy(update={"path": path}), weights) == fused
     for number, prompt in enumerate(PROMPTS):
         alone = engine.generate([prompt], preferences[number : number + 1], HOW, weights[number : number + 1])
         assert alone == fused[number : number + 1]
@@ -53,6 +55,29 @@ def test_weight_0_is_transformers_own_greedy(name: str, byte_tokenizer: Any) -> 
         input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, 5), max_new_tokens=14, do_sample=False
     )[0, 5:].tolist()
     assert engine.generate_ids([prompt], [preference], HOW, [0.0]) == [expected]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"path": "fused"}, {"path": "paired"}, {"path": "separate"}, {"path": "separate", "draft_tokens": 3}],
+    ids=lambda how: "-".join(map(str, how.values())),
+)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_weight_0_and_one_candidate_and_no_preference_are_plain_on_every_path(
+    name: str, how: dict[str, Any], byte_tokenizer: Any
+) -> None:
+    """A weight of 0 and no preference also beside rows that are steered."""
+    engine = _engine(name, byte_tokenizer)
+    settings = HOW.model_copy(update={**how, "batch_size": 1 if name in SLIDING and "draft_tokens" in how else 64})
+    preferences = [engine.preference(["humorous"])] * len(PROMPTS)
+    plain = PadEngine(engine.policy).generate(PROMPTS, None, HOW)
+    assert engine.generate(PROMPTS, None, settings) == plain
+    assert engine.generate(PROMPTS, preferences, settings, [0.0] * len(PROMPTS)) == plain
+    assert engine.generate(PROMPTS, preferences, settings.model_copy(update={"candidates": 1})) == plain
+    preferences[1] = NO_PREFERENCE
+    mixed = engine.generate(PROMPTS, preferences, settings, [3.0, 3.0, 0.0, 3.0, 3.0, 3.0])
+    assert mixed[1:3] == plain[1:3]
+    assert mixed[3:] != plain[3:]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import normalizers
+from transformers import MambaConfig, MambaForCausalLM
 
 from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
 from pad_cli.errors import DataError, UsageError, VocabularyError
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
 from tests.architectures import make_architecture
+from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.conftest import PROMPTS
 from tests.decoding.slow import slow_greedy
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
@@ -219,11 +223,43 @@ def test_the_calibration_multiplies_the_guidance_weight(engine: PadEngine) -> No
     )
 
 
-def test_a_policy_with_another_vocabulary_is_refused(policy: LanguageModel) -> None:
+def adapted_backbone() -> PersonalizedRewardModel:
+    backbone = make_language_model(make_tokenizer(), seed=0)
+    return with_adapter(make_reward_model(backbone), train_lora(backbone))
+
+
+def recurrent_backbone() -> PersonalizedRewardModel:
+    tokenizer = make_tokenizer()
+    config = MambaConfig(
+        vocab_size=len(tokenizer), hidden_size=8, intermediate_size=16, num_hidden_layers=1, state_size=4
+    )
+    model = MambaForCausalLM(config).eval().requires_grad_(False)
+    return make_reward_model(wrap_language_model("recurrent", model, tokenizer))
+
+
+def lower_case_backbone() -> PersonalizedRewardModel:
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    return make_reward_model(make_language_model(tokenizer, seed=0))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("make", [adapted_backbone, recurrent_backbone, lower_case_backbone])
+def test_a_reward_model_that_cannot_follow_another_vocabulary_is_refused(
+    make: Callable[[], PersonalizedRewardModel],
+) -> None:
     foreign = make_language_model(make_tokenizer(extra=("<extra>",)), seed=0)
-    with pytest.raises(VocabularyError) as caught:
-        PadEngine(foreign, make_reward_model(policy))
+    with pytest.raises(VocabularyError, match="different vocabularies") as caught:
+        PadEngine(foreign, make())
     assert caught.value.hint
+    same = make_language_model(make_tokenizer(), seed=1)
+    assert PadEngine(same, make()).path(settings()) == "separate"
+
+
+def test_prompts_as_tokens_are_refused_where_vocabularies_differ(policy: LanguageModel) -> None:
+    engine = PadEngine(make_language_model(make_tokenizer(extra=("<extra>",)), seed=0), make_reward_model(policy))
+    with pytest.raises(UsageError, match="text"):
+        engine.generate_ids([[5, 6]], [engine.preference(["formal"])], settings())
 
 
 def test_path_fused_on_another_backbone_is_refused(policy: LanguageModel, other_policy: LanguageModel) -> None:

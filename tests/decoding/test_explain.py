@@ -62,7 +62,7 @@ def test_generating_ids_can_go_on_after_an_end_of_sequence(engine: PadEngine) ->
     how = DecodingSettings(max_new_tokens=40, temperature=2.0, candidates=200)
     prompts = [[5, 6, 7]] * 16
     stopped = engine.generate_ids(prompts, None, how)
-    endless = engine.generate_ids(prompts, None, how, ignore_end=True)
+    endless = engine.generate_ids(prompts, None, how, ignore_eos=True)
     assert min(map(len, stopped)) < 40
     assert {len(tokens) for tokens in endless} == {40}
     assert all(long[: len(short)] == short for short, long in zip(stopped, endless, strict=True))

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from pad_cli.decoding.engine import PadEngine
+from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
 from pad_cli.decoding.processor import PreferenceLogitsProcessor
 from pad_cli.errors import UsageError
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
+from tests.architectures import make_architecture
+from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.conftest import PROMPTS
+from tests.tiny import make_reward_model
 
 HOW = DecodingSettings(max_new_tokens=16, guidance_weight=2)
 
@@ -53,6 +60,54 @@ def test_the_processor_inside_generate_equals_the_engine(
     assert _generate(steered, prompts, processor) == expected
     plain = PadEngine(steered).generate_ids(prompts, None, HOW)
     assert expected != plain
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("which", ["its own backbone", "another policy"])
+def test_with_an_adapter_too_the_processor_equals_the_engine(
+    which: str, policy: LanguageModel, other_policy: LanguageModel, prompts: list[list[int]]
+) -> None:
+    backbone = wrap_language_model("own", copy.deepcopy(policy.model), policy.tokenizer)
+    model = with_adapter(make_reward_model(backbone), train_lora(backbone))
+    steered = backbone if which == "its own backbone" else other_policy
+    preferences = [model.preference([name]) for name in ("humorous", "formal", "concise=0.5")] + [NO_PREFERENCE]
+    processor = PreferenceLogitsProcessor(model, preferences, guidance_weight=HOW.guidance_weight)
+    engine = PadEngine(steered, model)
+    assert engine.path(HOW) == ("paired" if steered is backbone else "separate")
+    expected = engine.generate_ids(prompts, preferences, HOW)
+    assert _generate(steered, prompts, processor) == expected
+    heads_alone = PadEngine(steered, replace(model, adapter=None)).generate_ids(prompts, preferences, HOW)
+    plain = PadEngine(steered).generate_ids(prompts, None, HOW)
+    assert expected != heads_alone != plain
+    assert expected[3] == plain[3]
+
+
+@pytest.mark.parametrize("others", [0, 2])
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_a_prompt_of_nothing_but_the_pad_token_is_a_prompt(
+    name: str, others: int, prompts: list[list[int]], byte_tokenizer: Any
+) -> None:
+    """Where the end of sequence is the padding, too, it can be one."""
+    policy = make_architecture(name, byte_tokenizer)
+    model = make_reward_model(policy, scale=1.0)
+    texts = [[policy.tokenizer.pad_token_id], *prompts[:others]]
+    humorous = model.preference(["humorous"])
+    processor = PreferenceLogitsProcessor(model, [humorous], guidance_weight=HOW.guidance_weight)
+    expected = PadEngine(policy, model).generate_ids(texts, [humorous] * len(texts), HOW)
+    assert _generate(policy, texts, processor) == expected
+    assert expected[0] != PadEngine(policy).generate_ids(texts, None, HOW)[0]
+
+
+def test_a_prompt_of_the_pad_token_is_still_there_when_beams_are_reordered(byte_tokenizer: Any) -> None:
+    model = make_reward_model(make_architecture("llama", byte_tokenizer), scale=1.0)
+    pad, logits = byte_tokenizer.pad_token_id, torch.randn(1, len(byte_tokenizer))
+    preferences = [model.preference(["humorous"])]
+    in_order, reordered = (PreferenceLogitsProcessor(model, preferences) for _ in range(2))
+    for written in ([], [6], [6, 7]):
+        expected = in_order(torch.tensor([[pad, *written]]), logits)
+    for written in ([], [5], [6, 7]):
+        scores = reordered(torch.tensor([[pad, *written]]), logits)
+    torch.testing.assert_close(scores, expected)
 
 
 def test_the_processor_can_be_used_again_without_reset(

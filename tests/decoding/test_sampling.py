@@ -81,7 +81,7 @@ def test_draws_follow_the_softmax_of_the_scores() -> None:
     """Scores ln 6, ln 3, ln 1: shares 0.6, 0.3, 0.1; of 4000 draws each share is within 0.03 (four deviations)."""
     scores = torch.tensor([[6.0, 3.0, 1.0]]).log().expand(4000, -1)
     streams = [random.Random(f"row {row}") for row in range(4000)]
-    drawn = Chooser(DecodingSettings(temperature=1), streams).choose(scores, range(4000))
+    drawn = Chooser(DecodingSettings(temperature=1), streams).choose(scores, range(4000), [0] * 4000)
     shares = drawn.bincount(minlength=3) / 4000
     assert shares.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
 
@@ -90,9 +90,8 @@ def test_a_temperature_divides_the_scores_before_drawing() -> None:
     """At temperature 0.5 shares 0.6, 0.3, 0.1 are squared: 36, 9, 1 of 46."""
     scores = torch.tensor([[6.0, 3.0, 1.0]]).log().expand(4000, -1)
     streams = [random.Random(f"row {row}") for row in range(4000)]
-    shares = (
-        Chooser(DecodingSettings(temperature=0.5), streams).choose(scores, range(4000)).bincount(minlength=3) / 4000
-    )
+    chooser = Chooser(DecodingSettings(temperature=0.5), streams)
+    shares = chooser.choose(scores, range(4000), [0] * 4000).bincount(minlength=3) / 4000
     assert shares.tolist() == pytest.approx([36 / 46, 9 / 46, 1 / 46], abs=0.03)
 
 
@@ -100,9 +99,8 @@ def test_top_p_never_draws_outside_its_mass() -> None:
     """Shares 0.6, 0.3, 0.1 at top_p 0.8: the first two hold it, the third is never drawn."""
     scores = torch.tensor([[1.0, 6.0, 3.0]]).log().expand(2000, -1)
     streams = [random.Random(row) for row in range(2000)]
-    counts = (
-        Chooser(DecodingSettings(temperature=1, top_p=0.8), streams).choose(scores, range(2000)).bincount(minlength=3)
-    )
+    chooser = Chooser(DecodingSettings(temperature=1, top_p=0.8), streams)
+    counts = chooser.choose(scores, range(2000), [0] * 2000).bincount(minlength=3)
     assert counts[0] == 0
     assert counts[1] > counts[2] > 0
 
@@ -113,7 +111,7 @@ def test_a_draw_of_almost_1_takes_the_last_possible_candidate() -> None:
             return 1.0 - 2**-53
 
     scores = torch.tensor([[0.0, 0.0, 0.0, -torch.inf]])
-    assert Chooser(DecodingSettings(temperature=1), [Almost()]).choose(scores, [0]).tolist() == [2]
+    assert Chooser(DecodingSettings(temperature=1), [Almost()]).choose(scores, [0], [0]).tolist() == [2]
 
 
 @pytest.mark.parametrize("limit", [{"top_k": 1}, {"min_p": 1.0}])
@@ -126,7 +124,7 @@ def test_a_limit_never_draws_outside_it(limit: dict[str, float]) -> None:
     """Probabilities .5, .3, .2: each limit leaves at most the first two."""
     scores = torch.tensor([0.5, 0.3, 0.2]).log().expand(500, 3)
     chooser = Chooser(DecodingSettings(temperature=1, **limit), [random.Random(i) for i in range(500)])
-    counts = chooser.choose(scores, range(500)).bincount(minlength=3)
+    counts = chooser.choose(scores, range(500), [0] * 500).bincount(minlength=3)
     assert counts[0] > 0
     assert counts[2] == 0
 

@@ -1,0 +1,158 @@
+"""Guidance by a reward model whose vocabulary is not the policy's: rewards of candidate strings.
+
+    r(candidate) = R(answer + candidate) - R(answer)        R(text): sum of the rewards of the backbone's own tokens
+
+So rewards add up to the reward of the text, however each model cuts it into tokens, and with equal vocabularies they
+are the rewards of the tokens. Candidates of different length compete, so every normaliser counts here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from pad_cli.decoding.ragged_stream import RaggedStream, can_be_ragged
+from pad_cli.decoding.readers import Guidance, PolicyReader
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.vocabulary_bridge import VocabularyBridge
+
+_COPIES = 16  # rows of the cache that are copied at once
+
+
+@dataclass
+class _Row:
+    """One answer as the backbone reads it.
+
+    Attributes:
+        written: its tokens in the policy's vocabulary.
+        tokens: n tokens in the backbone's.
+        rewards: of those n tokens, nats.
+        states: n + 1 states (H,), before each of them and after the last.
+    """
+
+    written: list[int]
+    tokens: list[int]
+    rewards: list[float]
+    states: list[torch.Tensor]
+
+
+@dataclass
+class _Change:
+    """What a candidate does to a row: the first `kept` tokens stay, and `new` follow with their `rewards`."""
+
+    row: int
+    kept: int
+    new: list[int]
+    rewards: list[float] = field(default_factory=list)
+
+
+class BridgedReader(PolicyReader):
+    """Policy and backbone read the same text in tokens of their own."""
+
+    def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
+        super().__init__(policy, prompts)
+        self._guidance = guidance
+        backbone = guidance.model.backbone
+        self._bridge = VocabularyBridge(policy, backbone)
+        self._ragged = can_be_ragged(backbone, rows=2)
+        self._reward = RaggedStream(backbone, [prompt[:-1] for prompt in guidance.prompts])
+        states = self._reward.read([prompt[-1:] for prompt in guidance.prompts])
+        self._rows = [_Row([], [], [], [state[-1]]) for state in states]
+        self._answers = [self._bridge.new_answer() for _ in self._rows]
+        self._changes: dict[tuple[int, int], _Change] = {}
+
+    def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
+        listed = candidates.tolist()
+        self._changes = {(row, token): self._change(row, token) for row, line in enumerate(listed) for token in line}
+        self._reward_first([change for change in self._changes.values() if change.new])
+        self._reward_rest([change for change in self._changes.values() if len(change.new) > 1])
+        gains = [[self._gain(self._changes[row, token]) for token in line] for row, line in enumerate(listed)]
+        rewards = torch.tensor(gains, device=log_probs.device)
+        return rewards - log_probs if self._guidance.model.reference == "policy" else rewards
+
+    def push(self, tokens: torch.Tensor) -> None:
+        super().push(tokens)
+        changes = [self._changes[row, token] for row, token in enumerate(tokens.tolist())]
+        self._reward.take_back([len(row.tokens) - change.kept for row, change in zip(self._rows, changes, strict=True)])
+        blocks = [change.new for change in changes]
+        states = self._reward.read(blocks) if any(blocks) else torch.empty(len(blocks), 0)
+        for index, (row, change, token) in enumerate(zip(self._rows, changes, tokens.tolist(), strict=True)):
+            row.written.append(token)
+            row.tokens[change.kept :] = change.new
+            row.rewards[change.kept :] = change.rewards
+            row.states[change.kept + 1 :] = states[index, states.shape[1] - len(change.new) :]
+            self._bridge.settle(self._answers[index], row.written)
+
+    def keep(self, kept: torch.Tensor) -> None:
+        super().keep(kept)
+        rows = kept.tolist()
+        self._guidance = self._guidance.rows(kept)
+        self._reward.keep(rows)
+        # tokens of the rows that stay are pushed next: their changes move to their new places
+        self._changes = {
+            (rows.index(row), token): _Change(rows.index(row), change.kept, change.new, change.rewards)
+            for (row, token), change in self._changes.items()
+            if row in rows
+        }
+        self._rows = [self._rows[row] for row in rows]
+        self._answers = [self._answers[row] for row in rows]
+
+    def _change(self, row: int, token: int) -> _Change:
+        before, settled = self._rows[row].tokens, self._answers[row].tokens
+        after = self._bridge.tokens(self._answers[row], [*self._rows[row].written, token])
+        kept = len(settled) if after[: len(settled)] == settled else 0
+        while kept < min(len(before), len(after)) and before[kept] == after[kept]:
+            kept += 1
+        return _Change(row, kept, after[kept:])
+
+    def _gain(self, change: _Change) -> float:
+        return sum(change.rewards) - sum(self._rows[change.row].rewards[change.kept :])
+
+    def _reward_first(self, changes: Sequence[_Change]) -> None:
+        """Reward the first new token of each change, from states that are known."""
+        if not changes:
+            return
+        places = {place: index for index, place in enumerate(dict.fromkeys((c.row, c.kept) for c in changes))}
+        states = torch.stack([self._rows[row].states[kept] for row, kept in places])
+        index = [places[change.row, change.kept] for change in changes]
+        rewards = self._token_rewards(states, [row for row, _ in places], index, [change.new[0] for change in changes])
+        for change, reward in zip(changes, rewards, strict=True):
+            change.rewards.append(reward)
+
+    def _reward_rest(self, changes: Sequence[_Change]) -> None:
+        """Reward the other new tokens: copies of the rows read each change up to its last token.
+
+        Copies of a row that cannot be ragged are read together only where they change as much of it.
+        """
+        alike: dict[tuple[int, int] | None, list[_Change]] = {}
+        for change in changes:
+            alike.setdefault(None if self._ragged else (change.kept, len(change.new)), []).append(change)
+        for group in alike.values():
+            for start in range(0, len(group), _COPIES):
+                self._read_copies(group[start : start + _COPIES])
+
+    def _read_copies(self, changes: Sequence[_Change]) -> None:
+        copies = self._reward.fork([change.row for change in changes])
+        copies.take_back([len(self._rows[change.row].tokens) - change.kept for change in changes])
+        states = copies.read([change.new[:-1] for change in changes])
+        own = [state[1 - len(change.new) :] for state, change in zip(states, changes, strict=True)]
+        rows = [change.row for change in changes for _ in change.new[1:]]
+        tokens = [token for change in changes for token in change.new[1:]]
+        rewards = iter(self._token_rewards(torch.cat(own), rows, range(len(rows)), tokens))
+        for change in changes:
+            change.rewards += [next(rewards) for _ in change.new[1:]]
+
+    def _token_rewards(
+        self, states: torch.Tensor, rows: Sequence[int], index: Sequence[int], tokens: Sequence[int]
+    ) -> list[float]:
+        """Rewards of tokens: (N, H) states that belong to rows, and which of them each token follows."""
+        model = self._guidance.model
+        weights = self._guidance.preference_weights[list(rows)]
+        shifted = states + model.shift(states, weights).to(states.dtype)
+        log_probs = model.backbone.head(shifted).float().log_softmax(-1)
+        if model.reference == "state":
+            log_probs = log_probs - model.backbone.head(states).float().log_softmax(-1)
+        rewards: list[float] = log_probs[list(index), list(tokens)].tolist()
+        return rewards
