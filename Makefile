@@ -36,6 +36,7 @@ control: setup  ## Train the control on shuffled labels and evaluate it: runs/co
 bench: setup  ## Time steered decoding against plain decoding, interleaved
 	$(BIN)/pad bench embedded-bench
 	$(BIN)/pad bench embedded-bench --set policy.model=embedded/medium
+	$(BIN)/pad bench embedded-bench-speculative
 
 clean:  ## Remove the environment and the caches of tools; runs/ and PAD_HOME stay
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,13 @@
-"""`pad bench`: the report's structure, the agreement of paths before they are timed, errors; never times."""
+"""`pad bench`: the report's structure, the agreement of paths before they are timed, errors; never times.
+
+The paths themselves are in `test_bench_paths.py`.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,41 +17,84 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pad_cli.benchmarking.agreement import Written, best_of, check_agreement
-from pad_cli.benchmarking.conditions import conditions, peak_memory
-from pad_cli.benchmarking.paths import Paths, Watch
+from pad_cli.benchmarking import memory
+from pad_cli.benchmarking.paths import Paths, Watch, Whole
 from pad_cli.benchmarking.report import BenchRow, bench_table
 from pad_cli.benchmarking.run import run_bench
 from pad_cli.cli.main import app
-from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import PadError, RecipeError, UsageError
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.recipe import BenchRecipe, DecodingSettings, ModelSettings, load_recipe
-from tests.tiny import make_language_model
+from pad_cli.recipe import BenchRecipe, ModelSettings, load_recipe
+from tests.test_bench_paths import make_adapter
+from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
 TOKENS = 6
 
 
+@pytest.fixture(scope="module")
+def reward_directory(policy: LanguageModel, model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("reward-model")
+    save_reward_model(make_reward_model(policy), directory, ModelSettings(model=str(model_directory)))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def report(model_directory: Path, reward_directory: Path) -> dict[str, Any]:
+    """A policy that is the backbone, at two batch sizes and two prompt lengths."""
+    return bench(model_directory, reward_directory)
+
+
 @pytest.fixture
-def reward_directory(reward_model: PersonalizedRewardModel, model_directory: Path, tmp_path: Path) -> Path:
-    directory = tmp_path / "reward-model"
+def adapted_directory(byte_tokenizer: Any, model_directory: Path, tmp_path: Path) -> Path:
+    """A reward model with an adapter."""
+    directory = tmp_path / "adapted"
     directory.mkdir()
-    save_reward_model(reward_model, directory, ModelSettings(model=str(model_directory)))
+    model = make_reward_model(make_language_model(byte_tokenizer, seed=0))
+    model.adapter = make_adapter(model.backbone.model, directory)
+    save_reward_model(model, directory, ModelSettings(model=str(model_directory)))
+    return directory
+
+
+def save(model: LanguageModel, directory: Path) -> Path:
+    model.model.save_pretrained(directory)
+    model.tokenizer.save_pretrained(directory)
     return directory
 
 
 @pytest.fixture
 def other_directory(other_policy: LanguageModel, tmp_path: Path) -> Path:
-    other_policy.model.save_pretrained(tmp_path / "other")
-    other_policy.tokenizer.save_pretrained(tmp_path / "other")
-    return tmp_path / "other"
+    return save(other_policy, tmp_path / "other")
+
+
+@pytest.fixture
+def larger_directory(byte_tokenizer: Any, tmp_path: Path) -> Path:
+    return save(make_language_model(byte_tokenizer, seed=3, hidden_size=64), tmp_path / "larger")
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> dict[str, Any]:
+    """Four prompts of 1 to 4 characters under two preferences: eight items, with 3 to 6 tokens."""
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "a" * length}) + "\n" for length in range(1, 5)), encoding="utf-8")
+    return {"benchmark": "jsonl", "options": {"path": str(file), "preferences": ["humorous", "not formal"]}}
+
+
+SHORT: dict[str, Any] = {"batch_sizes": [2], "prompt_tokens": [5]}
 
 
 def content(policy: Path, reward_model: Path, **changed: Any) -> dict[str, Any]:
     small = {"batch_sizes": [1, 3], "prompt_tokens": [5, 9], "new_tokens": TOKENS, "repeats": 2}
     return {"kind": "bench", "policy": {"model": str(policy)}, "reward_model": str(reward_model), **small, **changed}
+
+
+def asking(policy: Path, reward_model: Path, benchmark: dict[str, Any], **changed: Any) -> BenchRecipe:
+    """A recipe that answers a benchmark in place of random tokens."""
+    mine = content(policy, reward_model, benchmark=benchmark, **changed)
+    del mine["prompt_tokens"]
+    recipe = load_recipe(mine)
+    assert isinstance(recipe, BenchRecipe)
+    return recipe
 
 
 def bench(policy: Path, reward_model: Path, dtype: str = "auto", **changed: Any) -> dict[str, Any]:
@@ -59,10 +107,8 @@ def pick(report: dict[str, Any], path: str, batch_size: int) -> dict[str, Any]:
     return next(row for row in report["rows"] if (row["path"], row["batch_size"]) == (path, batch_size))
 
 
-def test_every_path_is_measured_at_every_batch_size_and_prompt_length(
-    model_directory: Path, reward_directory: Path
-) -> None:
-    rows = bench(model_directory, reward_directory)["rows"]
+def test_every_path_is_measured_at_every_batch_size_and_prompt_length(report: dict[str, Any]) -> None:
+    rows = report["rows"]
     seen = [(row["batch_size"], row["prompt_tokens"], row["path"]) for row in rows]
     paths = ("generate", "plain", "fused", "separate", "uncached")
     assert seen == [(batch, prompt, path) for batch in (1, 3) for prompt in (5, 9) for path in paths]
@@ -76,16 +122,15 @@ def test_every_path_is_measured_at_every_batch_size_and_prompt_length(
         assert row["peak_memory_bytes"] > 2**20
 
 
-def test_generate_is_the_measure_of_itself(model_directory: Path, reward_directory: Path) -> None:
-    for row in bench(model_directory, reward_directory)["rows"]:
+def test_generate_is_the_measure_of_itself(report: dict[str, Any]) -> None:
+    for row in report["rows"]:
         if row["path"] == "generate":
             assert (row["ratio_low"], row["ratio_to_generate"], row["ratio_high"]) == (1, 1, 1)
 
 
 def test_fused_needs_one_forward_a_token_separate_two_and_uncached_two_for_each_answer(
-    model_directory: Path, reward_directory: Path
+    report: dict[str, Any],
 ) -> None:
-    report = bench(model_directory, reward_directory)
     needed = {"generate": 1, "plain": 1, "fused": 1, "separate": 2}
     for path, count in needed.items():
         assert pick(report, path, 3)["forwards_per_token"] == count
@@ -93,107 +138,152 @@ def test_fused_needs_one_forward_a_token_separate_two_and_uncached_two_for_each_
     assert pick(report, "uncached", 3)["forwards_per_token"] == 6
 
 
-def test_only_uncached_is_sampled(model_directory: Path, reward_directory: Path) -> None:
-    for row in bench(model_directory, reward_directory)["rows"]:
+def test_only_uncached_is_sampled(report: dict[str, Any]) -> None:
+    for row in report["rows"]:
         assert row["sampled_steps"] == (4 if row["path"] == "uncached" else None)
 
 
 def test_an_answer_of_one_token_is_measured_too(model_directory: Path, reward_directory: Path) -> None:
-    assert pick(bench(model_directory, reward_directory, new_tokens=1), "uncached", 1)["sampled_steps"] == 1
+    assert pick(bench(model_directory, reward_directory, new_tokens=1, **SHORT), "uncached", 2)["sampled_steps"] == 1
 
 
 def test_another_backbone_is_measured_separately(other_directory: Path, reward_directory: Path) -> None:
-    report = bench(other_directory, reward_directory, batch_sizes=[2], prompt_tokens=[5])
+    report = bench(other_directory, reward_directory, **SHORT)
     assert [row["path"] for row in report["rows"]] == ["generate", "plain", "separate", "uncached"]
     assert pick(report, "separate", 2)["forwards_per_token"] == 2
 
 
-@pytest.mark.parametrize("path", ["fused", "separate"])
+def test_a_backbone_smaller_than_the_policy_is_measured_drafting_too(
+    larger_directory: Path, reward_directory: Path
+) -> None:
+    report = bench(larger_directory, reward_directory, **SHORT)
+    assert [row["path"] for row in report["rows"]] == ["generate", "plain", "separate", "speculative", "uncached"]
+    assert pick(report, "speculative", 2)["sampled_steps"] is None
+
+
+def test_an_adapter_is_measured_in_one_forward_of_twice_the_rows(
+    model_directory: Path, other_directory: Path, adapted_directory: Path
+) -> None:
+    report = bench(model_directory, adapted_directory, **SHORT)
+    needed = {"generate": 1, "plain": 1, "paired": 1, "separate": 2, "uncached": 2 * 2}
+    assert {row["path"]: row["forwards_per_token"] for row in report["rows"]} == needed
+    report = bench(other_directory, adapted_directory, **SHORT)
+    needed = {"generate": 1, "plain": 1, "separate": 2, "uncached": 2 * 3}
+    assert {row["path"]: row["forwards_per_token"] for row in report["rows"]} == needed
+
+
+@pytest.mark.parametrize("path", ["fused", "paired", "separate"])
 def test_a_forced_path_is_the_only_guided_one(path: str, model_directory: Path, reward_directory: Path) -> None:
-    report = bench(model_directory, reward_directory, decoding={"path": path}, batch_sizes=[1], prompt_tokens=[5])
+    report = bench(model_directory, reward_directory, decoding={"path": path}, **SHORT)
     assert [row["path"] for row in report["rows"]] == ["generate", "plain", path, "uncached"]
 
 
-def test_half_precision_is_compared_by_scores(model_directory: Path, reward_directory: Path) -> None:
-    report = bench(model_directory, reward_directory, dtype="bfloat16")
-    assert {row["dtype"] for row in report["rows"]} == {"bfloat16"}
+def test_a_benchmark_is_asked_in_place_of_random_tokens(
+    larger_directory: Path, reward_directory: Path, benchmark: dict[str, Any]
+) -> None:
+    report = run_bench(asking(larger_directory, reward_directory, benchmark, batch_sizes=[1, 8]))
+    paths = ("generate", "plain", "separate", "speculative", "uncached")
+    seen = [(row["batch_size"], row["prompt_tokens"], row["path"]) for row in report["rows"]]
+    assert seen == [(batch, prompt, path) for batch, prompt in ((1, 3), (8, 6)) for path in paths]
 
 
-def test_no_path_stops_at_an_end_of_sequence(reward_model: PersonalizedRewardModel) -> None:
-    """Every token of this policy ends an answer, as far as its configuration goes."""
-    policy = make_language_model(reward_model.backbone.tokenizer, seed=0)
-    before = policy.model.generation_config
-    before.eos_token_id = list(range(policy.vocabulary_size))
-    with conditions(policy, threads=1):
-        paths = Paths(PadEngine(policy, reward_model), DecodingSettings(), 2, 5, TOKENS)
-        for path in ("generate", "plain", "fused", "separate"):
-            answers = paths.answer(path, Watch(lambda: 0.0))
-            assert [len(answer) for answer in answers] == [TOKENS, TOKENS], path
-    assert policy.model.generation_config is before
+def test_a_benchmark_that_cannot_fill_a_batch_is_refused(
+    model_directory: Path, reward_directory: Path, benchmark: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="8 items, too few for a batch of 9"):
+        run_bench(asking(model_directory, reward_directory, benchmark, batch_sizes=[1, 9]))
 
 
-def test_prompts_are_the_same_every_time_and_hold_no_special_token(reward_model: PersonalizedRewardModel) -> None:
-    engine = PadEngine(reward_model.backbone, reward_model)
-    first, second = (Paths(engine, DecodingSettings(), 3, 40, TOKENS).prompts for _ in range(2))
-    assert first == second
-    assert [len(prompt) for prompt in first] == [40, 40, 40]
-    assert not {token for prompt in first for token in prompt} & set(engine.policy.tokenizer.all_special_ids)
+def test_options_that_a_benchmark_does_not_take_are_a_recipe_error(
+    model_directory: Path, reward_directory: Path
+) -> None:
+    benchmark = {"benchmark": "jsonl", "options": {"rows": 3}}
+    with pytest.raises(RecipeError, match=r"benchmark: options of 'jsonl': .*rows"):
+        run_bench(asking(model_directory, reward_directory, benchmark))
 
 
-def test_the_number_of_threads_is_restored(policy: LanguageModel) -> None:
-    before = torch.get_num_threads()
-    with conditions(policy, threads=before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
+def test_another_vocabulary_is_measured_on_a_benchmark_only(
+    reward_directory: Path, benchmark: dict[str, Any], tmp_path: Path
+) -> None:
+    policy = save(make_language_model(make_tokenizer(extra=("ab",)), seed=3), tmp_path / "other-words")
+    report = run_bench(asking(policy, reward_directory, benchmark, batch_sizes=[2]))
+    assert [row["path"] for row in report["rows"]] == ["generate", "plain", "bridged"]
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(bench_table(report))
+    assert "authors" not in captured.get()
+    with pytest.raises(UsageError, match="vocabularies differ"):
+        bench(policy, reward_directory, **SHORT)
 
 
-def test_peak_memory_is_in_bytes_and_never_falls() -> None:
-    first = peak_memory(torch.device("cpu"))
-    assert first > 2**24
-    assert peak_memory(torch.device("cpu")) >= first
+def test_rows_are_handed_over_as_soon_as_their_case_is_finished(
+    model_directory: Path, reward_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handed: list[tuple[dict[str, Any], str]] = []
+    recipe = load_recipe(content(model_directory, reward_directory, prompt_tokens=[5]))
+    assert isinstance(recipe, BenchRecipe)
+    report = run_bench(recipe, on_row=lambda row: handed.append((row, capsys.readouterr().err)))
+    assert [row for row, _ in handed] == report["rows"]
+    begun = [said for _, said in handed if said]
+    assert [("batch 1," in said, "batch 3," in said) for said in begun] == [(True, False), (False, True)]
 
 
-def wrote(path: str, tokens: list[list[int]], best: list[list[float]]) -> Written:
-    return Written(path, torch.tensor(tokens), torch.tensor(best))
-
-
-def test_paths_that_write_other_tokens_are_named() -> None:
-    first, second = (
-        wrote("fused", [[1, 2], [3, 4]], [[0.0] * 2] * 2),
-        wrote("separate", [[1, 2], [3, 5]], [[0.0] * 2] * 2),
-    )
-    with pytest.raises(PadError, match="'fused' and 'separate' do not agree: token 2 of answer 2 differs"):
-        check_agreement(first, second, exact=True)
-
-
-def test_in_half_precision_a_near_tie_may_fall_either_way_and_what_follows_it_is_another_answer() -> None:
-    first, second = wrote("a", [[1, 2, 3]], [[-1.0, -1.1, -9.0]]), wrote("b", [[1, 7, 8]], [[-1.0, -1.2, -0.1]])
-    check_agreement(first, second, exact=False)
-
-
-@pytest.mark.parametrize("best", [[-1.0, -2.0, 0.0], [-1.0, float("nan"), 0.0]])
-def test_in_half_precision_scores_that_differ_are_refused(best: list[float]) -> None:
-    with pytest.raises(PadError, match="'a' and 'b' do not agree: scores differ"):
-        check_agreement(wrote("a", [[1, 2, 3]], [[-1.0, -1.1, 0.0]]), wrote("b", [[1, 7, 3]], [best]), exact=False)
-
-
-def test_the_best_score_is_the_same_whatever_constant_the_scores_have() -> None:
-    scores = torch.tensor([[1.0, 3.0, 2.0, -50.0]])
-    assert torch.allclose(best_of(scores, 3), best_of(scores[:, :3] + 7, 3))
-
-
-def test_a_path_that_goes_wrong_is_refused_before_anything_is_timed(
+@pytest.mark.skipif(not memory._CLEAR.exists(), reason="the peak cannot be reset")
+def test_each_path_has_its_own_peak_memory(
     model_directory: Path, reward_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Paths.answer
 
-    def wrong(self: Paths, path: str, watch: Watch) -> list[list[int]]:
-        answers = right(self, path, watch)
-        return [[token + (path == "separate") for token in answer] for answer in answers]
+    def greedy_for_memory(self: Paths, path: Whole, watch: Watch) -> list[list[int]]:
+        torch.ones(2**24 if path == "fused" else 1)  # 64 MiB
+        return right(self, path, watch)
 
-    monkeypatch.setattr(Paths, "answer", wrong)
+    monkeypatch.setattr(Paths, "answer", greedy_for_memory)
+    rows = bench(model_directory, reward_directory, **SHORT)["rows"]
+    peaks = {row["path"]: row["peak_memory_bytes"] / 2**20 for row in rows}
+    for path in ("generate", "plain", "separate", "uncached"):
+        assert 40 < peaks["fused"] - peaks[path] < 100, path
+
+
+def test_half_precision_is_compared_by_scores(
+    model_directory: Path, larger_directory: Path, reward_directory: Path
+) -> None:
+    for policy in (model_directory, larger_directory):
+        report = bench(policy, reward_directory, dtype="bfloat16", **SHORT)
+        assert {row["dtype"] for row in report["rows"]} == {"bfloat16"}
+
+
+@pytest.fixture
+def go_wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[Whole], None]:
+    """Have a path write other tokens than it does."""
+    right = Paths.answer
+
+    def at(broken: Whole) -> None:
+        def wrong(self: Paths, path: Whole, watch: Watch) -> list[list[int]]:
+            return [[token + (path == broken) for token in answer] for answer in right(self, path, watch)]
+
+        monkeypatch.setattr(Paths, "answer", wrong)
+
+    return at
+
+
+def test_a_path_that_goes_wrong_is_refused_before_anything_is_timed(
+    model_directory: Path, reward_directory: Path, go_wrong: Callable[[Whole], None]
+) -> None:
+    go_wrong("plain")
+    with pytest.raises(PadError, match="'generate' and 'plain' do not agree: token 1 of answer 1"):
+        bench(model_directory, reward_directory)
+    go_wrong("separate")
     with pytest.raises(PadError, match="'fused' and 'separate' do not agree: token 1 of answer 1"):
         bench(model_directory, reward_directory)
+
+
+def test_drafting_that_goes_wrong_is_refused(
+    larger_directory: Path, reward_directory: Path, go_wrong: Callable[[Whole], None]
+) -> None:
+    go_wrong("speculative")
+    with pytest.raises(PadError, match="'separate' and 'speculative' do not agree: token 1 of answer 1"):
+        bench(larger_directory, reward_directory)
 
 
 def test_the_uncached_path_is_checked_too(
@@ -232,6 +322,8 @@ def test_fused_is_refused_for_another_backbone(other_directory: Path, reward_dir
         ({"decoding": {"max_new_tokens": 3}}, "`decoding.max_new_tokens` cannot be set"),
         ({"decoding": {"temperature": 1.0}}, "`decoding.temperature` cannot be set: answers are greedy"),
         ({"decoding": {"guidance_weight": 0}}, "`decoding.guidance_weight` must not be 0"),
+        ({"benchmark": {"benchmark": "embedded"}}, "`prompt_tokens` cannot be set: the prompts of a `benchmark`"),
+        ({"benchmark": {"options": {}}}, "benchmark.benchmark: is missing"),
     ],
 )
 def test_what_cannot_be_measured_is_a_recipe_error(changed: dict[str, Any], said: str) -> None:
@@ -240,17 +332,18 @@ def test_what_cannot_be_measured_is_a_recipe_error(changed: dict[str, Any], said
     assert said in caught.value.message
 
 
-def test_the_table_fits_80_columns(model_directory: Path, reward_directory: Path) -> None:
-    report = bench(model_directory, reward_directory)
+def test_the_table_fits_80_columns(report: dict[str, Any]) -> None:
+    report = copy.deepcopy(report)
     for row in report["rows"]:
-        row.update(ms_per_token=1234.5, tokens_per_second=1234.5, first_token_ms=1234.5, ratio_high=199.99)
-        row.update(ratio_to_generate=123.4, ratio_low=100.1)
+        row.update(ms_per_token=1234.5, first_token_ms=1234.5, prompt_tokens=1024, peak_memory_bytes=123456 * 2**20)
+        row.update(ratio_to_generate=123.4, ratio_low=100.1, ratio_high=199.99, forwards_per_token=1 + 1 / 3)
+        row["path"] = row["path"].replace("separate", "speculative")
     console = Console(width=80)
     with console.capture() as captured:
         console.print(bench_table(report))
     text = captured.get()
     assert "…" not in text
-    assert "100.10-199.99" in text
+    assert all(whole in text for whole in ("speculative", "123.40", "100.10-199.99", " 1.33 ", " 123456"))
     assert "estimated from 4 of 6 tokens" in " ".join(text.split())
 
 
@@ -269,6 +362,27 @@ def test_the_command_prints_a_table_or_json_and_names_the_machine(
     assert lines.stderr == ""
     rows = [json.loads(line) for line in lines.stdout.splitlines()]
     assert [row["path"] for row in rows] == ["generate", "plain", "fused", "separate", "uncached"]
+
+
+def test_json_has_the_cases_that_were_finished_before_it_went_wrong(
+    model_directory: Path, reward_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(json.dumps(content(model_directory, reward_directory, prompt_tokens=[5])), encoding="utf-8")
+    right = Paths.answer
+
+    def fail_in_a_batch(self: Paths, path: Whole, watch: Watch) -> list[list[int]]:
+        if len(self.questions) > 1:
+            raise PadError("The machine was needed elsewhere.")
+        return right(self, path, watch)
+
+    monkeypatch.setattr(Paths, "answer", fail_in_a_batch)
+    result = CliRunner().invoke(app, ["bench", str(recipe), "--json"])
+    assert result.exit_code == 1
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["path"], row["batch_size"]) for row in rows] == [
+        (path, 1) for path in ("generate", "plain", "fused", "separate", "uncached")
+    ]
 
 
 def test_a_recipe_of_another_kind_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""What is measured with: threads, the clock, peak memory, forward passes, and a line that names the machine."""
+"""What is measured with: threads, the clock, forward passes, and a line that names the machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,20 +59,6 @@ def clock_of(device: torch.device) -> Clock:
 
 def _takes_cpu_time(device: torch.device) -> bool:
     return device.type == "cpu" and torch.get_num_threads() == 1
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak, where that can be done: on CUDA."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors since the reset on CUDA; elsewhere of the whole process since it began."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def dtype_of(model: LanguageModel) -> str:

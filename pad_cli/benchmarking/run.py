@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from pad_cli.benchmarking.agreement import Written, best_of, check_agreement
-from pad_cli.benchmarking.conditions import (
-    Clock,
-    clock_of,
-    conditions,
-    count_forwards,
-    dtype_of,
-    machine,
-    peak_memory,
-    reset_peak_memory,
-)
-from pad_cli.benchmarking.paths import Paths, Watch, path_names
+from pad_cli.benchmarking.conditions import Clock, clock_of, conditions, count_forwards, dtype_of, machine
+from pad_cli.benchmarking.memory import peak_memory, reset_peak_memory
+from pad_cli.benchmarking.paths import Name, Paths, Watch, Whole
+from pad_cli.benchmarking.questions import Questions, benchmark_questions, load_items, random_questions
 from pad_cli.benchmarking.report import BenchRow
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
@@ -35,8 +29,12 @@ _SAMPLED_STEPS = 4  # tokens at which `uncached` is timed: the first, the last, 
 _SEED = 0  # of the order of the paths
 
 
-def run_bench(recipe: BenchRecipe) -> dict[str, Any]:
-    """Time every path at every batch size and prompt length of a recipe.
+def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """Time every path at every batch size, and every prompt length or on the benchmark of a recipe.
+
+    Args:
+        recipe: what to time.
+        on_row: called with each row as soon as its batch size and prompt length are finished.
 
     Returns:
         `machine`, one line that says where and how time was measured; `repeats`; and `rows`, each a `BenchRow` as a
@@ -44,27 +42,41 @@ def run_bench(recipe: BenchRecipe) -> dict[str, Any]:
 
     Raises:
         PadError: two paths do not agree.
-        UsageError: these models cannot take the path that the recipe forces, or are too short for its tokens.
+        UsageError: these models cannot take the path that the recipe forces, or are too short for its tokens; or the
+            benchmark has too few items, or is needed because the vocabularies differ.
+        RecipeError, PreferenceError, DataError: the benchmark cannot be asked like this.
         ModelLoadError, CheckpointError, VocabularyError: a model cannot be loaded, or they do not fit.
     """
     engine = PadEngine.from_recipe(
         GenerateRecipe(kind="generate", policy=recipe.policy, reward_model=recipe.reward_model)
     )
-    guided = path_names(engine, recipe.decoding)
-    _check_length(engine, max(recipe.prompt_tokens) + recipe.new_tokens)
+    cases = [Paths(engine, recipe.decoding, asked, recipe.new_tokens) for asked in _questions(engine, recipe)]
+    for paths in cases:
+        _check_length(paths)
     with conditions(engine.policy, recipe.threads):
         clock = clock_of(engine.policy.device)
         rows = []
-        for batch_size in recipe.batch_sizes:
-            for prompt_tokens in recipe.prompt_tokens:
-                paths = Paths(engine, recipe.decoding, batch_size, prompt_tokens, recipe.new_tokens)
-                rows += _Case(paths, guided, clock, recipe.decoding.candidates).run(recipe.repeats)
-        return {"machine": machine(engine.policy), "repeats": recipe.repeats, "rows": [asdict(row) for row in rows]}
+        for paths in cases:
+            for row in _Case(paths, clock, recipe.decoding.candidates).run(recipe.repeats):
+                rows.append(asdict(row))
+                if on_row is not None:
+                    on_row(rows[-1])
+        return {"machine": machine(engine.policy), "repeats": recipe.repeats, "rows": rows}
 
 
-def _check_length(engine: PadEngine, length: int) -> None:
-    assert engine.reward_model is not None
-    for model in (engine.policy, engine.reward_model.backbone):
+def _questions(engine: PadEngine, recipe: BenchRecipe) -> Iterator[Questions]:
+    items = None if recipe.benchmark is None else load_items(recipe.benchmark)
+    for batch_size in recipe.batch_sizes:
+        if items is not None:
+            yield benchmark_questions(engine, items, batch_size)
+        else:
+            yield from (random_questions(engine, batch_size, length) for length in recipe.prompt_tokens)
+
+
+def _check_length(paths: Paths) -> None:
+    asked = paths.questions
+    for model, prompts in ((paths.policy, asked.prompts), (paths.backbone, asked.backbone_prompts)):
+        length = max(map(len, prompts)) + paths.new_tokens
         longest = getattr(model.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         if longest is not None and length > longest:
             raise UsageError(
@@ -74,30 +86,27 @@ def _check_length(engine: PadEngine, length: int) -> None:
 
 
 class _Case:
-    """One batch size and prompt length."""
+    """One batch size and prompt length, or one batch of a benchmark's prompts."""
 
-    def __init__(self, paths: Paths, guided: tuple[str, ...], clock: Clock, candidates: int) -> None:
-        self._paths, self._guided, self._clock, self._candidates = paths, guided, clock, candidates
+    def __init__(self, paths: Paths, clock: Clock, candidates: int) -> None:
+        self._paths, self._clock, self._candidates = paths, clock, candidates
         count = min(_SAMPLED_STEPS, paths.new_tokens)
         self._steps: list[int] = torch.linspace(0, paths.new_tokens - 1, count).round().long().tolist()
 
     def run(self, repeats: int) -> list[BenchRow]:
+        names, asked = self._paths.names, self._paths.questions
         forwards, answer = self._check()
-        names, device = list(forwards), self._paths.policy.device
+        memory = {path: self._peak(path, answer) for path in names}
         totals: dict[str, list[float]] = {path: [] for path in names}
         firsts: dict[str, list[float]] = {path: [] for path in names}
-        memory = dict.fromkeys(names, 0)
         order, chance = list(names), random.Random(_SEED)
-        title = f"Timing batch {len(self._paths.prompts)}, prompt {len(self._paths.prompts[0])}"
-        with bar(title, total=repeats * len(order)) as progress:
+        with bar(f"Timing batch {len(asked)}, prompt {asked.longest}", total=repeats * len(order)) as progress:
             for _ in range(repeats):
                 chance.shuffle(order)
                 for path in order:
-                    reset_peak_memory(device)
                     total, first = self._time_uncached(answer) if path == "uncached" else self._time(path)
                     totals[path].append(total)
                     firsts[path].append(first)
-                    memory[path] = max(memory[path], peak_memory(device))
                     progress.advance(status=path)
         return [self._row(p, totals[p], totals["generate"], firsts[p], memory[p], forwards[p]) for p in names]
 
@@ -106,30 +115,46 @@ class _Case:
         forwards: dict[str, float] = {}
         written: dict[str, Written] = {}
         exact = {dtype_of(self._paths.policy), dtype_of(self._paths.backbone)} == {"float32"}
-        for path in ("generate", "plain", *self._guided):
+        paths: tuple[Whole, ...] = ("generate", "plain", *self._paths.guided)
+        for path in paths:
             watch = Watch(self._clock, self._candidates)
             with count_forwards(self._paths.policy, self._paths.backbone) as counted:
                 tokens = self._paths.answer(path, watch)
             forwards[path] = len(counted) / self._paths.new_tokens
-            written[path] = Written(path, torch.tensor(tokens), torch.stack(watch.best, dim=1))
-        reference = written[self._guided[0]]
-        answer: list[int] = reference.tokens[0].tolist()
-        with count_forwards(self._paths.policy, self._paths.backbone) as counted:
-            steps = [self._paths.uncached_step(answer[:step]) for step in self._steps]
-        forwards["uncached"] = len(self._paths.prompts) * len(counted) / len(steps)
+            written[path] = Written(path, torch.tensor(tokens), watch.best)
         check_agreement(written["generate"], written["plain"], exact=exact)
-        for path in self._guided[1:]:
+        reference = written[self._paths.guided[0]]
+        for path in self._paths.guided[1:]:
             check_agreement(reference, written[path], exact=exact)
-        for step, (candidates, scores) in zip(self._steps, steps, strict=True):
+        if "uncached" in self._paths.names:
+            forwards["uncached"] = self._check_uncached(reference, exact)
+        answer: list[int] = reference.tokens[0].tolist()
+        return forwards, answer
+
+    def _check_uncached(self, reference: Written, exact: bool) -> float:
+        """The same for the sampled steps of `uncached`: its forwards a token."""
+        answer = reference.tokens[0].tolist()
+        with count_forwards(self._paths.policy, self._paths.backbone) as counted:
+            scored = [self._paths.uncached_step(answer[:step]) for step in self._steps]
+        for step, (candidates, scores) in zip(self._steps, scored, strict=True):
             token = candidates.gather(1, scores.argmax(-1, keepdim=True)).cpu()
             same_step = Written(
                 reference.path, reference.tokens[:1, step : step + 1], reference.best[:1, step : step + 1]
             )
             uncached = Written("uncached", token, best_of(scores, self._candidates)[:, None])
             check_agreement(same_step, uncached, exact=exact)
-        return forwards, answer
+        return len(self._paths.questions) * len(counted) / len(scored)
 
-    def _time(self, path: str) -> tuple[float, float]:
+    def _peak(self, path: Name, answer: list[int]) -> int:
+        """Bytes at most on a path, in a pass of its own: taking stock disturbs the clock."""
+        reset_peak_memory(self._paths.policy.device)
+        if path == "uncached":
+            self._paths.uncached_step(answer[: self._steps[-1]])
+        else:
+            self._paths.answer(path, Watch(self._clock))
+        return peak_memory(self._paths.policy.device)
+
+    def _time(self, path: Whole) -> tuple[float, float]:
         """Seconds of the whole batch, and until its first scores."""
         watch = Watch(self._clock)
         start = self._clock()
@@ -145,7 +170,7 @@ class _Case:
             start = self._clock()
             self._paths.uncached_step(answer[:step])
             spent.append(self._clock() - start)
-        return statistics.fmean(spent) * self._paths.new_tokens * len(self._paths.prompts), spent[0]
+        return statistics.fmean(spent) * self._paths.new_tokens * len(self._paths.questions), spent[0]
 
     def _row(
         self, path: str, totals: list[float], generate: list[float], firsts: list[float], memory: int, forwards: float
@@ -156,11 +181,11 @@ class _Case:
             path=path,
             policy=self._paths.policy.name,
             dtype=dtype_of(self._paths.policy),
-            batch_size=len(self._paths.prompts),
-            prompt_tokens=len(self._paths.prompts[0]),
+            batch_size=len(self._paths.questions),
+            prompt_tokens=self._paths.questions.longest,
             new_tokens=length,
             ms_per_token=1000 * seconds / length,
-            tokens_per_second=len(self._paths.prompts) * length / seconds,
+            tokens_per_second=len(self._paths.questions) * length / seconds,
             first_token_ms=1000 * statistics.median(firsts),
             ratio_to_generate=statistics.median(ratios),
             ratio_low=min(ratios),

@@ -22,12 +22,11 @@ def bench(
     import pad_cli
 
     settings = read_as("bench", recipe, overrides)
-    report = pad_cli.run_bench(settings)
     if as_json:
-        for row in report["rows"]:
-            print(json.dumps(row))
+        pad_cli.run_bench(settings, on_row=lambda row: print(json.dumps(row), flush=True))
         return
     from rich.console import Console
 
+    report = pad_cli.run_bench(settings)
     print(report["machine"])
     Console().print(pad_cli.bench_table(report))
