@@ -23,13 +23,14 @@ from pad_cli.benchmarking.agreement import best_of
 from pad_cli.benchmarking.conditions import Clock
 from pad_cli.benchmarking.questions import Questions
 from pad_cli.decoding import readers
+from pad_cli.decoding.block_length import BlockLength
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.loop import Request, Step, collect, decode_steps
 from pad_cli.decoding.paths import choose_path
 from pad_cli.decoding.ragged_stream import can_be_ragged
 from pad_cli.decoding.readers import Guidance
 from pad_cli.decoding.sampling import Chooser
-from pad_cli.decoding.speculative import BlockLength, can_speculate, speculate_steps
+from pad_cli.decoding.speculative import can_speculate, speculate_steps
 from pad_cli.decoding.stream import left_padded
 from pad_cli.decoding.uncached import score_uncached
 from pad_cli.errors import UsageError

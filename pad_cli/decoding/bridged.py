@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 
 import torch
 
+from pad_cli.decoding.guidance import candidate_rewards
 from pad_cli.decoding.ragged_stream import RaggedStream, can_be_ragged
 from pad_cli.decoding.readers import Guidance, PolicyReader
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.vocabulary_bridge import VocabularyBridge
 
 _COPIES = 16  # rows of the cache that are copied at once
+_STATES = 32  # states whose logits are taken at once, over the whole vocabulary
 
 
 @dataclass
@@ -66,8 +68,7 @@ class BridgedReader(PolicyReader):
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
         listed = candidates.tolist()
         self._changes = {(row, token): self._change(row, token) for row, line in enumerate(listed) for token in line}
-        self._reward_first([change for change in self._changes.values() if change.new])
-        self._reward_rest([change for change in self._changes.values() if len(change.new) > 1])
+        self._reward_new([change for change in self._changes.values() if change.new])
         gains = [[self._gain(self._changes[row, token]) for token in line] for row, line in enumerate(listed)]
         rewards = torch.tensor(gains, device=log_probs.device)
         return rewards - log_probs if self._guidance.model.reference == "policy" else rewards
@@ -110,49 +111,58 @@ class BridgedReader(PolicyReader):
     def _gain(self, change: _Change) -> float:
         return sum(change.rewards) - sum(self._rows[change.row].rewards[change.kept :])
 
-    def _reward_first(self, changes: Sequence[_Change]) -> None:
-        """Reward the first new token of each change, from states that are known."""
+    def _reward_new(self, changes: Sequence[_Change]) -> None:
+        """Reward new tokens: the first of each change from a state that is known, the others from copies' states."""
         if not changes:
             return
-        places = {place: index for index, place in enumerate(dict.fromkeys((c.row, c.kept) for c in changes))}
-        states = torch.stack([self._rows[row].states[kept] for row, kept in places])
-        index = [places[change.row, change.kept] for change in changes]
-        rewards = self._token_rewards(states, [row for row, _ in places], index, [change.new[0] for change in changes])
-        for change, reward in zip(changes, rewards, strict=True):
+        places = {place: number for number, place in enumerate(dict.fromkeys((c.row, c.kept) for c in changes))}
+        states, rows = [self._rows[row].states[kept] for row, kept in places], [row for row, _ in places]
+        before, tokens = [places[change.row, change.kept] for change in changes], [change.new[0] for change in changes]
+        rewarded = list(changes)
+        for group in self._readable_together([change for change in changes if len(change.new) > 1]):
+            for change, own in zip(group, self._read_copies(group), strict=True):
+                before += range(len(states), len(states) + len(own))
+                states += own
+                rows += [change.row] * len(own)
+                tokens += change.new[1:]
+                rewarded += [change] * len(own)
+        rewards = self._token_rewards(torch.stack(states), rows, before, tokens)
+        for change, reward in zip(rewarded, rewards, strict=True):
             change.rewards.append(reward)
 
-    def _reward_rest(self, changes: Sequence[_Change]) -> None:
-        """Reward the other new tokens: copies of the rows read each change up to its last token.
-
-        Copies of a row that cannot be ragged are read together only where they change as much of it.
-        """
+    def _readable_together(self, changes: Sequence[_Change]) -> list[list[_Change]]:
+        """Changes in groups; copies of a row that cannot be ragged go together only where they change as much of it."""
         alike: dict[tuple[int, int] | None, list[_Change]] = {}
         for change in changes:
             alike.setdefault(None if self._ragged else (change.kept, len(change.new)), []).append(change)
-        for group in alike.values():
-            for start in range(0, len(group), _COPIES):
-                self._read_copies(group[start : start + _COPIES])
+        return [group[start : start + _COPIES] for group in alike.values() for start in range(0, len(group), _COPIES)]
 
-    def _read_copies(self, changes: Sequence[_Change]) -> None:
+    def _read_copies(self, changes: Sequence[_Change]) -> list[torch.Tensor]:
+        """For each change the states (N - 1, H) before its N new tokens, the first left out: copies of rows read it."""
         copies = self._reward.fork([change.row for change in changes])
         copies.take_back([len(self._rows[change.row].tokens) - change.kept for change in changes])
         states = copies.read([change.new[:-1] for change in changes])
-        own = [state[1 - len(change.new) :] for state, change in zip(states, changes, strict=True)]
-        rows = [change.row for change in changes for _ in change.new[1:]]
-        tokens = [token for change in changes for token in change.new[1:]]
-        rewards = iter(self._token_rewards(torch.cat(own), rows, range(len(rows)), tokens))
-        for change in changes:
-            change.rewards += [next(rewards) for _ in change.new[1:]]
+        return [state[1 - len(change.new) :] for state, change in zip(states, changes, strict=True)]
 
     def _token_rewards(
-        self, states: torch.Tensor, rows: Sequence[int], index: Sequence[int], tokens: Sequence[int]
+        self, states: torch.Tensor, rows: Sequence[int], before: Sequence[int], tokens: Sequence[int]
     ) -> list[float]:
-        """Rewards of tokens: (N, H) states that belong to rows, and which of them each token follows."""
-        model = self._guidance.model
-        weights = self._guidance.preference_weights[list(rows)]
-        shifted = states + model.shift(states, weights).to(states.dtype)
-        log_probs = model.backbone.head(shifted).float().log_softmax(-1)
-        if model.reference == "state":
-            log_probs = log_probs - model.backbone.head(states).float().log_softmax(-1)
-        rewards: list[float] = log_probs[list(index), list(tokens)].tolist()
-        return rewards
+        """Exact rewards of tokens: (N, H) states, the rows that they belong to, and which of them is before a token."""
+        model, number = self._guidance.model, torch.tensor(before, device=states.device)
+        shift = model.shift(states, self._guidance.preference_weights[list(rows)])
+        reference = None if model.reference == "state" else torch.zeros((), device=states.device)
+        chosen = torch.tensor(tokens, device=states.device)[:, None]
+        rewards = candidate_rewards(model.backbone.head, states[number], shift[number], chosen, reference)[:, 0]
+        exact: list[float] = (rewards - self._constants(states, shift)[number]).tolist()
+        return exact
+
+    def _constants(self, states: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """The normalisers' part of every reward after (N, H) states: (N,) nats."""
+        model, parts = self._guidance.model, []
+        for plain, its_shift in zip(states.split(_STATES), shift.split(_STATES), strict=True):
+            shifted = plain + its_shift.to(plain.dtype)
+            read = [shifted, plain] if model.reference == "state" else [shifted]
+            # one product for both: reading the unembedding is what takes the time
+            normalisers = model.backbone.head(torch.cat(read)).float().logsumexp(-1).view(len(read), -1)
+            parts.append(normalisers[0] - normalisers[1:].sum(0))
+        return torch.cat(parts)

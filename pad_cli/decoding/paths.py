@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pad_cli.decoding.block_length import BlockLength
 from pad_cli.decoding.loop import Request
 from pad_cli.decoding.ragged_stream import can_be_ragged
 from pad_cli.decoding.readers import Path
-from pad_cli.decoding.speculative import BlockLength, can_speculate
+from pad_cli.decoding.speculative import can_speculate
 from pad_cli.errors import UsageError, VocabularyError
 from pad_cli.models.language_model import LanguageModel, same_vocabulary
 from pad_cli.models.reward_model import RewardModel

@@ -14,122 +14,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn.functional import pad
 
+from pad_cli.decoding.block_length import BlockLength
 from pad_cli.decoding.guidance import select_candidates
 from pad_cli.decoding.loop import Request, Step, choose, guide, processed
 from pad_cli.decoding.ragged_stream import RaggedStream, can_be_ragged
 from pad_cli.decoding.readers import Guidance
 from pad_cli.models.language_model import LanguageModel
-
-_LONGEST = 12  # tokens in one draft
-_FIRST = 4  # tokens in the first draft, before any price is known
-_IDLE, _PROBE = 16, 2  # after so many blocks without a draft, one of this length
-_MEMORY = 0.9  # how much of what was seen counts on after the next observation
-
-
-class _Mean:
-    """A mean of what was seen lately; what was not seen for long is believed to be as at first.
-
-    Args:
-        belief: the mean before anything was seen.
-        trust: how many observations that belief is worth.
-    """
-
-    def __init__(self, belief: float = 0.0, trust: float = 0.0) -> None:
-        self._belief, self._trust = belief, trust
-        self._sum, self.seen = 0.0, 0.0
-
-    @property
-    def value(self) -> float:
-        return (self._sum + self._trust * self._belief) / (self.seen + self._trust)
-
-    def learn(self, total: float, count: float = 1.0) -> None:
-        """Take in so many observations with this sum; to see none fades the past as much as to see one."""
-        fade = _MEMORY ** max(count, 1.0)
-        self._sum, self.seen = fade * self._sum + total, fade * self.seen + count
-
-
-class _Line:
-    """Seconds that the policy needs for so many tokens: a + b * tokens, by least squares over what was seen lately.
-
-    While blocks are equally long, b is believed to be a small share of a.
-    """
-
-    def __init__(self) -> None:
-        self._tokens, self._seconds, self._squares, self._products = _Mean(), _Mean(), _Mean(), _Mean()
-
-    @property
-    def known(self) -> bool:
-        return self._tokens.seen > 0
-
-    def at(self, tokens: int) -> float:
-        middle, mean = self._tokens.value, self._seconds.value
-        spread = self._squares.value - middle**2
-        together = self._products.value - middle * mean
-        believed = mean / (30 + middle)  # b = a / 30
-        slope = (together + believed) / (spread + 1)  # as if a spread of one token had been seen of it
-        return mean + min(max(slope, 0.0), mean / middle) * (tokens - middle)
-
-    def learn(self, tokens: int, seconds: float) -> None:
-        self._tokens.learn(tokens)
-        self._seconds.learn(seconds)
-        self._squares.learn(tokens**2)
-        self._products.learn(tokens * seconds)
-
-
-class BlockLength:
-    """How many tokens to draft: as many as are expected to pay.
-
-    With a share p of drafts right, n of them bring 1 + p + ... + p^n tokens on average, and cost n + 1 forwards of the
-    backbone and one of the policy over n + 1 tokens. All three are measured while decoding. A plain step (n = 0) has
-    its own price: a matrix times one vector can be much cheaper than times two.
-
-    Args:
-        fixed: always this many; None adapts.
-    """
-
-    def __init__(self, fixed: int | None = None) -> None:
-        self._fixed = fixed
-        self._right = _Mean(belief=0.8, trust=1.0)  # share of drafts
-        self._plain = _Mean(belief=0.6, trust=0.2)  # seconds of a plain step's forward, in those that the line gives
-        self._draft = _Mean()  # seconds
-        self._verify = _Line()
-        self._idle = 0
-
-    def next(self, rows: int) -> int:
-        """Tokens to draft now in each of so many rows."""
-        if self._fixed is not None:
-            return self._fixed
-        if not self._verify.known:
-            return _FIRST
-        if self._idle >= _IDLE:
-            return _PROBE
-        return max(range(_LONGEST + 1), key=lambda count: self._pace(count, rows))
-
-    def learn(self, rows: int, count: int, tried: int, right: int, draft_seconds: float, verify_seconds: float) -> None:
-        """Take in a block.
-
-        Args:
-            rows: B.
-            count: tokens drafted in each row.
-            tried: drafts in all rows up to each one's first wrong one; what follows says nothing.
-            right: how many of these were right.
-            draft_seconds: of one draft in all rows.
-            verify_seconds: of the verification.
-        """
-        self._right.learn(right / rows, tried / rows)
-        self._draft.learn(draft_seconds)
-        if count:
-            self._verify.learn(rows * (count + 1), verify_seconds)
-            self._plain.learn(0, 0)
-        elif self._verify.known:
-            self._plain.learn(verify_seconds / self._verify.at(rows))
-        self._idle = 0 if count else self._idle + 1
-
-    def _pace(self, count: int, rows: int) -> float:
-        """Tokens that are expected in a second."""
-        tokens = sum(self._right.value**power for power in range(count + 1))
-        verify = self._verify.at(rows * (count + 1)) * (1.0 if count else self._plain.value)
-        return tokens / ((count + 1) * self._draft.value + verify)
 
 
 def can_speculate(policy: LanguageModel, guidance: Guidance | None, rows: int) -> bool:

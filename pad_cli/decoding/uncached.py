@@ -1,7 +1,7 @@
 """The yardstick of `pad bench`: guided decoding as the paper's authors released it, re-written here and nothing more.
 
-For every token, both models read the whole text so far again, one prompt at a time and without a cache. Each head is
-applied at the last position alone, so this costs no more than the authors' own program does.
+For every token, both models read the whole text so far again, one prompt at a time and without a cache, and give logits at
+every position of it, though only the last are used (inference/PAD.py of zjuruizhechen/PAD).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def score_uncached(
         candidates (1, C), and their guided scores (1, C) in nats with every normaliser of the reward included.
     """
     shared = min(policy.vocabulary_size, guidance.model.backbone.vocabulary_size)
-    logits = policy.head(_last_state(policy, prompt + answer))[:, :shared]
+    logits = policy.head(_states(policy, prompt + answer))[-1:, :shared]
     candidates, log_probs = select_candidates(logits, count)
     rewards = _rewards(policy, guidance, logits, answer).gather(1, candidates)
     history = torch.tensor([answer], dtype=torch.long, device=candidates.device)
@@ -45,22 +45,23 @@ def _rewards(policy: LanguageModel, guidance: Guidance, logits: torch.Tensor, an
     """(1, V) rewards of every token, for the policy's (1, V) logits at the same place."""
     model, backbone, text = guidance.model, guidance.model.backbone, [*guidance.prompts[0], *answer]
     with contextlib.nullcontext() if model.adapter is None else model.adapter.on_rows_from(0):
-        hidden = _last_state(backbone, text)
-    shifted = (hidden + model.shift(hidden, guidance.preference_weights[:1])).to(hidden.dtype)
-    personalised = _log_probs(backbone, shifted, logits)
+        hidden = _states(backbone, text)
+    shifted = hidden + model.shift(hidden, guidance.preference_weights[:1].expand(len(hidden), -1))
+    personalised = _log_probs(backbone, shifted.to(hidden.dtype), logits)
     if model.reference == "state":
-        return personalised - _log_probs(backbone, hidden, logits)
+        return personalised - _log_probs(backbone, hidden[-1:], logits)
     if model.reference == "policy" or policy.fingerprint == backbone.fingerprint:
         return personalised - logits.float().log_softmax(-1)
-    return personalised - _log_probs(backbone, _last_state(backbone, text), logits)
+    return personalised - _log_probs(backbone, _states(backbone, text), logits)
 
 
-def _log_probs(backbone: LanguageModel, hidden: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The backbone's log-probabilities (1, V) at a state (1, H), over the tokens and on the device of other logits."""
-    logits = backbone.head(hidden)[:, : like.shape[-1]]
+def _log_probs(backbone: LanguageModel, states: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The backbone's log-probabilities (1, V) at the last of (T, H) states, over the tokens that other logits have."""
+    logits = backbone.head(states)[-1:, : like.shape[-1]]
     return logits.float().log_softmax(-1).to(like.device)
 
 
-def _last_state(model: LanguageModel, text: list[int]) -> torch.Tensor:
+def _states(model: LanguageModel, text: list[int]) -> torch.Tensor:
+    """(T, H) states after every token of a text, read at once."""
     tokens = torch.tensor([text], device=model.device)
-    return model.hidden_states(tokens, torch.ones_like(tokens))[:, -1]
+    return model.hidden_states(tokens, torch.ones_like(tokens))[0]

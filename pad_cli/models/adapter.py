@@ -32,6 +32,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
+_FEW_ROWS = 4  # in half precision on a CPU, tiny matrix products take several times as long as in float32
 _NUMBER_FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _AGAIN = "Train or copy it again."
 _PLAIN = "Train it again with plain LoRA on linear layers below the output embedding."
@@ -63,8 +64,8 @@ class _Update:
 class Adapter:
     """LoRA weights attached to a model by forward hooks; without effect outside `on_rows_from`.
 
-    The delta is computed in the number format and on the device that each module's weight had when the adapter was
-    attached. Use `load`.
+    The delta is computed on the device that each module's weight had when the adapter was attached, and in its number
+    format, or in float32 for a few rows on a CPU. Use `load`.
 
     Args:
         model: a transformers causal language model, for inference.
@@ -163,6 +164,8 @@ class Adapter:
         down = update.down.T.to(weight).contiguous()  # (in, r)
         up = update.scaled_up.T.to(weight).contiguous()  # (r, out)
         size_in, size_out = down.shape[0], up.shape[1]
+        few = _FEW_ROWS if weight.device.type == "cpu" and weight.dtype != torch.float32 else 0
+        wide_down, wide_up = (down.float(), up.float()) if few else (down, up)
 
         def add_delta(_: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
             if self._starts is None:
@@ -174,8 +177,11 @@ class Adapter:
                     f"The model calls '{path}' with {states.shape[0]} rows, which are not the batch's rows or tokens.",
                     f"Train the adapter again without '{path}'.",
                 )
-            narrow = states[start:].reshape(-1, size_in) @ down
-            output[start:].view(-1, size_out).addmm_(narrow, up)
+            states, target = states[start:].reshape(-1, size_in), output[start:].view(-1, size_out)
+            if len(states) <= few:
+                target.add_(states.float() @ wide_down @ wide_up)
+            else:
+                target.addmm_(states @ down, up)
 
         return add_delta
 

@@ -7,7 +7,6 @@ some are added, and sometimes the last ones are replaced ("hum" + "orous" may be
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from pad_cli.errors import VocabularyError
@@ -16,7 +15,6 @@ from pad_cli.models.prompts import encode_answer
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what decoding shows of a character whose last bytes are missing
 _LONGEST_REST = 4  # tokens after the last whole character: three bytes, and an end of sequence
-_BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of byte fallback: a decoder reads a row of them as one
 _PROBES = ("The Cat sat.", "x = 1,000;", "line\nline", "naïve Größe", "日本", "𠮷 🦜")
 _WINDOW = 16  # tokens of the policy at the end of an answer that are always read again
 _AGREED = 2  # tokens after which window and answer are taken to agree, and which must stay
@@ -86,9 +84,11 @@ class VocabularyBridge:
         """Note that the answer begins so, for ever: tokens far from its end need not be found again.
 
         A window is read alone. From where its tokens are those of the whole answer, it can stand for the answer's end.
+        (Unigram models choose by the sum over a word. In one that is longer than the window, equal or nearly equal sums
+        could still be decided otherwise by what follows; the text is the same.)
         """
         start = len(written) - _WINDOW
-        if start < answer.start + _WINDOW or not self._can_begin(written[start]):
+        if start < answer.start + _WINDOW:
             return
         whole, window = self._read(answer, written), self._encode(self._whole_characters(written[start:]))
         equal = 0
@@ -108,11 +108,6 @@ class VocabularyBridge:
                 return [*answer.tokens, *window[len(answer.lead) :]]
         text = self.text(written)
         return self._encode(self._prefix + text) if text else []
-
-    def _can_begin(self, token: int) -> bool:
-        """Can a window begin with this token of the policy? Text before it must not change what it says."""
-        text = self._decode([token])
-        return bool(text) and _UNFINISHED not in text and not _BYTE.fullmatch(self._policy.convert_ids_to_tokens(token))
 
     def _whole_characters(self, written: list[int]) -> str:
         text = self._decode(written)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,14 +13,15 @@ import torch
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import LogitsProcessor, LogitsProcessorList, MistralConfig, MistralForCausalLM
 
+from pad_cli.decoding.block_length import BlockLength
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.explain import TokenChoice
 from pad_cli.decoding.loop import Request, Step, decode_steps
 from pad_cli.decoding.readers import Guidance
 from pad_cli.decoding.sampling import Chooser
-from pad_cli.decoding.speculative import BlockLength, speculate_steps
+from pad_cli.decoding.speculative import speculate_steps
 from pad_cli.errors import UsageError
 from pad_cli.models.enlarge import enlarge
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
@@ -149,6 +151,28 @@ def test_each_token_is_chosen_from_the_same_scores_as_without_drafts(engine: Pad
             torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-4, rtol=1e-4)
 
 
+def test_processors_see_each_row_as_it_would_be_without_drafts(engine: PadEngine) -> None:
+    """Rows are of different length; what fills the shorter ones up is nothing that was written."""
+    seen: list[set[tuple[int, ...]]] = []
+    for steps in (decode_steps, lambda request: speculate_steps(request, BlockLength(3))):
+        watch = Watch()
+        for _ in steps(replace(make_request(engine, 0.0), processors=LogitsProcessorList([watch]), ignore_eos=True)):
+            pass
+        seen.append(watch.seen)
+    assert seen[0] <= seen[1]
+
+
+class Watch(LogitsProcessor):  # type: ignore[misc]
+    """Changes nothing, and remembers all that was read."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.seen.add(tuple(input_ids[0].tolist()))
+        return scores
+
+
 def make_request(engine: PadEngine, temperature: float) -> Request:
     model = engine.reward_model
     assert model is not None
@@ -203,15 +227,17 @@ def rounded(choice: TokenChoice) -> tuple[object, ...]:
 # What is read
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("draft_tokens", [1, 3, 7])
 def test_right_drafts_of_n_tokens_need_a_forward_of_the_policy_every_n_plus_1_tokens(
-    draft_tokens: int, byte_tokenizer: Any
+    draft_tokens: int, temperature: float, byte_tokenizer: Any
 ) -> None:
+    """Sampled ones too: a token is drafted with the number that later draws it."""
     small = make_language_model(byte_tokenizer, seed=3)
     policy = wrap_language_model("enlarged", enlarge(small.model, width=2, layers=1), byte_tokenizer)
     engine = PadEngine(policy, make_reward_model(small))
     with forwards(policy) as read, forwards(small) as drafted:
-        answers(engine, settings(max_new_tokens=24), draft_tokens, ignore_eos=True)
+        answers(engine, settings(max_new_tokens=24, temperature=temperature), draft_tokens, ignore_eos=True)
     longest = max(map(len, TEXTS))
     assert [tokens for _, tokens in read] == [longest - 1] + [draft_tokens + 1] * (24 // (draft_tokens + 1))
     assert [tokens for _, tokens in drafted] == [longest - 1] + [1] * 24

@@ -128,6 +128,20 @@ def test_a_settled_answer_is_not_read_again() -> None:
     assert bridge.tokens(known, tokens) == known.tokens + exact[len(known.tokens) :]
 
 
+def test_what_is_settled_is_read_again_when_it_changes() -> None:
+    """A byte that is none of a character spoils all characters of its row of bytes, back to its beginning."""
+    policy, backbone = MODELS["unigram", True], MODELS["byte pairs", True]
+    tokens = policy.tokenizer("the " + "日本" * 20, add_special_tokens=False)["input_ids"]
+    spoilt = [*tokens, policy.tokenizer.convert_tokens_to_ids("<0xFF>"), *policy.tokenizer(" and")["input_ids"]]
+    bridge = VocabularyBridge(policy, backbone)
+    known = bridge.new_answer()
+    bridge.settle(known, tokens)
+    assert known.start
+    assert "日" not in bridge.text(spoilt)
+    assert bridge.tokens(known, spoilt) == answer_tokens(policy, backbone, spoilt)
+    assert bridge.tokens(known, tokens) == answer_tokens(policy, backbone, tokens)
+
+
 def test_settling_twice_in_one_place_changes_nothing() -> None:
     policy, backbone = MODELS["unigram", True], MODELS["byte pairs", True]
     bridge, tokens = VocabularyBridge(policy, backbone), policy.tokenizer(LONG, add_special_tokens=False)["input_ids"]
