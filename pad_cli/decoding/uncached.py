@@ -1,7 +1,7 @@
 """The yardstick of `pad bench`: guided decoding as the paper's authors released it, re-written here and nothing more.
 
-For every token, both models read the whole text so far again, one prompt at a time and without a cache, and give logits at
-every position of it, though only the last are used (inference/PAD.py of zjuruizhechen/PAD).
+For every token, both models read the whole text so far again, one prompt at a time and without a cache, and give logits
+at every position of it, though only the last are used (inference/PAD.py of zjuruizhechen/PAD).
 """
 
 from __future__ import annotations
