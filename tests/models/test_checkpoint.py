@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pad_cli.errors import CheckpointError, ModelLoadError
+from pad_cli.models.adapter import WEIGHTS
 from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, load_reward_model, save_reward_model
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import as_messages
+from tests.decoding.adapters import train_lora, with_adapter
 from tests.tiny import PRINCIPLES, make_language_model, make_reward_model, make_tokenizer
 
 PROMPT = as_messages("How do I start with chess?")
@@ -95,6 +97,23 @@ def test_a_model_without_encoder_comes_back_without_one(
     save_reward_model(make_reward_model(policy), tmp_path, backbone)
     assert load(tmp_path).encoder is None
     assert not (tmp_path / ENCODER).exists()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # called by peft
+def test_an_adapter_comes_back_and_is_missed_when_it_is_gone(
+    model: PersonalizedRewardModel, backbone: ModelSettings, tmp_path: Path
+) -> None:
+    adapted, directory = with_adapter(model, train_lora(model.backbone)), tmp_path / "adapted"
+    directory.mkdir()
+    save_reward_model(adapted, directory, backbone)
+    loaded, preference = load(directory), model.preference(["humorous"])
+    expected = adapted.token_rewards(PROMPT, ANSWER, preference)
+    assert torch.equal(loaded.token_rewards(PROMPT, ANSWER, preference), expected)
+    assert not torch.allclose(expected, model.token_rewards(PROMPT, ANSWER, preference), atol=0.1)
+    assert loaded.fingerprint == adapted.fingerprint != model.fingerprint
+    (directory / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=WEIGHTS):
+        load(directory)
 
 
 def test_a_loaded_model_that_is_changed_and_saved_again_keeps_the_change(
