@@ -58,14 +58,14 @@ class RaggedStream:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Continue with the given rows only, in the given order; a row may occur more than once."""
-        index = torch.tensor(rows, device=self._mask.device)
+        index = torch.tensor(rows)  # an index on the CPU fits caches that are spread over devices
         self._cache.batch_select_indices(index)
         self._mask = self._mask[index]
 
     def fork(self, rows: Sequence[int]) -> RaggedStream:
         """A second stream that continues from the given rows; this one stays as it is."""
         other = RaggedStream(self.model, [[]] * len(rows))
-        index = torch.tensor(rows, device=self._mask.device)
+        index = torch.tensor(rows)  # an index on the CPU fits caches that are spread over devices
         for layer in self._cache.layers:
             other._cache.update(layer.keys[index], layer.values[index], len(other._cache.layers))
         other._mask = self._mask[index]
