@@ -1,11 +1,18 @@
-"""A benchmark of a recipe, by its registered name."""
+"""Benchmarks of a recipe, by their registered names."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.recipe import BenchmarkSettings
+from pad_cli.recipe.options import make_with
 from pad_cli.records import BenchmarkItem
 from pad_cli.registry import BENCHMARKS
+
+_OF = ": "  # between a benchmark's name and its group
 
 
 def load_benchmark(settings: BenchmarkSettings) -> list[BenchmarkItem]:
@@ -16,13 +23,40 @@ def load_benchmark(settings: BenchmarkSettings) -> list[BenchmarkItem]:
         UsageError: there is no such benchmark.
         DataError: its files are wrong, or it has no items.
     """
-    benchmark = BENCHMARKS.get(settings.benchmark)
-    try:
-        items: list[BenchmarkItem] = benchmark(**settings.options)
-    except TypeError as error:
-        raise RecipeError(
-            f"benchmark: options of '{settings.benchmark}': {error}", "See: pad recipe show embedded-eval"
-        ) from error
+    items: list[BenchmarkItem] = make_with(
+        BENCHMARKS.get(settings.benchmark),
+        settings.options,
+        f"benchmark: options of '{settings.benchmark}'",
+        "See docs/evaluation.md for its options.",
+    )
     if not items:
         raise DataError(f"the benchmark '{settings.benchmark}' holds no items", hint="Check its options.")
     return items
+
+
+def load_benchmarks(recipe: Sequence[BenchmarkSettings]) -> list[list[BenchmarkItem]]:
+    """The items of all benchmarks of a recipe; a group that several of them have is told apart: `NAME: GROUP`.
+
+    Raises:
+        RecipeError: one does not take its options, or two of one name have a group in common.
+        UsageError, DataError: see `load_benchmark`.
+    """
+    benchmarks = [load_benchmark(settings) for settings in recipe]
+    groups = [dict.fromkeys(item.group for item in items) for items in benchmarks]
+    owners = Counter(group for some in groups for group in some)
+    places = Counter((each.shown, group) for each, some in zip(recipe, groups, strict=True) for group in some)
+    for (name, group), count in places.items():
+        if count > 1:
+            raise RecipeError(
+                f"benchmarks: {count} are called '{name}' and have a group '{group}'; they would be one in the report.",
+                f"Give each a `name` of its own; the groups are then called `NAME{_OF}{group}`.",
+            )
+    return [
+        [replace(item, group=f"{each.shown}{_OF}{item.group}") if owners[item.group] > 1 else item for item in items]
+        for each, items in zip(recipe, benchmarks, strict=True)
+    ]
+
+
+def own_group(item: BenchmarkItem) -> str:
+    """An item's group as its benchmark calls it."""
+    return item.group.rpartition(_OF)[2]

@@ -33,5 +33,5 @@ def reproduce(
         return
     print((Path(settings.output) / "reproduce.md").read_text(encoding="utf-8"), end="")
     print(
-        f"\nWritten to {settings.output}: reproduce.md, reproduce.json, and a report.html in the directory of each run."
+        f"\nWritten to {settings.output}: reproduce.md, reproduce.html, reproduce.json, and a report.html for each run."
     )

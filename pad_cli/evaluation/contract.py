@@ -19,6 +19,21 @@ from pad_cli.records import BenchmarkItem, Generation
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a method needs beyond the policy and before it answers.
+
+    Attributes:
+        seconds: of training, on the machine that trained; None where nobody wrote it down.
+        models: trained models.
+        parameters: numbers that were trained, over all of them.
+    """
+
+    seconds: float | None = 0.0
+    models: int = 0
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
 class Subject:
     """One policy under evaluation.
 
@@ -27,12 +42,14 @@ class Subject:
         settings: how it is loaded.
         engine: the policy with the reward model.
         items: all that it will be asked, for methods that prepare for just that.
+        reward_model_cost: of training the reward model; what methods that use it cost.
     """
 
     name: str
     settings: ModelSettings
     engine: PadEngine
     items: tuple[BenchmarkItem, ...] = ()
+    reward_model_cost: Cost = Cost()
 
     @property
     def policy(self) -> LanguageModel:
@@ -43,21 +60,6 @@ class Subject:
         """What an evaluation steers with and rewards by."""
         assert self.engine.reward_model is not None
         return self.engine.reward_model
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a method needs beyond the policy and before it answers.
-
-    Attributes:
-        seconds: of training, on the machine that trained.
-        models: trained models.
-        parameters: numbers that were trained, over all of them.
-    """
-
-    seconds: float = 0.0
-    models: int = 0
-    parameters: int = 0
 
 
 class Method(Protocol):

@@ -6,8 +6,10 @@ The shape of `costs.json`:
     [{"method", "policy", "models", "parameters", "training_seconds", "guidance_weight", "answers", "tokens",
       "seconds", "seconds_per_100_tokens"}]
 
-`answers`, `tokens` and `seconds` are those of this run's answers, whichever attempt made them; answers decoded together
-share their time alike. `seconds_per_100_tokens` is null where no token was generated.
+`training_seconds` is null where nobody wrote it down, as for a reward model without its `report.json`; a reward model
+stands at every method that uses it. `answers`, `tokens` and `seconds` are those of this run's answers, whichever
+attempt made them; answers decoded together share their time alike. `seconds_per_100_tokens` is null where no token was
+generated.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pad_cli.evaluation.contract import Cost
+from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.runs import ResultLog, write_json
 
 COSTS = "costs.json"
@@ -28,6 +31,19 @@ class Answered(NamedTuple):
     method: str
     policy: str
     guidance_weight: float
+
+
+def reward_model_cost(location: str) -> Cost:
+    """What it cost to train a reward model, by its own account.
+
+    Args:
+        location: its directory, a registered source, or its id on the hub.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    found = inspect_reward_model(location)
+    return Cost(sum(found.seconds.values()) if found.seconds else None, 1, sum(found.parameters.values()))
 
 
 def write_costs(
@@ -58,7 +74,7 @@ def write_costs(
                 "policy": who.policy,
                 "models": cost.models,
                 "parameters": cost.parameters,
-                "training_seconds": round(cost.seconds, 1),
+                "training_seconds": None if cost.seconds is None else round(cost.seconds, 1),
                 "guidance_weight": who.guidance_weight,
                 "answers": len(taken),
                 "tokens": tokens,

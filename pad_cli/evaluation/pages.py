@@ -11,20 +11,8 @@ from pad_cli.errors import DataError
 from pad_cli.evaluation.costs import COSTS
 from pad_cli.evaluation.outputs import OUTPUTS
 from pad_cli.evaluation.report import REPORT
-from pad_cli.evaluation.report_content import (
-    Cell,
-    Estimate,
-    Facts,
-    Heat,
-    Number,
-    Rate,
-    by_preference,
-    comparisons,
-    directed,
-    sections,
-    summary,
-    warnings,
-)
+from pad_cli.evaluation.report_cells import Cell, Estimate, Heat, Number, Rate
+from pad_cli.evaluation.report_content import Facts, by_preference, comparisons, directed, sections, summary, warnings
 from pad_cli.evaluation.report_page import evaluation_page
 from pad_cli.evaluation.report_table import MARKS, reference_name
 from pad_cli.pages.content import Section

@@ -7,13 +7,16 @@ The shape of `report.json` is a promise:
      "rows": [{"method", "policy", "group", "preference", "guidance_weight", "scorer", "n", "prompts", "mean", "stderr",
                "low", "high", "truncated", "failed", "higher_is_better", "dimension", "unit"}],
      "comparisons": [{"policy", "group", "scorer", "method", "guidance_weight", "reference", "reference_weight", "n",
-                      "prompts", "difference", "low", "high", "p", "p_holm", "effect_size", "verdict"}]}
+                      "prompts", "difference", "low", "high", "p", "p_holm", "effect_size", "verdict"}],
+     "pairs": [{"policy", "split", "guidance_weight", "n", "prompts", "pair_accuracy", "pair_low", "pair_high",
+                "policy_accuracy", "policy_low", "policy_high", "fluency": {scorer: mean}}]}
 
 A row whose preference is `*` pools all preferences of its group. `n` counts items, `truncated` and `failed` answers: an
 item has one a seed, and its score is their mean. `low` and `high` bound the mean with the recipe's confidence, over
 prompts. Where a scorer failed on an answer, `mean` and what follows from it are null; running again tries it again.
-What comparisons hold is said in `comparisons.py`, how figures are computed in `statistics.py`. Nothing in it depends on
-when, or in how many attempts, the run was made.
+What comparisons hold is said in `comparisons.py`, what pairs in `pair_accuracy.py` (none where the recipe has no
+`pairs`), how figures are computed in `statistics.py`. Nothing in it depends on when, or in how many attempts, the run
+was made.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Any
 from pad_cli.evaluation.cells import Place, Scored, Scores, into_cells, limits, rounded
 from pad_cli.evaluation.comparisons import Reference, compare
 from pad_cli.evaluation.contract import Scorer
+from pad_cli.evaluation.pair_accuracy import PairRow
 from pad_cli.evaluation.statistics import Interval, intervals
 from pad_cli.recipe import EvalRecipe
 from pad_cli.records import Cell
@@ -36,7 +40,11 @@ _VERSION = 2
 
 
 def build_report(
-    recipe: EvalRecipe, scored: Iterable[Scored], scorers: Mapping[str, Scorer], reference: Reference
+    recipe: EvalRecipe,
+    scored: Iterable[Scored],
+    scorers: Mapping[str, Scorer],
+    reference: Reference,
+    pairs: Iterable[PairRow] = (),
 ) -> dict[str, Any]:
     """The report as a mapping; rows stand in the order in which their cells were first scored, pooled ones first.
 
@@ -45,6 +53,7 @@ def build_report(
         scored: every score.
         scorers: by their names in the report.
         reference: what every method is compared with.
+        pairs: what was measured on preference pairs.
     """
     cells = into_cells(scored)
     ends = _intervals(cells, scorers, recipe)
@@ -55,6 +64,7 @@ def build_report(
         "reference": reference._asdict(),
         "rows": [asdict(_row(place, scores, ends.get(place), scorers)) for place, scores in cells.items()],
         "comparisons": [asdict(comparison) for comparison in compare(cells, reference, scorers, recipe)],
+        "pairs": [asdict(row) for row in pairs],
     }
 
 

@@ -4,69 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from pad_cli.evaluation.cells import POOLED
+from pad_cli.evaluation.report_cells import Cell, Estimate, Heat, Number, Rate, chance
 from pad_cli.evaluation.report_table import MARKS, method_name, reference_name, verdicts_of
 from pad_cli.pages.charts import Point, scatter_chart
 from pad_cli.pages.content import Figure, Grid, Section
 
 Row = Mapping[str, Any]
-
-
-class Estimate(NamedTuple):
-    """A mean on its interval.
-
-    Attributes:
-        value: None where a scorer failed.
-        low: None where there is no interval.
-        high: likewise.
-        verdict: of its comparison with the reference, if there is one.
-        failed: answers on which the scorer failed.
-        signed: is it a difference?
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    verdict: str = "undecided"
-    failed: int = 0
-    signed: bool = False
-
-    @property
-    def text(self) -> str:
-        """The value as readers see it."""
-        return "failed" if self.value is None else figure(self.value, signed=self.signed)
-
-    @property
-    def interval(self) -> str:
-        """Its ends likewise; empty if there are none."""
-        if self.low is None or self.high is None:
-            return ""
-        return f"{figure(self.low, signed=self.signed)} to {figure(self.high, signed=self.signed)}"
-
-
-class Rate(NamedTuple):
-    """A win rate on its interval, to be drawn."""
-
-    estimate: Estimate
-
-
-class Number(NamedTuple):
-    """A number and how it is shown."""
-
-    value: float | None
-    text: str
-
-
-class Heat(NamedTuple):
-    """A mean as a colour: `share`, from 0 to 1, is where it lies between the lowest and the highest."""
-
-    estimate: Estimate
-    share: float
-
-
-Cell = str | Estimate | Rate | Number | Heat
 
 
 @dataclass(frozen=True)
@@ -137,6 +83,8 @@ def sections(facts: Facts) -> Iterator[Section[Cell]]:
         yield _glance(facts)
     for group in dict.fromkeys(row["group"] for row in facts.pooled):
         yield Section(f"Means: {group}", grids=(_means(facts, group),))
+    if facts.report.get("pairs"):
+        yield _pairs(facts)
     if facts.judge is not None:
         yield _judged(facts.judge)
     yield _costs(facts)
@@ -196,19 +144,6 @@ def directed(facts: Facts, scorer: str) -> str:
     row = next(row for row in facts.report["rows"] if row["scorer"] == scorer)
     unit = f" ({row['unit']})" if row["unit"] else ""
     return f"{scorer}{unit}{'' if row['higher_is_better'] else ' ↓'}"
-
-
-def figure(value: float, *, signed: bool = False) -> str:
-    """A mean or a difference as readers see it."""
-    sign = "+" if signed and value > 0 else ""
-    return sign + (f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}")
-
-
-def chance(p: float | None) -> str:
-    """A p-value as readers see it."""
-    if p is None:
-        return ""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _glance(facts: Facts) -> Section[Cell]:
@@ -275,6 +210,39 @@ def _judged(judge: Row) -> Section[Cell]:
     return Section("Win rates", tuple(lines), tuple(grids))
 
 
+def _pairs(facts: Facts) -> Section[Cell]:
+    rows = facts.report["pairs"]
+    fluency = list(rows[0]["fluency"])
+    header = ("split", "policy", "guidance weight", "pairs", "pair accuracy", "policy accuracy")
+    grid: Grid[Cell] = Grid(
+        (*header, *(directed(facts, scorer) for scorer in fluency)),
+        tuple(
+            (
+                row["split"],
+                row["policy"],
+                f"{row['guidance_weight']:g}",
+                Number(row["n"], f"{row['n']:,}"),
+                Estimate(row["pair_accuracy"], row["pair_low"], row["pair_high"]),
+                _known(row["policy_accuracy"], row["policy_low"], row["policy_high"]),
+                *(_known(row["fluency"][scorer], None, None) for scorer in fluency),
+            )
+            for row in rows
+        ),
+        "<<" + ">" * (4 + len(fluency)),
+    )
+    line = (
+        "Pair accuracy: the reward model's reward of the chosen answer is higher. Policy accuracy: the guided policy "
+        "(at guidance weight 0 the policy alone) finds the chosen answer likelier, per token. Beside them how the "
+        "policy's own answers at that weight read, since both can rise while texts fall apart."
+    )
+    return Section("Preference pairs", (line,), (grid,))
+
+
+def _known(value: float | None, low: float | None, high: float | None) -> Cell:
+    """A figure; nothing where there is none, for another reason than a scorer's failing."""
+    return "" if value is None else Estimate(value, low, high)
+
+
 def _win_rates(rows: Sequence[Row]) -> Grid[Cell]:
     header = ("group", "policy", "method", "against", "pairs", "win rate", "length-controlled", "won / tied / lost")
     return Grid(
@@ -329,7 +297,7 @@ def _costs(facts: Facts) -> Section[Cell]:
             row["policy"],
             method_name(row["method"], row["guidance_weight"]),
             *(
-                Number(row[name], f"{row[name]:,}")
+                Number(row[name], "" if row[name] is None else f"{row[name]:,}")
                 for name in ("models", "parameters", "training_seconds", "answers", "tokens")
             ),
             Number(row["seconds_per_100_tokens"], _seconds(row["seconds_per_100_tokens"])),
@@ -337,8 +305,9 @@ def _costs(facts: Facts) -> Section[Cell]:
         for row in facts.costs
     )
     line = (
-        "Beyond the policy and the reward model: what had to be trained, and how long answering took on this machine, "
-        "all that was decoded for an answer included. Models and parameters are those a method trains of its own."
+        "What had to be trained before, and how long answering took on this machine, all that was decoded for an "
+        "answer included. The reward model stands at every method that uses it: it is trained once for "
+        "all preferences and policies."
     )
     return Section("What it costs", (line,), (Grid(header, rows, "<<" + ">" * 6),), tuple(_cost_figures(facts)))
 

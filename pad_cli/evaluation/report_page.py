@@ -6,18 +6,14 @@ import html
 import json
 from collections.abc import Iterable, Iterator
 
+from pad_cli.evaluation.coloured_tokens import STYLE, coloured, full_colour, key
+from pad_cli.evaluation.report_cells import Cell, Estimate, Heat, Number, Rate, figure
 from pad_cli.evaluation.report_content import (
-    Cell,
-    Estimate,
     Facts,
-    Heat,
-    Number,
-    Rate,
     Row,
     by_preference,
     comparisons,
     directed,
-    figure,
     sections,
     summary,
     warnings,
@@ -34,6 +30,7 @@ _STYLE = """
   .warnings li { border-left: 5px solid var(--fair); padding: .3rem .8rem; margin: .5rem 0 }
   summary { cursor: pointer; margin: .6rem 0; font-weight: 600 }
   :focus-visible { outline: 2px solid var(--c0); outline-offset: 2px }
+  .bar { overflow: visible }
   .heat { display: block; padding: .1rem .5rem; border-radius: 3px } .heat small { color: inherit }
   .filters { display: flex; flex-wrap: wrap; gap: .6rem 1.4rem; align-items: end; margin: 1rem 0 }
   .filters label { display: grid; font-size: .82rem; color: var(--faint) }
@@ -42,7 +39,7 @@ _STYLE = """
   article { border-top: 1px solid var(--line); padding: .8rem 0 } article[hidden], .filters[hidden] { display: none }
   article h3 { font-size: 1rem; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
   article .where { margin: .1rem 0 .5rem; color: var(--faint); font-size: .82rem }
-  .answers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: .8rem }
+  .answers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .8rem }
   .answer { border: 1px solid var(--line); border-radius: 6px; padding: .5rem .8rem; min-width: 0 }
   .answer h4 { margin: 0; font-size: .85rem } .answer p { white-space: pre-wrap; margin: .3rem 0; font-size: .92rem }
   .answer ul { list-style: none; padding: 0; margin: 0; font-size: .8rem; color: var(--faint) }
@@ -82,7 +79,9 @@ def evaluation_page(facts: Facts) -> str:
     for number, scorer in enumerate(facts.scorers):
         parts.append(_folded(directed(facts, scorer), by_preference(facts, scorer), unfolded=number == 0))
     parts += (*_outputs(facts), _origin(facts))
-    return document("Evaluation", "\n".join(parts), style=_STYLE, script=_SCRIPT if facts.outputs["items"] else "")
+    return document(
+        "Evaluation", "\n".join(parts), style=_STYLE + STYLE, script=_SCRIPT if facts.outputs["items"] else ""
+    )
 
 
 def _folded(title: str, grids: Iterable[Grid[Cell]], *, unfolded: bool = False) -> str:
@@ -134,7 +133,10 @@ def _outputs(facts: Facts) -> Iterator[str]:
     )
     choices = "".join(_choice(name, items) for name in ("policy", "group", "preference"))
     yield f'<form id="filters" class="filters" hidden>{choices}<span id="shown" role="status"></span></form>'
-    yield from map(_item, items)
+    full = full_colour(answer.get("tokens") or () for item in items for answer in item["answers"])
+    if full:
+        yield key(full)
+    yield from (_item(item, full) for item in items)
 
 
 def _choice(name: str, items: Iterable[Row]) -> str:
@@ -143,17 +145,22 @@ def _choice(name: str, items: Iterable[Row]) -> str:
     return f'<label>{name}<select id="by-{name}"><option value="">all</option>{options}</select></label>'
 
 
-def _item(item: Row) -> str:
+def _item(item: Row, full: float) -> str:
     names = ("policy", "group", "preference")
     places = " ".join(f'data-{name}="{html.escape(item[name])}"' for name in names)
     where = " · ".join(html.escape(item[name]) for name in names)
     answers = "".join(
         f'<section class="answer"><h4>{html.escape(method_name(answer["method"], answer["guidance_weight"]))}</h4>'
-        f"<p>{html.escape(answer['text'])}</p><ul>{_scores(answer['scores'])}</ul></section>"
+        f"<p>{_text(answer, full)}</p><ul>{_scores(answer['scores'])}</ul></section>"
         for answer in item["answers"]
     )
     heading = f'<h3>{html.escape(item["prompt"])}</h3><p class="where">{where}</p>'
     return f'<article {places}>{heading}<div class="answers">{answers}</div></article>'
+
+
+def _text(answer: Row, full: float) -> str:
+    tokens = answer.get("tokens")
+    return html.escape(answer["text"]) if tokens is None else coloured(tokens, full)
 
 
 def _scores(scores: Row) -> str:

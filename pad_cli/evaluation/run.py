@@ -6,32 +6,36 @@ what is missing, so an interrupted evaluation ends in the same report.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pad_cli.benchmarks import load_benchmark
+from pad_cli.benchmarks import load_benchmarks, own_group
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
+from pad_cli.evaluation.answered import write_answered
 from pad_cli.evaluation.answering import Job, Logs, answer, answer_keys, prompt_key
 from pad_cli.evaluation.cells import Scored
 from pad_cli.evaluation.comparisons import reference_of
 from pad_cli.evaluation.contract import Cost, Method, Sample, Scorer, Subject
-from pad_cli.evaluation.costs import Answered, write_costs
-from pad_cli.evaluation.outputs import Answers, write_outputs
+from pad_cli.evaluation.costs import Answered, reward_model_cost, write_costs
+from pad_cli.evaluation.outputs import Answers, ShownTokens, write_outputs
 from pad_cli.evaluation.pages import write_pages
+from pad_cli.evaluation.pair_accuracy import PAIRS, MeasuredPairs, PairRow
 from pad_cli.evaluation.report import build_report, write_report
 from pad_cli.evaluation.scoring import load_scorer, score
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import load_language_model
 from pad_cli.progress import bar
 from pad_cli.recipe import EvalRecipe, MethodSettings
+from pad_cli.recipe.options import make_with
 from pad_cli.records import BenchmarkItem
 from pad_cli.registry import METHODS
 from pad_cli.runs import ResultLog, write_json
 
 ANSWERS, TIMES, SCORES = "answers.jsonl", "times.jsonl", "scores.jsonl"
+TOKENS = "token_rewards.jsonl"
 CROSS_POLICY = "cross-policy"
 """The group of items meant for every policy but the first, the home policy."""
 
@@ -45,10 +49,14 @@ def evaluate(recipe: EvalRecipe) -> dict[str, Any]:
     Raises:
         RecipeError, UsageError, DataError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
     """
-    outcome = run_items(recipe, [load_benchmark(settings) for settings in recipe.benchmarks])
+    benchmarks = load_benchmarks(recipe.benchmarks)
     output = Path(recipe.output)
-    report = build_report(recipe, outcome.scored, outcome.scorers, reference_of(recipe, outcome.methods))
-    write_outputs(outcome.answers, outcome.scored, output)
+    shown = ShownTokens(items_by_policy(recipe, benchmarks), ResultLog(output / TOKENS))
+    outcome = run_items(recipe, benchmarks, shown.take)
+    reference = reference_of(recipe, outcome.methods)
+    report = build_report(recipe, outcome.scored, outcome.scorers, reference, outcome.pairs)
+    write_outputs(outcome.answers, outcome.scored, shown.found, output)
+    write_answered(output, recipe.model_dump(), outcome.keys)
     write_report(report, output)
     write_pages(output)
     return report
@@ -60,19 +68,32 @@ class Outcome:
 
     Attributes:
         answers: every answer.
+        keys: who answered, to the keys of these answers in the log.
         scored: every score.
         scorers: name in the report to scorer.
         methods: name in the report to method.
+        pairs: what was measured on preference pairs.
     """
 
     answers: list[Answers]
+    keys: dict[Answered, list[str]]
     scored: list[Scored]
     scorers: dict[str, Scorer]
     methods: dict[str, Method]
+    pairs: list[PairRow]
 
 
-def run_items(recipe: EvalRecipe, benchmarks: Sequence[list[BenchmarkItem]]) -> Outcome:
-    """Answer and score items; `recipe.benchmarks` is not looked at.
+def run_items(
+    recipe: EvalRecipe,
+    benchmarks: Sequence[list[BenchmarkItem]],
+    look: Callable[[Subject, list[Answers]], None] = lambda *_: None,
+) -> Outcome:
+    """Answer and score items.
+
+    Args:
+        recipe: what to do; its `benchmarks` are not looked at.
+        benchmarks: what is asked.
+        look: is shown the answers on each policy while that is loaded.
 
     Raises:
         RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
@@ -87,11 +108,16 @@ def run_items(recipe: EvalRecipe, benchmarks: Sequence[list[BenchmarkItem]]) -> 
     scored: list[Scored] = []
     costs: dict[tuple[str, str], Cost] = {}
     keys: dict[Answered, list[str]] = {}
-    for position, (name, settings) in enumerate(recipe.policies.items()):
-        mine = tuple(item for benchmark in benchmarks for item in _for_policy(benchmark, home=position == 0))
+    trained = reward_model_cost(recipe.reward_model)
+    measured: MeasuredPairs | None = None
+    pairs: list[PairRow] = []
+    items = items_by_policy(recipe, benchmarks)
+    for name, settings in recipe.policies.items():
+        mine = items[name]
         policy = load_language_model(settings)
         reward_model = load_reward_model(recipe.reward_model, backbone=policy)
-        subject = Subject(name, settings, PadEngine(policy, reward_model), mine)
+        measured = measured or MeasuredPairs(recipe, scorers, reward_model.principles)
+        subject = Subject(name, settings, PadEngine(policy, reward_model), mine, trained)
         for method_name, method in methods.items():
             costs[method_name, name] = method.prepare(subject)
         jobs = list(_jobs(recipe, methods, mine))
@@ -105,8 +131,10 @@ def run_items(recipe: EvalRecipe, benchmarks: Sequence[list[BenchmarkItem]]) -> 
                 for job, samples in answered:
                     scored += _score(job, samples, scorer_name, scorer, subject, scores)
                     progress.advance()
+        pairs += measured.measure(subject, ResultLog(output / PAIRS), scored)
+        look(subject, [each for each in answers if each.policy == name])
     write_costs(output, costs, keys, logs.times)
-    return Outcome(answers, scored, scorers, methods)
+    return Outcome(answers, keys, scored, scorers, methods, pairs)
 
 
 def load_method(settings: MethodSettings) -> Method:
@@ -116,13 +144,8 @@ def load_method(settings: MethodSettings) -> Method:
         UsageError: nothing has that name.
         RecipeError: it does not take these options.
     """
-    entry = METHODS.get(settings.method)
-    try:
-        method: Method = entry(**settings.options)
-    except TypeError as error:
-        raise RecipeError(
-            f"methods: options of '{settings.method}': {error}", "See docs/evaluation.md for what it takes."
-        ) from error
+    where, hint = f"methods: options of '{settings.method}'", "See docs/evaluation.md for what it takes."
+    method: Method = make_with(METHODS.get(settings.method), settings.options, where, hint)
     return method
 
 
@@ -138,10 +161,20 @@ def _check_facts(scorers: dict[str, Scorer], benchmarks: Sequence[list[Benchmark
                 )
 
 
+def items_by_policy(
+    recipe: EvalRecipe, benchmarks: Sequence[list[BenchmarkItem]]
+) -> dict[str, tuple[BenchmarkItem, ...]]:
+    """What each policy is asked."""
+    return {
+        name: tuple(item for benchmark in benchmarks for item in _for_policy(benchmark, home=position == 0))
+        for position, name in enumerate(recipe.policies)
+    }
+
+
 def _for_policy(items: list[BenchmarkItem], *, home: bool) -> list[BenchmarkItem]:
     """What a policy answers: the home policy all but `cross-policy` items, others those, or all if there are none."""
-    cross = [item for item in items if item.group == CROSS_POLICY]
-    return cross if cross and not home else [item for item in items if item.group != CROSS_POLICY]
+    cross = [item for item in items if own_group(item) == CROSS_POLICY]
+    return cross if cross and not home else [item for item in items if own_group(item) != CROSS_POLICY]
 
 
 def _jobs(recipe: EvalRecipe, methods: dict[str, Method], items: tuple[BenchmarkItem, ...]) -> Iterator[Job]:

@@ -12,6 +12,7 @@ from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
 from pad_cli.progress import note
 from pad_cli.recipe import ScorerSettings
+from pad_cli.recipe.options import make_with
 from pad_cli.registry import SCORERS
 from pad_cli.runs import ResultLog, fingerprint
 
@@ -62,12 +63,8 @@ def load_scorer(settings: ScorerSettings) -> Scorer:
         if settings.options:
             raise RecipeError(f"scorers: '{settings.scorer}' takes no options.", "Leave `options` out.")
         return TextScorer(entry)
-    try:
-        made = entry(**settings.options)
-    except TypeError as error:
-        raise RecipeError(
-            f"scorers: options of '{settings.scorer}': {error}", "See docs/evaluation.md for what it takes."
-        ) from error
+    where, hint = f"scorers: options of '{settings.scorer}'", "See docs/evaluation.md for what it takes."
+    made = make_with(entry, settings.options, where, hint)
     scorer: Scorer = made if hasattr(made, "score") else TextScorer(made)
     return scorer
 

@@ -1,6 +1,6 @@
-"""The reward model's rewards of whole answers: exact, over the whole vocabulary, in batches, whatever its form.
+"""The reward model's rewards of answers: exact, over the whole vocabulary, in batches, whatever its form.
 
-R(p, x, y) = sum_t r(p, s_t, y_t)        nats, not calibrated
+r(p, s_t, y_t) of each token, and R(p, x, y) = sum_t r(p, s_t, y_t)        nats, not calibrated
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ def answer_tokens(model: RewardModel, text: str, *, ended: bool = True) -> tuple
     return tuple(tokens if ended else tokens[:-1])
 
 
-@torch.no_grad()
 def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[AnswerToReward]) -> torch.Tensor:
     """Summed rewards of answers.
 
@@ -58,20 +57,52 @@ def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequenc
     Raises:
         UsageError: rewards are relative to the policy, whose vocabulary is not the backbone's.
     """
-    if model.reference == "policy" and not same_vocabulary(policy, model.backbone):
-        raise UsageError(
-            "This reward model's rewards are relative to the policy, which has another vocabulary.",
-            "Choose a policy with the backbone's tokenizer.",
-        )
+    rewards = token_rewards(model, policy, answers)
+    owners = torch.tensor([row for row, each in enumerate(answers) for _ in each.answer], dtype=torch.long)
+    return torch.zeros(len(answers)).index_add(0, owners, torch.cat([torch.zeros(0), *rewards]))
+
+
+@torch.no_grad()
+def token_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[AnswerToReward]) -> list[torch.Tensor]:
+    """Rewards of answers' tokens.
+
+    Args:
+        model: the reward model.
+        policy: the reference, where that is the policy; else not read.
+        answers: N answers.
+
+    Returns:
+        For each answer (T,) nats, float32, on the CPU, T its tokens.
+
+    Raises:
+        UsageError: rewards are relative to the policy, whose vocabulary is not the backbone's.
+    """
+    check_reference(model, policy)
     sequences = [_sequence(model, each) for each in answers]
-    result = torch.zeros(len(answers))
+    result = [torch.zeros(0)] * len(answers)
     order = sorted((n for n, (_, answer) in enumerate(sequences) if answer), key=lambda n: sum(map(len, sequences[n])))
     while order:
         longest = sum(map(len, sequences[order[-1]]))
         batch = order[-max(1, _BATCH_TOKENS // longest) :]
         del order[-len(batch) :]
-        result[batch] = _rewards(model, policy, [sequences[n] for n in batch], [answers[n].preference for n in batch])
+        read = [sequences[n] for n in batch]
+        rewards = _rewards(model, policy, read, [answers[n].preference for n in batch])
+        for number, part in zip(batch, rewards.split([len(answer) for _, answer in read]), strict=True):
+            result[number] = part
     return result
+
+
+def check_reference(model: RewardModel, policy: LanguageModel) -> None:
+    """Make sure that the reward model has rewards on this policy.
+
+    Raises:
+        UsageError: they are relative to the policy, whose vocabulary is not the backbone's.
+    """
+    if model.reference == "policy" and not same_vocabulary(policy, model.backbone):
+        raise UsageError(
+            "This reward model's rewards are relative to the policy, which has another vocabulary.",
+            "Choose a policy with the backbone's tokenizer.",
+        )
 
 
 def _sequence(model: RewardModel, each: AnswerToReward) -> Sequence_:
@@ -81,7 +112,7 @@ def _sequence(model: RewardModel, each: AnswerToReward) -> Sequence_:
 def _rewards(
     model: RewardModel, policy: LanguageModel, sequences: Sequence[Sequence_], preferences: Sequence[Preference]
 ) -> torch.Tensor:
-    """(B,) rewards of one batch, on the CPU."""
+    """(N,) rewards of a batch's tokens, answer after answer, on the CPU."""
     backbone = model.backbone
     owners = torch.tensor([row for row, (_, answer) in enumerate(sequences) for _ in answer])
     targets = torch.tensor([token for _, answer in sequences for token in answer], device=backbone.device)
@@ -93,8 +124,7 @@ def _rewards(
     else:
         plain = hidden if model.adapter is None else answer_states(backbone, sequences)
         reference = token_log_probs(plain, targets, backbone.head)
-    rewards = personalised.cpu() - reference.cpu()
-    return torch.zeros(len(sequences)).index_add(0, owners, rewards)
+    return personalised.cpu() - reference.cpu()
 
 
 def _states(model: RewardModel, sequences: Sequence[Sequence_]) -> torch.Tensor:

@@ -14,6 +14,7 @@ from pad_cli.pairs.report import split_report
 from pad_cli.pairs.sources import read_source
 from pad_cli.pairs.wordings import read_wordings, worded_splits
 from pad_cli.recipe import DataSettings, PairsSettings
+from pad_cli.recipe.options import make_with
 from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair
 from pad_cli.registry import PAIR_SOURCES
 
@@ -75,10 +76,8 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
 def _from_registry(settings: DataSettings, seed: int) -> tuple[list[Found], list[Ledger], PairData]:
     """What a registered source writes, as it writes it."""
     assert settings.source is not None
-    try:
-        data: PairData = PAIR_SOURCES.get(settings.source)(seed=seed, **settings.options)
-    except TypeError as error:
-        raise RecipeError(f"data.options: {error}", f"See the options of the source '{settings.source}'.") from error
+    entry, given = PAIR_SOURCES.get(settings.source), {"seed": seed, **settings.options}
+    data: PairData = make_with(entry, given, "data.options", f"See the options of the source '{settings.source}'.")
     count = len(data.train)
     book = Ledger(settings.source, "train", rows=count, rows_used=count, pairs_made=count)
     found = [Found(pair, f"{settings.source}[{number}]", book) for number, pair in enumerate(data.train)]

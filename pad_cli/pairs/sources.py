@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel
 
-from pad_cli.errors import DataError, RecipeError, did_you_mean
+from pad_cli.errors import DataError
 from pad_cli.pairs.data_sets import scan_data_set
 from pad_cli.pairs.ledger import Found, Ledger
 from pad_cli.pairs.preferences import PreferenceReader
 from pad_cli.pairs.readings import PairFormat, RawPair, Reading
 from pad_cli.pairs.rows import Row, RowError, scan_lines
 from pad_cli.recipe import PairsSettings
+from pad_cli.recipe.options import make_with, read_options
 from pad_cli.records import PreferencePair
 from pad_cli.registry import PAIR_FORMATS
 
@@ -92,33 +92,10 @@ def _scan(settings: PairsSettings) -> tuple[list[Row], list[Reading]]:
 
 def _format(settings: PairsSettings, key: str) -> PairFormat:
     make = PAIR_FORMATS.get(settings.format)
-    try:
-        pair_format: PairFormat = make(**settings.options)
-    except (TypeError, ValidationError) as error:
-        problems = _option_problems(error, make) if isinstance(error, ValidationError) else [f": {error}"]
-        raise RecipeError(
-            "\n".join(f"{key}.options{problem}" for problem in problems),
-            f"These are options of the format '{settings.format}'; see docs/training.md.",
-        ) from error
+    where, hint = f"{key}: options of the format '{settings.format}'", "See docs/training.md for what it takes."
+    modelled = isinstance(make, type) and issubclass(make, BaseModel)
+    pair_format: PairFormat = (read_options if modelled else make_with)(make, settings.options, where, hint)
     return pair_format
-
-
-def _option_problems(error: ValidationError, make: Any) -> Iterable[str]:
-    """One line an option: a value that may have several forms has a problem with each of them."""
-    known = getattr(make, "model_fields", {})
-    by_option: dict[str, list[Any]] = {}
-    for problem in error.errors():
-        by_option.setdefault(str(problem["loc"][0]) if problem["loc"] else "", []).append(problem)
-    for option, (problem, *others) in by_option.items():
-        if problem["type"] == "extra_forbidden":
-            yield f".{option}: no such option. {did_you_mean(option, known)}"
-        elif problem["type"] == "missing":
-            yield f".{option}: is missing. {known[option].description}"
-        elif others:
-            yield f".{option}: is of another form. {known[option].description}"
-        else:
-            place = "".join(f".{part}" for part in problem["loc"])
-            yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]} (found {problem['input']!r})"
 
 
 def _with_preference(raw: RawPair, reader: PreferenceReader) -> PreferencePair:

@@ -10,11 +10,21 @@ from pydantic import BeforeValidator, Field, model_validator
 from pad_cli.recipe.decoding import DecodingSettings
 from pad_cli.recipe.judge import JudgeSettings
 from pad_cli.recipe.models import ModelSettings, Settings
+from pad_cli.recipe.training import DataSettings
 
 
 class BenchmarkSettings(Settings):
     benchmark: str = Field(description="A registered benchmark.")
+    name: str = Field(
+        "",
+        description="What the report calls it where several benchmarks have a group of one name; by default the "
+        "benchmark's name.",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that benchmark.")
+
+    @property
+    def shown(self) -> str:
+        return self.name or self.benchmark
 
 
 class MethodSettings(Settings):
@@ -60,6 +70,11 @@ class EvalRecipe(Settings):
     benchmarks: list[BenchmarkSettings] = Field(min_length=1, description="What to answer.")
     scorers: list[Annotated[ScorerSettings, named("scorer")]] = Field(
         min_length=1, description="Registered scorers: names, or {scorer, name, options}."
+    )
+    pairs: Annotated[DataSettings | None, named("train")] = Field(
+        None,
+        description="Preference pairs (as `data` of kind train-rm, or a JSONL file) on which reward model and guided "
+        "policy are measured: its validation splits, or else its pairs; `limit` of each.",
     )
     decoding: DecodingSettings = Field(default_factory=lambda: DecodingSettings(), description="How to decode.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(

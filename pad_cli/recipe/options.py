@@ -1,15 +1,19 @@
-"""Options of registered things: checked against a model of theirs, every problem in the recipe's words."""
+"""Options of registered things: checked against what these take, every problem in the recipe's words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
+from typing import Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 from pad_cli.errors import RecipeError, did_you_mean
 
 Options = TypeVar("Options", bound=BaseModel)
+Made = TypeVar("Made")
 
 
 def read_options(kind: type[Options], given: Mapping[str, Any], where: str, hint: str) -> Options:
@@ -28,6 +32,45 @@ def read_options(kind: type[Options], given: Mapping[str, Any], where: str, hint
         return kind.model_validate(dict(given))
     except ValidationError as error:
         raise RecipeError("\n".join(f"{where}: {problem}" for problem in _problems(kind, error)), hint) from error
+
+
+def make_with(entry: Callable[..., Made], given: Mapping[str, Any], where: str, hint: str) -> Made:
+    """What a registered callable makes of a recipe's `options`; whatever it raises itself is let through.
+
+    Args:
+        entry: the callable; its signature says which options it takes, its annotations of which form.
+        given: the recipe's.
+        where: whose they are, in front of every problem.
+        hint: where to read about them.
+
+    Raises:
+        RecipeError: an option is unknown, missing, or of another form.
+    """
+    try:
+        inspect.signature(entry).bind(**given)
+    except TypeError as error:
+        raise RecipeError(f"{where}: {error}", hint) from error
+    if problems := list(_mistyped(entry, given)):
+        raise RecipeError("\n".join(f"{where}: {problem}" for problem in problems), hint)
+    return entry(**given)
+
+
+def _mistyped(entry: Callable[..., Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each option that is not what its annotation says; what cannot be checked is taken as it is."""
+    made_by_hand = isinstance(entry, type) and not is_dataclass(entry)
+    try:
+        hints = get_type_hints(entry.__init__ if made_by_hand else entry)
+    except (NameError, TypeError):  # names that only type checkers import; objects that have no annotations
+        return
+    for option in (name for name in given if name in hints):
+        try:
+            TypeAdapter(hints[option]).validate_json(json.dumps(given[option], default=str), strict=True)
+        except PydanticUserError:  # a type that pydantic does not know
+            continue
+        except ValidationError as error:
+            problem, *others = error.errors()
+            reason = f"{option}: {problem['msg']}" if not others else f"'{option}' is of another form"
+            yield f"{reason} (found {given[option]!r})"
 
 
 def _problems(kind: type[BaseModel], error: ValidationError) -> Iterator[str]:

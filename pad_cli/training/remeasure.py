@@ -52,11 +52,27 @@ class Remeasurement:
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """One answer under one preference: summed reward, guided log-likelihood per token, squared spreads by token."""
+class PairReading:
+    """What a reward model says of a pair's two answers, chosen before rejected.
+
+    Attributes:
+        rewards: summed rewards, nats.
+        likelihoods: guidance weight to log-likelihoods under the guided policy, nats a token, over all tokens of the
+            vocabulary; empty where the policy has another one than the reward model.
+        squares: (T,) squared spreads of the reference's ten likeliest tokens, over the tokens of both.
+    """
+
+    rewards: tuple[float, float]
+    likelihoods: dict[float, tuple[float, float]]
+    squares: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The same of one answer."""
 
     reward: float
-    likelihood: float
+    likelihoods: list[float]
     squares: torch.Tensor
 
 
@@ -105,20 +121,17 @@ def remeasure(
     """
     if not pairs:
         raise DataError("There are no preference pairs to measure on.", hint="Give a file with at least one.")
-    readings: list[tuple[_Reading, _Reading]] = []
+    readings: list[PairReading] = []
     spreads: dict[str, list[torch.Tensor]] = {}
+    steered = policy if model.reference == "policy" else model.backbone
     with bar("Measuring pairs", total=len(pairs)) as progress:
         for pair in pairs:
-            preference = _preference(model, pair)
-            chosen, rejected = (
-                _read(model, policy, pair.prompt, answer, preference, max_tokens)
-                for answer in (pair.chosen, pair.rejected)
-            )
-            readings.append((chosen, rejected))
-            spreads.setdefault(preference.describe(), []).extend([chosen.squares, rejected.squares])
+            reading = read_pair(model, pair, steered, [1.0], max_tokens)
+            readings.append(reading)
+            spreads.setdefault(_preference(model, pair).describe(), []).append(reading.squares)
             progress.advance()
-    rewards = [(chosen.reward, rejected.reward) for chosen, rejected in readings]
-    likelihoods = [(chosen.likelihood, rejected.likelihood) for chosen, rejected in readings]
+    rewards = [reading.rewards for reading in readings]
+    likelihoods = [reading.likelihoods[1.0] for reading in readings]
     return Remeasurement(
         pairs=len(pairs),
         pair_accuracy=_wins(rewards),
@@ -127,6 +140,40 @@ def remeasure(
         strength=_root_mean([part for parts in spreads.values() for part in parts]),
         strength_by_preference={name: _root_mean(parts) for name, parts in spreads.items()},
         aimed_strength=STRENGTH,
+    )
+
+
+@torch.inference_mode()
+def read_pair(
+    model: RewardModel,
+    pair: PreferencePair,
+    policy: LanguageModel,
+    guidance_weights: Sequence[float],
+    max_tokens: int = 512,
+) -> PairReading:
+    """Read both answers of a pair under its preference.
+
+    Args:
+        model: the reward model.
+        pair: the pair.
+        policy: what it steers; its backbone or another language model.
+        guidance_weights: at which the guided policy is read.
+        max_tokens: longest prompt and longest answer, in tokens.
+
+    Raises:
+        DataError: the pair's preference is none of this reward model's.
+        PreferenceError: it has a weight that words cannot carry, for a reward model that reads words.
+    """
+    preference = _preference(model, pair)
+    chosen, rejected = (
+        _read(model, policy, pair.prompt, answer, preference, guidance_weights, max_tokens)
+        for answer in (pair.chosen, pair.rejected)
+    )
+    guided = zip(chosen.likelihoods, rejected.likelihoods, strict=True)
+    return PairReading(
+        (chosen.reward, rejected.reward),
+        dict(zip(guidance_weights, guided, strict=False)),
+        torch.cat([chosen.squares, rejected.squares]),
     )
 
 
@@ -147,34 +194,59 @@ def _preference(model: RewardModel, pair: PreferencePair) -> Preference:
 
 
 def _read(
-    model: RewardModel, policy: LanguageModel, prompt: Messages, answer: str, preference: Preference, max_tokens: int
-) -> _Reading:
+    model: RewardModel,
+    policy: LanguageModel,
+    prompt: Messages,
+    answer: str,
+    preference: Preference,
+    guidance_weights: Sequence[float],
+    max_tokens: int,
+) -> _Answer:
     backbone = model.backbone
     context = encode_prompt(backbone.tokenizer, model.prompt(prompt, preference), max_tokens)
     target = torch.tensor(encode_answer(backbone.tokenizer, answer, max_tokens), device=backbone.device)
     tokens = torch.tensor([[*context, *target.tolist()[:-1]]], device=backbone.device)
-    mask = torch.ones_like(tokens)
-    plain = hidden = backbone.hidden_states(tokens, mask)[0, len(context) - 1 :]
+
+    def states(language_model: LanguageModel) -> torch.Tensor:
+        rows = tokens.to(language_model.device)
+        return language_model.hidden_states(rows, torch.ones_like(rows))[0, len(context) - 1 :]
+
+    plain = hidden = states(backbone)
     if model.adapter is not None:
         with model.adapter.on_rows_from(0):
-            hidden = backbone.hidden_states(tokens, mask)[0, len(context) - 1 :]
-    if model.reference == "policy":
-        plain = policy.hidden_states(tokens, mask)[0, len(context) - 1 :].to(backbone.device)
+            hidden = states(backbone)
+    readable = same_vocabulary(policy, backbone)
+    steered = states(policy) if readable and policy is not backbone else plain
+    reference = policy if model.reference == "policy" else backbone
+    if reference is policy:
+        plain = steered
     weights = model.weights([preference]).expand(len(target), -1)
     shifted = hidden + model.shift(hidden, weights).to(hidden.dtype)
-    reward = likelihood = 0.0
+    reward, likelihoods = 0.0, [0.0 for _ in guidance_weights if readable]
     squares = []
     for start in range(0, len(target), _CHUNK):
         part = slice(start, start + _CHUNK)
-        reference, personalised = policy.head(plain[part]).float(), backbone.head(shifted[part]).float()
-        change = personalised.log_softmax(-1) - reference.log_softmax(-1)
-        steered = (reference.log_softmax(-1) + model.calibration * change).log_softmax(-1)
-        realised = target[part, None]
+        before, after = _log_probabilities(reference, plain[part]), _log_probabilities(backbone, shifted[part])
+        change, realised = after - before.to(after.device), target[part, None]
         reward += change.gather(1, realised).sum().item()
-        likelihood += steered.gather(1, realised).sum().item()
-        likeliest = reference.topk(min(_CANDIDATES, reference.shape[1]), dim=-1).indices
+        if readable:
+            own = before if policy is reference else _log_probabilities(policy, steered[part])
+            likelihoods = [
+                so_far + _guided(own, weight * model.calibration * change).gather(1, realised).sum().item()
+                for so_far, weight in zip(likelihoods, guidance_weights, strict=True)
+            ]
+        likeliest = before.topk(min(_CANDIDATES, before.shape[1]), dim=-1).indices.to(change.device)
         squares.append((model.calibration * change.gather(1, likeliest)).std(-1).square().cpu())
-    return _Reading(reward, likelihood / len(target), torch.cat(squares))
+    return _Answer(reward, [total / len(target) for total in likelihoods], torch.cat(squares))
+
+
+def _log_probabilities(model: LanguageModel, states: torch.Tensor) -> torch.Tensor:
+    return model.head(states).float().log_softmax(-1)
+
+
+def _guided(policy: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities that follow a policy's, changed by rewards of every token."""
+    return (policy.to(rewards.device) + rewards).log_softmax(-1)
 
 
 def _wins(scores: Sequence[tuple[float, float]]) -> float:

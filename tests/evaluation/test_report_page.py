@@ -12,6 +12,7 @@ import pytest
 
 from pad_cli.errors import DataError
 from pad_cli.evaluation.answering import prompt_key
+from pad_cli.evaluation.coloured_tokens import full_colour
 from pad_cli.evaluation.contract import Sample
 from pad_cli.evaluation.costs import COSTS
 from pad_cli.evaluation.outputs import OUTPUTS, Answers, write_outputs
@@ -69,7 +70,7 @@ def directory_of(directory: Path, report: dict[str, Any], answers: list[Answers]
         for number, (method, policy, weight) in enumerate(who)
     ]
     write_json(directory / COSTS, costs)
-    write_outputs(answers or [answers_of("home", "pad", ["Yes."])], [], directory)
+    write_outputs(answers or [answers_of("home", "pad", ["Yes."])], [], {}, directory)
     write_pages(directory)
     return directory
 
@@ -112,7 +113,7 @@ class Tables(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.attributes += attrs
-        if tag in ("meta", "br"):
+        if tag in ("meta", "br", "input"):
             return
         self.open.append(tag)
         if tag == "table":
@@ -256,7 +257,7 @@ def test_answers_stand_beside_each_other_with_their_places_and_scores(report: di
         score(value, key, method=method, item="formal/0", scorer="hit")
         for method, value in (("base", 0.25), ("pad", 0.5), ("pad", 0.75))
     ]
-    write_outputs(answers, scored, tmp_path)
+    write_outputs(answers, scored, {}, tmp_path)
     outputs = json.loads((tmp_path / OUTPUTS).read_text())
     assert (outputs["answers"], outputs["shown"], len(outputs["items"])) == (4, 4, 2)
     assert [each["scores"] for each in outputs["items"][0]["answers"]] == [{"hit": 0.25}, {"hit": 0.5}]
@@ -268,6 +269,64 @@ def test_answers_stand_beside_each_other_with_their_places_and_scores(report: di
     assert "4 of 4 answers" in content
 
 
+def with_tokens(directory: Path, report: dict[str, Any], *answers: list[tuple[str, float]] | None) -> str:
+    """The page of a run with these answers, in pieces with their rewards; None for one that has no rewards."""
+    write_report(report, directory)
+    write_json(directory / COSTS, [])
+    texts = ["plain" if each is None else "".join(text for text, _ in each) for each in answers]
+    tokens = {("home", "pad", 1.0, number): each for number, each in enumerate(answers)}
+    write_outputs([answers_of("home", "pad", texts)], [], tokens, directory)
+    write_pages(directory)
+    return (directory / PAGE).read_text()
+
+
+def test_tokens_are_coloured_by_reward_on_one_scale(report: dict[str, Any], tmp_path: Path) -> None:
+    first = [("I", 0.1), (" like", 2.0), (" it", -0.5), ("", -8.0)]
+    content = with_tokens(tmp_path, report, first, [("No", 1.0), ("", 0.0)], None)
+    assert (
+        '<p>I <span class="p1" title="+2.00">like</span> it <span class="n4 end" title="-8.00">end</span></p>'
+    ) in content, "full at 8, half of all reward; 0.5 is near 0"
+    assert "<p>No</p>" in content
+    assert "<p>plain</p>" in content
+    assert "-8 nats" in content
+    assert content.count('type="checkbox"') == 1
+    for name in ("p1", "p4", "n1", "n4"):
+        assert re.search(rf"\.{name} {{ background: rgba", content)
+    assert Tables(content).open == []
+
+
+def test_without_rewards_nothing_is_coloured_and_there_is_no_box(report: dict[str, Any], tmp_path: Path) -> None:
+    for answers in ([None], [[("Yes", 0.0), ("", 0.0)]]):
+        content = with_tokens(tmp_path, report, *answers)
+        assert "checkbox" not in content
+        assert not re.search(r'<span class="[pn]\d', content)
+
+
+def test_a_run_from_before_tokens_were_rewarded_still_has_its_pages(report: dict[str, Any], tmp_path: Path) -> None:
+    with_tokens(tmp_path, report, [("Yes", 1.0), ("", 0.0)])
+    outputs = json.loads((tmp_path / OUTPUTS).read_text())
+    del outputs["items"][0]["answers"][0]["tokens"]
+    write_json(tmp_path / OUTPUTS, outputs)
+    write_pages(tmp_path)
+    assert "<p>Yes</p>" in (tmp_path / PAGE).read_text()
+
+
+def test_tokens_of_unknown_origin_are_shown_as_they_are(report: dict[str, Any], tmp_path: Path) -> None:
+    pieces = [(EVIL[:9], 5.0), (EVIL[9:], 0.0), (" " + EVIL, -5.0), ("\n", 5.0), ("", 0.0)]
+    content = with_tokens(tmp_path, report, pieces)
+    assert content.replace(f"<script>{_SCRIPT}", "").count("<script") == 0
+    text = "".join(Tables(content).text)
+    assert f"{EVIL} {EVIL}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("rewards", "full"),
+    [([], 0.0), ([0.0, 0.0], 0.0), ([0.01] * 90 + [2.44, -2.46], 2.4), ([1.0, -1.0], 1.0), ([1e-5], 1e-5)],
+)
+def test_colours_are_full_where_half_of_all_reward_is(rewards: list[float], full: float) -> None:
+    assert full_colour([[("x", reward) for reward in rewards]]) == pytest.approx(full)
+
+
 def test_few_answers_show_every_preference_and_every_policy(tmp_path: Path) -> None:
     """900 items of three preferences and two policies, ten methods: 40 items are shown, as many of each."""
     answers = []
@@ -275,7 +334,7 @@ def test_few_answers_show_every_preference_and_every_policy(tmp_path: Path) -> N
         for method in range(10):
             parts = [answers_of(policy, f"m{method}", ["x"] * 150, label=label) for label in ("a", "b", "c")]
             answers.append(parts[0]._replace(samples=[sample for part in parts for sample in part.samples]))
-    write_outputs([*answers, answers[0]._replace(seed=1)], [], tmp_path)
+    write_outputs([*answers, answers[0]._replace(seed=1)], [], {}, tmp_path)
     outputs = json.loads((tmp_path / OUTPUTS).read_text())
     assert (outputs["answers"], outputs["shown"], len(outputs["items"])) == (9450, 400, 40)
     places = [(item["policy"], item["preference"]) for item in outputs["items"]]
@@ -285,10 +344,10 @@ def test_few_answers_show_every_preference_and_every_policy(tmp_path: Path) -> N
 
 
 def test_long_answers_are_shown_whole_but_fewer(tmp_path: Path) -> None:
-    write_outputs([answers_of("home", "pad", ["x" * 150_000] * 9)], [], tmp_path)
+    write_outputs([answers_of("home", "pad", ["x" * 150_000] * 9)], [], {}, tmp_path)
     outputs = json.loads((tmp_path / OUTPUTS).read_text())
     assert outputs["shown"] == 2
-    write_outputs([answers_of("home", "pad", ["x" * 900_000] * 9)], [], tmp_path)
+    write_outputs([answers_of("home", "pad", ["x" * 900_000] * 9)], [], {}, tmp_path)
     assert json.loads((tmp_path / OUTPUTS).read_text())["shown"] == 1
 
 

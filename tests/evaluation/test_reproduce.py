@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
+from pad_cli.evaluation.costs import COSTS
 from pad_cli.evaluation.reproduce import REPRODUCE, reproduce
-from pad_cli.evaluation.reproduce_report import SUMMARY
+from pad_cli.evaluation.reproduce_report import PAGE, SUMMARY
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings, ReproduceRecipe, load_recipe
@@ -90,3 +92,24 @@ def test_a_run_that_was_interrupted_ends_in_the_same_file(
 def test_a_mistake_in_a_run_is_named_by_its_place(make_recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match=r"tables\.main\.runs\.one\.metods"):
         make_recipe(metods=["base"])
+
+
+def test_the_summary_says_what_each_method_of_each_run_costs(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    reproduce(recipe)
+    output = Path(recipe.output)
+    _, told = (output / SUMMARY).read_text(encoding="utf-8").split("## cost")
+    for place in ("main/one", "weights/low", "weights/high"):
+        assert f"{place.replace('/', ': ')}, on home" in told
+        for row in json.loads((output / place / COSTS).read_text(encoding="utf-8")):
+            name = f"{row['method']} at {row['guidance_weight']:g}" if row["guidance_weight"] else row["method"]
+            assert f"| {name} | {row['models']} | {row['parameters']:,} |" in told
+
+
+def test_the_page_leads_to_the_report_of_every_run(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    reproduce(recipe)
+    output = Path(recipe.output)
+    links = re.findall(r'href="([^"]+)"', (output / PAGE).read_text(encoding="utf-8"))
+    assert links == ["main/one/report.html", "weights/low/report.html", "weights/high/report.html"]
+    assert all((output / link).is_file() for link in links)

@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 
+from pad_cli.benchmarks import load_benchmarks
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, RecipeError, UsageError
 from pad_cli.evaluation.costs import COSTS
 from pad_cli.evaluation.outputs import OUTPUTS
 from pad_cli.evaluation.pages import MARKDOWN, PAGE
 from pad_cli.evaluation.report import REPORT
-from pad_cli.evaluation.run import ANSWERS, SCORES, evaluate
+from pad_cli.evaluation.run import ANSWERS, CROSS_POLICY, SCORES, evaluate, items_by_policy
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings, EvalRecipe, ModelSettings
-from pad_cli.registry import SCORERS
+from pad_cli.records import BenchmarkItem, as_messages
+from pad_cli.registry import BENCHMARKS, SCORERS
 from tests.tiny import make_language_model, make_reward_model
 
 PROMPTS = ("Hi", "How do I bake bread?", "Why?", "Tell me about the sea.", "A word on trees")
@@ -148,7 +150,7 @@ def test_two_benchmarks_may_use_one_id_for_different_prompts(make_recipe: MakeRe
     other = tmp_path / "other" / "prompts.jsonl"  # ids are made of the file's name
     other.write_text('{"prompt": "Count to three, please."}\n', encoding="utf-8")
     first = recipe.benchmarks[0]
-    second = first.model_copy(update={"options": {**first.options, "path": str(other)}})
+    second = first.model_copy(update={"name": "other", "options": {**first.options, "path": str(other)}})
     evaluate(recipe)
     alone = {(row["item"], row["prompt"][0]["content"]): row["text"] for row in answers_of(recipe)}
     both = recipe.model_copy(update={"benchmarks": [first, second], "output": str(tmp_path / "both")})
@@ -157,13 +159,39 @@ def test_two_benchmarks_may_use_one_id_for_different_prompts(make_recipe: MakeRe
     assert alone.items() <= together.items()
     assert {content for _, content in together} == {*PROMPTS, "Count to three, please."}
     words = [row for row in rows if (row["method"], row["scorer"], row["preference"]) == ("pad", "words", "humorous")]
+    prompts = {"jsonl: single": PROMPTS, "other: single": ("Count to three, please.",)}
+    assert [(row["group"], row["n"]) for row in words[:2]] == [(group, len(few)) for group, few in prompts.items()]
     for row in words:
         asked = [
             answer
             for answer in answers_of(both)
-            if answer["guidance_weight"] == row["guidance_weight"] and answer["preference"] == ["humorous"]
+            if answer["guidance_weight"] == row["guidance_weight"]
+            and answer["preference"] == ["humorous"]
+            and answer["prompt"][0]["content"] in prompts[row["group"]]
         ]
         assert row["mean"] == pytest.approx(sum(len(a["text"].split()) for a in asked) / len(asked), abs=1e-4)
+
+
+def with_cross_policy(*, prompt: str) -> list[BenchmarkItem]:
+    """The same prompt for the home policy and for the others."""
+    return [
+        BenchmarkItem(f"{group}/0", group, "humorous", as_messages(prompt), ("humorous",))
+        for group in ("single", CROSS_POLICY)
+    ]
+
+
+def test_cross_policy_items_keep_their_meaning_where_two_benchmarks_have_them(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BENCHMARKS.table, "crossing", f"{__name__}:with_cross_policy")
+    benchmarks = [{"benchmark": "crossing", "name": name, "options": {"prompt": name}} for name in ("a", "b")]
+    recipe = make_recipe(benchmarks=benchmarks, policies={name: {"model": "x"} for name in ("home", "small", "large")})
+    asked = items_by_policy(recipe, load_benchmarks(recipe.benchmarks))
+    assert {name: [item.group for item in items] for name, items in asked.items()} == {
+        "home": ["a: single", "b: single"],
+        "small": ["a: cross-policy", "b: cross-policy"],
+        "large": ["a: cross-policy", "b: cross-policy"],
+    }
 
 
 def test_a_finished_evaluation_answers_nothing_again(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +297,15 @@ def test_a_run_ends_with_pages_to_read(make_recipe: MakeRecipe) -> None:
     evaluate(recipe)
     for name in (MARKDOWN, PAGE):
         assert "pad at 2" in (Path(recipe.output) / name).read_text(encoding="utf-8")
-    assert len(json.loads((Path(recipe.output) / OUTPUTS).read_text())["items"]) == 4
+    items = json.loads((Path(recipe.output) / OUTPUTS).read_text())["items"]
+    assert len(items) == 4
+    for answer in (answer for item in items for answer in item["answers"]):
+        assert "".join(text for text, _ in answer["tokens"]) == answer["text"]
+    base = [[reward for _, reward in item["answers"][0]["tokens"]] for item in items]
+    assert base[0] != base[1], "one answer, under two preferences"
+    (Path(recipe.output) / OUTPUTS).unlink()
+    evaluate(recipe)
+    assert json.loads((Path(recipe.output) / OUTPUTS).read_text())["items"] == items
 
 
 def test_the_run_keeps_its_recipe(make_recipe: MakeRecipe) -> None:
@@ -299,6 +335,8 @@ def test_unknown_names_and_options_are_refused_before_anything_is_answered(make_
         ({"scorers": ["word"]}, UsageError),
         ({"methods": ["padd"]}, UsageError),
         ({"options": {"colour": 1}}, RecipeError),
+        ({"methods": [{"method": "pad", "options": {"colour": 1}}]}, RecipeError),
+        ({"scorers": [{"scorer": "reward", "options": {"colour": 1}}]}, RecipeError),
         ({"options": {"path": "missing.jsonl"}}, DataError),
         ({"options": {"limit": 0}}, DataError),
     ):

@@ -238,7 +238,7 @@ def test_responses_to_one_prompt_are_paired_however_far_apart(write: Write) -> N
 
 
 def test_scores_must_be_named_be_numbers_and_differ_enough(write: Write) -> None:
-    with pytest.raises(RecipeError, match=r"data\.train\.options\.scores: is missing"):
+    with pytest.raises(RecipeError, match=r"data\.train: options of the format 'ric': 'scores' is missing"):
         load_as(write, "ric", [ric("How?", "a", 0.5, 1)])
     with pytest.raises(DataError) as caught:
         load_as(write, "ric", [ric("How?", "a", 0.5)], RIC)
@@ -351,15 +351,15 @@ def test_rows_of_nothing_are_bad_rows_of_every_format(write: Write, format_: str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"minimum_differnce": 1}, r"options\.minimum_differnce: no such option. Did you mean minimum_difference"),
-        ({"minimum_difference": "much"}, r"options\.minimum_difference: .*\(found 'much'\)"),
-        ({"attributes": 3}, r"options\.attributes: is of another form"),
+        ({"minimum_differnce": 1}, "there is no option 'minimum_differnce'. Did you mean minimum_difference"),
+        ({"minimum_difference": "much"}, r"minimum_difference: .*\(found 'much'\)"),
+        ({"attributes": 3}, "'attributes' is of another form"),
     ],
 )
 def test_options_that_do_not_fit_are_recipe_errors_with_their_key(
     write: Write, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(RecipeError, match=r"data\.train\.1\." + message):
+    with pytest.raises(RecipeError, match=r"data\.train\.1: options of the format 'helpsteer2': " + message):
         load([str_source(write), {**str_source(write), "format": "helpsteer2", "options": options}])
 
 

@@ -277,7 +277,7 @@ def _plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_from_outside_adds_a_format(write: Write) -> None:
     source = {"path": str(write({"text": "ha"})), "format": "shouted", "options": {"name": "loud"}}
     assert texts_of(load(source)) == [("Say it.", "loud", "HA", "ha")]
-    with pytest.raises(RecipeError, match=r"data\.train\.options: .*nam"):
+    with pytest.raises(RecipeError, match=r"data\.train: options of the format 'shouted': .*nam"):
         load({**source, "options": {"nam": "loud"}})
 
 

@@ -9,13 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pad_cli.benchmarks import load_benchmark
+from pad_cli.benchmarks import load_benchmarks
 from pad_cli.errors import DataError, UsageError, did_you_mean
+from pad_cli.evaluation.answered import read_answered
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.comparisons import reference_of
 from pad_cli.evaluation.contract import Method
 from pad_cli.evaluation.report import REPORT
-from pad_cli.evaluation.run import ANSWERS, load_method
+from pad_cli.evaluation.run import ANSWERS, items_by_policy, load_method
 from pad_cli.progress import note
 from pad_cli.recipe import EvalRecipe, read_recipe
 from pad_cli.recipe.judge import JudgeSettings
@@ -57,12 +58,10 @@ class Answers:
     Attributes:
         answers: all that can be judged, item by item.
         opponents: for each policy, whom the others are judged against.
-        superseded: answers that a later one to the same question has replaced; the later is judged.
     """
 
     answers: tuple[Answer, ...]
     opponents: Mapping[str, tuple[Contestant, ...]]
-    superseded: int
 
     def matches(self) -> Iterator[Match]:
         """Every answer with those of the opponents to the same item, item by item."""
@@ -84,7 +83,7 @@ def read_run(directory: Path, overrides: Iterable[str] = ()) -> EvalRecipe:
     path = directory / _RECIPE
     if not path.is_file() or not (directory / REPORT).is_file():
         raise UsageError(f"{directory}: no finished evaluation.", "Run `pad eval` first, and give its directory.")
-    decoding = json.loads(path.read_text(encoding="utf-8")).get("decoding", {})
+    decoding = _content(directory).get("decoding", {})
     stated = json.dumps({key: value for key, value in decoding.items() if key not in _SWEPT})
     recipe = read_recipe(str(path), [f"decoding={stated}", *overrides])
     if recipe.kind != "eval":
@@ -93,19 +92,22 @@ def read_run(directory: Path, overrides: Iterable[str] = ()) -> EvalRecipe:
 
 
 def read_answers(directory: Path, recipe: EvalRecipe, settings: JudgeSettings) -> Answers:
-    """The answers of a run and who meets whom.
+    """The answers that the run's report is about, and who meets whom.
 
     Raises:
-        UsageError: `judge.opponent` is no method of the recipe.
+        UsageError: `judge.opponent` is no method of the recipe; or the run does not say which answers are its own.
         DataError: nothing in the run answers the recipe's items.
     """
     methods = {method.shown: load_method(method) for method in recipe.methods}
-    items = _drawn([item for benchmark in recipe.benchmarks for item in load_benchmark(benchmark)], settings.limit)
-    texts, superseded = _index(ResultLog(directory / ANSWERS).done.values(), methods)
+    benchmarks = load_benchmarks(recipe.benchmarks)
+    asked = {policy: {id(item) for item in items} for policy, items in items_by_policy(recipe, benchmarks).items()}
+    items = _drawn([item for some in benchmarks for item in some], settings.limit)
+    texts = _texts(directory, methods)
     answers = [
         Answer(contestant, item, seed, text)
         for item in items
         for contestant in _contestants(recipe, methods)
+        if id(item) in asked[contestant.policy]
         for seed in recipe.seeds
         if (text := texts.get((contestant, seed, _place(methods[contestant.method], item)))) is not None
     ]
@@ -113,8 +115,6 @@ def read_answers(directory: Path, recipe: EvalRecipe, settings: JudgeSettings) -
         raise DataError("no answer to any item of the recipe", path=directory / ANSWERS, hint="Run `pad eval` again.")
     if lacking := len(items) - len({id(answer.item) for answer in answers}):
         note(f"{lacking} of {len(items)} items have no answer in this run; they are not judged.")
-    if superseded:
-        note(f"{superseded} answers were given anew by a later evaluation in this run; the later ones are judged.")
     rival = settings.opponent or reference_of(recipe, methods).method
     if rival not in methods:
         raise UsageError(f"judge.opponent: no method is called '{rival}'.", did_you_mean(rival, methods))
@@ -122,7 +122,7 @@ def read_answers(directory: Path, recipe: EvalRecipe, settings: JudgeSettings) -
         policy: tuple(c for c in _contestants(recipe, methods) if (c.policy, c.method) == (policy, rival))
         for policy in recipe.policies
     }
-    return Answers(tuple(answers), opponents, superseded)
+    return Answers(tuple(answers), opponents)
 
 
 def _contestants(recipe: EvalRecipe, methods: Mapping[str, Method]) -> Iterator[Contestant]:
@@ -151,18 +151,22 @@ def _place(method: Method, item: BenchmarkItem) -> tuple[Any, ...]:
     return (item.id, prompt_key(item), *item.preference) if method.reads_preference else (prompt_key(item),)
 
 
-def _index(
-    rows: Iterable[Mapping[str, Any]], methods: Mapping[str, Method]
-) -> tuple[dict[tuple[Contestant, int, tuple[Any, ...]], str], int]:
-    """The last text given at each place, and how many earlier ones it replaced."""
+def _texts(directory: Path, methods: Mapping[str, Method]) -> dict[tuple[Contestant, int, tuple[Any, ...]], str]:
+    """The texts of the finished evaluation, by who gave them with which seed, and where."""
+    rows = ResultLog(directory / ANSWERS).done
     texts: dict[tuple[Contestant, int, tuple[Any, ...]], str] = {}
-    superseded = 0
-    for row in rows:
-        if (method := methods.get(row["method"])) is None:
+    for who, keys in read_answered(directory, _content(directory)).items():
+        if (method := methods.get(who.method)) is None:
             continue
-        prompt = fingerprint(row["prompt"])
-        place = (row["item"], prompt, *row["preference"]) if method.reads_preference else (prompt,)
-        key = (Contestant(row["policy"], row["method"], row["guidance_weight"]), row["seed"], place)
-        superseded += key in texts
-        texts[key] = row["text"]
-    return texts, superseded
+        contestant = Contestant(who.policy, who.method, who.guidance_weight)
+        for row in (rows[key] for key in keys if key in rows):
+            prompt = fingerprint(row["prompt"])
+            place = (row["item"], prompt, *row["preference"]) if method.reads_preference else (prompt,)
+            texts[contestant, row["seed"], place] = row["text"]
+    return texts
+
+
+def _content(directory: Path) -> dict[str, Any]:
+    """The recipe of a run, as it was written."""
+    content: dict[str, Any] = json.loads((directory / _RECIPE).read_text(encoding="utf-8"))
+    return content

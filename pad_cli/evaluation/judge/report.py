@@ -1,6 +1,6 @@
 """`judge.json`: what the verdicts say of methods. Its shape is a promise:
 
-    {"version", "model", "endpoint", "modes", "complete", "over_budget", "superseded",
+    {"version", "model", "endpoint", "modes", "complete", "over_budget",
      "pairwise": [{"policy", "method", "guidance_weight", "opponent", "opponent_weight", "group", "preference", "n",
                    "prompts", "win_rate", "low", "high", "length_controlled", "length_controlled_low",
                    "length_controlled_high", "longer_by", "wins", "ties", "losses", "disagreed", "identical",
@@ -41,7 +41,7 @@ from pad_cli.recipe import EvalRecipe
 from pad_cli.runs import fingerprint
 
 JUDGE_REPORT = "judge.json"
-VERSION = 1
+VERSION = 2
 _VALUES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 _FORTH = {"first": "win", "second": "loss", "tie": "tie"}
 _BACK = {"first": "loss", "second": "win", "tie": "tie"}

@@ -165,7 +165,6 @@ def _report(plan: JudgePlan, asked: Asked) -> dict[str, Any]:
         "modes": list(plan.settings.modes),
         "complete": plan.waiting == 0,
         "over_budget": asked.over_budget,
-        "superseded": plan.answers.superseded,
         "pairwise": pairwise_rows(decided, recipe),
         "rubric": rubric_rows(ratings, recipe, list(plan.settings.dimensions)),
         "position": positions(plan.questions, rows),

@@ -46,7 +46,7 @@ class BestOfN:
         return ["best-of-n", self.n, self.temperature, subject.reward_model.fingerprint]
 
     def prepare(self, subject: Subject) -> Cost:
-        return Cost()
+        return subject.reward_model_cost
 
     def answer(
         self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float

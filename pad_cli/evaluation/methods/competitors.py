@@ -113,7 +113,7 @@ class Competitors:
         """
         wanted = {tuple(sorted(goal.items())): goal for goal in goals if goal}
         costs = [self.adapter(subject.policy, goal).cost for goal in wanted.values()]
-        return Cost(sum(c.seconds for c in costs), len(costs), sum(c.parameters for c in costs))
+        return Cost(sum(c.seconds or 0.0 for c in costs), len(costs), sum(c.parameters for c in costs))
 
     def adapter(self, policy: LanguageModel, goal: Goal) -> Competitor:
         """The adapter of a goal, trained if it is not there yet; raises as `prepare`."""

@@ -9,19 +9,12 @@ sum   v = w: every log-ratio at its full strength, as a reward model that gives 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
 from contextlib import ExitStack
-from typing import Any
 
-from pad_cli.evaluation.contract import Cost, Subject
-from pad_cli.evaluation.methods.competitors import (
-    Competitors,
-    Goal,
-    answer_by_goal,
-    answer_mixed,
-    attached,
-    normalised,
-)
+from pad_cli.evaluation.contract import Subject
+from pad_cli.evaluation.methods.competing import Competing, each_alone
+from pad_cli.evaluation.methods.competitors import Goal, answer_mixed, attached, normalised
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings
@@ -30,39 +23,19 @@ from pad_cli.records import BenchmarkItem, Generation
 _NOTHING = 1e-9  # a weight below this is the rest of a rounding
 
 
-class _Mixed:
+class _Mixed(Competing):
     """What the two have in common."""
 
-    name: str
-    reads_preference = True
-    weighted = False
+    def _goal(self, subject: Subject, item: BenchmarkItem) -> Goal:
+        return self._competitors.named(subject, item)
 
-    def __init__(self, **options: Any) -> None:
-        self._competitors = Competitors(self.name, options)
+    def _trained_for(self, goal: Goal) -> list[Goal]:
+        return each_alone(goal)
 
-    def key(self, subject: Subject) -> Any:
-        return [self.name, self._competitors.key(subject)]
-
-    def prepare(self, subject: Subject) -> Cost:
-        names = {name for item in subject.items for name in self._competitors.named(subject, item)}
-        return self._competitors.prepare(subject, [{name: 1.0} for name in sorted(names)])
-
-    def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+    def _answer(
+        self, subject: Subject, goal: Goal, items: list[BenchmarkItem], settings: DecodingSettings
     ) -> list[Generation]:
-        def answer(goal: Goal, group: list[BenchmarkItem]) -> list[Generation]:
-            return self._mix(subject, self._shares(goal) if goal else {}, group, settings)
-
-        return answer_by_goal(items, lambda item: self._competitors.named(subject, item), answer)
-
-    def _shares(self, goal: Goal) -> Goal:
-        """v_k of each principle."""
-        raise NotImplementedError
-
-    def _mix(
-        self, subject: Subject, shares: Goal, items: list[BenchmarkItem], settings: DecodingSettings
-    ) -> list[Generation]:
-        policy = subject.policy
+        policy, shares = subject.policy, self._shares(goal) if goal else {}
         with ExitStack() as stack:
             voices: list[tuple[Adapter | None, float]] = [(None, 1 - sum(shares.values()))]
             for name, share in shares.items():
@@ -70,6 +43,10 @@ class _Mixed:
                 voices.append((stack.enter_context(attached(policy, directory)), share))
             heard = [(adapter, weight) for adapter, weight in voices if abs(weight) > _NOTHING]
             return answer_mixed(subject, items, _among_all(settings, policy), heard)
+
+    @abstractmethod
+    def _shares(self, goal: Goal) -> Goal:
+        """v_k of each principle."""
 
 
 class Mod(_Mixed):

@@ -114,6 +114,10 @@ class PadPrompt(Prompting):
     def key(self, subject: Subject) -> Any:
         return ["pad+prompt", self.wording(subject), subject.reward_model.fingerprint]
 
+    def prepare(self, subject: Subject) -> Cost:
+        super().prepare(subject)
+        return subject.reward_model_cost
+
     def answer(
         self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:

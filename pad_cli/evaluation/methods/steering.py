@@ -45,7 +45,7 @@ class Pad:
         return ["pad", subject.engine.reward_model.fingerprint]
 
     def prepare(self, subject: Subject) -> Cost:
-        return Cost()
+        return subject.reward_model_cost
 
     def answer(
         self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float

@@ -15,20 +15,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from pad_cli.evaluation.contract import Cost, Subject
-from pad_cli.evaluation.methods.competitors import (
-    Competitors,
-    Goal,
-    answer_by_goal,
-    answer_mixed,
-    attached,
-    normalised,
-)
+from pad_cli.evaluation.contract import Subject
+from pad_cli.evaluation.methods.competing import Competing, each_alone
+from pad_cli.evaluation.methods.competitors import Goal, answer_mixed, attached, normalised
 from pad_cli.models.adapter import CONFIG, WEIGHTS, Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings
@@ -36,39 +29,17 @@ from pad_cli.records import BenchmarkItem, Generation
 from pad_cli.runs import write_json
 
 
-class _Trained:
+class _Trained(Competing):
     """What the three have in common."""
 
-    name: str
-    reads_preference = True
-    weighted = False
-
-    def __init__(self, **options: Any) -> None:
-        self._competitors = Competitors(self.name, options)
-
-    def key(self, subject: Subject) -> Any:
-        return [self.name, self._competitors.key(subject)]
-
-    def prepare(self, subject: Subject) -> Cost:
-        goals = (self._goal(subject, item) for item in subject.items)
-        return self._competitors.prepare(subject, [part for goal in goals for part in self._trained_for(goal)])
-
-    def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
-    ) -> list[Generation]:
-        def answer(goal: Goal, group: list[BenchmarkItem]) -> list[Generation]:
-            with self._adapter(subject.policy, goal) if goal else nullcontext() as adapter:
-                return answer_mixed(subject, group, settings, [(adapter, 1.0)])
-
-        return answer_by_goal(items, lambda item: self._goal(subject, item), answer)
-
-    def _goal(self, subject: Subject, item: BenchmarkItem) -> Goal:
-        """What of an item's preference the method can go for."""
-        raise NotImplementedError
-
     def _trained_for(self, goal: Goal) -> list[Goal]:
-        """The goals of the adapters that it needs for that."""
         return [goal]
+
+    def _answer(
+        self, subject: Subject, goal: Goal, items: list[BenchmarkItem], settings: DecodingSettings
+    ) -> list[Generation]:
+        with self._adapter(subject.policy, goal) if goal else nullcontext() as adapter:
+            return answer_mixed(subject, items, settings, [(adapter, 1.0)])
 
     @contextmanager
     def _adapter(self, policy: LanguageModel, goal: Goal) -> Iterator[Adapter]:
@@ -103,7 +74,7 @@ class Soup(_Trained):
         return _positive(self._competitors.named(subject, item))
 
     def _trained_for(self, goal: Goal) -> list[Goal]:
-        return [{name: 1.0} for name in goal]
+        return each_alone(goal)
 
     @contextmanager
     def _adapter(self, policy: LanguageModel, goal: Goal) -> Iterator[Adapter]:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from pad_cli.benchmarks import load_benchmark
+from pad_cli.evaluation.answered import write_answered
+from pad_cli.evaluation.costs import Answered
 from pad_cli.evaluation.run import ANSWERS
 from pad_cli.recipe import EvalRecipe
 from pad_cli.runs import ResultLog
@@ -78,9 +80,18 @@ def write_run(tmp_path: Path) -> WriteRun:
                 rows.setdefault(f"base {prompt}", plain)
             rows[f"pad {item.id}"] = answer_row("pad", 1.0, item.id, prompt, list(item.preference), pad[prompt])
         ResultLog(run / ANSWERS).append(rows)
+        write_keys(run, rows)
         return run
 
     return write
+
+
+def write_keys(run: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say that a run's report is about these rows of its log."""
+    keys: dict[Answered, list[str]] = {}
+    for key, row in rows.items():
+        keys.setdefault(Answered(row["method"], row["policy"], row["guidance_weight"]), []).append(key)
+    write_answered(run, json.loads((run / "recipe.json").read_text(encoding="utf-8")), keys)
 
 
 def answer_row(

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from pad_cli.errors import DataError, RecipeError, UsageError
+from pad_cli.evaluation.answered import ANSWERED
 from pad_cli.evaluation.judge.run import REPLIES, judge, plan_judging
-from pad_cli.evaluation.run import ANSWERS, evaluate
+from pad_cli.evaluation.run import ANSWERS, CROSS_POLICY, evaluate
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EvalRecipe, ModelSettings
+from pad_cli.records import BenchmarkItem, as_messages
+from pad_cli.registry import BENCHMARKS
 from pad_cli.runs import ResultLog
-from tests.evaluation.judge.conftest import KEY, WriteRun, answer_row
+from tests.evaluation.judge.conftest import KEY, WriteRun, answer_row, write_keys
 from tests.evaluation.judge.server import JudgeServer, Material, choice, says
 from tests.tiny import make_reward_model
 
@@ -219,16 +222,45 @@ def test_a_limit_draws_the_same_items_of_a_larger_one(write_run: WriteRun, serve
     assert few < more
 
 
-def test_a_later_answer_to_the_same_question_is_the_one_judged(write_run: WriteRun, server: JudgeServer) -> None:
+def test_only_the_reports_own_answers_are_judged_whichever_stand_last(write_run: WriteRun, server: JudgeServer) -> None:
     run = write_run(BASE, PAD, settings_for(server))
     answered = ResultLog(run / ANSWERS)
-    old = next(row for row in answered.done.values() if row["prompt"][0]["content"] == PROMPTS[2] and row["preference"])
-    new = answer_row("pad", 1.0, old["item"], PROMPTS[2], old["preference"], "quality 1000")
-    answered.append({"later": new})
-    report = judge(plan_judging(run))
-    assert report["superseded"] == 1
-    assert any("quality 1000" in str(asked.material) for asked in server.asked)
-    assert not any(PAD[PROMPTS[2]] in str(asked.material) for asked in server.asked)
+    own = next(row for row in answered.done.values() if row["prompt"][0]["content"] == PROMPTS[2] and row["preference"])
+    foreign = answer_row("pad", 1.0, own["item"], PROMPTS[2], own["preference"], "quality 1000")
+    answered.append({"of another reward model": foreign})
+    expected = len(plan_judging(run).questions)
+    judge(plan_judging(run))
+    assert len(server.asked) == expected
+    assert any(PAD[PROMPTS[2]] in str(asked.material) for asked in server.asked)
+    assert not any("quality 1000" in str(asked.material) for asked in server.asked)
+
+
+def test_an_answer_given_under_another_name_is_its_new_owners(write_run: WriteRun, server: JudgeServer) -> None:
+    methods = [{"method": "base", "name": "plain"}, "pad"]
+    run = write_run(BASE, PAD, settings_for(server), methods=methods)
+    log = ResultLog(run / ANSWERS).done  # the rows say base, as an earlier recipe called it
+    write_keys(run, {key: {**row, "method": row["method"].replace("base", "plain")} for key, row in log.items()})
+    (row,) = [row for row in judge(plan_judging(run))["pairwise"] if row["preference"] == "*"]
+    assert (row["method"], row["n"]) == ("plain", 20)
+
+
+def test_a_run_that_does_not_say_which_answers_are_its_own_is_refused(write_run: WriteRun, server: JudgeServer) -> None:
+    run = write_run(BASE, PAD, settings_for(server))
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps({**recipe, "judge": None}))
+    assert plan_judging(run, ["judge.model=tiny"]).waiting == 40
+    (run / "recipe.json").write_text(json.dumps({**recipe, "guidance_weights": [2.0]}))
+    with pytest.raises(UsageError, match="another recipe than its report") as caught:
+        plan_judging(run)
+    assert "`pad eval`" in caught.value.hint
+    for damaged in ("", "[]", '{"recipe": "", "answers": [{"method": "pad"}]}'):
+        (run / ANSWERED).write_text(damaged)
+        with pytest.raises(DataError, match="cannot be read"):
+            plan_judging(run)
+    (run / ANSWERED).unlink()
+    with pytest.raises(UsageError, match="earlier version") as caught:
+        plan_judging(run)
+    assert "`pad eval`" in caught.value.hint
 
 
 def test_seeds_meet_their_own(write_run: WriteRun, server: JudgeServer) -> None:
@@ -238,6 +270,7 @@ def test_seeds_meet_their_own(write_run: WriteRun, server: JudgeServer) -> None:
     answered = ResultLog(run / ANSWERS)
     second = {f"{key} 1": {**row, "seed": 1, "text": row["text"] + " again"} for key, row in answered.done.items()}
     answered.append(second)
+    write_keys(run, answered.done)
     assert pooled(judge(plan_judging(run)))["n"] == 40
     pairs = [(asked.material["first_answer"], asked.material["second_answer"]) for asked in server.asked]
     assert all(first.endswith(" again") == second.endswith(" again") for first, second in pairs)
@@ -277,16 +310,15 @@ def test_what_cannot_be_judged_is_refused(write_run: WriteRun, server: JudgeServ
         plan_judging(run)
 
 
-def test_it_judges_what_pad_eval_wrote(
-    policy: LanguageModel, model_directory: Path, server: JudgeServer, tmp_path: Path
-) -> None:
-    server.reply = lambda material: choice("first")
+@pytest.fixture
+def evaluation(policy: LanguageModel, model_directory: Path, tmp_path: Path) -> dict[str, Any]:
+    """A small recipe whose reward model and prompts exist."""
     settings = ModelSettings(model=str(model_directory), device="cpu")
     (tmp_path / "reward-model").mkdir()
     save_reward_model(make_reward_model(policy), tmp_path / "reward-model", settings)
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hi"}\n{"prompt": "Why?"}\n')
     options = {"path": str(tmp_path / "prompts.jsonl"), "preferences": ["humorous", "not formal"]}
-    content = {
+    return {
         "kind": "eval",
         "output": str(tmp_path / "run"),
         "policies": {"home": settings.model_dump()},
@@ -297,8 +329,52 @@ def test_it_judges_what_pad_eval_wrote(
         "scorers": ["words"],
         "decoding": {"max_new_tokens": 8, "temperature": 0.7},
     }
-    evaluate(EvalRecipe.model_validate(content))
+
+
+def test_it_judges_what_pad_eval_wrote(evaluation: dict[str, Any], server: JudgeServer, tmp_path: Path) -> None:
+    server.reply = lambda material: choice("first")
+    evaluate(EvalRecipe.model_validate(evaluation))
     plan = plan_judging(tmp_path / "run", ["judge.model=tiny", f"judge.base_url={server.address}"])
     rows = [row for row in judge(plan)["pairwise"] if row["preference"] == "*"]
     assert [(row["method"], row["opponent_weight"], row["n"]) for row in rows] == [("base", 1.0, 8), ("base", 2.0, 8)]
     assert all(row["win_rate"] == 0.5 for row in rows)
+
+
+def test_an_evaluation_that_returns_to_an_earlier_reward_model_is_judged_by_that_ones_answers(
+    evaluation: dict[str, Any], policy: LanguageModel, model_directory: Path, tmp_path: Path
+) -> None:
+    recipe, settings = EvalRecipe.model_validate(evaluation), ModelSettings(model=str(model_directory), device="cpu")
+    judged = []
+    for seed in (0, 4, 0):
+        save_reward_model(make_reward_model(policy, seed=seed), tmp_path / "reward-model", settings)
+        evaluate(recipe)
+        answers = plan_judging(tmp_path / "run", ["judge.model=tiny"]).answers.answers
+        judged.append({(each.contestant, each.item.id, each.seed): each.text for each in answers})
+    assert len(judged[0]) == 3 * 4 * 2
+    assert judged[0].keys() == judged[1].keys()
+    assert judged[0] != judged[1]
+    assert judged[0] == judged[2]
+
+
+def mixed_groups() -> list[BenchmarkItem]:
+    """Two prompts for the home policy, the second of which the others are asked, too."""
+    items = [("single", "Hi"), ("single", "Why?"), (CROSS_POLICY, "Why?")]
+    return [
+        BenchmarkItem(f"{group}/{text}", group, "humorous", as_messages(text), ("humorous",)) for group, text in items
+    ]
+
+
+def test_a_policy_is_judged_on_what_it_was_asked(
+    evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BENCHMARKS.table, "mixed", f"{__name__}:mixed_groups")
+    policies = dict.fromkeys(("home", "other"), evaluation["policies"]["home"])
+    changed = {"policies": policies, "benchmarks": [{"benchmark": "mixed"}], "methods": ["base", "pad"], "seeds": [0]}
+    evaluate(EvalRecipe.model_validate({**evaluation, **changed}))
+    answers = plan_judging(tmp_path / "run", ["judge.model=tiny"]).answers.answers
+    found = {(each.contestant.policy, each.contestant.method, each.item.id) for each in answers}
+    assert found == {
+        (policy, method, item)
+        for method in ("base", "pad")
+        for policy, item in (("home", "single/Hi"), ("home", "single/Why?"), ("other", "cross-policy/Why?"))
+    }
