@@ -17,7 +17,7 @@ from pad_cli.runs import write_whole
 
 SUMMARY, PAGE = "reproduce.md", "reproduce.html"
 
-_STYLE = "  body { max-width: 90rem }\n"
+_STYLE = "  body { max-width: 90rem } td { white-space: nowrap }\n"
 
 Costs = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
 """Table and label of a run to the rows of its `costs.json`."""
@@ -80,7 +80,7 @@ def _grids(label: str, run: Mapping[str, Any], scorers: list[str]) -> Iterator[G
 def _cell(row: Mapping[str, Any], verdict: str) -> str:
     if row["mean"] is None:
         return f"failed on {row['failed']}"
-    ends = "" if row["low"] is None else f" ({row['low']:.2f} to {row['high']:.2f})"
+    ends = "" if row["low"] is None else f" ({row['low']:.2f}\u2013{row['high']:.2f})"
     return f"{figure(row['mean'])}{ends} {MARKS.get(verdict, '')}".rstrip()
 
 
