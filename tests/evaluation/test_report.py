@@ -205,7 +205,7 @@ def test_the_reference_is_the_one_named_or_the_first_weighted_or_the_last(
 
 def test_the_report_has_the_promised_keys() -> None:
     report = report_of(*scores(UP), *scores(UP, **BASE))
-    assert list(report) == ["version", "recipe", "environment", "reference", "rows", "comparisons"]
+    assert list(report) == ["version", "recipe", "environment", "reference", "rows", "comparisons", "pairs"]
     assert report["reference"] == {"method": "pad", "guidance_weight": 1.0}
     row = "method policy group preference guidance_weight scorer n prompts mean stderr low high truncated failed"
     assert {tuple(row) for row in report["rows"]} == {(*row.split(), "higher_is_better", "dimension", "unit")}
