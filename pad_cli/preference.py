@@ -8,8 +8,10 @@ A preference is typed as one or more specifications:
     something to laugh  free text, for a reward model with a preference encoder
     humorous, concise   several in one specification; "and", "but", ";" and "+" separate as well
 
+    @me, @me=0.5        a profile: the weights in a file of that name, scaled; see `pad_cli.profiles`
+
 A clause that is exactly a known name is that principle; every other clause is free text. `text:` in front of a
-clause says that it is free text, whatever it looks like.
+clause says that it is free text, whatever it looks like, an @ included.
 """
 
 from __future__ import annotations
@@ -102,6 +104,54 @@ def _after(question: str, sentence: str) -> str:
     """The sentence behind a question: on its line if that has ended there, else on a line of its own."""
     question = question.rstrip()
     return f"{question} {sentence}" if question.endswith((".", "?", "!")) else f"{question}\n{sentence}"
+
+
+def with_floor(preference: Preference, always: Mapping[str, float]) -> Preference:
+    """A preference with no weight of these principles below what they always have: max(w_k, always_k).
+
+    The same when done twice. Free text adds to weights later; a reward model's table is held up by `PadEngine`.
+
+    Args:
+        preference: what this user wants.
+        always: principle to its least weight, above 0.
+    """
+    held = {name: max(preference.weights.get(name, 0.0), least) for name, least in always.items()}
+    return Preference({**preference.weights, **held}, preference.texts) if held else preference
+
+
+def expand_profiles(
+    specs: Iterable[str], profiles: Callable[[str], Mapping[str, float]], principles: Sequence[str] = ()
+) -> list[str]:
+    """Specifications in which every profile, `@NAME` or `@NAME=NUMBER`, is replaced by the weights it stands for.
+
+    A clause that is exactly the name of a principle is no profile, though it begin with an @.
+
+    Args:
+        specs: as typed; each stays as it is but for its profiles, whose weights follow as a specification of their own.
+        profiles: name to weights.
+        principles: the names that the reward model knows, where that is known.
+
+    Raises:
+        PreferenceError: a profile's weight is no number.
+    """
+    expanded: list[str] = []
+    for spec in specs:
+        expanded += _expanded(spec, profiles, {name.lower(): name for name in principles}) if "@" in spec else [spec]
+    return expanded
+
+
+def _expanded(spec: str, profiles: Callable[[str], Mapping[str, float]], by_lower: Mapping[str, str]) -> list[str]:
+    rest, found = "", []
+    pieces = re.split(f"({_SEPARATOR.pattern})", " ".join(spec.split()))
+    for separator, clause in zip(["", *pieces[1::2]], pieces[::2], strict=True):
+        name, scale = _signed(clause, spec, by_lower) if "@" in clause else (clause, 1.0)
+        if not name.startswith("@") or name.lower() in by_lower:
+            rest += separator + clause
+            continue
+        rest += ", "
+        weights = {each: weight * scale for each, weight in profiles(name[1:]).items() if weight * scale}
+        found += [Preference(weights, {}).describe()] if weights else []
+    return [rest, *found] if rest.strip(" ,") else found
 
 
 def parse_preference(specs: Iterable[str], principles: Sequence[str], *, accepts_text: bool) -> Preference:

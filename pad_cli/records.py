@@ -178,6 +178,7 @@ class BenchmarkItem:
         prompt: the conversation to answer.
         preference: preference specifications as typed after `--pref`.
         facts: ground truth for scorers, for example `{"topic": "chess", "asked": ["humorous"]}`.
+        profiles: names of profiles whose weights the preference holds in their place.
     """
 
     id: str
@@ -186,6 +187,7 @@ class BenchmarkItem:
     prompt: Messages
     preference: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    profiles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ PACKAGE = Path(pad_cli.__file__).resolve().parent
 FLOORS = {
     "errors": 0,
     **dict.fromkeys(("preference", "records", "registry", "resources", "progress", "pages"), 1),
-    **dict.fromkeys(("recipe", "runs"), 2),
+    **dict.fromkeys(("recipe", "runs", "profiles"), 2),
     **dict.fromkeys(("pairs", "benchmarks", "world"), 3),
     "models": 4,
     **dict.fromkeys(("decoding", "training", "serving"), 5),
-    **dict.fromkeys(("evaluation", "embedded", "demonstration", "benchmarking"), 6),
+    **dict.fromkeys(("evaluation", "learning", "embedded", "demonstration", "benchmarking"), 6),
     "cli": 7,
 }
 SIBLINGS = ("decoding", "training", "serving")

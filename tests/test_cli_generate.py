@@ -65,7 +65,16 @@ def test_the_answer_and_nothing_else_goes_to_stdout(models: list[str]) -> None:
 
 def test_json_is_one_object_with_stable_keys(models: list[str], model_directory: Path) -> None:
     row = answer("How?", "--pref", "humorous", "--pref", "concise=0.5", "--weight", "2", *models)
-    assert list(row) == ["prompt", "preference", "guidance_weight", "text", "finish_reason", "tokens", "policy"]
+    assert list(row) == [
+        "prompt",
+        "preference",
+        "always",
+        "guidance_weight",
+        "text",
+        "finish_reason",
+        "tokens",
+        "policy",
+    ]
     assert row["prompt"] == "How?"
     assert row["preference"] == "humorous, concise=0.5"
     assert row["guidance_weight"] == 2.0

@@ -14,6 +14,7 @@ from pad_cli.models.language_model import LanguageModel, same_vocabulary
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference
+from pad_cli.profiles import check_profiles
 from pad_cli.records import BenchmarkItem
 
 _SEED = 0
@@ -77,6 +78,7 @@ def benchmark_questions(engine: PadEngine, items: Sequence[BenchmarkItem], count
         raise UsageError(f"The benchmark has {len(items)} items, too few for a batch of {count}.", "Lower batch_sizes.")
     model = _reward_model(engine)
     asked = [items[row * len(items) // count] for row in range(count)]
+    check_profiles((profile for item in asked for profile in item.profiles), model)
     preferences = [engine.preference(item.preference) for item in asked]
     return Questions(
         [encode_prompt(engine.policy.tokenizer, item.prompt) for item in asked],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pad_cli.errors import DataError, RecipeError
+from pad_cli.preference import expand_profiles
+from pad_cli.profiles import profile_weights
 from pad_cli.recipe import BenchmarkSettings
 from pad_cli.recipe.options import make_with
 from pad_cli.records import BenchmarkItem
@@ -16,12 +18,16 @@ _OF = ": "  # between a benchmark's name and its group
 
 
 def load_benchmark(settings: BenchmarkSettings) -> list[BenchmarkItem]:
-    """The items of a registered benchmark, at least one.
+    """The items of a registered benchmark, at least one, with the weights of profiles in the place of their names.
+
+    So whatever is answered, scored or judged is kept under what was asked for then, not under what a profile says now.
+    Whether the profiles belong to the reward model is checked where there is one (`profiles.check_profiles`).
 
     Raises:
         RecipeError: it does not take these options.
         UsageError: there is no such benchmark.
-        DataError: its files are wrong, or it has no items.
+        DataError: its files are wrong, a profile is, or it has no items.
+        PreferenceError: there is no such profile.
     """
     items: list[BenchmarkItem] = make_with(
         BENCHMARKS.get(settings.benchmark),
@@ -31,7 +37,18 @@ def load_benchmark(settings: BenchmarkSettings) -> list[BenchmarkItem]:
     )
     if not items:
         raise DataError(f"the benchmark '{settings.benchmark}' holds no items", hint="Check its options.")
-    return items
+    return [_with_profiles(item) for item in items]
+
+
+def _with_profiles(item: BenchmarkItem) -> BenchmarkItem:
+    names: list[str] = []
+
+    def weights(name: str) -> Mapping[str, float]:
+        names.append(name)
+        return profile_weights(name)
+
+    preference = tuple(expand_profiles(item.preference, weights))
+    return replace(item, preference=preference, profiles=tuple(names)) if names else item
 
 
 def load_benchmarks(recipe: Sequence[BenchmarkSettings]) -> list[list[BenchmarkItem]]:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 Preferences = Annotated[
     list[str] | None,
     typer.Option(
-        "--pref", "-p", metavar="PREFERENCE", help="humorous, concise=0.5, 'not formal', or free text; repeat."
+        "--pref",
+        "-p",
+        metavar="PREFERENCE",
+        help="humorous, concise=0.5, 'not formal', a profile (@me), or free text; repeat.",
     ),
 ]
 
@@ -106,6 +109,7 @@ def _answer(
         row: dict[str, Any] = {
             "prompt": prompt,
             "preference": preference.describe(),
+            "always": engine.always,
             "guidance_weight": decoding.guidance_weight,
             "text": steered.text,
             "finish_reason": steered.finish_reason,

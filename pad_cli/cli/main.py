@@ -13,7 +13,21 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from pad_cli import __version__
-from pad_cli.cli import bench, demo, evaluate, generate, inspect, judge, push, recipe, reproduce, sweep, train_rm
+from pad_cli.cli import (
+    bench,
+    demo,
+    evaluate,
+    generate,
+    inspect,
+    judge,
+    learn,
+    prefs,
+    push,
+    recipe,
+    reproduce,
+    sweep,
+    train_rm,
+)
 from pad_cli.errors import PadError
 
 
@@ -54,6 +68,8 @@ app.command("sweep")(sweep.sweep)
 app.command("reproduce")(reproduce.reproduce)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
+app.command("learn")(learn.learn)
+app.add_typer(prefs.app, name="prefs")
 app.add_typer(recipe.app, name="recipe")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError
 from pad_cli.pairs import prompt_of, read_rows
+from pad_cli.preference import Preference
 from pad_cli.progress import bar
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Messages
@@ -23,7 +24,8 @@ def generate_file(
     Args:
         engine: the policy and its reward model.
         source: lines with `prompt` and, each line its own, `preference` (a specification or a list of them).
-        target: one JSON object a line, in the order of the source: `key`, `line`, `prompt`, `preference`,
+        target: one JSON object a line, in the order of the source: `key`, `line`, `prompt`, `preference` as given,
+            `effective_preference` with the weights of profiles and the safety floor, that floor as `always`,
             `guidance_weight`, `text`, `finish_reason`, `tokens`. Lines already there are not answered again.
         specs: the preference of lines that have none.
         settings: how to decode.
@@ -38,13 +40,13 @@ def generate_file(
     log = ResultLog(target)
     guide = engine.reward_model.fingerprint if engine.reward_model else None
     context = [engine.policy.fingerprint, guide, settings.model_dump()]
-    todo: dict[str, tuple[int, Messages, list[str]]] = {}
+    todo: dict[str, _Line] = {}
     for line, row in read_rows(source):
         prompt, wanted = prompt_of(row, source, line), _specs(row, source, line, specs)
-        engine.preference(wanted)
-        key = fingerprint([*context, line, [dict(message) for message in prompt], wanted])
+        preference = engine.preference(wanted)
+        key = fingerprint([*context, line, [dict(message) for message in prompt], preference.describe()])
         if key not in log.done:
-            todo[key] = (line, prompt, wanted)
+            todo[key] = _Line(line, prompt, wanted, preference)
     keys = list(todo)
     with bar(f"Answering {source.name}", total=len(todo)) as progress:
         for start in range(0, len(keys), settings.batch_size):
@@ -54,21 +56,30 @@ def generate_file(
     return len(todo)
 
 
-def _answer(
-    engine: PadEngine, todo: dict[str, tuple[int, Messages, list[str]]], settings: DecodingSettings, log: ResultLog
-) -> None:
+class _Line(NamedTuple):
+    """One line to answer: its number, and what it asks."""
+
+    number: int
+    prompt: Messages
+    specs: list[str]
+    preference: Preference
+
+
+def _answer(engine: PadEngine, todo: dict[str, _Line], settings: DecodingSettings, log: ResultLog) -> None:
     answers = engine.generate(
-        [prompt for _, prompt, _ in todo.values()],
-        [engine.preference(wanted) for _, _, wanted in todo.values()],
+        [line.prompt for line in todo.values()],
+        [line.preference for line in todo.values()],
         settings,
-        streams=[str(line) for line, _, _ in todo.values()],
+        streams=[str(line.number) for line in todo.values()],
     )
     rows: dict[str, dict[str, Any]] = {}
-    for (key, (line, prompt, wanted)), answer in zip(todo.items(), answers, strict=True):
+    for (key, line), answer in zip(todo.items(), answers, strict=True):
         rows[key] = {
-            "line": line,
-            "prompt": [dict(message) for message in prompt],
-            "preference": wanted,
+            "line": line.number,
+            "prompt": [dict(message) for message in line.prompt],
+            "preference": line.specs,
+            "effective_preference": line.preference.describe(),
+            "always": engine.always,
             "guidance_weight": settings.guidance_weight,
             "text": answer.text,
             "finish_reason": answer.finish_reason,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from pad_cli.decoding.explain import TokenChoice, explain_step
+from pad_cli.decoding.floor import hold_up, safety_floor
 from pad_cli.decoding.loop import Request, Step, collect, decode_steps
 from pad_cli.decoding.paths import check_bridge, choose_path, speculation
 from pad_cli.decoding.ragged_stream import can_be_ragged
@@ -21,7 +22,7 @@ from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import decode_answer, encode_prompt
 from pad_cli.models.reward_model import RewardModel
-from pad_cli.preference import Preference
+from pad_cli.preference import Preference, with_floor
 from pad_cli.recipe import DecodingSettings, GenerateRecipe
 from pad_cli.records import Generation, Messages, as_messages
 
@@ -56,9 +57,14 @@ class PadEngine:
     Args:
         policy: the language model to steer.
         reward_model: what to steer with; None answers plainly.
+        always: the safety floor, principle to weight above 0: no answer that is guided at all is decoded with less of
+            it, whatever preference, profile or free text asks for. An empty preference becomes this one. (Without
+            preferences, or at guidance weight 0, the policy is on its own.)
 
     Raises:
         VocabularyError: the two vocabularies cannot be aligned.
+        PreferenceError: the reward model does not know a principle of `always`.
+        UsageError: `always` without a reward model that has principles, or with a weight that is not above 0.
 
     Example:
         >>> engine = PadEngine.from_recipe(read_recipe("embedded-generate"))
@@ -66,9 +72,16 @@ class PadEngine:
         >>> engine.generate(["How do I start with chess?"], [preference])[0].text
     """
 
-    def __init__(self, policy: LanguageModel, reward_model: RewardModel | None = None) -> None:
+    def __init__(
+        self,
+        policy: LanguageModel,
+        reward_model: RewardModel | None = None,
+        *,
+        always: Mapping[str, float] | None = None,
+    ) -> None:
         self.policy = policy
         self.reward_model = reward_model
+        self.always = safety_floor(always or {}, reward_model)
         if reward_model is not None and self.path(DecodingSettings()) == "bridged":
             check_bridge(policy, reward_model)
 
@@ -80,13 +93,13 @@ class PadEngine:
         reward_model = load_reward_model(
             recipe.reward_model, backbone=policy, dtype=settings.dtype, device=settings.device
         )
-        return cls(policy, reward_model)
+        return cls(policy, reward_model, always=recipe.always)
 
     def preference(self, specs: Sequence[str]) -> Preference:
-        """Read a preference as typed after `--pref`; see `pad_cli.preference`."""
+        """Read a preference as typed after `--pref`, see `pad_cli.preference`, and add the safety floor to it."""
         if self.reward_model is None:
             raise UsageError("There is no reward model to read a preference with.", "Name one: --reward-model")
-        return self.reward_model.preference(specs)
+        return with_floor(self.reward_model.preference(specs), self.always)
 
     def path(self, settings: DecodingSettings) -> str | None:
         """How policy and reward model read along, see `decoding/paths.py`; None without a reward model.
@@ -309,7 +322,9 @@ class PadEngine:
         ):
             if given is not None and len(given) != count:
                 raise UsageError(f"{count} prompts, but {len(given)} {name}.", "Give one for each prompt.")
-        return [NO_PREFERENCE] * count if preferences is None else list(preferences)
+        if preferences is None:
+            return [NO_PREFERENCE] * count
+        return [with_floor(preference, self.always) for preference in preferences]
 
     def _tokens(
         self,
@@ -351,6 +366,8 @@ class PadEngine:
         model = self.reward_model
         if model is None or not any(items.preferences) or not any(items.weights):
             return None
+        if self.always and min(items.weights) < 0:
+            raise UsageError("A negative guidance weight turns `always` into its opposite.", "Give one of 0 or above.")
         # a reward model that reads the preference in its prompt, or has an adapter, rewards something without one too
         steered = [weight if wanted else 0.0 for weight, wanted in zip(items.weights, items.preferences, strict=True)]
         guidance_weight = torch.tensor(steered, device=self.policy.device) * model.calibration
@@ -358,7 +375,7 @@ class PadEngine:
             model,
             choose_path(self.policy, model, settings.path, apart=items.prompts != items.backbone_prompts),
             items.backbone_prompts,
-            model.weights(items.preferences),
+            hold_up(model.weights(items.preferences), self.always, model.principles),
             guidance_weight,
         )
 

@@ -61,6 +61,11 @@ class Subject:
         assert self.engine.reward_model is not None
         return self.engine.reward_model
 
+    @property
+    def steered_by(self) -> list[Any]:
+        """What decides a guided answer beside policy, item and decoding, for a method's key."""
+        return [self.reward_model.fingerprint, *([self.engine.always] if self.engine.always else [])]
+
 
 class Method(Protocol):
     """A way to answer.

@@ -27,6 +27,7 @@ from pad_cli.evaluation.report import build_report, write_report
 from pad_cli.evaluation.scoring import load_scorer, score
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import load_language_model
+from pad_cli.profiles import check_profiles
 from pad_cli.progress import bar
 from pad_cli.recipe import EvalRecipe, MethodSettings
 from pad_cli.recipe.options import make_with
@@ -116,8 +117,9 @@ def run_items(
         mine = items[name]
         policy = load_language_model(settings)
         reward_model = load_reward_model(recipe.reward_model, backbone=policy)
+        check_profiles((profile for item in mine for profile in item.profiles), reward_model)
         measured = measured or MeasuredPairs(recipe, scorers, reward_model.principles)
-        subject = Subject(name, settings, PadEngine(policy, reward_model), mine, trained)
+        subject = Subject(name, settings, PadEngine(policy, reward_model, always=recipe.always), mine, trained)
         for method_name, method in methods.items():
             costs[method_name, name] = method.prepare(subject)
         jobs = list(_jobs(recipe, methods, mine))

@@ -3,6 +3,9 @@
 The backbone reads the text as an instruction ("Write in this style: ..."); its hidden state where the answer would
 begin says what it expects to write, and a small network turns that state into weights of the principles. The encoder
 remembers the states of the texts it was trained on: a text that is far from all of them is not guessed at.
+
+A principle that was added later has no weights in the network's last layer. What it is called is remembered as well: a
+text that is nearest to one of its wordings means that principle alone, and the network says of all others what it said.
 """
 
 from __future__ import annotations
@@ -67,6 +70,32 @@ class PreferenceEncoder(nn.Module):
             others = (self.known @ self.known.T).fill_diagonal_(-1.0)
             self.trusted = _TRUSTED * torch.quantile(others.max(1).values, _CLOSE)
 
+    def extended(self, states: torch.Tensor) -> PreferenceEncoder:
+        """This encoder with one more principle, which only its wordings lead to.
+
+        Args:
+            states: (P, H) of the wordings, from `text_states`.
+
+        Raises:
+            ValueError: the encoder remembers no texts, so it cannot tell near from far.
+        """
+        if len(self.known) == 0:
+            raise ValueError("an encoder without known texts cannot be extended")
+        last = self._last
+        size, principles = last.in_features, last.out_features
+        encoder = PreferenceEncoder(len(self.mean), size, principles + 1, texts=len(self.known) + len(states))
+        tensors = self.state_dict()
+        tensors["known"] = torch.cat([self.known, nn.functional.normalize(self._scaled(states), dim=1)])
+        tensors["owners"] = torch.cat([self.owners, torch.full((len(states),), principles)])
+        tensors["network.4.weight"] = torch.cat([last.weight, torch.zeros(1, size)])
+        tensors["network.4.bias"] = torch.cat([last.bias, torch.zeros(1)])
+        encoder.load_state_dict(tensors)
+        return encoder.eval().requires_grad_(False)
+
+    def similarities(self, states: torch.Tensor) -> torch.Tensor:
+        """(N, H) states of texts to (N, texts): cosines of scaled states with those of the known texts."""
+        return nn.functional.normalize(self._scaled(states), dim=1) @ self.known.T
+
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """(N, H) states of texts to (N, K) weights, however far they are."""
         weights: torch.Tensor = self.network(self._scaled(states))
@@ -86,10 +115,19 @@ class PreferenceEncoder(nn.Module):
         weights = self(states)
         if len(self.known) == 0:
             return weights, {}
-        nearest = (nn.functional.normalize(self._scaled(states), dim=1) @ self.known.T).max(1)
+        nearest = self.similarities(states).max(1)
         far = nearest.values < self.trusted
         owners = self.owners[nearest.indices]
+        added = ~(self._last.weight.any(1) | self._last.bias.bool())  # (K,)
+        by_wording = (owners >= 0) & added[owners]
+        weights[by_wording] = nn.functional.one_hot(owners[by_wording], len(added)).to(weights)
         return weights.masked_fill(far[:, None], 0.0), {row: int(owners[row]) for row in far.nonzero()[:, 0].tolist()}
+
+    @property
+    def _last(self) -> nn.Linear:
+        last = self.network[4]
+        assert isinstance(last, nn.Linear)
+        return last
 
     def _scaled(self, states: torch.Tensor) -> torch.Tensor:
         return (states.to(self.mean.dtype) - self.mean) / self.spread

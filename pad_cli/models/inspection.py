@@ -6,6 +6,7 @@ Of weights only the headers of their files are read: names and shapes, so that a
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,21 @@ def inspect_reward_model(location: str) -> Inspection:
         parameters={name: _count(tensors) for name, tensors in shapes.items()},
         bytes=sum(path.stat().st_size for path in (directory / name for name in names) if path.exists()),
     )
+
+
+def known_wordings(location: str) -> dict[str, int]:
+    """How many wordings of each principle the preference encoder was trained on; empty without an encoder.
+
+    Raises:
+        CheckpointError: it is no reward model, damaged, or of a newer format.
+    """
+    config = inspect_reward_model(location).config
+    if config.get("encoder_width") is None:
+        return {}
+    path = Path(fetch_checkpoint(resolve_model(location))) / ENCODER
+    with safe_open(path, framework="pt") as file:
+        owners = Counter(file.get_tensor("owners").tolist())
+    return {name: owners[number] for number, name in enumerate(config["principles"])}
 
 
 def _inspect_released(location: str, place: str) -> Inspection:

@@ -27,7 +27,8 @@ from transformers.utils import cached_file
 from pad_cli.errors import CheckpointError, PreferenceError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model
-from pad_cli.preference import Preference, parse_preference, rewrite_question
+from pad_cli.preference import Preference, expand_profiles, parse_preference, rewrite_question
+from pad_cli.profiles import profiles_of
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import Messages
 from pad_cli.runs import fingerprint
@@ -79,9 +80,11 @@ class PromptRewardModel:
         """Read a preference as typed after `--pref`; every clause is text.
 
         Raises:
-            PreferenceError: a clause has another weight than 1, which text cannot carry.
+            PreferenceError: a clause has another weight than 1, which text cannot carry, or it names another reward
+                model's profile.
+            DataError: a profile's file is wrong.
         """
-        preference = parse_preference(specs, (), accepts_text=True)
+        preference = parse_preference(expand_profiles(specs, profiles_of(self)), (), accepts_text=True)
         _wordings(preference)
         return preference
 

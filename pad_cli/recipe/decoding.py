@@ -8,6 +8,9 @@ from pydantic import Field
 
 from pad_cli.recipe.models import Settings
 
+Always = dict[str, Annotated[float, Field(gt=0)]]
+"""The safety floor of a recipe: principle to its least weight."""
+
 
 class DecodingSettings(Settings):
     guidance_weight: float = Field(1.0, description="Multiplier of the reward when decoding; 0 is plain decoding.")

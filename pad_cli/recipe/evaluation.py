@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pad_cli.recipe.decoding import DecodingSettings
+from pad_cli.recipe.decoding import Always, DecodingSettings
 from pad_cli.recipe.judge import JudgeSettings
 from pad_cli.recipe.models import ModelSettings, Settings
 from pad_cli.recipe.training import DataSettings
@@ -77,6 +77,10 @@ class EvalRecipe(Settings):
         "policy are measured: its validation splits, or else its pairs; `limit` of each.",
     )
     decoding: DecodingSettings = Field(default_factory=lambda: DecodingSettings(), description="How to decode.")
+    always: Always = Field(
+        default_factory=dict,
+        description="Safety floor: principle to the weight above 0 that it has at least, whatever is asked for.",
+    )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=lambda: [0], min_length=1, description="Seeds of sampling; an answer's score is their mean."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pad_cli.recipe.decoding import DecodingSettings
+from pad_cli.recipe.decoding import Always, DecodingSettings
 from pad_cli.recipe.evaluation import BenchmarkSettings, EvalRecipe
 from pad_cli.recipe.models import ModelSettings, Settings
 from pad_cli.recipe.reproduce import ReproduceRecipe
@@ -19,6 +19,10 @@ class GenerateRecipe(Settings):
     policy: ModelSettings = Field(description="The frozen language model to steer.")
     reward_model: str = Field(description="Directory of a trained reward model, or `embedded/reward-model`.")
     decoding: DecodingSettings = Field(default_factory=lambda: DecodingSettings(), description="How to decode.")
+    always: Always = Field(
+        default_factory=dict,
+        description="Safety floor: principle to the weight above 0 that it has at least, whatever is asked for.",
+    )
 
 
 class BenchRecipe(Settings):

@@ -11,7 +11,7 @@ import pytest
 
 from pad_cli.benchmarks import load_benchmarks
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.errors import DataError, RecipeError, UsageError
+from pad_cli.errors import DataError, PreferenceError, RecipeError, UsageError
 from pad_cli.evaluation.costs import COSTS
 from pad_cli.evaluation.outputs import OUTPUTS
 from pad_cli.evaluation.pages import MARKDOWN, PAGE
@@ -345,3 +345,58 @@ def test_unknown_names_and_options_are_refused_before_anything_is_answered(make_
             evaluate(recipe)
         assert caught.value.hint
         assert not (Path(recipe.output) / ANSWERS).exists()
+
+
+def test_a_profile_is_answered_as_its_weights_and_answered_anew_when_they_change(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    profile = tmp_path / "profiles" / "me.yaml"
+    profile.parent.mkdir()
+    profile.write_text("weights: {humorous: 2}", encoding="utf-8")
+    recipe = make_recipe({"preferences": {"mine": "@me, formal"}}, methods=["pad"], guidance_weights=[3.0])
+    evaluate(recipe)
+    weighted = make_recipe({"preferences": {"mine": "humorous=2, formal"}}, methods=["pad"], guidance_weights=[3.0])
+    evaluate(weighted.model_copy(update={"output": str(tmp_path / "weighted")}))
+    texts = [row["text"] for row in answers_of(recipe)]
+    assert texts == [
+        row["text"] for row in answers_of(weighted.model_copy(update={"output": str(tmp_path / "weighted")}))
+    ]
+    profile.write_text("weights: {humorous: -2}", encoding="utf-8")
+    evaluate(recipe)
+    assert len(answers_of(recipe)) == 2 * len(PROMPTS)
+
+
+def test_another_reward_models_profile_is_refused_before_anything_is_answered(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "me.yaml").write_text("weights: {formal: 1}\nreward_model: other", encoding="utf-8")
+    recipe = make_recipe({"preferences": ["@me"]})
+    with pytest.raises(PreferenceError, match="belongs to another reward model"):
+        evaluate(recipe)
+    assert not (Path(recipe.output) / ANSWERS).exists()
+
+
+def test_what_is_always_asked_for_is_asked_for_in_every_guided_answer(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    changed = {"methods": ["base", "pad", "best-of-n"], "guidance_weights": [3.0]}
+    plain, held = (
+        {(row["method"], row["item"]): row["text"] for row in answers_of(recipe)}
+        for recipe in (
+            make_recipe({"preferences": {"it": "humorous, formal=4"}}, **changed, output=str(tmp_path / "plain")),
+            make_recipe(
+                {"preferences": {"it": "humorous"}}, **changed, output=str(tmp_path / "held"), always={"formal": 4.0}
+            ),
+        )
+        if evaluate(recipe)
+    )
+    assert held == plain
+    without = make_recipe({"preferences": {"it": "humorous"}}, **changed, output=str(tmp_path / "held"))
+    evaluate(without)  # continues the same run without the floor: guided answers are other ones
+    rows = [row["method"] for row in answers_of(without)]
+    assert {name: rows.count(name) for name in ("base", "pad", "best-of-n")} == {
+        "base": len(PROMPTS),
+        "pad": 2 * len(PROMPTS),
+        "best-of-n": 2 * len(PROMPTS),
+    }

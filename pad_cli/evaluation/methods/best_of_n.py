@@ -43,7 +43,7 @@ class BestOfN:
             )
 
     def key(self, subject: Subject) -> Any:
-        return ["best-of-n", self.n, self.temperature, subject.reward_model.fingerprint]
+        return ["best-of-n", self.n, self.temperature, *subject.steered_by]
 
     def prepare(self, subject: Subject) -> Cost:
         return subject.reward_model_cost
@@ -56,7 +56,9 @@ class BestOfN:
         repeated = [item for item in items for _ in range(self.n)]
         streams = [f"{item.id}/{number}" if number else item.id for item in items for number in range(self.n)]
         drawn = subject.engine.generate([item.prompt for item in repeated], None, sampled, streams=streams)
-        preferences = [preference for item in items for preference in [model.preference(item.preference)] * self.n]
+        preferences = [
+            preference for item in items for preference in [subject.engine.preference(item.preference)] * self.n
+        ]
         to_reward = [
             AnswerToReward(item.prompt, preference, _tokens(subject, given))
             for item, preference, given in zip(repeated, preferences, drawn, strict=True)

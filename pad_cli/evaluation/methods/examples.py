@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from pad_cli.errors import RecipeError
 from pad_cli.pairs import load_pairs
-from pad_cli.preference import Preference, parse_preference, prompted
+from pad_cli.preference import Preference, expand_profiles, parse_preference, prompted
+from pad_cli.profiles import profile_weights
 from pad_cli.recipe import DataSettings
 from pad_cli.records import BenchmarkItem, Messages, as_messages
 from pad_cli.registry import PAIR_SOURCES
@@ -136,7 +137,8 @@ def read_examples(given: Sequence[Mapping[str, Any]], principles: Sequence[str])
                 f"methods: options.examples.{number} is no example.", "Give each a prompt, a preference and an answer."
             )
         specs = [row["preference"]] if isinstance(row["preference"], str) else row["preference"]
-        preference = parse_preference(specs, principles, accepts_text=True)
+        expanded = expand_profiles(specs, profile_weights, principles)
+        preference = parse_preference(expanded, principles, accepts_text=True)
         examples.append(Example(as_messages(row["prompt"]), preference, str(row["answer"])))
     return GivenExamples(tuple(examples))
 

@@ -112,7 +112,7 @@ class PadPrompt(Prompting):
     weighted: ClassVar[bool] = True
 
     def key(self, subject: Subject) -> Any:
-        return ["pad+prompt", self.wording(subject), subject.reward_model.fingerprint]
+        return ["pad+prompt", self.wording(subject), *subject.steered_by]
 
     def prepare(self, subject: Subject) -> Cost:
         super().prepare(subject)

@@ -41,8 +41,7 @@ class Pad:
     weighted: bool = True
 
     def key(self, subject: Subject) -> Any:
-        assert subject.engine.reward_model is not None
-        return ["pad", subject.engine.reward_model.fingerprint]
+        return ["pad", *subject.steered_by]
 
     def prepare(self, subject: Subject) -> Cost:
         return subject.reward_model_cost

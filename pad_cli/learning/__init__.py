@@ -1,0 +1,1 @@
+"""Learning what one user wants: weights from choices between answers, and new principles from examples (floor 6)."""

@@ -1,0 +1,196 @@
+"""One preference head from a handful of pairs.
+
+A head of rank r has thousands of numbers, and twenty pairs tell few of them: trained as in stage `heads`, it learns the
+pairs by heart. What a few pairs decide well is one direction of states and one of tokens, B_m A_m of rank one. So the
+head is the mean of r such maps, each trained from its own random A, which keeps what they agree on:
+
+    B A h = 1/r sum_m B_m A_m h
+
+The loss is that of the other heads with a heavy likelihood anchor: the chosen answers are to become likelier, not the
+rejected ones less likely, which differ from them in many ways that have nothing to do with the principle.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pad_cli.errors import TrainingError
+from pad_cli.models.heads import PreferenceHeads
+from pad_cli.models.language_model import LogitHead
+from pad_cli.training.hidden_cache import HiddenCache
+from pad_cli.training.losses import preference_loss
+from pad_cli.training.pair_table import PairTable
+
+_WARMUP = 5  # steps
+
+
+@dataclass(frozen=True)
+class FewShotSettings:
+    """How a head is trained from few pairs, all of them in every step.
+
+    Attributes:
+        steps: of AdamW, after a short warm-up on a cosine.
+        learning_rate: its peak.
+        beta: the loss temperature.
+        anchor: weight of the likelihood anchor.
+        folds: of the cross-validation.
+    """
+
+    steps: int = 40
+    learning_rate: float = 0.01
+    beta: float = 0.5
+    anchor: float = 1.0
+    folds: int = 5
+
+
+class Examples:
+    """N pairs in tensors that never change while a head is trained: T answer tokens, 1 + C candidates each.
+
+    Args:
+        cache: of the pairs' answers, read with a truncated normaliser.
+        pairs: N pairs.
+        prompts: N numbers, equal for equal prompts.
+        head: the backbone's unembedding, float32, on the CPU.
+        adapted: was the cache read through an adapter?
+    """
+
+    def __init__(
+        self,
+        cache: HiddenCache,
+        pairs: PairTable,
+        prompts: Sequence[int],
+        head: LogitHead,
+        *,
+        adapted: bool,
+    ) -> None:
+        self.chosen, self.rejected, self.prompts = pairs.chosen, pairs.rejected, tuple(prompts)
+        positions, self._owners = cache.positions(torch.arange(len(cache.lengths)))
+        self._answers = len(cache.lengths)
+        self._hidden = cache.gather("hidden", positions).float()  # (T, H)
+        used, self._where = torch.unique(cache.gather("candidates", positions).long(), return_inverse=True)
+        self._rows = head.rows(used)
+        raw = cache.gather("raw", positions)
+        self._twice = raw == -torch.inf  # the realised token's second place
+        self._moved = cache.gather("adapted", positions) if adapted else raw  # (T, 1 + C)
+        self._reference = self._realised(raw)
+
+    @property
+    def hidden_size(self) -> int:
+        return self._hidden.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def answer_rewards(self, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """Summed token rewards of the S answers under M maps of rank one.
+
+        Args:
+            down: (M, H), the A_m.
+            up: (M, H), the B_m.
+
+        Returns:
+            (M, S) nats.
+        """
+        narrow = (self._hidden @ down.T).T  # (M, T)
+        tokens = up @ self._rows.weight.T  # (M, U)
+        logits = self._moved + tokens[:, self._where] * narrow[:, :, None]  # (M, T, 1 + C)
+        return self._sums(self._realised(logits) - self._reference)
+
+    def _realised(self, raw: torch.Tensor) -> torch.Tensor:
+        """(..., T, 1 + C) logits before scale and cap to the (..., T) log-probabilities of the answers' tokens."""
+        return self._rows.finish(raw).masked_fill(self._twice, -torch.inf).log_softmax(-1)[..., 0]
+
+    def _sums(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(tokens), self._answers).index_add(1, self._owners, tokens)
+
+
+@dataclass(frozen=True)
+class RankOneMaps:
+    """M maps B_m A_m of rank one.
+
+    Attributes:
+        down: (M, H), the A_m.
+        up: (M, H), the B_m.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+    def as_head(self, name: str) -> PreferenceHeads:
+        """Their mean, as one head of rank M."""
+        head = PreferenceHeads([name], self.down.shape[1], len(self.down)).requires_grad_(False)
+        head.down.copy_(self.down[None])
+        head.up.copy_(self.up.T[None] / len(self.up))
+        return head
+
+
+def train_maps(examples: Examples, rows: Sequence[int], rank: int, settings: FewShotSettings, seed: int) -> RankOneMaps:
+    """Train maps of rank one side by side.
+
+    Args:
+        examples: the pairs.
+        rows: numbers of those to train on.
+        rank: how many maps.
+        settings: how.
+        seed: of the random A.
+
+    Raises:
+        TrainingError: the loss is not a number.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    size = examples.hidden_size
+    down = (torch.randn(rank, size, generator=generator) / size**0.5).requires_grad_()
+    up = torch.zeros(rank, size, requires_grad=True)
+    optimiser = torch.optim.AdamW([down, up], settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, settings.steps))
+    chosen, rejected = (side[list(rows)] for side in (examples.chosen, examples.rejected))
+    for step in range(settings.steps):
+        sums = examples.answer_rewards(down, up)  # (M, S)
+        loss = len(sums) * preference_loss(  # a mean over maps too, but each learns alone
+            sums[:, chosen], sums[:, rejected], beta=settings.beta, anchor=settings.anchor
+        )
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"The loss is {loss.item()} at step {step + 1} of {settings.steps}.", "Lower the learning rate."
+            )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return RankOneMaps(down.detach(), up.detach())
+
+
+def held_out_margins(examples: Examples, rank: int, settings: FewShotSettings, seed: int) -> torch.Tensor:
+    """(N,) margins of the pairs, nats, each under a head that was trained without it (cross-validation).
+
+    Pairs of one prompt are held out together, unless all have the same. The reward of a mean of maps is taken for the
+    mean of their rewards, which it is to first order.
+    """
+    margins = torch.zeros(len(examples))
+    for held in _folds(examples.prompts, settings.folds, seed):
+        rest = sorted(set(range(len(examples))) - set(held))
+        maps = train_maps(examples, rest, rank, settings, seed)
+        with torch.no_grad():
+            sums = examples.answer_rewards(maps.down, maps.up).mean(0)
+        margins[held] = (sums[examples.chosen] - sums[examples.rejected])[held]
+    return margins
+
+
+def _folds(prompts: Sequence[int], count: int, seed: int) -> list[list[int]]:
+    """Rows in random parts of about the same size, those of one prompt together."""
+    groups = prompts if len(set(prompts)) > 1 else range(len(prompts))
+    distinct = sorted(set(groups))
+    random.Random(seed).shuffle(distinct)
+    parts = [set(distinct[part::count]) for part in range(min(count, len(distinct)))]
+    return [[row for row, group in enumerate(groups) if group in part] for part in parts]
+
+
+def _share_of_rate(step: int, steps: int) -> float:
+    if step < _WARMUP:
+        return (step + 1) / _WARMUP
+    return 0.5 * (1 + math.cos(math.pi * (step - _WARMUP) / max(steps - _WARMUP, 1)))

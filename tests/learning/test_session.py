@@ -1,0 +1,101 @@
+"""A session of questions: nothing answered is lost, and another sitting goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.errors import UsageError
+from pad_cli.learning.choices import read_choices
+from pad_cli.learning.comparisons import Pool, make_pool
+from pad_cli.learning.session import Session
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.recipe import DecodingSettings
+from pad_cli.records import as_messages
+
+PROMPTS = [as_messages(text) for text in ("Hi", "How do I bake bread?", "Why?", "A word on trees")]
+SETTINGS = DecodingSettings(max_new_tokens=8)
+
+
+@pytest.fixture
+def pool(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> Pool:
+    return make_pool(PadEngine(policy, reward_model), PROMPTS, SETTINGS, answers=4)
+
+
+def test_a_pool_pairs_different_answers_to_one_prompt(
+    policy: LanguageModel, reward_model: PersonalizedRewardModel, pool: Pool
+) -> None:
+    assert len(pool.comparisons) == len(pool.slopes) == len(pool.offsets) <= len(PROMPTS) * 6
+    assert all(each.first != each.second and each.prompt in PROMPTS for each in pool.comparisons)
+    again = make_pool(PadEngine(policy, reward_model), PROMPTS, SETTINGS, answers=4)
+    assert again.comparisons == pool.comparisons
+    assert {each.first for each in make_pool(PadEngine(policy, reward_model), PROMPTS, SETTINGS, 4, 1).comparisons} != {
+        each.first for each in pool.comparisons
+    }
+
+
+def test_the_same_answer_in_every_way_is_said(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> None:
+    with pytest.raises(UsageError, match="same answer"):
+        make_pool(PadEngine(policy, reward_model), PROMPTS, SETTINGS, answers=1)
+
+
+def test_no_comparison_is_asked_twice(reward_model: PersonalizedRewardModel, pool: Pool, tmp_path: Path) -> None:
+    session = Session(reward_model, pool, tmp_path / "log.jsonl")
+    places = []
+    while (question := session.next()) is not None:
+        places.append(question.place)
+        session.answer(question, first=None)
+    assert places
+    assert len(set(places)) == len(places)
+
+
+def test_another_sitting_goes_on_where_the_first_one_stopped(
+    reward_model: PersonalizedRewardModel, pool: Pool, tmp_path: Path
+) -> None:
+    whole, parts = (Session(reward_model, pool, tmp_path / name) for name in ("whole.jsonl", "parts.jsonl"))
+    answers = [True, False, None, True, True]
+    for number, answer in enumerate(answers):
+        if number == 3:
+            parts = Session(reward_model, pool, tmp_path / "parts.jsonl")
+        for session in (whole, parts):
+            question = session.next()
+            assert question is not None
+            assert question.number == number + 1
+            session.answer(question, answer)
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert parts.learned().weights == pytest.approx(whole.learned().weights, abs=1e-4)
+
+
+def test_an_answer_cut_short_by_a_crash_is_asked_again(
+    reward_model: PersonalizedRewardModel, pool: Pool, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    session = Session(reward_model, pool, log)
+    for _ in range(3):
+        question = session.next()
+        assert question is not None
+        session.answer(question, first=True)
+    log.write_bytes(log.read_bytes()[:-20])
+    again = Session(reward_model, pool, log).next()
+    assert again is not None
+    assert (again.number, again.place) == (3, question.place)
+
+
+def test_what_was_answered_can_be_learned_from_as_a_file(
+    reward_model: PersonalizedRewardModel, pool: Pool, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    session = Session(reward_model, pool, log)
+    assert not session.can_learn
+    for answer in (True, None, False, True):
+        question = session.next()
+        assert question is not None
+        session.answer(question, answer)
+    assert session.can_learn
+    found = read_choices(log)
+    assert (len(found.choices), found.ties) == (3, 1)
+    learned = session.learned()
+    assert (learned.choices, learned.ties) == (3, 1)
