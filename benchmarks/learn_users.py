@@ -36,7 +36,7 @@ from pad_cli.learning.choices import Choice, Choices
 from pad_cli.learning.features import Features, choice_features
 from pad_cli.learning.learn import Learned, learn_features, learn_user, learn_users
 from pad_cli.models.checkpoint import load_reward_model
-from pad_cli.models.reward_model import RewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 from pad_cli.records import as_messages
 from pad_cli.world.grammar import Topic, World, load_world
@@ -61,6 +61,7 @@ def main(
     """Simulate, learn, and measure."""
     out.mkdir(parents=True, exist_ok=True)
     model = load_reward_model(reward_model, dtype="float32" if train is None else "auto")
+    assert isinstance(model, PersonalizedRewardModel)
     if train is not None and dev is not None:
         results = _real(model, _rows(train), _rows(dev), seed)
     else:
@@ -69,7 +70,7 @@ def main(
     print(json.dumps(results, indent=2))
 
 
-def _embedded(model: RewardModel, count: int, crowd: int, prompts: int, seed: int) -> dict[str, Any]:
+def _embedded(model: PersonalizedRewardModel, count: int, crowd: int, prompts: int, seed: int) -> dict[str, Any]:
     world, rng = load_world(), random.Random(seed)
     known, unknown = ([topic for topic in world.topics if topic.held_out is held] for held in (False, True))
     truths = [_draw_user(rng, model.principles) for _ in range(count)]
@@ -88,7 +89,7 @@ def _embedded(model: RewardModel, count: int, crowd: int, prompts: int, seed: in
             str(number): (Choices(tuple(choices[number][:size])), Features(each.slopes[:size], each.offsets[:size]))
             for number, each in enumerate(features)
         }
-        found = list(learn_features(model.principles, told).values())
+        found = list(learn_features(model.principles, told, model.pair_moments).values())
         learned = found if size == 20 else learned
         results[f"{size} choices"] = {
             "accuracy": _mean(
@@ -146,7 +147,7 @@ def _utility(world: World, text: str, topic: Topic, user: Weights) -> float:
 
 
 def _generate(
-    model: RewardModel,
+    model: PersonalizedRewardModel,
     world: World,
     topics: Sequence[Topic],
     truths: Sequence[Weights],
@@ -184,7 +185,9 @@ def _scaled(found: Weights, truth: Weights) -> Weights:
     return {name: weight * math.hypot(*truth.values()) / norm for name, weight in found.items()} if norm else found
 
 
-def _real(model: RewardModel, train: list[dict[str, str]], dev: list[dict[str, str]], seed: int) -> dict[str, Any]:
+def _real(
+    model: PersonalizedRewardModel, train: list[dict[str, str]], dev: list[dict[str, str]], seed: int
+) -> dict[str, Any]:
     """Accuracy on held-out instructions of users who like two of the preferences, from 20 choices each."""
     rng = random.Random(seed)
     results: dict[str, Any] = {}
@@ -202,7 +205,7 @@ def _real(model: RewardModel, train: list[dict[str, str]], dev: list[dict[str, s
         " + ".join(liked): (Choices(tuple(each)), part)
         for (liked, each), part in zip(told.items(), features, strict=True)
     }
-    learned = learn_features(model.principles, users)
+    learned = learn_features(model.principles, users, model.pair_moments)
     for liked, found in zip(told, learned.values(), strict=True):
         kept = [row for row, pair in enumerate(tests) if _differs(pair, liked)]
         signs = np.array([1.0 if tests[row][1][0] in liked else -1.0 for row in kept])
@@ -255,7 +258,7 @@ def _accuracy(features: Features, weights: Sequence[float]) -> float:
     return float(np.mean(features.offsets + features.slopes @ np.array(weights) > 0))
 
 
-def _vector(weights: Mapping[str, float], model: RewardModel) -> list[float]:
+def _vector(weights: Mapping[str, float], model: PersonalizedRewardModel) -> list[float]:
     return [weights.get(name, 0.0) for name in model.principles]
 
 

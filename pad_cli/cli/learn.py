@@ -239,8 +239,8 @@ def _keep(learned: Learned, profile: Profile, out: Path | None, as_json: bool) -
         print(json.dumps({"profile": str(path), **_row(learned)}, ensure_ascii=False))
         return
     left_out = [
-        f"{count} {what}"
-        for count, what in ((learned.ties, "ties"), (learned.contradictions, "contradictions"))
+        f"{count} {what}{'s' if count > 1 else ''}"
+        for count, what in ((learned.ties, "tie"), (learned.contradictions, "contradiction"))
         if count
     ]
     accuracy, besides = learned.accuracy, f" (besides: {', '.join(left_out)})" if left_out else ""

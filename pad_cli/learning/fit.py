@@ -29,10 +29,12 @@ from pad_cli.learning.features import Features
 
 Array = NDArray[np.float64]
 
+BETA = 0.5
+"""b: the temperature of margins."""
+
 STRENGTHS = (30.0, 10.0, 3.0)
 """Candidates for l, for slopes of size 1; the first of equally good ones is taken."""
 
-_BETA = 0.5  # b
 _CORNER = 0.1  # e
 _STEPS, _CLOSE = 200, 1e-5  # steps at most, and the change of scaled weights that ends them
 _LEAVE_ONE_OUT, _FOLDS = 10, 5
@@ -86,7 +88,7 @@ def stack_margins(users: Sequence[Features]) -> Margins:
     for row, each in enumerate(users):
         length = len(each.offsets)
         slopes[row, :length], offsets[row, :length], counted[row, :length] = each.slopes, each.offsets, 1.0
-    return Margins(_BETA * slopes, _BETA * offsets, counted)
+    return Margins(BETA * slopes, BETA * offsets, counted)
 
 
 def fit_weights(margins: Margins) -> Fit:

@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from pad_cli.learning.choices import Choices
+from pad_cli.learning.decorrelation import basis_of, fit_in
 from pad_cli.learning.features import Features, choice_features
-from pad_cli.learning.fit import Array, Fit, Margins, fit_weights, held_out_margins, stack_margins
-from pad_cli.models.reward_model import RewardModel
+from pad_cli.learning.fit import Array, Fit, Margins, held_out_margins, stack_margins
+from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.training.metrics import Share, share_of
 
+_STRONGEST = 2.0  # the largest weight; see docs/preferences.md for what others steered
 _SURE = 1.96  # standard deviations of a 95 % interval
 _SMALL = 0.15  # of the largest weight: below, a weight whose interval holds 0 is dropped
 _SPARED = 0.05  # share of choices that need not be predicted any more for that
@@ -27,7 +29,7 @@ class Learned:
     """What one user's choices say.
 
     Attributes:
-        weights: principle to weight, in the reward model's order; 0 where nothing was found.
+        weights: principle to weight, in the reward model's order, the largest 2 or -2; 0 where nothing was found.
         intervals: principle to the ends of its weight's 95 % interval, before small weights are set to 0.
         accuracy: share of choices that weights learned from the other choices predict, the strength chosen anew.
         certainty: mean probability, over choices, that the weights are right about which answer this user prefers.
@@ -89,25 +91,31 @@ def learn_users(model: RewardModel, users: Mapping[str, Choices]) -> dict[str, L
         UsageError: the reward model has no preference heads.
     """
     features = choice_features(model, [choice for user in users.values() for choice in user.choices])
+    assert isinstance(model, PersonalizedRewardModel)  # choice_features refuses others
     ends = np.cumsum([len(user.choices) for user in users.values()])[:-1]
     parts = zip(np.split(features.slopes, ends), np.split(features.offsets, ends), strict=True)
-    return learn_features(
-        model.principles, {name: (users[name], Features(*part)) for name, part in zip(users, parts, strict=True)}
-    )
+    told = {name: (users[name], Features(*part)) for name, part in zip(users, parts, strict=True)}
+    return learn_features(model.principles, told, model.pair_moments)
 
 
-def learn_features(principles: Sequence[str], users: Mapping[str, tuple[Choices, Features]]) -> dict[str, Learned]:
+def learn_features(
+    principles: Sequence[str],
+    users: Mapping[str, tuple[Choices, Features]],
+    moments: Sequence[Sequence[float]] | None = None,
+) -> dict[str, Learned]:
     """The same from features that were read already.
 
     Args:
         principles: K names.
         users: name to choices and their features.
+        moments: (K, K) of the reward model's training pairs; without them choices are learned from as they are.
     """
     learned: dict[str, Learned] = {}
+    basis = basis_of(moments)
     for names in _groups({name: len(features.offsets) for name, (_, features) in users.items()}):
         margins = stack_margins([users[name][1] for name in names])
-        fit = fit_weights(margins)
-        held_out = held_out_margins(margins, lambda rest, _: fit_weights(rest).weights)
+        fit = _steering(fit_in(margins, basis))
+        held_out = held_out_margins(margins, lambda rest, _: _steering(fit_in(rest, basis)).weights)
         kept = _readable(margins, fit)
         certainty = _certainty(margins, fit)
         for row, name in enumerate(names):
@@ -126,6 +134,13 @@ def learn_features(principles: Sequence[str], users: Mapping[str, tuple[Choices,
                 covariance=fit.covariance[row],
             )
     return {name: learned[name] for name in users}
+
+
+def _steering(fit: Fit) -> Fit:
+    """Weights of the size that steers: choices tell their direction, but hardly how strongly to steer."""
+    largest = np.abs(fit.weights).max(1)
+    factor = np.where(largest > 0, _STRONGEST / np.where(largest > 0, largest, 1.0), 1.0)
+    return Fit(fit.weights * factor[:, None], fit.covariance * np.square(factor)[:, None, None], fit.strength)
 
 
 def _groups(sizes: Mapping[str, int]) -> Iterator[list[str]]:

@@ -263,11 +263,21 @@ def _details(
     facts = {field: value for field, value in asdict(added).items() if field != "directory"}
     return {
         **details,
+        **_moments(details),
         "stages": [*(details.get("stages") or ()), stage],
         "run": key,
         "metrics": {**(details.get("metrics") or {}), f"{added.name} (cross-validated)": measured},
         "added": [*(details.get("added") or ()), {**facts, "wordings": list(wordings)}],
     }
+
+
+def _moments(details: Mapping[str, Any]) -> dict[str, Any]:
+    """`pair_moments` with one more principle: as large as the others, which calibration makes it, and independent."""
+    known: list[list[float]] | None = details.get("pair_moments")
+    if known is None:
+        return {}
+    mean = sum(row[place] for place, row in enumerate(known)) / len(known)
+    return {"pair_moments": [*([*row, 0.0] for row in known), [*([0.0] * len(known)), round(mean, 4)]]}
 
 
 def _write(model: PersonalizedRewardModel, data: Mapping[str, Any], out: Path) -> None:

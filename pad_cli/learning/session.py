@@ -103,7 +103,7 @@ class Session:
                 made.append(Choice(as_messages(row["prompt"]), first, second))
         choices = Choices(tuple(made), ties=len(self.replies) - len(self._decided))
         features = Features(*as_choices(self._decided, self._scale))
-        return learn_features(self.model.principles, {"": (choices, features)})[""]
+        return learn_features(self.model.principles, {"": (choices, features)}, self.model.pair_moments)[""]
 
     @property
     def _decided(self) -> list[Reply]:

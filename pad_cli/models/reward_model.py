@@ -99,6 +99,11 @@ class PersonalizedRewardModel:
         return self.heads.names
 
     @property
+    def pair_moments(self) -> list[list[float]] | None:
+        """(K, K), see `training/moments.py`; None when it was not trained by this version."""
+        return self.details.get("pair_moments")
+
+    @property
     def reference(self) -> Reference:
         return "state" if self.adapter is None else "backbone"
 

@@ -30,6 +30,7 @@ from pad_cli.runs import whole_directory, write_json
 from pad_cli.training.calibration import balance, overall, strengths
 from pad_cli.training.material import Material
 from pad_cli.training.metrics import measure
+from pad_cli.training.moments import pair_moments
 from pad_cli.training.pair_table import PairTable
 from pad_cli.training.stages import CachedData, train_encoder, train_heads
 from pad_cli.training.token_rewards import TokenRewards
@@ -107,6 +108,12 @@ class TrainingRun:
         if isinstance(self._head, DenseHead):
             return PromptRewardModel(backbone, self._head.linear, calibration, self._adapter)
         return PersonalizedRewardModel(backbone, self._head, self._encoder, calibration, {}, self._adapter)
+
+    def moments(self) -> dict[str, list[list[float]]]:
+        """What `pad learn` has to know of the calibrated heads; empty for a head without principles."""
+        if not isinstance(self._head, PreferenceHeads):
+            return {}
+        return {"pair_moments": pair_moments(self._head, self.rewards, self.pairs)}
 
     @property
     def rewards(self) -> TokenRewards:

@@ -68,6 +68,7 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
         "run": key,
         "environment": environment(),
         "metrics": metrics_of(facts),
+        **run.moments(),
     }
     return _write(model, recipe, facts, output)
 
