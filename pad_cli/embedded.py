@@ -39,6 +39,7 @@ from pad_cli.world.documents import Document, write_asked_documents, write_docum
 from pad_cli.world.grammar import load_world
 
 _FORMAT = 1  # raise it when the way of building changes
+_TRAINED = 2  # raise it when training writes something else into a reward model
 _VOCABULARY = 1792  # enough for every word of the world to be one token
 _PAD, _END, _USER, _ASSISTANT, _SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 _CHAT_TEMPLATE = (
@@ -110,7 +111,8 @@ def _world_directory() -> Path:
 def _reward_model() -> Path:
     recipe = read_recipe("embedded")
     assert isinstance(recipe, TrainRecipe)
-    directory = _world_directory() / f"reward-model-{fingerprint(recipe.model_dump(exclude={'output'}))}"
+    key = fingerprint([_TRAINED, recipe.model_dump(exclude={"output"})])
+    directory = _world_directory() / f"reward-model-{key}"
     if not (directory / "pad_config.json").exists():
         note("The embedded reward model is trained once, from the recipe 'embedded'.")
         train_reward_model(recipe.model_copy(update={"output": str(directory)}))
