@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pad_cli.learning.fit import BETA, Array, Fit, Margins, fit_weights
+from pad_cli.learning.fit import BETA, Array, Margins
 
 _SHRUNK = 0.5
 _NOISE = 0.3  # standard deviations
@@ -36,11 +36,20 @@ def basis_of(moments: Sequence[Sequence[float]] | None) -> Array | None:
     return np.asarray((axes / np.sqrt(spread)) @ axes.T / size[:, None], np.float64)
 
 
-def fit_in(margins: Margins, basis: Array | None) -> Fit:
-    """Weights and their covariance in the reward model's own terms, fitted in a basis."""
+def turned(margins: Margins, basis: Array | None) -> Margins:
+    """The same choices in a basis."""
     if basis is None:
-        return fit_weights(margins)
-    turned = margins.slopes @ basis
-    slopes = np.sign(turned) * np.maximum(np.abs(turned) - BETA * _NOISE, 0.0)  # margins are BETA times differences
-    fit = fit_weights(replace(margins, slopes=slopes))
-    return Fit(fit.weights @ basis.T, basis @ fit.covariance @ basis.T, fit.strength)
+        return margins
+    slopes = margins.slopes @ basis
+    noise = BETA * _NOISE  # margins are BETA times differences
+    return replace(margins, slopes=np.sign(slopes) * np.maximum(np.abs(slopes) - noise, 0.0))
+
+
+def turned_back(weights: Array, basis: Array | None) -> Array:
+    """(U, K) weights in a basis, in the reward model's own terms."""
+    return weights if basis is None else weights @ basis.T
+
+
+def covariance_back(covariance: Array, basis: Array | None) -> Array:
+    """The same for (U, K, K) covariances."""
+    return covariance if basis is None else np.asarray(basis @ covariance @ basis.T, np.float64)

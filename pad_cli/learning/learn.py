@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from pad_cli.learning.choices import Choices
-from pad_cli.learning.decorrelation import basis_of, fit_in
+from pad_cli.learning.decorrelation import basis_of, covariance_back, turned, turned_back
 from pad_cli.learning.features import Features, choice_features
-from pad_cli.learning.fit import Array, Fit, Margins, held_out_margins, stack_margins
+from pad_cli.learning.fit import Array, Fit, Margins, fit_weights, held_out_margins, stack_margins
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.training.metrics import Share, share_of
 
@@ -114,9 +114,18 @@ def learn_features(
     basis = basis_of(moments)
     for names in _groups({name: len(features.offsets) for name, (_, features) in users.items()}):
         margins = stack_margins([users[name][1] for name in names])
-        fit = _steering(fit_in(margins, basis))
-        held_out = held_out_margins(margins, lambda rest, _: _steering(fit_in(rest, basis)).weights)
-        kept = _readable(margins, fit)
+        told = turned(margins, basis)
+        found = fit_weights(told)
+        weights, covariance = (
+            turned_back(_readable(told, found), basis),
+            covariance_back(found.covariance, basis),
+        )
+        mean, size = turned_back(found.weights, basis), _steering(weights)
+        fit = Fit(mean * size[:, None], covariance * np.square(size)[:, None, None], found.strength)
+        kept = weights * size[:, None]
+        held_out = held_out_margins(
+            margins, lambda rest, _: turned_back(fit_weights(turned(rest, basis)).weights, basis)
+        )
         certainty = _certainty(margins, fit)
         for row, name in enumerate(names):
             deviation = np.sqrt(np.diagonal(fit.covariance[row]))
@@ -136,11 +145,10 @@ def learn_features(
     return {name: learned[name] for name in users}
 
 
-def _steering(fit: Fit) -> Fit:
-    """Weights of the size that steers: choices tell their direction, but hardly how strongly to steer."""
-    largest = np.abs(fit.weights).max(1)
-    factor = np.where(largest > 0, _STRONGEST / np.where(largest > 0, largest, 1.0), 1.0)
-    return Fit(fit.weights * factor[:, None], fit.covariance * np.square(factor)[:, None, None], fit.strength)
+def _steering(weights: Array) -> Array:
+    """(U,) factors to the size that steers: choices tell a direction, but hardly how strongly to steer."""
+    largest = np.abs(weights).max(1)
+    return np.where(largest > 0, _STRONGEST / np.where(largest > 0, largest, 1.0), 1.0)
 
 
 def _groups(sizes: Mapping[str, int]) -> Iterator[list[str]]:

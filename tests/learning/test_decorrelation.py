@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pad_cli.learning.choices import Choices
-from pad_cli.learning.decorrelation import basis_of, fit_in
+from pad_cli.learning.decorrelation import basis_of, turned, turned_back
 from pad_cli.learning.features import Features
 from pad_cli.learning.fit import Array, fit_weights, stack_margins
 from pad_cli.learning.learn import learn_features
@@ -37,20 +37,22 @@ def test_in_the_basis_rewards_have_one_unit_and_vary_less_together() -> None:
     moments = np.array(moments_of(drawn(2000, 0)[1]))
     basis = basis_of(moments.tolist())
     assert basis is not None
-    turned = basis.T @ moments @ basis
+    within = basis.T @ moments @ basis
 
     def correlation(table: Array) -> float:
         return abs(float(table[0, 1] / np.sqrt(table[0, 0] * table[1, 1])))
 
-    assert correlation(turned) < 0.9 * correlation(moments)
-    assert np.diagonal(turned) == pytest.approx(np.ones(3), rel=0.5)
+    assert correlation(within) < 0.9 * correlation(moments)
+    assert np.diagonal(within) == pytest.approx(np.ones(3), rel=0.5)
 
 
 @pytest.mark.parametrize("moments", [None, [[1.0, 0.0], [0.0, 0.0]]])
 def test_without_moments_choices_are_fitted_as_they_are(moments: list[list[float]] | None) -> None:
     assert basis_of(moments) is None
     margins = stack_margins([Features(drawn(20, 1)[1], np.zeros(20))])
-    assert np.array_equal(fit_in(margins, None).weights, fit_weights(margins).weights)
+    assert turned(margins, None) is margins
+    weights = fit_weights(margins).weights
+    assert np.array_equal(turned_back(weights, None), weights)
 
 
 def test_weights_in_the_basis_predict_better_than_without() -> None:
@@ -64,7 +66,8 @@ def test_weights_in_the_basis_predict_better_than_without() -> None:
         choices = told * signs[:, None]
         for known in right:
             margins = stack_margins([Features(choices[:6], np.zeros(6))])
-            (weights,) = fit_in(margins, basis_of(moments if known else None)).weights
+            basis = basis_of(moments if known else None)
+            (weights,) = turned_back(fit_weights(turned(margins, basis)).weights, basis)
             right[known].append(float(np.mean(choices[6:] @ weights > 0)))
     assert np.mean(right[True]) > np.mean(right[False])
 
