@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pad_cli.learning.choices import Choices
-from pad_cli.learning.decorrelation import basis_of, covariance_back, turned, turned_back
+from pad_cli.learning.decorrelation import basis_of, served, served_covariance, turned
 from pad_cli.learning.features import Features, choice_features
 from pad_cli.learning.fit import Array, Fit, Margins, fit_weights, held_out_margins, stack_margins
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
@@ -117,15 +117,13 @@ def learn_features(
         told = turned(margins, basis)
         found = fit_weights(told)
         weights, covariance = (
-            turned_back(_readable(told, found), basis),
-            covariance_back(found.covariance, basis),
+            served(_readable(told, found), basis),
+            served_covariance(found.covariance, basis),
         )
-        mean, size = turned_back(found.weights, basis), _steering(weights)
+        mean, size = served(found.weights, basis), _steering(weights)
         fit = Fit(mean * size[:, None], covariance * np.square(size)[:, None, None], found.strength)
         kept = weights * size[:, None]
-        held_out = held_out_margins(
-            margins, lambda rest, _: turned_back(fit_weights(turned(rest, basis)).weights, basis)
-        )
+        held_out = held_out_margins(margins, lambda rest, _: served(fit_weights(turned(rest, basis)).weights, basis))
         certainty = _certainty(margins, fit)
         for row, name in enumerate(names):
             deviation = np.sqrt(np.diagonal(fit.covariance[row]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pad_cli.learning.choices import Choices
-from pad_cli.learning.decorrelation import basis_of, turned, turned_back
+from pad_cli.learning.decorrelation import basis_of, served, turned
 from pad_cli.learning.features import Features
 from pad_cli.learning.fit import Array, fit_weights, stack_margins
 from pad_cli.learning.learn import learn_features
@@ -30,14 +30,15 @@ def drawn(count: int, seed: int) -> tuple[Array, Array]:
 def test_uncorrelated_rewards_of_one_unit_are_left_alone() -> None:
     basis = basis_of(np.diag([4.0, 4.0]).tolist())
     assert basis is not None
-    assert basis == pytest.approx(np.eye(2) / 2)
+    assert basis.whitening == pytest.approx(np.eye(2) / 2)
+    assert served(np.ones((1, 2)), basis) == pytest.approx(np.full((1, 2), 0.5))
 
 
 def test_in_the_basis_rewards_have_one_unit_and_vary_less_together() -> None:
     moments = np.array(moments_of(drawn(2000, 0)[1]))
     basis = basis_of(moments.tolist())
     assert basis is not None
-    within = basis.T @ moments @ basis
+    within = basis.whitening.T @ moments @ basis.whitening
 
     def correlation(table: Array) -> float:
         return abs(float(table[0, 1] / np.sqrt(table[0, 0] * table[1, 1])))
@@ -52,7 +53,7 @@ def test_without_moments_choices_are_fitted_as_they_are(moments: list[list[float
     margins = stack_margins([Features(drawn(20, 1)[1], np.zeros(20))])
     assert turned(margins, None) is margins
     weights = fit_weights(margins).weights
-    assert np.array_equal(turned_back(weights, None), weights)
+    assert np.array_equal(served(weights, None), weights)
 
 
 def test_weights_in_the_basis_predict_better_than_without() -> None:
@@ -67,7 +68,7 @@ def test_weights_in_the_basis_predict_better_than_without() -> None:
         for known in right:
             margins = stack_margins([Features(choices[:6], np.zeros(6))])
             basis = basis_of(moments if known else None)
-            (weights,) = turned_back(fit_weights(turned(margins, basis)).weights, basis)
+            (weights,) = served(fit_weights(turned(margins, basis)).weights, basis)
             right[known].append(float(np.mean(choices[6:] @ weights > 0)))
     assert np.mean(right[True]) > np.mean(right[False])
 
