@@ -42,6 +42,7 @@ _HOMES = {
     "Demonstration": "pad_cli.demonstration",
     "estimate": "pad_cli.training.estimate",
     "evaluate": "pad_cli.evaluation.run",
+    "export_preference": "pad_cli.personal_adapter",
     "find_recipe": "pad_cli.recipe",
     "fit_policy": "pad_cli.decoding.fit",
     "generate_file": "pad_cli.decoding.batch",

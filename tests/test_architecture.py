@@ -20,7 +20,7 @@ FLOORS = {
     **dict.fromkeys(("pairs", "benchmarks", "world"), 3),
     "models": 4,
     **dict.fromkeys(("decoding", "training", "serving"), 5),
-    **dict.fromkeys(("evaluation", "learning", "embedded", "demonstration", "benchmarking"), 6),
+    **dict.fromkeys(("evaluation", "learning", "embedded", "demonstration", "benchmarking", "personal_adapter"), 6),
     "cli": 7,
 }
 SIBLINGS = ("decoding", "training", "serving")

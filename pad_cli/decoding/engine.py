@@ -101,6 +101,12 @@ class PadEngine:
             raise UsageError("There is no reward model to read a preference with.", "Name one: --reward-model")
         return with_floor(self.reward_model.preference(specs), self.always)
 
+    def preference_weights(self, preferences: Sequence[Preference]) -> torch.Tensor:
+        """(N, K) weights w_p of preferences as this engine decodes them: none below the safety floor."""
+        if self.reward_model is None:
+            raise UsageError("There is no reward model to weigh a preference with.", "Name one: --reward-model")
+        return hold_up(self.reward_model.weights(preferences), self.always, self.reward_model.principles)
+
     def path(self, settings: DecodingSettings) -> str | None:
         """How policy and reward model read along, see `decoding/paths.py`; None without a reward model.
 
@@ -375,7 +381,7 @@ class PadEngine:
             model,
             choose_path(self.policy, model, settings.path, apart=items.prompts != items.backbone_prompts),
             items.backbone_prompts,
-            hold_up(model.weights(items.preferences), self.always, model.principles),
+            self.preference_weights(items.preferences),
             guidance_weight,
         )
 

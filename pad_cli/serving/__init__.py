@@ -1,0 +1,1 @@
+"""Preferences served by other people's engines (floor 5)."""
