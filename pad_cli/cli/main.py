@@ -17,6 +17,7 @@ from pad_cli.cli import (
     bench,
     demo,
     evaluate,
+    export,
     generate,
     inspect,
     judge,
@@ -62,6 +63,7 @@ app.command("generate")(generate.generate)
 app.command("train-rm")(train_rm.train_rm)
 app.command("inspect")(inspect.inspect)
 app.command("push")(push.push)
+app.command("export")(export.export)
 app.command("eval")(evaluate.evaluate)
 app.command("judge")(judge.judge)
 app.command("sweep")(sweep.sweep)

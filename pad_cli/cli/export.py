@@ -1,0 +1,43 @@
+"""`pad export`: a preference as a LoRA adapter, for PEFT and for serving engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pad_cli.cli.generate import Preferences
+from pad_cli.cli.options import Overrides, Quiet, read_as
+from pad_cli.errors import UsageError
+from pad_cli.progress import set_quiet
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="Directory of the adapter.")],
+    pref: Preferences = None,
+    weight: Annotated[float | None, typer.Option("--weight", "-w", help="Guidance weight.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Reduce the adapter to this rank.")] = None,
+    recipe: Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")] = "embedded-generate",
+    policy: Annotated[str | None, typer.Option(help="Language model to steer: directory or hub id.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="Directory of a trained reward model.")] = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write a preference as an ordinary LoRA adapter of the policy's output layer.
+
+    The policy must be the reward model's backbone. The adapter guides all tokens; pad generate, its candidates only.
+    """
+    set_quiet(quiet)
+    if not pref:
+        raise UsageError("There is no preference to export.", "pad export --pref humorous --out adapter")
+    import pad_cli
+
+    flags = {"decoding.guidance_weight": weight, "policy.model": policy, "reward_model": reward_model}
+    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    settings = read_as("generate", recipe, [*(overrides or []), *given])
+    engine = pad_cli.PadEngine.from_recipe(settings)
+    adapter = pad_cli.export_preference(engine, engine.preference(pref), settings.decoding.guidance_weight, out, rank)
+    reduced = f", relative error {adapter.error:.2%}" if adapter.error else ""
+    print(f"{out}  (rank {adapter.rank}{reduced})")
