@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from pad_cli.decoding.explain import TokenChoice, explain_step
 from pad_cli.decoding.floor import hold_up, safety_floor
+from pad_cli.decoding.items import Item, as_items, prompt_tokens
 from pad_cli.decoding.loop import Request, Step, collect, decode_steps
 from pad_cli.decoding.paths import check_bridge, choose_path, speculation
 from pad_cli.decoding.ragged_stream import can_be_ragged
@@ -20,7 +21,7 @@ from pad_cli.decoding.streaming import TextStream
 from pad_cli.errors import UsageError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
-from pad_cli.models.prompts import decode_answer, encode_prompt
+from pad_cli.models.prompts import decode_answer
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference, with_floor
 from pad_cli.recipe import DecodingSettings, GenerateRecipe
@@ -28,27 +29,6 @@ from pad_cli.records import Generation, Messages, as_messages
 
 NO_PREFERENCE = Preference({}, {})
 PreferenceLike = Preference | str
-
-
-@dataclass(frozen=True)
-class _Items:
-    """What to answer: five lists of the same length; prompts are tokens of the policy and of the backbone."""
-
-    prompts: list[list[int]]
-    backbone_prompts: list[list[int]]
-    preferences: list[Preference]
-    weights: list[float]
-    streams: list[str]
-
-    def part(self, start: int, stop: int) -> _Items:
-        part = slice(start, stop)
-        return _Items(
-            self.prompts[part],
-            self.backbone_prompts[part],
-            self.preferences[part],
-            self.weights[part],
-            self.streams[part],
-        )
 
 
 class PadEngine:
@@ -147,16 +127,16 @@ class PadEngine:
             DataError: a prompt is empty.
         """
         settings = settings or DecodingSettings()
-        conversations = [as_messages(prompt) for prompt in prompts]
-        policy_reads = None if policy_prompts is None else [as_messages(prompt) for prompt in policy_prompts]
-        items = self._items(conversations, preferences, settings, guidance_weights, streams, policy_reads)
+        items = self.items(
+            prompts, preferences, settings, guidance_weights, streams=streams, policy_prompts=policy_prompts
+        )
         answers: list[Generation] = []
-        size = self._batch_size(settings)
-        for start in range(0, len(prompts), size):
-            batch = items.part(start, start + size)
-            answers += [self.read_answer(tokens) for tokens in self._decode(self._request(batch, settings), settings)]
+        size = self.batch_size(settings)
+        for start in range(0, len(items), size):
+            batch = items[start : start + size]
+            answers += [self.read_answer(tokens) for tokens in collect(len(batch), self.steps(batch, settings))]
             if on_batch is not None:
-                on_batch(len(batch.streams))
+                on_batch(len(batch))
         return answers
 
     def generate_ids(
@@ -188,12 +168,13 @@ class PadEngine:
                 another one, or it reads the preference in its prompt.
         """
         settings = _changed(settings, candidates, max_new_tokens)
-        items = self._id_items(prompts, preference, settings, guidance_weight, streams)
+        items = self.id_items(prompts, preference, settings, guidance_weight, streams=streams)
         answers: list[list[int]] = []
-        size = self._batch_size(settings)
-        for start in range(0, len(items.prompts), size):
-            request = self._request(items.part(start, start + size), settings)
-            answers += self._decode(replace(request, ignore_eos=ignore_eos), settings)
+        size = self.batch_size(settings)
+        for start in range(0, len(items), size):
+            batch = items[start : start + size]
+            request = replace(self._request(batch, settings), ignore_eos=ignore_eos)
+            answers += collect(len(batch), self._steps(request, settings))
         return answers
 
     def score_candidates(
@@ -219,7 +200,7 @@ class PadEngine:
             UsageError: as in `generate_ids`.
         """
         settings = _changed(settings, candidates, None)
-        items = self._id_items(prompts, preference, settings, guidance_weight, None)
+        items = self.id_items(prompts, preference, settings, guidance_weight)
         return next(decode_steps(self._request(items, settings)))
 
     def stream(
@@ -245,60 +226,37 @@ class PadEngine:
         """Answer one prompt, and say for each token what competed and how far guidance moved it."""
         return [explain_step(step, self.policy.tokenizer) for step in self._single(prompt, preference, settings)]
 
-    def read_answer(self, tokens: list[int]) -> Generation:
-        """New tokens of the policy's, as text and with the reason why they end."""
-        stopped = bool(tokens) and tokens[-1] in self.policy.end_tokens
-        text = decode_answer(self.policy.tokenizer, tokens)
-        return Generation(text, tuple(tokens), "stop" if stopped else "length")
-
-    def _single(
-        self, prompt: str | Messages, preference: Preference | None, settings: DecodingSettings | None
-    ) -> Iterator[Step]:
-        settings = settings or DecodingSettings()
-        wanted = None if preference is None else [preference]
-        items = self._items([as_messages(prompt)], wanted, settings, None, None)
-        return self._steps(self._request(items, settings), settings)
-
-    def _decode(self, request: Request, settings: DecodingSettings) -> list[list[int]]:
-        return collect(len(request.prompts), self._steps(request, settings))
-
-    def _steps(self, request: Request, settings: DecodingSettings) -> Iterator[Step]:
-        length = speculation(request, settings.draft_tokens)
-        return decode_steps(request) if length is None else speculate_steps(request, length)
-
-    def _items(
+    def items(
         self,
-        conversations: Sequence[Messages],
-        preferences: Sequence[Preference] | None,
-        settings: DecodingSettings,
-        guidance_weights: Sequence[float] | None,
-        streams: Sequence[str] | None,
-        policy_prompts: Sequence[Messages] | None = None,
-    ) -> _Items:
-        wanted = self._per_prompt(len(conversations), preferences, guidance_weights, streams, policy_prompts)
-        model, policy_reads = self.reward_model, list(policy_prompts or conversations)
-        if model is None:
-            prompts = [encode_prompt(self.policy.tokenizer, conversation) for conversation in policy_reads]
-            return self._tokens(prompts, prompts, wanted, settings, guidance_weights, streams)
-        reads = [model.prompt(each, preference) for each, preference in zip(conversations, wanted, strict=True)]
-        same = settings.policy_reads_preference and policy_prompts is None
-        if same:
-            policy_reads = reads
-        prompts = [encode_prompt(self.policy.tokenizer, conversation) for conversation in policy_reads]
-        backbone_prompts = prompts
-        shared = same and self.path(settings) != "bridged"
-        if not shared and (model.backbone.tokenizer is not self.policy.tokenizer or reads != policy_reads):
-            backbone_prompts = [encode_prompt(model.backbone.tokenizer, conversation) for conversation in reads]
-        return self._tokens(prompts, backbone_prompts, wanted, settings, guidance_weights, streams)
+        prompts: Sequence[str | Messages],
+        preferences: Sequence[Preference] | None = None,
+        settings: DecodingSettings | None = None,
+        guidance_weights: Sequence[float] | None = None,
+        *,
+        streams: Sequence[str] | None = None,
+        policy_prompts: Sequence[str | Messages] | None = None,
+    ) -> list[Item]:
+        """Read B prompts, for `steps`; arguments and errors as in `generate`."""
+        settings = settings or DecodingSettings()
+        wanted = self._per_prompt(len(prompts), preferences, guidance_weights, streams, policy_prompts)
+        conversations = [as_messages(prompt) for prompt in prompts]
+        apart = None if policy_prompts is None else [as_messages(prompt) for prompt in policy_prompts]
+        policy_reads, backbone_reads = prompt_tokens(
+            self.policy, self.reward_model, conversations, wanted, self.path(settings), settings, apart
+        )
+        return as_items(policy_reads, backbone_reads, wanted, settings, guidance_weights, streams)
 
-    def _id_items(
+    def id_items(
         self,
         prompts: Sequence[Sequence[int]],
-        preference: PreferenceLike | Sequence[Preference] | None,
-        settings: DecodingSettings,
-        guidance_weight: float | Sequence[float] | None,
-        streams: Sequence[str] | None,
-    ) -> _Items:
+        preference: PreferenceLike | Sequence[Preference] | None = None,
+        settings: DecodingSettings | None = None,
+        guidance_weight: float | Sequence[float] | None = None,
+        *,
+        streams: Sequence[str] | None = None,
+    ) -> list[Item]:
+        """The same for token ids; arguments and errors as in `generate_ids`."""
+        settings = settings or DecodingSettings()
         if self.path(settings) == "bridged" or (self.reward_model and self.reward_model.reference == "policy"):
             raise UsageError("This reward model needs prompts as text.", "Use PadEngine.generate.")
         tokens = [list(prompt) for prompt in prompts]
@@ -309,7 +267,43 @@ class PadEngine:
         wanted = [preference] * len(tokens) if isinstance(preference, Preference) else preference
         weights = [guidance_weight] * len(tokens) if isinstance(guidance_weight, int | float) else guidance_weight
         preferences = self._per_prompt(len(tokens), wanted, weights, streams)
-        return self._tokens(tokens, tokens, preferences, settings, weights, streams)
+        return as_items(tokens, tokens, preferences, settings, weights, streams)
+
+    def steps(
+        self, items: Sequence[Item], settings: DecodingSettings, stopped: Callable[[int], bool] | None = None
+    ) -> Iterator[Step]:
+        """Decode B items in one batch, token by token; at most `batch_size` of them.
+
+        Args:
+            items: what `items` or `id_items` read.
+            settings: how to decode; its seed and guidance weight are in the items already.
+            stopped: asked after each token, by the item's number, whether its answer is to end here.
+        """
+        return self._steps(replace(self._request(items, settings), stopped=stopped), settings)
+
+    def batch_size(self, settings: DecodingSettings) -> int:
+        """How many answers are decoded together: one where rows cannot advance by different numbers of tokens."""
+        model = self.reward_model
+        if model is not None and self.path(settings) == "bridged" and not can_be_ragged(model.backbone, rows=2):
+            return 1
+        return settings.batch_size
+
+    def read_answer(self, tokens: list[int]) -> Generation:
+        """New tokens of the policy's, as text and with the reason why they end."""
+        stopped = bool(tokens) and tokens[-1] in self.policy.end_tokens
+        text = decode_answer(self.policy.tokenizer, tokens)
+        return Generation(text, tuple(tokens), "stop" if stopped else "length")
+
+    def _single(
+        self, prompt: str | Messages, preference: Preference | None, settings: DecodingSettings | None
+    ) -> Iterator[Step]:
+        settings = settings or DecodingSettings()
+        items = self.items([prompt], None if preference is None else [preference], settings)
+        return self.steps(items, settings)
+
+    def _steps(self, request: Request, settings: DecodingSettings) -> Iterator[Step]:
+        length = speculation(request, settings.draft_tokens)
+        return decode_steps(request) if length is None else speculate_steps(request, length)
 
     def _per_prompt(
         self,
@@ -317,7 +311,7 @@ class PadEngine:
         preferences: Sequence[Preference] | None,
         guidance_weights: Sequence[float] | None,
         streams: Sequence[str] | None,
-        policy_prompts: Sequence[Messages] | None = None,
+        policy_prompts: Sequence[str | Messages] | None = None,
     ) -> list[Preference]:
         """The preference of each of so many prompts, once every list has the right length."""
         for name, given in (
@@ -332,56 +326,33 @@ class PadEngine:
             return [NO_PREFERENCE] * count
         return [with_floor(preference, self.always) for preference in preferences]
 
-    def _tokens(
-        self,
-        prompts: list[list[int]],
-        backbone_prompts: list[list[int]],
-        preferences: list[Preference],
-        settings: DecodingSettings,
-        guidance_weights: Sequence[float] | None,
-        streams: Sequence[str] | None,
-    ) -> _Items:
-        return _Items(
-            prompts,
-            backbone_prompts,
-            preferences,
-            weights=list(guidance_weights or [settings.guidance_weight] * len(prompts)),
-            streams=[f"{settings.seed}/{name}" for name in streams or range(len(prompts))],
-        )
-
-    def _batch_size(self, settings: DecodingSettings) -> int:
-        """How many answers are decoded together: one where rows cannot advance by different numbers of tokens."""
-        model = self.reward_model
-        if model is not None and self.path(settings) == "bridged" and not can_be_ragged(model.backbone, rows=2):
-            return 1
-        return settings.batch_size
-
-    def _request(self, items: _Items, settings: DecodingSettings) -> Request:
+    def _request(self, items: Sequence[Item], settings: DecodingSettings) -> Request:
         return Request(
             policy=self.policy,
-            prompts=items.prompts,
+            prompts=[item.prompt for item in items],
             guidance=self._guidance(items, settings),
             candidates=settings.candidates,
             reward_ngram=settings.reward_ngram,
             max_new_tokens=settings.max_new_tokens,
-            chooser=Chooser(settings, [random.Random(name) for name in items.streams]),
+            chooser=Chooser(settings, [random.Random(item.stream) for item in items]),
             processors=policy_processors(settings),
         )
 
-    def _guidance(self, items: _Items, settings: DecodingSettings) -> Guidance | None:
+    def _guidance(self, items: Sequence[Item], settings: DecodingSettings) -> Guidance | None:
         model = self.reward_model
-        if model is None or not any(items.preferences) or not any(items.weights):
+        if model is None or not any(item.preference and item.guidance_weight for item in items):
             return None
-        if self.always and min(items.weights) < 0:
+        if self.always and min(item.guidance_weight for item in items) < 0:
             raise UsageError("A negative guidance weight turns `always` into its opposite.", "Give one of 0 or above.")
         # a reward model that reads the preference in its prompt, or has an adapter, rewards something without one too
-        steered = [weight if wanted else 0.0 for weight, wanted in zip(items.weights, items.preferences, strict=True)]
+        steered = [item.guidance_weight if item.preference else 0.0 for item in items]
         guidance_weight = torch.tensor(steered, device=self.policy.device) * model.calibration
+        apart = any(item.prompt != item.backbone_prompt for item in items)
         return Guidance(
             model,
-            choose_path(self.policy, model, settings.path, apart=items.prompts != items.backbone_prompts),
-            items.backbone_prompts,
-            self.preference_weights(items.preferences),
+            choose_path(self.policy, model, settings.path, apart=apart),
+            [item.backbone_prompt for item in items],
+            self.preference_weights([item.preference for item in items]),
             guidance_weight,
         )
 

@@ -5,7 +5,7 @@ Finished rows leave the batch, so they stop costing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -35,6 +35,7 @@ class Request:
         chooser: picks among candidates.
         processors: act on the policy's logits first, for example transformers' repetition controls.
         ignore_eos: go on after an end of sequence, to `max_new_tokens` (for measuring).
+        stopped: asked after each token, by the row's number, whether its answer is to end there.
     """
 
     policy: LanguageModel
@@ -46,6 +47,7 @@ class Request:
     chooser: Chooser
     processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)
     ignore_eos: bool = False
+    stopped: Callable[[int], bool] | None = None
 
     @property
     def shared_tokens(self) -> int:
@@ -117,6 +119,8 @@ def decode_steps(request: Request) -> Iterator[Step]:
         tokens = choose(request, candidates, scores, rows, [position] * len(rows))  # (B,)
         yield Step(rows, running.tolist(), tokens, candidates, log_probs, scores)
         running = running & ~torch.isin(tokens, ends)
+        if request.stopped is not None:
+            running &= torch.tensor([not request.stopped(row) for row in rows], device=running.device)
         answers = torch.cat([answers, tokens[:, None]], dim=1)
         left = int(running.sum())
         if left == 0 or position + 1 == request.max_new_tokens:

@@ -59,6 +59,8 @@ def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
                 right += is_right
                 if token in ends or len(answers[row]) == request.max_new_tokens:
                     break
+                if request.stopped is not None and request.stopped(row):
+                    break
                 if not is_right:
                     kept.append(index)
                     excess.append(count - place)

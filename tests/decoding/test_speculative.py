@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, MistralConfig, Mi
 from pad_cli.decoding.block_length import BlockLength
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.explain import TokenChoice
-from pad_cli.decoding.loop import Request, Step, decode_steps
+from pad_cli.decoding.loop import Request, Step, collect, decode_steps
 from pad_cli.decoding.readers import Guidance
 from pad_cli.decoding.sampling import Chooser
 from pad_cli.decoding.speculative import speculate_steps
@@ -324,3 +324,20 @@ def test_drafting_is_refused_on_other_paths_and_with_an_adapter(
     with pytest.raises(UsageError, match=r"decoding\.draft_tokens") as caught:
         answers(engine, settings(path=path), 4)
     assert "path separate, no adapter" in caught.value.hint
+
+
+@pytest.mark.parametrize("steps_of", [decode_steps, lambda request: speculate_steps(request, BlockLength(3))])
+def test_rows_that_are_stopped_leave_the_others_as_they_are(
+    engine: PadEngine, steps_of: Callable[[Request], Iterator[Step]]
+) -> None:
+    request = replace(make_request(engine, 1.0), ignore_eos=True)
+    whole = collect(len(TEXTS), decode_steps(request))
+    limits, written = [1 + 3 * row for row in range(len(TEXTS))], [0] * len(TEXTS)
+    made: list[list[int]] = [[] for _ in TEXTS]
+    request = replace(make_request(engine, 1.0), ignore_eos=True, stopped=lambda row: written[row] >= limits[row])
+    for step in steps_of(request):
+        for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
+            if runs:
+                written[row] += 1
+                made[row].append(token)
+    assert made == [answer[:limit] for answer, limit in zip(whole, limits, strict=True)]
