@@ -20,7 +20,8 @@ FLOORS = {
     **dict.fromkeys(("pairs", "benchmarks", "world"), 3),
     "models": 4,
     **dict.fromkeys(("decoding", "training", "serving"), 5),
-    **dict.fromkeys(("evaluation", "learning", "embedded", "demonstration", "benchmarking", "personal_adapter"), 6),
+    **dict.fromkeys(("evaluation", "learning", "benchmarking", "server"), 6),
+    **dict.fromkeys(("embedded", "demonstration", "personal_adapter"), 6),
     "cli": 7,
 }
 SIBLINGS = ("decoding", "training", "serving")

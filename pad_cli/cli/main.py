@@ -26,6 +26,7 @@ from pad_cli.cli import (
     push,
     recipe,
     reproduce,
+    serve,
     sweep,
     train_rm,
 )
@@ -64,6 +65,7 @@ app.command("train-rm")(train_rm.train_rm)
 app.command("inspect")(inspect.inspect)
 app.command("push")(push.push)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
 app.command("judge")(judge.judge)
 app.command("sweep")(sweep.sweep)

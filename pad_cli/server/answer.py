@@ -1,0 +1,132 @@
+"""One answer under way: the decoding thread pushes tokens in, events go out to whoever asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.decoding.items import Item
+from pad_cli.decoding.streaming import TextStream
+from pad_cli.recipe import DecodingSettings
+from pad_cli.server.api_error import ApiError, timed_out
+from pad_cli.server.stop_strings import StopStrings
+
+Reason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """More text of an answer; `index` is the number of the choice."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An answer is whole: all its text, why it ends, and how many tokens were decoded for it."""
+
+    index: int
+    text: str
+    reason: Reason
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """There will be no (more) answer."""
+
+    index: int
+    error: ApiError
+
+
+Event = Piece | Finished | Failed
+
+
+class Answer:
+    """One row of a batch.
+
+    Args:
+        engine: decodes.
+        item: what to answer.
+        index: number of the choice in its request.
+        settings: how to decode; answers with equal settings are decoded together.
+        limit: longest answer (tokens).
+        stop: strings that end it.
+        pieces: whether text is wanted as it is decided.
+        timeout: seconds from now until it is given up.
+        emit: takes the events, on the decoding thread.
+
+    Attributes:
+        over: nothing more is wanted or possible.
+    """
+
+    def __init__(
+        self,
+        engine: PadEngine,
+        item: Item,
+        *,
+        index: int,
+        settings: DecodingSettings,
+        limit: int,
+        stop: Sequence[str],
+        pieces: bool,
+        timeout: float,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.item, self.settings, self.limit, self.over = item, settings, limit, False
+        self.asked = time.monotonic()
+        self._engine, self._index, self._emit = engine, index, emit
+        self._pieces, self._timeout, self._deadline = pieces, timeout, self.asked + timeout
+        self._tokens: list[int] = []
+        self._text = TextStream(engine.policy.tokenizer) if pieces or stop else None
+        self._stop, self._given = StopStrings(stop), ""
+
+    def push(self, token: int) -> None:
+        """Take the next token; one that ends the answer, too."""
+        self._tokens.append(token)
+        ended = token in self._engine.policy.end_tokens
+        if ended or (self._text is not None and self._give(self._text.push(token))):
+            self._finish("stop")
+        elif len(self._tokens) >= self.limit:
+            self._finish("length")
+        elif self.late():
+            self.fail(timed_out(self._timeout))
+
+    def late(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    def expire(self) -> None:
+        """It has waited too long."""
+        self.fail(timed_out(self._timeout))
+
+    def fail(self, error: ApiError) -> None:
+        if not self.over:
+            self.over = True
+            self._emit(Failed(self._index, error))
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self.over = True
+
+    def _give(self, text: str) -> bool:
+        """Pass text on up to a stop string; was there one?"""
+        self._pass_on(self._stop.push(text))
+        return self._stop.met
+
+    def _pass_on(self, text: str) -> None:
+        self._given += text
+        if text and self._pieces:
+            self._emit(Piece(self._index, text))
+
+    def _finish(self, reason: Reason) -> None:
+        self.over = True
+        if self._text is None:
+            self._given = self._engine.read_answer(self._tokens).text
+        elif not self._stop.met:
+            reason = "stop" if self._give(self._text.finish()) else reason
+            self._pass_on(self._stop.finish())
+        self._emit(Finished(self._index, self._given, reason, len(self._tokens)))

@@ -1,0 +1,70 @@
+"""`serve`: bind, load, answer until told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+
+import uvicorn
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.errors import UsageError
+from pad_cli.progress import note
+from pad_cli.recipe import GenerateRecipe
+from pad_cli.server.app import build_app
+from pad_cli.server.reading import Limits
+
+
+def serve(
+    recipe: GenerateRecipe,
+    limits: Limits | None = None,
+    *,
+    default: Sequence[str] = (),
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+) -> None:
+    """Answer requests until interrupted; then those under way are ended and their clients told.
+
+    Args:
+        recipe: policy, reward model, and how to decode where a request does not say.
+        limits: what the server takes on.
+        default: the preference that model `pad` stands for.
+        host: address to listen at.
+        port: 0 for any that is free.
+        api_key: what clients must send as a bearer token; None lets everybody in.
+
+    Raises:
+        UsageError: the address cannot be listened at.
+        PreferenceError: the default preference cannot be understood.
+    """
+    limits = limits or Limits()
+    with contextlib.closing(_bound(host, port)) as listener:
+        engine = PadEngine.from_recipe(recipe)
+        if default:
+            engine.preference(default)
+        app = build_app(engine, recipe.decoding, limits, default=default, api_key=api_key)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=int(limits.read_timeout)
+        )
+        shown = f"[{host}]" if ":" in host else host
+        note(f"Serving {engine.policy.name} at http://{shown}:{listener.getsockname()[1]}/v1")
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at an address; it does not listen yet, so that no client waits for models to load."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot listen at {host}, port {port}: {error.strerror}.", "Choose another --port."
+        ) from error
+    return listener
