@@ -39,7 +39,7 @@ def build_app(
     default: Sequence[str] = (),
     api_key: str | None = None,
 ) -> Starlette:
-    """The application, for any ASGI server; its lifespan starts and ends the decoding thread.
+    """The application, for any ASGI server; its lifespan starts and ends its scheduler, `app.state.scheduler`.
 
     Args:
         engine: answers.
@@ -62,6 +62,7 @@ def build_app(
         exception_handlers={ApiError: _refusal, HTTPException: _http_refusal, Exception: _bug},
         lifespan=service.lifespan,
     )
+    app.state.scheduler = service.scheduler
     patience = limits.timeout + 2 * limits.read_timeout
     app.add_middleware(Guard, api_key=api_key, patience=patience, requests=service.scheduler.meters.requests)
     return app
@@ -86,7 +87,7 @@ class _Service:
         try:
             yield
         finally:
-            await run_in_threadpool(self.scheduler.close, self._limits.read_timeout)
+            await run_in_threadpool(self.scheduler.close, self._limits.grace)
 
     async def chat(self, request: Request) -> Response:
         return await self._complete(request, read_request(ChatRequest, await self._body(request)))

@@ -31,6 +31,7 @@ class Limits:
         batch_wait: how long a batch that is not full waits for more (seconds).
         timeout: longest wait for an answer (seconds).
         read_timeout: longest wait for the body of a request, and for a client to take what it was sent (seconds).
+        grace: how long answers under way may take when the server is told to stop (seconds).
         max_body: longest body of a request (bytes).
         max_prompt_tokens: longest prompt; null for what the models can read.
         max_new_tokens: longest answer that may be asked for.
@@ -42,6 +43,7 @@ class Limits:
     batch_wait: float = 0.005
     timeout: float = 120.0
     read_timeout: float = 20.0
+    grace: float = 20.0
     max_body: int = 1 << 20
     max_prompt_tokens: int | None = None
     max_new_tokens: int = 1024

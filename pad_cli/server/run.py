@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Sequence
 
 import uvicorn
+from starlette.applications import Starlette
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
@@ -14,6 +17,8 @@ from pad_cli.progress import note
 from pad_cli.recipe import GenerateRecipe
 from pad_cli.server.app import build_app
 from pad_cli.server.reading import Limits
+
+_LAST_WORDS = 5  # seconds to send them
 
 
 def serve(
@@ -25,7 +30,7 @@ def serve(
     port: int = 8000,
     api_key: str | None = None,
 ) -> None:
-    """Answer requests until interrupted; then those under way are ended and their clients told.
+    """Answer requests until interrupted; those under way may then end, and clients whose time is up are told so.
 
     Args:
         recipe: policy, reward model, and how to decode where a request does not say.
@@ -45,13 +50,29 @@ def serve(
         if default:
             engine.preference(default)
         app = build_app(engine, recipe.decoding, limits, default=default, api_key=api_key)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=int(limits.read_timeout)
-        )
+        server = HttpServer(app, limits)
         shown = f"[{host}]" if ":" in host else host
         note(f"Serving {engine.policy.name} at http://{shown}:{listener.getsockname()[1]}/v1")
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn's server, which tells clients that still wait at the end of `limits.grace`.
+
+    Args:
+        app: of `build_app`.
+        limits: the same that the application has.
+    """
+
+    def __init__(self, app: Starlette, limits: Limits) -> None:
+        patience = math.ceil(limits.grace) + _LAST_WORDS
+        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=patience))
+        self._scheduler, self._grace = app.state.scheduler, limits.grace
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(self._grace, self._scheduler.give_up)
+        await super().shutdown(sockets)
 
 
 def _bound(host: str, port: int) -> socket.socket:

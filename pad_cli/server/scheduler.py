@@ -63,14 +63,18 @@ class Scheduler:
             self._queue.extend(answers)
             self._changed.notify_all()
 
-    def close(self, timeout: float) -> None:
-        """Take nothing more, and end what waits and runs; returns with the thread's end, or after `timeout` seconds."""
+    def give_up(self) -> None:
+        """Take nothing more, and end what waits and what runs."""
         with self._changed:
             self._closing = True
             for answer in self._queue:
                 answer.fail(shutting_down())
             self._queue.clear()
             self._changed.notify_all()
+
+    def close(self, timeout: float) -> None:
+        """The same; returns with the end of the thread, or after `timeout` seconds."""
+        self.give_up()
         self._thread.join(timeout)
 
     def _run(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from pad_cli.errors import did_you_mean
 from pad_cli.server.api_error import ApiError
@@ -145,8 +146,9 @@ def read_request(schema: type[Asked], body: bytes) -> Asked:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        kind, param = first["type"], ".".join(str(part) for part in _place(content, first["loc"]))
+        # of the alternatives that pydantic tried, the one that came furthest is what was meant
+        first = max(error.errors(), key=lambda each: len(_place(content, each)))
+        kind, param = first["type"], ".".join(str(part) for part in _place(content, first))
         told = first["msg"]
         if kind == "extra_forbidden":
             told = f"there is no such key. {did_you_mean(param, schema.model_fields)}".rstrip()
@@ -156,17 +158,14 @@ def read_request(schema: type[Asked], body: bytes) -> Asked:
 _CODES = {"missing": "missing_parameter", "extra_forbidden": "unknown_parameter"}
 
 
-def _place(content: Any, where: Sequence[int | str]) -> list[int | str]:
+def _place(content: Any, error: ErrorDetails) -> list[int | str]:
     """Where in the request an error is: without the names of the alternatives that pydantic tried there."""
     place: list[int | str] = []
-    for number, part in enumerate(where):
-        inside = part in content if isinstance(content, dict) else isinstance(content, list) and isinstance(part, int)
-        if inside:
+    for part in error["loc"]:
+        if part in content if isinstance(content, dict) else isinstance(content, list) and isinstance(part, int):
             content = content[part]
             place.append(part)
-        elif isinstance(content, dict) and number + 1 == len(where):
-            place.append(part)  # what is missing there
-    return place
+    return [*place, error["loc"][-1]] if error["type"] == "missing" else place
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

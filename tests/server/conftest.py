@@ -1,0 +1,105 @@
+"""A real server on this machine's loopback, with tiny models."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+import pytest
+
+from pad_cli import DecodingSettings, Limits, PadEngine
+from pad_cli.server.app import build_app
+from pad_cli.server.run import HttpServer
+
+SETTINGS = DecodingSettings(max_new_tokens=24, guidance_weight=1.5)
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that runs."""
+
+    port: int
+    engine: PadEngine
+    server: HttpServer
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        given = {"api_key": "none", "max_retries": 0, **options}
+        return openai.OpenAI(base_url=f"{self.url}/v1", **given)
+
+    def post(self, body: bytes | dict[str, Any], path: str = "/v1/chat/completions") -> tuple[int, dict[str, Any]]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, data), timeout=30) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=30) as response:
+            return str(response.read().decode())
+
+    def meter(self, name: str) -> float:
+        lines = dict(line.rsplit(" ", 1) for line in self.get("/metrics").splitlines() if line[0] != "#")
+        return float(lines[name])
+
+    def settles(self, name: str, value: float) -> bool:
+        """Does a meter come to this value soon?"""
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if self.meter(name) == value:
+                return True
+            time.sleep(0.02)
+        return False
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only this machine may be reached."""
+    connect = socket.socket.connect
+
+    def local(self: socket.socket, address: Any) -> None:
+        assert address[0] in ("127.0.0.1", "::1"), "a test tried to reach the network"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def serve(policy: Any, reward_model: Any) -> Iterator[Serve]:
+    """Starts servers, and ends them with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(limits: Limits | None = None, *, engine: PadEngine | None = None, **options: Any) -> Server:
+            engine = engine or PadEngine(policy, reward_model)
+            app = build_app(engine, SETTINGS, limits or Limits(), **options)
+            listener = stack.enter_context(contextlib.closing(socket.create_server(("127.0.0.1", 0))))
+            server = HttpServer(app, limits or Limits())
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+            thread.start()
+            stack.callback(_end, server, thread)
+            return Server(listener.getsockname()[1], engine, server)
+
+        yield start
+
+
+def _end(server: HttpServer, thread: threading.Thread) -> None:
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
