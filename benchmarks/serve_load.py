@@ -103,11 +103,6 @@ def started(*options: str) -> Iterator[str]:
         else:
             raise SystemExit("the server did not start")
         threading.Thread(target=server.stderr.read, daemon=True).start()
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{found[1]}/health", timeout=5).close()
-                break
-            time.sleep(0.1)
         yield found[1]
     finally:
         server.terminate()

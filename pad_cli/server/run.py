@@ -50,9 +50,9 @@ def serve(
         if default:
             engine.preference(default)
         app = build_app(engine, recipe.decoding, limits, default=default, api_key=api_key)
-        server = HttpServer(app, limits)
         shown = f"[{host}]" if ":" in host else host
-        note(f"Serving {engine.policy.name} at http://{shown}:{listener.getsockname()[1]}/v1")
+        address = f"http://{shown}:{listener.getsockname()[1]}/v1"
+        server = HttpServer(app, limits, f"Serving {engine.policy.name} at {address}")
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
             server.run(sockets=[listener])
 
@@ -63,12 +63,17 @@ class HttpServer(uvicorn.Server):
     Args:
         app: of `build_app`.
         limits: the same that the application has.
+        told: said once it listens.
     """
 
-    def __init__(self, app: Starlette, limits: Limits) -> None:
+    def __init__(self, app: Starlette, limits: Limits, told: str) -> None:
         patience = math.ceil(limits.grace) + _LAST_WORDS
         super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=patience))
-        self._scheduler, self._grace = app.state.scheduler, limits.grace
+        self._scheduler, self._grace, self._told = app.state.scheduler, limits.grace, told
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        note(self._told)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().call_later(self._grace, self._scheduler.give_up)
@@ -81,9 +86,11 @@ def _bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            stack.pop_all()
     except OSError as error:
         raise UsageError(
             f"Cannot listen at {host}, port {port}: {error.strerror}.", "Choose another --port."

@@ -90,7 +90,7 @@ def serve(policy: Any, reward_model: Any) -> Iterator[Serve]:
             engine = engine or PadEngine(policy, reward_model)
             app = build_app(engine, SETTINGS, limits or Limits(), **options)
             listener = stack.enter_context(contextlib.closing(socket.create_server(("127.0.0.1", 0))))
-            server = HttpServer(app, limits or Limits())
+            server = HttpServer(app, limits or Limits(), "")
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
             thread.start()
             stack.callback(_end, server, thread)
