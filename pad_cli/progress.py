@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pad_cli.processes import processes
+
 _settings = {"quiet": False}
 
 
 def set_quiet(quiet: bool) -> None:
-    _settings["quiet"] = quiet
+    """Of several processes only the first one talks."""
+    _settings["quiet"] = quiet or not processes().main
 
 
 class Bar:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 
 from pad_cli.errors import DataError, StorageError
 
+_PART = ".part-"
 _REPORTED_PACKAGES = ("pad-cli", "torch", "transformers", "peft", "trl", "datasets", "tokenizers")
 
 
@@ -123,20 +125,27 @@ class ResultLog:
 
     A last line cut short by a crash is dropped when the log is opened; any other damage is reported.
 
+    Args:
+        path: the file.
+        part: of several processes, which write at the same time, the name of this one: what it appends goes to a part
+            of its own, until `merge_parts`.
+
     Raises:
         DataError: a line inside the file is not JSON.
         StorageError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, part: str = "") -> None:
         self.path = path
         self.done: dict[str, dict[str, Any]] = {}
         if path.exists():
             self._recover()
+        if part:
+            self.path = path.with_name(f"{path.name}{_PART}{part}")
 
     def append(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Write finished items and wait until they are on disk."""
-        lines = "".join(json.dumps({"key": key, **row}, ensure_ascii=False) + "\n" for key, row in rows.items())
+        lines = "".join(_line(key, row) for key, row in rows.items())
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -162,3 +171,29 @@ class ResultLog:
                 ) from error
         if len(whole) < len(raw):
             write_whole(self.path, whole)
+
+
+def merge_parts(path: Path, order: Callable[[Mapping[str, Any]], Any] | None = None) -> None:
+    """Take what several processes wrote into one log; whole or not at all, and doing it again changes nothing.
+
+    Args:
+        path: of the log.
+        order: sorts the rows when there are parts; by default they stand as they were written, part by part.
+
+    Raises:
+        DataError, StorageError: as for a log.
+    """
+    parts = sorted(path.parent.glob(f"{glob.escape(path.name)}{_PART}*"))
+    if not parts:
+        return
+    rows = ResultLog(path).done
+    for part in parts:
+        rows = {**ResultLog(part).done, **rows}
+    merged = sorted(rows.items(), key=lambda each: order(each[1])) if order else list(rows.items())
+    write_whole(path, "".join(_line(key, row) for key, row in merged))
+    for part in parts:
+        part.unlink()
+
+
+def _line(key: str, row: Mapping[str, Any]) -> str:
+    return json.dumps({"key": key, **row}, ensure_ascii=False) + "\n"

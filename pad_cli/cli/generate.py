@@ -11,7 +11,8 @@ import typer
 
 from pad_cli.cli.options import Json, Overrides, Quiet, read_as
 from pad_cli.errors import DataError, UsageError
-from pad_cli.progress import set_quiet
+from pad_cli.processes import processes
+from pad_cli.progress import note, set_quiet
 
 if TYPE_CHECKING:
     from pad_cli import DecodingSettings, PadEngine
@@ -66,6 +67,8 @@ def generate(
         raise UsageError("Give a prompt or --file, not both.", "Leave one out.")
     if sum([compare, as_json, stream, explain is not None, file is not None]) > 1 and not (compare and as_json):
         raise UsageError("--compare, --json, --stream, --explain and --file are different outputs.", "Choose one.")
+    if file is None and processes().count > 1:
+        raise UsageError("Several processes can only share a file of prompts.", "Give --file and --out.")
     text = None if file is not None else _read_prompt(prompt)
     import pad_cli
 
@@ -84,7 +87,7 @@ def generate(
     engine = pad_cli.PadEngine.from_recipe(settings)
     if file is not None and out is not None:
         count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding)
-        print(f"{count} answered now, all of {file} in {out}", file=sys.stderr)
+        note(f"{count} answered now, all of {file} in {out}")
         return
     assert text is not None
     if stream:

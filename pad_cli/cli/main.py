@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -30,7 +31,8 @@ from pad_cli.cli import (
     sweep,
     train_rm,
 )
-from pad_cli.errors import PadError
+from pad_cli.errors import PadError, UsageError
+from pad_cli.processes import processes
 
 
 class _Boundary(TyperGroup):
@@ -53,6 +55,8 @@ class _Boundary(TyperGroup):
             sys.stderr.close()  # the reader of our output has left; so do we, in silence
             raise typer.Exit(1) from None
 
+
+_SHARED = ("generate", "eval", "train-rm")
 
 app = typer.Typer(
     cls=_Boundary,
@@ -85,13 +89,17 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    if processes().count > 1 and context.invoked_subcommand not in _SHARED:
+        raise UsageError(f"Only {', '.join(_SHARED)} can be shared by several processes.", "Run it in one.")
 
 
 def main() -> None:
     """Entry point of the `pad` script."""
+    if not processes().main:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # the first process says it
     app()

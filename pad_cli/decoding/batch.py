@@ -1,8 +1,11 @@
-"""`generate_file`: answer a JSONL file of prompts into another, batch by batch; running again continues."""
+"""`generate_file`: answer a JSONL file of prompts into another, batch by batch; running again continues.
+
+Of several processes each answers its share, in a part of the file that is merged in the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +13,12 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError
 from pad_cli.pairs import prompt_of, read_rows
 from pad_cli.preference import Preference
+from pad_cli.processes import processes
 from pad_cli.progress import bar
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Messages
-from pad_cli.runs import ResultLog, fingerprint
+from pad_cli.rendezvous import wait_for_all
+from pad_cli.runs import ResultLog, fingerprint, merge_parts
 
 
 def generate_file(
@@ -31,13 +36,17 @@ def generate_file(
         settings: how to decode.
 
     Returns:
-        How many lines were answered now.
+        How many lines were answered now, by all processes.
 
     Raises:
         DataError: a line is wrong; nothing is answered then.
         PreferenceError: a preference cannot be understood; likewise.
     """
-    log = ResultLog(target)
+    everyone = processes()
+    if everyone.main:
+        merge_parts(target, _by_line)
+    wait_for_all()
+    log = ResultLog(target, everyone.part)
     guide = engine.reward_model.fingerprint if engine.reward_model else None
     context = [engine.policy.fingerprint, guide, settings.model_dump()]
     todo: dict[str, _Line] = {}
@@ -47,13 +56,20 @@ def generate_file(
         key = fingerprint([*context, line, [dict(message) for message in prompt], preference.describe()])
         if key not in log.done:
             todo[key] = _Line(line, prompt, wanted, preference)
-    keys = list(todo)
-    with bar(f"Answering {source.name}", total=len(todo)) as progress:
+    keys = everyone.share(list(todo))
+    with bar(f"Answering {source.name}", total=len(keys)) as progress:
         for start in range(0, len(keys), settings.batch_size):
             batch = keys[start : start + settings.batch_size]
             _answer(engine, {key: todo[key] for key in batch}, settings, log)
             progress.advance(len(batch))
+    wait_for_all()
+    if everyone.main:
+        merge_parts(target, _by_line)
     return len(todo)
+
+
+def _by_line(row: Mapping[str, Any]) -> int:
+    return int(row["line"])
 
 
 class _Line(NamedTuple):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pad_cli.evaluation.contract import Method, Sample, Subject
+from pad_cli.processes import Processes
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem
 from pad_cli.runs import ResultLog, fingerprint
@@ -54,24 +55,32 @@ def prompt_key(item: BenchmarkItem) -> str:
     return fingerprint([dict(message) for message in item.prompt])
 
 
-def answer(job: Job, subject: Subject, logs: Logs, advance: Callable[[int], None]) -> list[Sample]:
-    """The answers to all of a job's items, in order; the method answers what the log lacks.
+def answer(job: Job, subject: Subject, logs: Logs, advance: Callable[[int], None], everyone: Processes) -> list[Sample]:
+    """The answers to a job's items, in order; the method answers what the log lacks.
+
+    Of several processes each answers its share, batch by batch: batches are the same however many there are.
 
     Args:
         job: what to answer.
         subject: on which policy.
         logs: take in what is new.
         advance: called with the number of items just answered.
+        everyone: whose share is answered.
     """
     items = job.distinct()
     keys = dict(zip((_place(job, item) for item in items), _keys(job, subject, items), strict=True))
     names, size = list(keys.values()), job.settings.batch_size
-    for start in range(0, len(items), size):
+    mine: set[str] = set()
+    for number, start in enumerate(range(0, len(items), size)):
+        if not everyone.owns(number):
+            continue
         batch, wanted = items[start : start + size], names[start : start + size]
         if not all(name in logs.answers.done for name in wanted):
             _answer_batch(job, subject, batch, wanted, logs)
+        mine.update(wanted)
         advance(len(batch))
-    return [Sample(item, logs.answers.done[keys[_place(job, item)]]["text"]) for item in job.items]
+    places = [(item, keys[_place(job, item)]) for item in job.items]
+    return [Sample(item, logs.answers.done[name]["text"]) for item, name in places if name in mine]
 
 
 def answer_keys(job: Job, subject: Subject) -> list[str]:

@@ -6,6 +6,8 @@ what is missing, so an interrupted evaluation ends in the same report.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +25,19 @@ from pad_cli.evaluation.costs import Answered, reward_model_cost, write_costs
 from pad_cli.evaluation.outputs import Answers, ShownTokens, write_outputs
 from pad_cli.evaluation.pages import write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, MeasuredPairs, PairRow
-from pad_cli.evaluation.report import build_report, write_report
+from pad_cli.evaluation.report import REPORT, build_report, write_report
 from pad_cli.evaluation.scoring import load_scorer, score
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import load_language_model
+from pad_cli.processes import ALONE, Processes, processes
 from pad_cli.profiles import check_profiles
 from pad_cli.progress import bar
 from pad_cli.recipe import EvalRecipe, MethodSettings
 from pad_cli.recipe.options import make_with
 from pad_cli.records import BenchmarkItem
 from pad_cli.registry import METHODS
-from pad_cli.runs import ResultLog, write_json
+from pad_cli.rendezvous import main_first, wait_for_all
+from pad_cli.runs import ResultLog, merge_parts, write_json
 
 ANSWERS, TIMES, SCORES = "answers.jsonl", "times.jsonl", "scores.jsonl"
 TOKENS = "token_rewards.jsonl"
@@ -52,6 +56,31 @@ def evaluate(recipe: EvalRecipe) -> dict[str, Any]:
     """
     benchmarks = load_benchmarks(recipe.benchmarks)
     output = Path(recipe.output)
+    everyone = processes()
+    if everyone.count > 1:
+        _share(recipe, benchmarks, everyone)
+        if not everyone.main:
+            wait_for_all()
+            report: dict[str, Any] = json.loads((output / REPORT).read_text(encoding="utf-8"))
+            return report
+    report = _report(recipe, benchmarks, output)
+    wait_for_all()
+    return report
+
+
+def _share(recipe: EvalRecipe, benchmarks: Sequence[list[BenchmarkItem]], everyone: Processes) -> None:
+    """Answer and score this process's share, and bring all shares together."""
+    logs = [Path(recipe.output) / name for name in (ANSWERS, TIMES, SCORES)]
+    for work in (lambda: None, lambda: run_items(recipe, benchmarks, everyone=everyone)):
+        work()
+        wait_for_all()
+        if everyone.main:
+            for log in logs:
+                merge_parts(log)
+        wait_for_all()
+
+
+def _report(recipe: EvalRecipe, benchmarks: Sequence[list[BenchmarkItem]], output: Path) -> dict[str, Any]:
     shown = ShownTokens(items_by_policy(recipe, benchmarks), ResultLog(output / TOKENS))
     outcome = run_items(recipe, benchmarks, shown.take)
     reference = reference_of(recipe, outcome.methods)
@@ -88,6 +117,7 @@ def run_items(
     recipe: EvalRecipe,
     benchmarks: Sequence[list[BenchmarkItem]],
     look: Callable[[Subject, list[Answers]], None] = lambda *_: None,
+    everyone: Processes = ALONE,
 ) -> Outcome:
     """Answer and score items.
 
@@ -95,6 +125,7 @@ def run_items(
         recipe: what to do; its `benchmarks` are not looked at.
         benchmarks: what is asked.
         look: is shown the answers on each policy while that is loaded.
+        everyone: whose share is answered and scored; a share is measured on no pairs.
 
     Raises:
         RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
@@ -103,8 +134,10 @@ def run_items(
     scorers = {settings.shown: load_scorer(settings) for settings in recipe.scorers}
     methods = {settings.shown: load_method(settings) for settings in recipe.methods}
     _check_facts(scorers, benchmarks)
-    write_json(output / "recipe.json", recipe.model_dump())
-    logs, scores = Logs(ResultLog(output / ANSWERS), ResultLog(output / TIMES)), ResultLog(output / SCORES)
+    if everyone.main:
+        write_json(output / "recipe.json", recipe.model_dump())
+    logs = Logs(*(ResultLog(output / name, everyone.part) for name in (ANSWERS, TIMES)))
+    scores = ResultLog(output / SCORES, everyone.part)
     answers: list[Answers] = []
     scored: list[Scored] = []
     costs: dict[tuple[str, str], Cost] = {}
@@ -121,10 +154,11 @@ def run_items(
         measured = measured or MeasuredPairs(recipe, scorers, reward_model.principles)
         subject = Subject(name, settings, PadEngine(policy, reward_model, always=recipe.always), mine, trained)
         for method_name, method in methods.items():
-            costs[method_name, name] = method.prepare(subject)
+            with main_first() if everyone.count > 1 else contextlib.nullcontext():
+                costs[method_name, name] = method.prepare(subject)
         jobs = list(_jobs(recipe, methods, mine))
         with bar(f"Answering with {name}", total=sum(len(job.distinct()) for job in jobs)) as progress:
-            answered = [(job, answer(job, subject, logs, progress.advance)) for job in jobs]
+            answered = [(job, answer(job, subject, logs, progress.advance, everyone)) for job in jobs]
         for job, samples in answered:
             keys.setdefault(Answered(job.name, name, job.guidance_weight), []).extend(answer_keys(job, subject))
             answers.append(Answers(job.name, name, job.guidance_weight, job.settings.seed, samples))
@@ -133,9 +167,11 @@ def run_items(
                 for job, samples in answered:
                     scored += _score(job, samples, scorer_name, scorer, subject, scores)
                     progress.advance()
-        pairs += measured.measure(subject, ResultLog(output / PAIRS), scored)
-        look(subject, [each for each in answers if each.policy == name])
-    write_costs(output, costs, keys, logs.times)
+        if everyone.count == 1:
+            pairs += measured.measure(subject, ResultLog(output / PAIRS), scored)
+            look(subject, [each for each in answers if each.policy == name])
+    if everyone.count == 1:
+        write_costs(output, costs, keys, logs.times)
     return Outcome(answers, keys, scored, scorers, methods, pairs)
 
 

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, did_you_mean
+from pad_cli.processes import processes
 from pad_cli.recipe import ModelSettings
 
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
@@ -197,5 +198,5 @@ def _device(name: str | int) -> torch.device:
                 f"Device '{name}' cannot be used: {str(error).splitlines()[0]}", "Try: auto"
             ) from error
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", processes().local_rank % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

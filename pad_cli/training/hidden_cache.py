@@ -15,7 +15,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pad_cli.processes import ALONE, Processes
 from pad_cli.progress import bar
+from pad_cli.rendezvous import wait_for_all
 from pad_cli.runs import fingerprint, storage_errors
 
 _SHARD = 512  # answers in one file
@@ -71,34 +73,39 @@ class HiddenCache:
         return rows
 
 
-def build_hidden_cache(sequences: Sequence[Sequence_], compute: Compute, key: object, directory: Path) -> HiddenCache:
+def build_hidden_cache(
+    sequences: Sequence[Sequence_], compute: Compute, key: object, directory: Path, everyone: Processes = ALONE
+) -> HiddenCache:
     """Compute, or continue, the cache of some sequences.
+
+    Several processes compute files in turn, and go on when all are there; so `directory` is one that all of them see.
 
     Args:
         sequences: S distinct (prompt, answer) token sequences.
         compute: gives the rows of a few of them, which are of similar length.
         key: what decides the result of `compute`, in a form that JSON can hold.
         directory: where shards are kept.
+        everyone: who takes part.
 
     Raises:
         StorageError: a shard cannot be written.
     """
     name = fingerprint([key, sequences])
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index][0]) + len(sequences[index][1]))
-    shards: list[Mapping[str, torch.Tensor]] = []
+    parts = [[sequences[index] for index in order[start : start + _SHARD]] for start in range(0, len(order), _SHARD)]
+    paths = [directory / f"{name}-{number:05d}.safetensors" for number in range(len(parts))]
     with bar("Caching hidden states", total=len(sequences)) as progress:
-        for number, start in enumerate(range(0, len(order), _SHARD)):
-            members = [sequences[index] for index in order[start : start + _SHARD]]
-            path = directory / f"{name}-{number:05d}.safetensors"
-            if (shard := _read(path, sum(len(answer) for _, answer in members))) is None:
+        for number, (path, members) in enumerate(zip(paths, parts, strict=True)):
+            if everyone.owns(number) and _read(path, sum(len(answer) for _, answer in members)) is None:
                 with storage_errors(path):
                     directory.mkdir(parents=True, exist_ok=True)
                     scratch = path.with_suffix(".part")
                     save_file(dict(compute(members)), scratch)
                     scratch.replace(path)
-                shard = load_file(path)
-            shards.append(shard)
             progress.advance(len(members))
+    if everyone.count > 1:
+        wait_for_all()
+    shards: list[Mapping[str, torch.Tensor]] = [load_file(path) for path in paths]
     lengths = torch.tensor([len(answer) for _, answer in sequences])
     ordered = torch.tensor(order)
     starts = torch.empty(len(sequences), dtype=torch.long)

@@ -12,6 +12,7 @@ from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel, LogitHead
 from pad_cli.models.prompt_reward_model import conditioned
 from pad_cli.preference import Preference
+from pad_cli.processes import ALONE, Processes
 from pad_cli.progress import note
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import Messages, PairData, PairSplit, PreferencePair
@@ -44,8 +45,12 @@ class Material:
     validation: tuple[tuple[PairSplit, PairTable], ...]
     head: LogitHead
 
-    def rewards(self, adapter: Adapter | None) -> TokenRewards:
+    def rewards(self, adapter: Adapter | None, everyone: Processes = ALONE) -> TokenRewards:
         """Token rewards over the states that the backbone gives, through an adapter when there is one.
+
+        Args:
+            adapter: what the backbone reads through.
+            everyone: who computes these states together.
 
         Raises:
             StorageError: the cache cannot be written.
@@ -59,7 +64,7 @@ class Material:
             None if exact else self.book.corpus,
             recipe.normaliser_tokens,
         )
-        cache = build_hidden_cache(self.book.sequences, reader, reader.key, home() / "hidden-states")
+        cache = build_hidden_cache(self.book.sequences, reader, reader.key, home() / "hidden-states", everyone)
         return TokenRewards(cache, self.head, exact, adapter is not None)
 
 

@@ -1,7 +1,8 @@
 """`train_reward_model`: a recipe to a checkpoint.
 
 Each finished stage is kept in the run's directory, and hidden states in `PAD_HOME`, so that an interrupted run
-continues where it was.
+continues where it was. Several processes compute the hidden states together; the first one goes on alone, since heads
+and encoder then take seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pad_cli.errors import DataError
+from pad_cli.errors import DataError, UsageError
 from pad_cli.models.adapter import CONFIG as ADAPTER
 from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, save_reward_model
@@ -21,9 +22,11 @@ from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import as_lines, describe, load_pairs
+from pad_cli.processes import processes
 from pad_cli.progress import note
-from pad_cli.recipe import EncoderStage, TrainRecipe
+from pad_cli.recipe import EncoderStage, HeadsStage, TrainRecipe
 from pad_cli.records import PairData
+from pad_cli.rendezvous import wait_for_all
 from pad_cli.runs import environment, fingerprint, storage_errors, whole_files, write_json, write_whole
 from pad_cli.training.conclusion import conclude
 from pad_cli.training.facts import TrainingFacts, metrics_of
@@ -42,8 +45,15 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
         Its directory, `recipe.output`, which `load_reward_model` and `--reward-model` take.
 
     Raises:
+        UsageError: several processes, and a stage that they cannot share.
         DataError, ModelLoadError, RecipeError, StorageError, TrainingError: see `pad_cli.errors`.
     """
+    everyone = processes()
+    if everyone.count > 1 and not all(isinstance(stage, HeadsStage | EncoderStage) for stage in recipe.stages):
+        raise UsageError(
+            "Several processes share the hidden states of a frozen backbone, but not the training of LoRA weights.",
+            "Run the stages `adapter` and `joint` in one process; device_map spreads its model over GPUs.",
+        )
     output = Path(recipe.output)
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -58,6 +68,11 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
     for line in as_lines(describe(data.report)):
         note(line)
     material = gather_material(recipe, data, backbone)
+    if everyone.count > 1:
+        material.rewards(None, everyone)
+        if not everyone.main:
+            wait_for_all()
+            return output
     run = TrainingRun(material, principles, data.texts, output / _WORK / key)
     for stage in recipe.stages:
         run.stage(stage)
@@ -70,7 +85,9 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
         "metrics": metrics_of(facts),
         **run.moments(),
     }
-    return _write(model, recipe, facts, output)
+    _write(model, recipe, facts, output)
+    wait_for_all()
+    return output
 
 
 def _principles(recipe: TrainRecipe, data: PairData) -> list[str]:
@@ -119,7 +136,7 @@ def _files(config: Mapping[str, Any]) -> list[str]:
 
 def _write(
     model: PersonalizedRewardModel | PromptRewardModel, recipe: TrainRecipe, facts: TrainingFacts, output: Path
-) -> Path:
+) -> None:
     with whole_files(output, last=CONFIG) as scratch:
         save_reward_model(model, scratch, recipe.backbone)
         write_json(scratch / METRICS, metrics_of(facts))
@@ -128,4 +145,3 @@ def _write(
         config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
         write_whole(scratch / "README.md", model_card(config, metrics_of(facts), facts.data))
     shutil.rmtree(output / _WORK, ignore_errors=True)
-    return output
