@@ -44,6 +44,7 @@ _HOMES = {
     "estimate": "pad_cli.training.estimate",
     "evaluate": "pad_cli.evaluation.run",
     "export_preference": "pad_cli.personal_adapter",
+    "export_users": "pad_cli.personal_adapter",
     "find_recipe": "pad_cli.recipe",
     "fit_policy": "pad_cli.decoding.fit",
     "generate_file": "pad_cli.decoding.batch",

@@ -1,13 +1,82 @@
-"""An engine's preference as an adapter that other engines serve (floor 6: it joins decoding and serving)."""
+"""Preferences of an engine as adapters that other engines serve (floor 6: it joins decoding and serving)."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.errors import UsageError
+from pad_cli.errors import DataError, UsageError, did_you_mean
+from pad_cli.pairs import read_rows
 from pad_cli.preference import Preference, with_floor
+from pad_cli.progress import bar
 from pad_cli.serving.export import PreferenceAdapter, preference_adapter, save_adapter
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+def export_users(
+    engine: PadEngine, table: Path, guidance_weight: float, out: Path | str, rank: int | None = None
+) -> tuple[int, list[str]]:
+    """Write an adapter for each user of a table, as `pad learn --users` makes it: `out`/USER.
+
+    Args:
+        engine: as in `export_preference`, and so are the rest.
+        table: JSON lines with `user`, `weights` (principle to signed weight) and, if it is known, `reward_model`.
+        guidance_weight: how strongly.
+        out: their directory; an adapter that is there is replaced.
+        rank: of each adapter.
+
+    Returns:
+        How many were written, and the users who have none because no principle has a weight: the base serves them.
+
+    Raises:
+        DataError: a line is wrong; nothing is written then.
+        UsageError, StorageError: as in `export_preference`.
+    """
+    preferences: dict[str, Preference] = {}
+    for line, row in read_rows(table):
+        user = row.get("user")
+        if not isinstance(user, str) or not _NAME.fullmatch(user) or user in preferences:
+            raise DataError(
+                f"{user!r} is no name of a directory, or stands there twice",
+                path=table,
+                line=line,
+                field="user",
+                hint="Letters, digits, -, _ and dots.",
+            )
+        preferences[user] = _preference(engine, row, table, line)
+    without = [user for user, preference in preferences.items() if not with_floor(preference, engine.always)]
+    wanted = {user: preference for user, preference in preferences.items() if user not in without}
+    with bar("Exporting", total=len(wanted)) as progress:
+        for user, preference in wanted.items():
+            export_preference(engine, preference, guidance_weight, Path(out) / user, rank)
+            progress.advance()
+    return len(wanted), without
+
+
+def _preference(engine: PadEngine, row: Mapping[str, Any], table: Path, line: int) -> Preference:
+    model, weights = engine.reward_model, row.get("weights")
+    if not isinstance(weights, Mapping):
+        raise DataError("is no map of principles to weights", path=table, line=line, field="weights")
+    if model is not None and row.get("reward_model", model.fingerprint) != model.fingerprint:
+        raise DataError(
+            f"belongs to another reward model than {model.fingerprint}",
+            path=table,
+            line=line,
+            field="reward_model",
+            hint="Learn it again: pad learn --users ... --reward-model ...",
+        )
+    for name, weight in weights.items():
+        known = () if model is None else model.principles
+        if name not in known:
+            raise DataError("no such principle", path=table, line=line, field=name, hint=did_you_mean(name, known))
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise DataError(f"{weight!r} is no finite number", path=table, line=line, field=name)
+    return Preference({name: float(weight) for name, weight in weights.items() if weight}, {})
 
 
 def export_preference(

@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -65,10 +65,11 @@ def whole_directory(target: Path) -> Iterator[Path]:
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        scratch = _scratch(target.parent / f".{target.name}")
     try:
         with storage_errors(target):
             yield scratch
+            _as_usual(scratch)
             if target.exists():
                 shutil.rmtree(target)
             scratch.rename(target)
@@ -87,10 +88,11 @@ def whole_files(target: Path, last: str) -> Iterator[Path]:
     """
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target))
+        scratch = _scratch(target / ".new")
     try:
         with storage_errors(target):
             yield scratch
+            _as_usual(scratch)
             (target / last).unlink(missing_ok=True)
             for path in sorted(scratch.iterdir(), key=lambda path: path.name == last):
                 path.replace(target / path.name)
@@ -118,6 +120,20 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _scratch(start: Path) -> Path:
+    """A new directory whose name begins so; unlike tempfile's, with the permissions that a directory usually has."""
+    scratch = start.with_name(f"{start.name}-{secrets.token_hex(4)}")
+    scratch.mkdir()
+    return scratch
+
+
+def _as_usual(scratch: Path) -> None:
+    """Give files the permissions that files usually have here: safetensors keeps its own from all other users."""
+    for path in scratch.rglob("*"):
+        if path.is_file():
+            path.chmod(scratch.stat().st_mode & 0o666)
 
 
 class ResultLog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -225,3 +226,18 @@ def test_pad_home_is_where_built_things_go(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_environment_names_the_versions_that_decide_a_result() -> None:
     assert {"python", "platform", "pad-cli", "torch", "transformers"} <= set(runs.environment())
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_what_is_written_whole_has_the_permissions_of_other_files(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with whole_directory(tmp_path / "new") as scratch:
+            (scratch / "weights").touch(mode=0o600)
+        with whole_files(tmp_path / "kept", last="weights") as scratch:
+            (scratch / "weights").touch(mode=0o600)
+    finally:
+        os.umask(before)
+    for directory in (tmp_path / "new", tmp_path / "kept"):
+        assert directory.stat().st_mode & 0o777 == 0o777 & ~mask
+        assert (directory / "weights").stat().st_mode & 0o777 == 0o666 & ~mask

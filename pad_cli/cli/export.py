@@ -1,4 +1,4 @@
-"""`pad export`: a preference as a LoRA adapter, for PEFT and for serving engines."""
+"""`pad export`: a preference as a LoRA adapter, or of each user of a table, for PEFT and for serving engines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import typer
 from pad_cli.cli.generate import Preferences
 from pad_cli.cli.options import Overrides, Quiet, read_as
 from pad_cli.errors import UsageError
-from pad_cli.progress import set_quiet
+from pad_cli.progress import note, set_quiet
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="Directory of the adapter.")],
+    out: Annotated[Path, typer.Option(help="Directory of the adapter; with --users, of all their directories.")],
     pref: Preferences = None,
+    users: Annotated[
+        Path | None, typer.Option(help="A table of users, as `pad learn --users` writes it: an adapter each.")
+    ] = None,
     weight: Annotated[float | None, typer.Option("--weight", "-w", help="Guidance weight.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Reduce the adapter to this rank.")] = None,
     recipe: Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")] = "embedded-generate",
@@ -30,14 +33,21 @@ def export(
     The policy must be the reward model's backbone. The adapter guides all tokens; pad generate, its candidates only.
     """
     set_quiet(quiet)
-    if not pref:
-        raise UsageError("There is no preference to export.", "pad export --pref humorous --out adapter")
+    if bool(pref) == (users is not None):
+        raise UsageError("Give --pref or --users.", "pad export --pref humorous --out adapter")
     import pad_cli
 
     flags = {"decoding.guidance_weight": weight, "policy.model": policy, "reward_model": reward_model}
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     settings = read_as("generate", recipe, [*(overrides or []), *given])
     engine = pad_cli.PadEngine.from_recipe(settings)
-    adapter = pad_cli.export_preference(engine, engine.preference(pref), settings.decoding.guidance_weight, out, rank)
+    guidance_weight = settings.decoding.guidance_weight
+    if users is not None:
+        count, without = pad_cli.export_users(engine, users, guidance_weight, out, rank)
+        print(f"{count} adapters in {out}")
+        if without:
+            note(f"No preference was found for {len(without)} users ({', '.join(without[:3])} ...): no adapter.")
+        return
+    adapter = pad_cli.export_preference(engine, engine.preference(pref or []), guidance_weight, out, rank)
     reduced = f", relative error {adapter.error:.2%}" if adapter.error else ""
     print(f"{out}  (rank {adapter.rank}{reduced})")

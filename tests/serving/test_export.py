@@ -134,6 +134,44 @@ def test_other_things_in_the_directory_are_left_alone(models: list[str], tmp_pat
     said = refused("export", "--pref", "humorous", "--out", "mine", *models)
     assert "mine exists and is no exported adapter" in said
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
-    assert "no preference to export" in refused("export", "--out", "adapter", *models)
+    assert "Give --pref or --users" in refused("export", "--out", "adapter", *models)
     assert "humorus" in refused("export", "--pref", "humorus", "--out", "adapter", *models)
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_table_of_users_becomes_an_adapter_each(models: list[str], tmp_path: Path) -> None:
+    rows = [
+        {"user": "ann", "weights": {"humorous": 1.2, "formal": -0.4, "concise": 0}},
+        {"user": "b.2", "weights": {"formal": 1}},
+        {"user": "nobody", "weights": {"formal": 0}},
+    ]
+    (tmp_path / "users.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = pad("export", "--users", "users.jsonl", "--out", "adapters", "--weight", "1.5", *models[:-1])
+    assert done.stdout == "2 adapters in adapters\n"
+    assert "nobody" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "adapters").iterdir()) == ["ann", "b.2"]
+    pad("export", "--pref", "humorous=1.2, formal=-0.4", "--out", "alone", "--weight", "1.5", *models)
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "adapters/ann" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"user": "../up", "weights": {}}, "no name of a directory"),
+        ({"user": "ann", "weights": {}}, "stands there twice"),
+        ({"user": "x", "weights": [1]}, "no map of principles"),
+        ({"user": "x", "weights": {"humorus": 1}}, "Did you mean humorous?"),
+        ({"user": "x", "weights": {"humorous": "much"}}, "no finite number"),
+        ({"user": "x", "weights": {}, "reward_model": "other"}, "belongs to another reward model"),
+    ],
+)
+def test_a_wrong_table_is_refused_before_anything_is_written(
+    models: list[str], tmp_path: Path, row: dict[str, Any], words: str
+) -> None:
+    rows = [{"user": "ann", "weights": {"humorous": 1}}, row]
+    (tmp_path / "users.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    said = refused("export", "--users", "users.jsonl", "--out", "adapters", *models)
+    assert words in said
+    assert "users.jsonl:2" in said
+    assert not (tmp_path / "adapters").exists()
