@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--adapters", nargs="*", default=[])
     parser.add_argument("--rank", type=int, default=16, help="of random adapters; largest of given ones")
+    parser.add_argument("--every-module", action="store_true", help="what vLLM does unless told where LoRA is")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--prompt-tokens", type=int, default=64)
@@ -90,6 +91,7 @@ def measure(asked: argparse.Namespace, model: str, adapters: list[str]) -> dict[
         enable_lora=True,
         max_loras=len(adapters) + 1,
         max_lora_rank=asked.rank,
+        lora_target_modules=None if asked.every_module else ["lm_head"],
         max_model_len=asked.prompt_tokens + asked.new_tokens,
     )
     vocabulary = llm.llm_engine.model_config.get_vocab_size()
@@ -113,6 +115,7 @@ def measure(asked: argparse.Namespace, model: str, adapters: list[str]) -> dict[
         "adapters": len(adapters),
         "rank": asked.rank,
         "dtype": asked.dtype,
+        "every_module": asked.every_module,
         "base_tokens_per_second": round(new / median(base for base, _ in times)),
         "adapters_tokens_per_second": round(new / median(steered for _, steered in times)),
         "ratio": {

@@ -80,6 +80,7 @@ def test_one_batch_of_several_preferences_has_the_engines_tokens(users: Users) -
         enable_lora=True,
         max_loras=len(names) + 1,  # one more than adapters: with as many, rows without an adapter come out wrong
         max_lora_rank=16,
+        lora_target_modules=["lm_head"],
         max_model_len=128,
         enforce_eager=True,
     )
@@ -103,6 +104,7 @@ def address(request: pytest.FixtureRequest, users: Users, tmp_path: Path) -> Ite
     command += ["--model", users.model, "--served-model-name", "base"]
     command += ["--dtype", "float32", "--max-model-len", "128", "--enforce-eager", "--port", str(port)]
     command += ["--enable-lora", "--max-loras", str(len(users.adapters) + 1), "--max-lora-rank", "16"]
+    command += ["--lora-target-modules", "lm_head"]
     environment = dict(os.environ)
     if request.param == "adapters named":
         command += ["--lora-modules", *(f"{name}={path}" for name, path in users.adapters.items())]
