@@ -12,7 +12,7 @@ import typer
 from pad_cli.cli.options import Json, Overrides, Quiet, read_as
 from pad_cli.errors import DataError, UsageError
 from pad_cli.processes import processes
-from pad_cli.progress import note, set_quiet
+from pad_cli.progress import set_quiet
 
 if TYPE_CHECKING:
     from pad_cli import DecodingSettings, PadEngine
@@ -87,7 +87,8 @@ def generate(
     engine = pad_cli.PadEngine.from_recipe(settings)
     if file is not None and out is not None:
         count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding)
-        note(f"{count} answered now, all of {file} in {out}")
+        if processes().main:
+            print(f"{count} answered now, all of {file} in {out}", file=sys.stderr)
         return
     assert text is not None
     if stream:
