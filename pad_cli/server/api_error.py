@@ -58,3 +58,8 @@ def failed() -> ApiError:
 
 def shutting_down() -> ApiError:
     return ApiError(503, "The server is shutting down.", kind=SERVER, code="shutting_down")
+
+
+def gone() -> ApiError:
+    """Nobody reads it; requests are counted under this status."""
+    return ApiError(499, "The client has left.", code="client_closed_request")

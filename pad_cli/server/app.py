@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.recipe import DecodingSettings
 from pad_cli.server.answer import Event, Failed, Finished, Piece
-from pad_cli.server.api_error import ApiError, failed
+from pad_cli.server.api_error import ApiError, failed, gone
 from pad_cli.server.catalogue import Catalogue
 from pad_cli.server.guard import Guard
 from pad_cli.server.job import Job
@@ -124,6 +124,8 @@ class _Service:
                         raise ApiError(
                             413, f"The body has more than {self._limits.max_body} bytes.", code="request_too_large"
                         )
+        except ClientDisconnect as error:
+            raise gone() from error
         except TimeoutError as error:
             raise ApiError(
                 408, f"The body did not arrive within {self._limits.read_timeout:g} s.", code="timeout"
@@ -188,15 +190,15 @@ Result = TypeVar("Result")
 
 async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, Result]) -> Result:
     """What is waited for, unless the client leaves first."""
-    result, gone = asyncio.ensure_future(waiting), asyncio.ensure_future(_disconnected(request))
+    result, left = asyncio.ensure_future(waiting), asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait([result, gone], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([result, left], return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
-            raise ApiError(499, "The client has left.")  # nobody reads it; counted under this status
+            raise gone()
         return result.result()
     finally:
         result.cancel()
-        gone.cancel()
+        left.cancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -51,15 +51,18 @@ class Server:
         with urllib.request.urlopen(self.url + path, timeout=30) as response:
             return str(response.read().decode())
 
+    def meters(self) -> dict[str, float]:
+        lines = [line.rsplit(" ", 1) for line in self.get("/metrics").splitlines() if line[0] != "#"]
+        return {name: float(value) for name, value in lines}
+
     def meter(self, name: str) -> float:
-        lines = dict(line.rsplit(" ", 1) for line in self.get("/metrics").splitlines() if line[0] != "#")
-        return float(lines[name])
+        return self.meters()[name]
 
     def settles(self, name: str, value: float) -> bool:
         """Does a meter come to this value soon?"""
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            if self.meter(name) == value:
+            if self.meters().get(name) == value:
                 return True
             time.sleep(0.02)
         return False

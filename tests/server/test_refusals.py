@@ -117,6 +117,14 @@ def test_a_client_that_is_slow_to_ask_is_dropped(serve: Serve) -> None:
     assert lives(server)
 
 
+def test_a_client_that_leaves_while_it_asks_is_no_fault_of_ours(serve: Serve) -> None:
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert server.settles('pad_requests_total{route="/v1/completions",status="499"}', 1)
+    assert lives(server)
+
+
 def slow_engine(engine: PadEngine, seconds: float) -> PadEngine:
     """The same engine, which takes a while for each token, as a large model does."""
     steps_of = engine.steps
