@@ -156,7 +156,7 @@ class EncoderStage(Stage):
 class LoraStage(Stage):
     """What the stages have that train LoRA weights, by TRL's trainer."""
 
-    batch_size: int = Field(8, ge=1, description="Preference pairs in one forward pass on one device.")
+    batch_size: int = Field(8, ge=1, description="Preference pairs in one forward pass; several processes divide them.")
     accumulation_steps: int = Field(1, ge=1, description="Forward passes in one optimiser step.")
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW (cosine, after warm-up).")
     beta: float = Field(0.1, gt=0, description="Loss temperature b in -log sigmoid(b * margin).")

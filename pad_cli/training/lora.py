@@ -21,7 +21,7 @@ from pad_cli.models.adapter import CONFIG, WEIGHTS
 
 HEAD = "preference_head.safetensors"
 _STATE = "trainer_state.json"
-_ARCHIVES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+_ARCHIVES, _RANDOM = ("optimizer.pt", "scheduler.pt"), "rng_state*.pth"  # a random state each process
 
 
 def linear_layers(model: Any, wanted: Sequence[str] | Literal["all-linear"]) -> list[str]:
@@ -137,10 +137,11 @@ def _is_whole(checkpoint: Path, with_head: bool) -> bool:
         json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
         for name in (WEIGHTS, HEAD) if with_head else (WEIGHTS,):
             load_file(checkpoint / name)
-        for name in _ARCHIVES:
-            with zipfile.ZipFile(checkpoint / name) as archive:
+        random = list(checkpoint.glob(_RANDOM))
+        for path in [*(checkpoint / name for name in _ARCHIVES), *random]:
+            with zipfile.ZipFile(path) as archive:
                 if archive.testzip() is not None:
                     return False
+        return bool(random)
     except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
         return False
-    return True

@@ -19,13 +19,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pad_cli.errors import TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.dense_head import DenseHead
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.processes import processes
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage
+from pad_cli.rendezvous import wait_for_all
 from pad_cli.runs import whole_directory, write_json
 from pad_cli.training.calibration import balance, overall, strengths
 from pad_cli.training.material import Material
@@ -90,15 +93,25 @@ class TrainingRun:
     def stage(self, stage: AdapterStage | HeadsStage | EncoderStage | JointStage) -> None:
         """Train a stage, or take it from disk when it is finished.
 
+        Several processes train LoRA weights and read hidden states together; on those, the first one trains alone, and
+        the others take what it has kept.
+
         Raises:
             TrainingError, StorageError: see `pad_cli.errors`.
         """
         kept = self._work / stage.stage
         if not self._restore(kept):
-            started = time.monotonic()
-            history = self._train(stage)
-            record = StageRecord(stage.stage, time.monotonic() - started, history, self._factors.tolist())
-            self._keep(kept, record)
+            started, everyone = time.monotonic(), processes()
+            together = isinstance(stage, AdapterStage | JointStage)
+            if everyone.count > 1 and not together and self._rewards is None:
+                self._rewards = self._material.rewards(self._adapter, everyone)
+            history = self._train(stage) if together or everyone.main else []
+            if everyone.main:
+                record = StageRecord(stage.stage, time.monotonic() - started, history, self._factors.tolist())
+                self._keep(kept, record)
+            wait_for_all()
+            if not everyone.main and not self._restore(kept):
+                raise TrainingError(f"{kept} cannot be read by all processes.", "Give them one file system.")
         self._head.eval().requires_grad_(False)
 
     def finish(self) -> PersonalizedRewardModel | PromptRewardModel:
@@ -190,7 +203,9 @@ class TrainingRun:
             report_to=self._material.recipe.report_to,
         )
         self._read_through(adapter)
-        shutil.rmtree(directory, ignore_errors=True)
+        wait_for_all()
+        if processes().main:
+            shutil.rmtree(directory, ignore_errors=True)
         return history
 
     def _read_through(self, adapter: Adapter | None) -> None:

@@ -1,8 +1,8 @@
 """`train_reward_model`: a recipe to a checkpoint.
 
 Each finished stage is kept in the run's directory, and hidden states in `PAD_HOME`, so that an interrupted run
-continues where it was. Several processes compute the hidden states together; the first one goes on alone, since heads
-and encoder then take seconds.
+continues where it was. Several processes go through the stages together (`TrainingRun.stage`); what comes after, the
+first one does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pad_cli.errors import DataError, UsageError
+from pad_cli.errors import DataError
 from pad_cli.models.adapter import CONFIG as ADAPTER
 from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, save_reward_model
@@ -24,7 +24,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import as_lines, describe, load_pairs
 from pad_cli.processes import processes
 from pad_cli.progress import note
-from pad_cli.recipe import EncoderStage, HeadsStage, TrainRecipe
+from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.rendezvous import wait_for_all
 from pad_cli.runs import environment, fingerprint, storage_errors, whole_files, write_json, write_whole
@@ -45,15 +45,8 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
         Its directory, `recipe.output`, which `load_reward_model` and `--reward-model` take.
 
     Raises:
-        UsageError: several processes, and a stage that they cannot share.
         DataError, ModelLoadError, RecipeError, StorageError, TrainingError: see `pad_cli.errors`.
     """
-    everyone = processes()
-    if everyone.count > 1 and not all(isinstance(stage, HeadsStage | EncoderStage) for stage in recipe.stages):
-        raise UsageError(
-            "Several processes share the hidden states of a frozen backbone, but not the training of LoRA weights.",
-            "Run the stages `adapter` and `joint` in one process; device_map spreads its model over GPUs.",
-        )
     output = Path(recipe.output)
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -68,14 +61,12 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
     for line in as_lines(describe(data.report)):
         note(line)
     material = gather_material(recipe, data, backbone)
-    if everyone.count > 1:
-        material.rewards(None, everyone)
-        if not everyone.main:
-            wait_for_all()
-            return output
     run = TrainingRun(material, principles, data.texts, output / _WORK / key)
     for stage in recipe.stages:
         run.stage(stage)
+    if not processes().main:
+        wait_for_all()
+        return output
     model = run.finish()
     facts = conclude(recipe, data, material, run, model)
     model.details = {

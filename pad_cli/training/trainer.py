@@ -4,15 +4,17 @@ TRL gives the loop, accumulation, checkpoints and trackers. Ours are the loss (`
 (`answer_likelihood.py`) and the reference, which is always the plain backbone: its log-probabilities are computed once,
 before any LoRA weights exist, so TRL's own choice of a reference (a frozen copy of an earlier adapter) never matters.
 
+Several processes, each with the whole model, share the pairs of every batch and average their gradients, so that steps
+are those of one process. Nothing is wrapped: the loss does not go through the model's own forward.
+
 The heads shift the states of the body here, where the loss sees them; hung on `lm_head` they would never be trained.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import functools
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +24,28 @@ from peft import LoraConfig
 from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
-from transformers.integrations import get_available_reporting_integrations
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging as transformers_logging
 from trl import DPOConfig, DPOTrainer
 
-from pad_cli.errors import RecipeError, TrainingError, did_you_mean
+from pad_cli.errors import RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.processes import processes
 from pad_cli.progress import Bar, bar
 from pad_cli.recipe import AdapterStage, JointStage
+from pad_cli.rendezvous import main_first, wait_for_all
 from pad_cli.runs import storage_errors, whole_directory
 from pad_cli.training.hidden_cache import Sequence_
 from pad_cli.training.lesson import METRICS, Lesson, Split, order_of_pairs, reference_log_probs
 from pad_cli.training.lora import linear_layers, lora_parameters, newest_whole, read_weights, unchanged, write_weights
 from pad_cli.training.losses import preference_loss
 from pad_cli.training.pair_table import PairTable
+from pad_cli.training.surroundings import check_trackers, memory_explained, quiet
 
 _BEST, _LAST = "best", "last"
 _SCORE = "eval_policy_accuracy"
 _POINTS = 40  # of the history, at least
-_TALKATIVE = ("accelerate", "bitsandbytes", "datasets", "peft", "trl")
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def train_lora(
@@ -83,22 +84,29 @@ def train_lora(
         metrics.
 
     Raises:
-        RecipeError: a layer or tracker is unknown, or `start` does not fit the stage.
+        RecipeError: a layer or tracker is unknown, `start` does not fit the stage, or processes cannot share a batch.
         TrainingError: the loss is not a number, or memory is too small.
         StorageError: the directory cannot be written.
     """
-    _check_trackers(report_to)
+    check_trackers(report_to)
+    if stage.batch_size % processes().count:
+        raise RecipeError(
+            f"{stage.stage}.batch_size: {processes().count} processes cannot share {stage.batch_size} pairs evenly.",
+            "Make it a multiple of their number.",
+        )
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     model = backbone.model
     text_config = model.config.get_text_config(decoder=True)
     with ExitStack() as stack:
-        stack.enter_context(_memory_explained(stage))
+        stack.enter_context(memory_explained(stage))
         stack.enter_context(unchanged(*model.modules(), model.config, text_config, model.generation_config))
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet())
         stack.enter_context(torch.random.fork_rng(devices=[]))
         _keep_differentiable(model)
-        reference = reference_log_probs(backbone, sequences, [train, *(table for _, table, _ in validation)], directory)
+        tables = [train, *(table for _, table, _ in validation)]
+        with main_first():
+            reference = reference_log_probs(backbone, sequences, tables, directory)
         lesson = Lesson(stage, backbone, head, sequences, train, weights, tuple(validation), reference, directory)
         if head is not None:
             stack.callback(head.to, next(head.parameters()).device)
@@ -149,9 +157,19 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
                 f"of {self.lesson.steps}.",
                 "Lower the learning rate, or look for extreme weights in the preferences.",
             )
-        self._metrics["train"]["pair_accuracy"].append((chosen > rejected).float().mean().item())
+        ranked = (chosen > rejected).float().mean()
+        self._metrics["train"]["pair_accuracy"].append(self.accelerator.reduce(ranked, "mean").item())
         self.status = f"loss {loss.item():.3f}"
         return loss.to(self.args.device)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One forward and backward pass; behind the last of an optimiser step, gradients are averaged."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if self.accelerator.num_processes > 1 and self.accelerator.sync_gradients:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        return loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure every validation split; keep the best weights, and stop when they have been the best for long."""
@@ -162,8 +180,9 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
         self.log(metrics)
         scores = _scores(self.state.log_history)
         if scores[-1] > max(scores[:-1], default=-1.0):
-            with whole_directory(self.lesson.directory / _BEST) as scratch:
-                write_weights(self.model, self.lesson.head, scratch)
+            if processes().main:  # all have the same
+                with whole_directory(self.lesson.directory / _BEST) as scratch:
+                    write_weights(self.model, self.lesson.head, scratch)
         elif self.lesson.stage.patience and len(scores) - 1 - scores.index(max(scores)) >= self.lesson.stage.patience:
             self.control.should_training_stop = True
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -185,6 +204,7 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
         self.accelerator.device_placement = False
+        self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None in a checkpoint that is only there to go on from."""
@@ -237,15 +257,19 @@ def _train(lesson: Lesson, start: Path | None, seed: int, report_to: Sequence[st
     trainer = _Trainer(lesson, seed, report_to)
     if start is not None:
         read_weights(trainer.model, None, start)
-    checkpoint = newest_whole(lesson.directory, with_head=lesson.head is not None)
+    with main_first():
+        checkpoint = newest_whole(lesson.directory, with_head=lesson.head is not None)
     with bar(lesson.name, total=lesson.steps) as progress:
         trainer.add_callback(_Watch(trainer, progress))
         with storage_errors(lesson.directory):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    wait_for_all()
     if _scores(trainer.state.log_history):
         read_weights(trainer.model, lesson.head, lesson.directory / _BEST)
-    with whole_directory(lesson.directory / _LAST) as scratch:
-        write_weights(trainer.model, None, scratch)
+    if processes().main:
+        with whole_directory(lesson.directory / _LAST) as scratch:
+            write_weights(trainer.model, None, scratch)
+    wait_for_all()
     return _history(trainer.state.log_history, [name for name, _, _ in lesson.validation])
 
 
@@ -253,7 +277,7 @@ def _arguments(lesson: Lesson, seed: int, report_to: Sequence[str]) -> DPOConfig
     stage, device = lesson.stage, lesson.backbone.device
     arguments = DPOConfig(
         output_dir=str(lesson.directory),
-        per_device_train_batch_size=stage.batch_size,
+        per_device_train_batch_size=stage.batch_size // processes().count,
         gradient_accumulation_steps=stage.accumulation_steps,
         max_steps=lesson.steps,
         learning_rate=stage.learning_rate,
@@ -347,44 +371,3 @@ def _history(log: Sequence[dict[str, Any]], splits: Sequence[str]) -> list[dict[
         for name in splits if _SCORE in row else ():
             point.setdefault("splits", {})[name] = {metric: row[_flat(name, metric)] for metric in METRICS}
     return [point for point in points.values() if len(point) > 1]
-
-
-def _check_trackers(names: Sequence[str]) -> None:
-    known = [*get_available_reporting_integrations(), "all", "none"]
-    for name in names:
-        if name not in known:
-            raise RecipeError(
-                f"report_to: there is no tracker '{name}' here.",
-                did_you_mean(name, known) + " Others have to be installed first.",
-            )
-
-
-@contextmanager
-def _memory_explained(stage: AdapterStage | JointStage) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
-            raise
-        raise TrainingError(
-            f"Training {stage.stage}: memory is too small for {stage.batch_size} pairs at once.",
-            "Halve batch_size and double accumulation_steps, set gradient_checkpointing: true, or load the backbone "
-            "with quantization: 4bit.",
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No talk but ours: on the level of warnings every library used here says something at each run."""
-    verbosity = transformers_logging.get_verbosity()
-    levels = {name: logging.getLogger(name).level for name in _TALKATIVE}
-    transformers_logging.set_verbosity_error()
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
