@@ -9,19 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.test_processes import PREFERENCES, models, run
+from pad_cli.models.checkpoint import HEADS
+from tests.test_processes import ADAPTER, PREFERENCES, models, run, train_recipe
 
 __all__ = ["models"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 KILLS = 4
 
 
-def killed(command: list[str], directory: Path, answers: int) -> None:
-    """Run by two processes, and kill one of them once they have written so many answers."""
+def killed(command: list[str], directory: Path, victim: int, far: Callable[[], bool]) -> None:
+    """Run by two processes, and kill one of them once they have come so far."""
     launcher = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "pad_cli", *command],
         cwd=directory,
@@ -30,11 +32,11 @@ def killed(command: list[str], directory: Path, answers: int) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while written(directory) < answers:
+    while not far():
         assert launcher.poll() is None, "it must be killed while it runs"
         time.sleep(0.02)
     workers = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(workers[answers % 2]), signal.SIGKILL)
+    os.kill(int(workers[victim]), signal.SIGKILL)
     assert launcher.wait(120) != 0
 
 
@@ -63,8 +65,24 @@ def test_killed_and_continued_equals_undisturbed(models: dict[str, str], tmp_pat
     run(command, one, 1)
     chance = random.Random(0)
     for _ in range(KILLS):
-        killed(command, two, written(two) + chance.randrange(20, 120))
+        wanted = written(two) + chance.randrange(20, 120)
+        killed(command, two, wanted % 2, lambda wanted=wanted: written(two) >= wanted)  # type: ignore[misc]
     run(command, two, 2)
     for name in ("report.json", "outputs.json"):
         assert (two / "run" / name).read_bytes() == (one / "run" / name).read_bytes(), name
     assert not list((two / "run").glob("*.part-*"))
+
+
+def test_training_killed_and_continued_equals_undisturbed(model_directory: Path, tmp_path: Path) -> None:
+    stages = [{**ADAPTER, "steps": 40, "save_every": 4}, {"stage": "heads", "steps": 60, "batch_size": 16}]
+    command = ["train-rm", str(train_recipe(tmp_path, model_directory, *stages, count=200))]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    run(command, whole, 2)
+    for victim, step in ((0, 4), (1, 16), (0, 28)):
+        pattern = f"run/.work/*/adapter.unfinished/checkpoint-{step}"
+        killed(command, broken, victim, lambda pattern=pattern: bool(list(broken.glob(pattern))))  # type: ignore[misc]
+    run(command, broken, 2)
+    for name in (HEADS, "adapter_model.safetensors", "metrics.json"):
+        assert (broken / "run" / name).read_bytes() == (whole / "run" / name).read_bytes(), name
