@@ -137,7 +137,7 @@ class LanguageModel:
         """
         tokens, mask = tokens.to(self._input_device), mask.to(self._input_device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        inputs = {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache, "use_cache": cache is not None}
+        inputs = {"input_ids": tokens, "attention_mask": mask, self._cache_name: cache, "use_cache": cache is not None}
         if self._takes_positions:
             inputs["position_ids"] = positions
         hidden: torch.Tensor = self.model.get_decoder()(**inputs).last_hidden_state
@@ -150,7 +150,16 @@ class LanguageModel:
 
     @functools.cached_property
     def _takes_positions(self) -> bool:
-        return "position_ids" in inspect.signature(self.model.get_decoder().forward).parameters
+        return "position_ids" in self._arguments
+
+    @functools.cached_property
+    def _cache_name(self) -> str:
+        """What the body calls its cache: transformers renamed it in 5.24."""
+        return "cache" if "cache" in self._arguments else "past_key_values"
+
+    @functools.cached_property
+    def _arguments(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.model.get_decoder().forward).parameters)
 
 
 def load_language_model(settings: ModelSettings) -> LanguageModel:

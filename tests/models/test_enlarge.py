@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.enlarge import enlarge
@@ -67,16 +68,16 @@ def logits_at_once(model: LlamaForCausalLM, seed: int = 0) -> torch.Tensor:
 def logits_with_a_cache(model: LlamaForCausalLM, seed: int = 0) -> torch.Tensor:
     """The same logits, the first nine columns read at once and each further one by itself."""
     tokens, mask = left_padded(seed)
-    cache, parts = None, []
+    cache, parts = DynamicCache(config=model.config), []
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     for start, end in ((0, 9), (9, 10), (10, 11), (11, 12)):
         done = model(
             tokens[:, start:end],
             attention_mask=mask[:, :end],
             position_ids=positions(mask)[:, start:end],
-            past_key_values=cache,
             use_cache=True,
+            **{name: cache},
         )
-        cache = done.past_key_values
         parts.append(done.logits)
     return torch.cat(parts, dim=1)[mask == 1]
 
