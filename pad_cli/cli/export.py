@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -37,9 +36,8 @@ def export(
         raise UsageError("Give --pref or --users.", "pad export --pref humorous --out adapter")
     import pad_cli
 
-    flags = {"decoding.guidance_weight": weight, "policy.model": policy, "reward_model": reward_model}
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    settings = read_as("generate", recipe, [*(overrides or []), *given])
+    options = {"decoding.guidance_weight": weight, "policy.model": policy, "reward_model": reward_model}
+    settings = read_as("generate", recipe, overrides, options=options)
     engine = pad_cli.PadEngine.from_recipe(settings)
     guidance_weight = settings.decoding.guidance_weight
     if users is not None:

@@ -72,7 +72,7 @@ def generate(
     text = None if file is not None else _read_prompt(prompt)
     import pad_cli
 
-    flags = {
+    options = {
         "decoding.guidance_weight": weight,
         "decoding.candidates": candidates,
         "decoding.temperature": temperature,
@@ -82,8 +82,7 @@ def generate(
         "policy.model": policy,
         "reward_model": reward_model,
     }
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    settings = read_as("generate", recipe, [*(overrides or []), *given])
+    settings = read_as("generate", recipe, overrides, options=options)
     engine = pad_cli.PadEngine.from_recipe(settings)
     if file is not None and out is not None:
         count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding)

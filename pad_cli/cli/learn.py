@@ -58,9 +58,8 @@ def learn(
     """Learn what one user wants from choices between answers, with everything else frozen."""
     set_quiet(quiet)
     _check(name, choices, ask, users, new_principle, out)
-    flags = {"policy.model": policy, "reward_model": reward_model}
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    settings = read_as("generate", recipe, [*(overrides or []), *given])
+    options = {"policy.model": policy, "reward_model": reward_model}
+    settings = read_as("generate", recipe, overrides, options=options)
     assert name is not None
     if new_principle is not None:
         assert out is not None

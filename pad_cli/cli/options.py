@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,16 +20,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a lin
 Out = Annotated[Path | None, typer.Option(help="Directory of the run, in place of the recipe's.")]
 
 
-def read_as(kind: str, name: str, overrides: Sequence[str] | None, out: Path | None = None) -> Any:
-    """Read a recipe that must be of one kind; `out` takes the place of its `output`.
+def read_as(
+    kind: str,
+    name: str,
+    overrides: Sequence[str] | None,
+    out: Path | None = None,
+    options: Mapping[str, object] | None = None,
+) -> Any:
+    """Read a recipe that must be of one kind.
+
+    Args:
+        kind: what it must be.
+        name: a file or a shipped name.
+        overrides: as given after --set.
+        out: takes the place of its `output`.
+        options: of the command line, by the field each stands for; None leaves a field as it is.
 
     Raises:
         RecipeError: it is wrong, or of another kind.
     """
     import pad_cli
 
-    placed = [] if out is None else [f"output={json.dumps(str(out))}"]
-    recipe = pad_cli.read_recipe(name, [*(overrides or []), *placed])
+    fields = {**(options or {}), "output": None if out is None else str(out)}
+    given = [f"{key}={json.dumps(value)}" for key, value in fields.items() if value is not None]
+    recipe = pad_cli.read_recipe(name, [*(overrides or []), *given])
     if recipe.kind != kind:
         raise RecipeError(f"{name}: is a recipe of kind '{recipe.kind}'.", f"This command needs kind: {kind}")
     return recipe

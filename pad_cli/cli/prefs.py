@@ -113,9 +113,8 @@ def try_(
         raise UsageError("There is no preference to try.", "Name one, for example: pad prefs test humorous; or --all")
     import pad_cli
 
-    flags = {"policy.model": policy, "reward_model": reward_model}
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    settings = read_as("generate", recipe, [*(overrides or []), *given])
+    options = {"policy.model": policy, "reward_model": reward_model}
+    settings = read_as("generate", recipe, overrides, options=options)
     asked = pad_cli.read_prompts(prompts, count)
     engine = pad_cli.PadEngine.from_recipe(settings)
     wanted = engine.preference(preferences or [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Annotated
 
@@ -44,9 +43,8 @@ def serve(
     set_quiet(quiet)
     import pad_cli
 
-    flags = {"decoding.guidance_weight": weight, "policy.model": policy, "reward_model": reward_model}
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    settings = read_as("generate", recipe, [*(overrides or []), *given])
+    options = {"decoding.guidance_weight": weight, "policy.model": policy, "reward_model": reward_model}
+    settings = read_as("generate", recipe, overrides, options=options)
     key = os.environ.get(_KEY)
     if key is not None and not key.strip():
         raise UsageError(f"{_KEY} is empty.", "Set it to a secret, or unset it.")
