@@ -18,6 +18,7 @@ from pad_cli.progress import bar
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Messages
 from pad_cli.rendezvous import wait_for_all
+from pad_cli.run_lock import only_here
 from pad_cli.runs import ResultLog, fingerprint, merge_parts
 
 
@@ -41,7 +42,13 @@ def generate_file(
     Raises:
         DataError: a line is wrong; nothing is answered then.
         PreferenceError: a preference cannot be understood; likewise.
+        UsageError: another process writes this target.
     """
+    with only_here(target):
+        return _generate(engine, source, target, specs, settings)
+
+
+def _generate(engine: PadEngine, source: Path, target: Path, specs: Sequence[str], settings: DecodingSettings) -> int:
     everyone = processes()
     if everyone.main:
         merge_parts(target, _by_line)

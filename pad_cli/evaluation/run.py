@@ -37,6 +37,7 @@ from pad_cli.recipe.options import make_with
 from pad_cli.records import BenchmarkItem
 from pad_cli.registry import METHODS
 from pad_cli.rendezvous import main_first, wait_for_all
+from pad_cli.run_lock import only_here
 from pad_cli.runs import ResultLog, merge_parts, write_json
 
 ANSWERS, TIMES, SCORES = "answers.jsonl", "times.jsonl", "scores.jsonl"
@@ -54,6 +55,11 @@ def evaluate(recipe: EvalRecipe) -> dict[str, Any]:
     Raises:
         RecipeError, UsageError, DataError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
     """
+    with only_here(Path(recipe.output)):
+        return _evaluate(recipe)
+
+
+def _evaluate(recipe: EvalRecipe) -> dict[str, Any]:
     benchmarks = load_benchmarks(recipe.benchmarks)
     output = Path(recipe.output)
     everyone = processes()

@@ -31,6 +31,7 @@ from pad_cli.evaluation.run import run_items
 from pad_cli.evaluation.sweep_report import write_sweep_page
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
+from pad_cli.run_lock import only_here
 from pad_cli.runs import environment, write_json
 
 SWEEP = "sweep.json"
@@ -59,6 +60,11 @@ def run_sweep(recipe: SweepRecipe) -> dict[str, Any]:
     Raises:
         RecipeError, UsageError, DataError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
     """
+    with only_here(Path(recipe.output)):
+        return _sweep(recipe)
+
+
+def _sweep(recipe: SweepRecipe) -> dict[str, Any]:
     names = list(recipe.objectives)
     grid = {_label(weights): weights for weights in weight_grid(len(names), recipe.weight_steps)}
     items = _items(recipe, grid)

@@ -27,6 +27,7 @@ from pad_cli.progress import note
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.rendezvous import wait_for_all
+from pad_cli.run_lock import only_here
 from pad_cli.runs import environment, fingerprint, storage_errors, whole_files, write_json, write_whole
 from pad_cli.training.conclusion import conclude
 from pad_cli.training.facts import TrainingFacts, metrics_of
@@ -45,9 +46,14 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
         Its directory, `recipe.output`, which `load_reward_model` and `--reward-model` take.
 
     Raises:
-        DataError, ModelLoadError, RecipeError, StorageError, TrainingError: see `pad_cli.errors`.
+        DataError, ModelLoadError, RecipeError, StorageError, TrainingError, UsageError: see `pad_cli.errors`.
     """
     output = Path(recipe.output)
+    with only_here(output):
+        return _train(recipe, output)
+
+
+def _train(recipe: TrainRecipe, output: Path) -> Path:
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     in_prompt = recipe.conditioning == "prompt"
