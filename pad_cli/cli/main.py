@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -100,6 +102,8 @@ def _options(
 
 def main() -> None:
     """Entry point of the `pad` script."""
-    if not processes().main:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # the first process says it
-    app()
+    if processes().main:
+        app()
+    else:  # the first process says it
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            app()

@@ -94,7 +94,7 @@ class Answer:
         elif len(self._tokens) >= self.limit:
             self._finish("length")
         elif self.late():
-            self.fail(timed_out(self._timeout))
+            self.expire()
 
     def late(self) -> bool:
         return time.monotonic() > self._deadline

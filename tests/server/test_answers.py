@@ -131,8 +131,9 @@ def test_text_completions_go_on_from_text_or_tokens(serve: Serve) -> None:
     count = len(QUESTIONS)
     made = server.engine.generate_ids(tokens, [preference] * count, SETTINGS)
     expected = [decode_answer(server.engine.policy.tokenizer, answer) for answer in made]
-    for prompt in (list(QUESTIONS), tokens):
-        answer = server.client().completions.create(model="pad/humorous", prompt=prompt)  # type: ignore[arg-type]
+    forms: list[Any] = [list(QUESTIONS), tokens]
+    for prompt in forms:
+        answer = server.client().completions.create(model="pad/humorous", prompt=prompt)
         assert [choice.text for choice in answer.choices] == expected
     one = server.client().completions.create(model="pad/humorous", prompt=tokens[0])
     assert one.choices[0].text == expected[0]

@@ -15,7 +15,7 @@ import pytest
 from pad_cli import Limits, PadEngine
 from tests.server.conftest import Serve, Server
 
-HI = [{"role": "user", "content": "Hi"}]
+HI: Any = [{"role": "user", "content": "Hi"}]
 ASK = {"model": "pad/humorous", "messages": HI}
 
 
@@ -125,22 +125,19 @@ def test_a_client_that_leaves_while_it_asks_is_no_fault_of_ours(serve: Serve) ->
     assert lives(server)
 
 
-def slow_engine(engine: PadEngine, seconds: float) -> PadEngine:
-    """The same engine, which takes a while for each token, as a large model does."""
+@pytest.fixture
+def slow(policy: Any, reward_model: Any, monkeypatch: pytest.MonkeyPatch) -> PadEngine:
+    """An engine that takes a while for each token, as a large model does."""
+    engine = PadEngine(policy, reward_model)
     steps_of = engine.steps
 
     def steps(*arguments: Any) -> Any:
         for step in steps_of(*arguments):
-            time.sleep(seconds)
+            time.sleep(0.05)
             yield step
 
-    engine.steps = steps  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "steps", steps)
     return engine
-
-
-@pytest.fixture
-def slow(policy: Any, reward_model: Any) -> PadEngine:
-    return slow_engine(PadEngine(policy, reward_model), 0.05)
 
 
 def test_a_full_queue_refuses_and_takes_again_when_there_is_room(serve: Serve, slow: PadEngine) -> None:
@@ -152,7 +149,7 @@ def test_a_full_queue_refuses_and_takes_again_when_there_is_room(serve: Serve, s
     assert {content["error"]["code"] for status, content in found if status == 429} == {"queue_full"}
     assert lives(server)
     with pytest.raises(openai.RateLimitError) as refused, ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: server.client().chat.completions.create(model="pad", messages=HI), range(8)))  # type: ignore[arg-type]
+        list(pool.map(lambda _: server.client().chat.completions.create(model="pad", messages=HI), range(8)))
     assert refused.value.response.headers["retry-after"] == "1"
 
 
@@ -195,7 +192,11 @@ def test_a_client_that_leaves_frees_its_place(serve: Serve, slow: PadEngine, str
 
 
 def test_a_batch_that_fails_is_those_requests_end_only(
-    serve: Serve, caplog: pytest.LogCaptureFixture, policy: Any, reward_model: Any
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: Any,
+    reward_model: Any,
 ) -> None:
     engine = PadEngine(policy, reward_model)
     steps_of, broken = engine.steps, threading.Event()
@@ -205,7 +206,7 @@ def test_a_batch_that_fails_is_those_requests_end_only(
             raise RuntimeError("out of memory")
         return steps_of(*arguments)
 
-    engine.steps = steps  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "steps", steps)
     server = serve(engine=engine)
     broken.set()
     status, content = server.post(ASK)
