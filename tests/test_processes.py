@@ -102,7 +102,9 @@ def test_two_processes_evaluate_as_one_does(models: dict[str, str], tmp_path: Pa
     assert sorted(ResultLog(two / "run/answers.jsonl").done) == sorted(ResultLog(one / "run/answers.jsonl").done)
 
 
-def train_recipe(tmp_path: Path, model_directory: Path, *stages: dict[str, Any], count: int = 1500) -> Path:
+def train_recipe(
+    tmp_path: Path, model_directory: Path, *stages: dict[str, Any], count: int = 1500, **keys: Any
+) -> Path:
     recipe = {
         "kind": "train-rm",
         "output": "run",
@@ -114,6 +116,7 @@ def train_recipe(tmp_path: Path, model_directory: Path, *stages: dict[str, Any],
         },
         "heads": {"rank": 2},
         "stages": list(stages),
+        **keys,
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(recipe))
@@ -155,6 +158,28 @@ def test_two_processes_train_the_lora_weights_that_one_does(model_directory: Pat
             assert tensor.abs().max() > 0
     metrics = [json.loads((each / "run/metrics.json").read_text()) for each in (one, two)]
     assert metrics[0].keys() == metrics[1].keys()
+
+
+def test_two_processes_with_half_of_the_backbone_each_train_what_one_with_all_of_it_does(
+    model_directory: Path, tmp_path: Path
+) -> None:
+    one, two = directories(tmp_path)
+    recipe = train_recipe(
+        tmp_path,
+        model_directory,
+        {"stage": "heads", "steps": 30, "batch_size": 16},  # first: states are read, and then trained through
+        {"stage": "encoder", "steps": 20, "batch_size": 16, "hidden_size": 16, "evaluate_every": 10},
+        {**ADAPTER, "evaluate_every": 4, "learning_rate": 1e-3, "gradient_checkpointing": True},
+        count=120,
+        shard_backbone=True,
+    )
+    run(["train-rm", str(recipe)], one, 1)
+    run(["train-rm", str(recipe)], two, 2)
+    for name in (HEADS, ENCODER, "adapter_model.safetensors"):
+        ours, theirs = (load_file(each / "run" / name) for each in (two, one))
+        assert ours.keys() == theirs.keys()
+        for key, tensor in theirs.items():
+            torch.testing.assert_close(ours[key], tensor, atol=2e-4, rtol=2e-3)
 
 
 def test_processes_that_cannot_share_a_batch_evenly_are_refused(model_directory: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     """
     source = _source(settings, location)
     _check_packages(settings, packed="gguf_file" in source)
-    device = _device(settings.device)
+    device = chosen_device(settings.device)
     with _explained(settings, packed="gguf_file" in source), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(**source)
         options = _options(settings, source, device)
@@ -144,7 +144,7 @@ def _checked_map(device_map: str | dict[str, Any]) -> str | dict[str, Any]:
     if isinstance(device_map, dict):
         for place in device_map.values():
             if place != _OFFLOADED:
-                _device(place)
+                chosen_device(place)
     return device_map
 
 
@@ -189,7 +189,12 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def _device(name: str | int) -> torch.device:
+def chosen_device(name: str | int) -> torch.device:
+    """The device of a name; `auto` is this process' GPU, or what there is.
+
+    Raises:
+        ModelLoadError: it cannot be used.
+    """
     if name != "auto":
         try:
             return torch.empty(0, device=name).device

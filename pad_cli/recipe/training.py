@@ -190,6 +190,9 @@ class TrainRecipe(Settings):
     kind: Literal["train-rm"]
     output: str = Field(description="Directory of the run; the reward model is written here.")
     backbone: ModelSettings = Field(description="The language model under the reward model.")
+    shard_backbone: bool = Field(
+        False, description="Divide the backbone's blocks among the processes (FSDP), where no GPU holds all of them."
+    )
     data: DataSettings = Field(description="The preference pairs.")
     conditioning: Literal["heads", "prompt"] = Field(
         "heads",
@@ -211,6 +214,13 @@ class TrainRecipe(Settings):
         default_factory=list, description="Trackers that transformers supports (`tensorboard`, `wandb`, ...)."
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
+
+    @model_validator(mode="after")
+    def _divided_once(self) -> TrainRecipe:
+        for key in ("device_map", "quantization"):
+            if self.shard_backbone and getattr(self.backbone, key) is not None:
+                raise ValueError(f"give either `shard_backbone` or `backbone.{key}`")
+        return self
 
     @model_validator(mode="after")
     def _stages_fit(self) -> TrainRecipe:

@@ -6,6 +6,7 @@ weights and head together.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -26,6 +27,7 @@ from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.sharding import is_sharded, main_reads_first
 from pad_cli.processes import processes
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage
 from pad_cli.rendezvous import wait_for_all
@@ -94,7 +96,7 @@ class TrainingRun:
         """Train a stage, or take it from disk when it is finished.
 
         Several processes train LoRA weights and read hidden states together; on those, the first one trains alone, and
-        the others take what it has kept.
+        the others take what it has kept. Of a sharded backbone the first one reads the states, too.
 
         Raises:
             TrainingError, StorageError: see `pad_cli.errors`.
@@ -102,13 +104,14 @@ class TrainingRun:
         kept = self._work / stage.stage
         if not self._restore(kept):
             started, everyone = time.monotonic(), processes()
-            together = isinstance(stage, AdapterStage | JointStage)
-            if everyone.count > 1 and not together and self._rewards is None:
+            together, model = isinstance(stage, AdapterStage | JointStage), self._material.backbone.model
+            if everyone.count > 1 and not together and self._rewards is None and not is_sharded(model):
                 self._rewards = self._material.rewards(self._adapter, everyone)
-            history = self._train(stage) if together or everyone.main else []
-            if everyone.main:
-                record = StageRecord(stage.stage, time.monotonic() - started, history, self._factors.tolist())
-                self._keep(kept, record)
+            with contextlib.nullcontext() if together else main_reads_first(model):
+                history = self._train(stage) if together or everyone.main else []
+                if everyone.main:
+                    record = StageRecord(stage.stage, time.monotonic() - started, history, self._factors.tolist())
+                    self._keep(kept, record)
             wait_for_all()
             if not everyone.main and not self._restore(kept):
                 raise TrainingError(f"{kept} cannot be read by all processes.", "Give them one file system.")

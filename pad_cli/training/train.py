@@ -21,12 +21,12 @@ from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, save_reward_model
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.sharding import load_sharded, main_reads_first
 from pad_cli.pairs import as_lines, describe, load_pairs
 from pad_cli.processes import processes
 from pad_cli.progress import note
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
-from pad_cli.rendezvous import wait_for_all
 from pad_cli.run_lock import only_here
 from pad_cli.runs import environment, fingerprint, storage_errors, whole_files, write_json, write_whole
 from pad_cli.training.conclusion import conclude
@@ -59,7 +59,7 @@ def _train(recipe: TrainRecipe, output: Path) -> Path:
     in_prompt = recipe.conditioning == "prompt"
     data = load_pairs(recipe.data, recipe.seed, [] if in_prompt else recipe.heads.principles)
     principles = _principles(recipe, data)
-    backbone = load_language_model(recipe.backbone)
+    backbone = load_sharded(recipe.backbone) if recipe.shard_backbone else load_language_model(recipe.backbone)
     key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(data)])
     if _is_finished(output, key):
         note(f"{output} is finished; nothing to do.")
@@ -70,20 +70,18 @@ def _train(recipe: TrainRecipe, output: Path) -> Path:
     run = TrainingRun(material, principles, data.texts, output / _WORK / key)
     for stage in recipe.stages:
         run.stage(stage)
-    if not processes().main:
-        wait_for_all()
-        return output
-    model = run.finish()
-    facts = conclude(recipe, data, material, run, model)
-    model.details = {
-        "stages": [stage.model_dump() for stage in recipe.stages],
-        "run": key,
-        "environment": environment(),
-        "metrics": metrics_of(facts),
-        **run.moments(),
-    }
-    _write(model, recipe, facts, output)
-    wait_for_all()
+    with main_reads_first(backbone.model):
+        if processes().main:
+            model = run.finish()
+            facts = conclude(recipe, data, material, run, model)
+            model.details = {
+                "stages": [stage.model_dump() for stage in recipe.stages],
+                "run": key,
+                "environment": environment(),
+                "metrics": metrics_of(facts),
+                **run.moments(),
+            }
+            _write(model, recipe, facts, output)
     return output
 
 

@@ -4,8 +4,9 @@ TRL gives the loop, accumulation, checkpoints and trackers. Ours are the loss (`
 (`answer_likelihood.py`) and the reference, which is always the plain backbone: its log-probabilities are computed once,
 before any LoRA weights exist, so TRL's own choice of a reference (a frozen copy of an earlier adapter) never matters.
 
-Several processes, each with the whole model, share the pairs of every batch and average their gradients, so that steps
-are those of one process. Nothing is wrapped: the loss does not go through the model's own forward.
+Several processes share the pairs of every batch and average their gradients, so that steps are those of one process.
+Each has the whole model, or its part of a sharded one; then they read in step, and LoRA weights stay whole. Nothing is
+wrapped: the loss does not go through the model's own forward.
 
 The heads shift the states of the body here, where the loss sees them; hung on `lm_head` they would never be trained.
 """
@@ -31,6 +32,7 @@ from trl import DPOConfig, DPOTrainer
 from pad_cli.errors import RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.sharding import main_reads_first
 from pad_cli.processes import processes
 from pad_cli.progress import Bar, bar
 from pad_cli.recipe import AdapterStage, JointStage
@@ -105,7 +107,7 @@ def train_lora(
         stack.enter_context(torch.random.fork_rng(devices=[]))
         _keep_differentiable(model)
         tables = [train, *(table for _, table, _ in validation)]
-        with main_first():
+        with main_reads_first(model):
             reference = reference_log_probs(backbone, sequences, tables, directory)
         lesson = Lesson(stage, backbone, head, sequences, train, weights, tuple(validation), reference, directory)
         if head is not None:

@@ -73,9 +73,13 @@ def test_killed_and_continued_equals_undisturbed(models: dict[str, str], tmp_pat
     assert not list((two / "run").glob("*.part-*"))
 
 
-def test_training_killed_and_continued_equals_undisturbed(model_directory: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_backbone", [False, True])
+def test_training_killed_and_continued_equals_undisturbed(
+    model_directory: Path, tmp_path: Path, shard_backbone: bool
+) -> None:
     stages = [{**ADAPTER, "steps": 40, "save_every": 4}, {"stage": "heads", "steps": 60, "batch_size": 16}]
-    command = ["train-rm", str(train_recipe(tmp_path, model_directory, *stages, count=200))]
+    recipe = train_recipe(tmp_path, model_directory, *stages, count=200, shard_backbone=shard_backbone)
+    command = ["train-rm", str(recipe)]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
