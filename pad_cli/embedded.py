@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.progress import bar, note
 from pad_cli.recipe import ModelSettings, TrainRecipe, read_recipe
 from pad_cli.resources import shipped
+from pad_cli.run_lock import in_turn
 from pad_cli.runs import fingerprint, home, whole_directory
 from pad_cli.training.pretrain import PretrainPlan, pretrain
 from pad_cli.training.train import train_reward_model
@@ -87,17 +88,13 @@ def model_directory(name: str) -> Path:
         known = [*_POLICIES, "following", "reward-model", "enlarged"]
         raise UsageError(f"No embedded model is named '{name}'.", did_you_mean(name, known))
     directory = _world_directory()
-    if not (directory / name).is_dir():
-        _build(directory, [name])
+    _build(directory, [name])
     return directory / name
 
 
 def build_embedded() -> None:
     """Build whatever of the embedded world is missing: the policies side by side, then the reward model."""
-    directory = _world_directory()
-    missing = [name for name in _POLICIES if not (directory / name).is_dir()]
-    if missing:
-        _build(directory, missing)
+    _build(_world_directory(), _POLICIES)
     _reward_model()
 
 
@@ -113,9 +110,12 @@ def _reward_model() -> Path:
     assert isinstance(recipe, TrainRecipe)
     key = fingerprint([_TRAINED, recipe.model_dump(exclude={"output"})])
     directory = _world_directory() / f"reward-model-{key}"
-    if not (directory / "pad_config.json").exists():
-        note("The embedded reward model is trained once, from the recipe 'embedded'.")
-        train_reward_model(recipe.model_copy(update={"output": str(directory)}))
+    finished = directory / "pad_config.json"
+    if not finished.exists():
+        with in_turn(directory):
+            if not finished.exists():
+                note("The embedded reward model is trained once, from the recipe 'embedded'.")
+                train_reward_model(recipe.model_copy(update={"output": str(directory)}))
     return directory
 
 
@@ -126,8 +126,7 @@ def _following() -> Path:
     """
     sample = [asdict(document) for document in _asked_documents(_SAMPLE)]
     directory = _world_directory() / f"following-{fingerprint([asdict(_FOLLOWER), _ASKED, sample])}"
-    if not directory.is_dir():
-        _build(directory.parent, [directory.name])
+    _build(directory.parent, [directory.name])
     return directory
 
 
@@ -135,16 +134,34 @@ def _enlarged() -> Path:
     """The large policy, enlarged: written when first asked for, and not part of `build_embedded`."""
     directory = _world_directory() / f"enlarged-{_WIDTH}-{_LAYERS}"
     if not directory.is_dir():
-        settings = ModelSettings(model=str(model_directory("large")), dtype="float32", device="cpu")
-        large = load_language_model(settings)
-        note(f"Writing the enlarged policy to {directory} (once).")
-        with whole_directory(directory) as scratch:
-            enlarge(large.model, _WIDTH, _LAYERS).save_pretrained(scratch)
-            large.tokenizer.save_pretrained(scratch)
+        with in_turn(directory):
+            if not directory.is_dir():
+                _write_enlarged(directory)
     return directory
 
 
-def _build(directory: Path, names: list[str]) -> None:
+def _write_enlarged(directory: Path) -> None:
+    settings = ModelSettings(model=str(model_directory("large")), dtype="float32", device="cpu")
+    large = load_language_model(settings)
+    note(f"Writing the enlarged policy to {directory} (once).")
+    with whole_directory(directory) as scratch:
+        enlarge(large.model, _WIDTH, _LAYERS).save_pretrained(scratch)
+        large.tokenizer.save_pretrained(scratch)
+
+
+def _build(directory: Path, names: Iterable[str]) -> None:
+    """Train the policies that are not there yet; another process that needs one of them waits."""
+
+    def missing() -> list[str]:
+        return [name for name in names if not (directory / name).is_dir()]
+
+    if missing():
+        with in_turn(directory):
+            if left := missing():
+                _train_policies(directory, left)
+
+
+def _train_policies(directory: Path, names: list[str]) -> None:
     """Train policies side by side, each in its own process; what is finished stays when the rest is interrupted."""
     tokenizer = directory / "tokenizer"
     if not tokenizer.is_dir():

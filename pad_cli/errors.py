@@ -10,6 +10,7 @@
     ├── VocabularyError      exit 1   two models do not share a vocabulary
     ├── PluginError          exit 1   an entry in a registry cannot be imported
     ├── StorageError         exit 1   a directory or file cannot be written
+    ├── ResourceError        exit 1   the machine is too small: memory does not hold a single item
     ├── TrainingError        exit 1   training cannot go on (for example: the loss is not a number)
     └── JudgeError           exit 1   the judge cannot be reached, refuses, or would cost too much
 
@@ -91,6 +92,10 @@ class PluginError(PadError):
 
 
 class StorageError(PadError):
+    pass
+
+
+class ResourceError(PadError):
     pass
 
 

@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(("preference", "records", "registry", "resources", "processes", "progress", "pages"), 1),
     **dict.fromkeys(("recipe", "runs", "run_lock", "profiles"), 2),
     **dict.fromkeys(("pairs", "benchmarks", "world"), 3),
-    **dict.fromkeys(("models", "rendezvous"), 4),
+    **dict.fromkeys(("models", "rendezvous", "memory"), 4),
     **dict.fromkeys(("decoding", "training", "serving"), 5),
     **dict.fromkeys(("evaluation", "learning", "benchmarking", "server"), 6),
     **dict.fromkeys(("embedded", "demonstration", "personal_adapter"), 6),

@@ -1,12 +1,13 @@
 """`pad`: the application, its commands, and the one place where errors become exit codes.
 
-0 done   1 it could not be done   2 it was asked wrongly   130 interrupted
+0 done   1 it could not be done   2 it was asked wrongly   130 interrupted (Ctrl-C)   143 told to end (SIGTERM)
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,14 @@ from pad_cli.errors import PadError, UsageError
 from pad_cli.processes import processes
 
 
+class _ToldToEndError(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: what is finished is kept, and scratch files go."""
+
+
+def _told_to_end(*_: object) -> None:
+    raise _ToldToEndError
+
+
 class _Boundary(TyperGroup):
     """Errors that are the user's to fix are printed without a traceback; bugs keep theirs."""
 
@@ -52,7 +61,7 @@ class _Boundary(TyperGroup):
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
             print("Interrupted. Run the same command again to continue.", file=sys.stderr)
-            raise typer.Exit(130) from interrupt
+            raise typer.Exit(143 if isinstance(interrupt, _ToldToEndError) else 130) from interrupt
         except BrokenPipeError:
             sys.stderr.close()  # the reader of our output has left; so do we, in silence
             raise typer.Exit(1) from None
@@ -102,6 +111,8 @@ def _options(
 
 def main() -> None:
     """Entry point of the `pad` script."""
+    if processes().count == 1:  # of several, one that waits for the others in C could not be told so
+        signal.signal(signal.SIGTERM, _told_to_end)
     if processes().main:
         app()
     else:  # the first process says it

@@ -19,6 +19,7 @@ from pad_cli.decoding.sampling import Chooser, policy_processors
 from pad_cli.decoding.speculative import speculate_steps
 from pad_cli.decoding.streaming import TextStream
 from pad_cli.errors import UsageError
+from pad_cli.memory import Halving
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import decode_answer
@@ -62,6 +63,7 @@ class PadEngine:
         self.policy = policy
         self.reward_model = reward_model
         self.always = safety_floor(always or {}, reward_model)
+        self._halving = Halving("answers")
         if reward_model is not None and self.path(DecodingSettings()) == "bridged":
             check_bridge(policy, reward_model)
 
@@ -120,21 +122,25 @@ class PadEngine:
             on_batch: called with the number of answers just finished.
 
         Returns:
-            B answers, in order. An answer does not depend on the others in its batch (exactly so in float32).
+            B answers, in order. An answer does not depend on the others in its batch (exactly so in float32), so they
+            are the same where memory is too small for a batch and it is halved.
 
         Raises:
             UsageError: the lists differ in length.
             DataError: a prompt is empty.
+            ResourceError: memory is too small for one answer.
         """
         settings = settings or DecodingSettings()
         items = self.items(
             prompts, preferences, settings, guidance_weights, streams=streams, policy_prompts=policy_prompts
         )
         answers: list[Generation] = []
-        size = self.batch_size(settings)
-        for start in range(0, len(items), size):
-            batch = items[start : start + size]
-            answers += [self.read_answer(tokens) for tokens in collect(len(batch), self.steps(batch, settings))]
+
+        def decoded(batch: Sequence[Item]) -> list[list[int]]:
+            return collect(len(batch), self.steps(batch, settings))
+
+        for batch, tokens in self._halving.batches(items, self.batch_size(settings), decoded):
+            answers += map(self.read_answer, tokens)
             if on_batch is not None:
                 on_batch(len(batch))
         return answers
@@ -169,13 +175,13 @@ class PadEngine:
         """
         settings = _changed(settings, candidates, max_new_tokens)
         items = self.id_items(prompts, preference, settings, guidance_weight, streams=streams)
-        answers: list[list[int]] = []
-        size = self.batch_size(settings)
-        for start in range(0, len(items), size):
-            batch = items[start : start + size]
+
+        def decoded(batch: Sequence[Item]) -> list[list[int]]:
             request = replace(self._request(batch, settings), ignore_eos=ignore_eos)
-            answers += collect(len(batch), self._steps(request, settings))
-        return answers
+            return collect(len(batch), self._steps(request, settings))
+
+        batches = self._halving.batches(items, self.batch_size(settings), decoded)
+        return [tokens for _, answers in batches for tokens in answers]
 
     def score_candidates(
         self,

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pad_cli.evaluation.contract import Method, Sample, Subject
+from pad_cli.memory import Halving
 from pad_cli.processes import Processes
 from pad_cli.recipe import DecodingSettings
-from pad_cli.records import BenchmarkItem
+from pad_cli.records import BenchmarkItem, Generation
 from pad_cli.runs import ResultLog, fingerprint
 
 
@@ -106,7 +107,11 @@ def _keys(job: Job, subject: Subject, items: list[BenchmarkItem]) -> list[str]:
 
 def _answer_batch(job: Job, subject: Subject, batch: list[BenchmarkItem], names: list[str], logs: Logs) -> None:
     started = time.monotonic()
-    answers = job.method.answer(subject, batch, job.settings, job.guidance_weight)
+    answers: list[Generation] = []
+    for _, given in Halving(f"questions to '{job.name}'").batches(
+        batch, len(batch), lambda some: job.method.answer(subject, some, job.settings, job.guidance_weight)
+    ):
+        answers += given
     seconds = time.monotonic() - started
     rows = {
         name: {

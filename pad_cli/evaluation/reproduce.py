@@ -20,6 +20,7 @@ from pad_cli.evaluation.reproduce_report import write_summary
 from pad_cli.evaluation.run import evaluate
 from pad_cli.progress import note
 from pad_cli.recipe import ReproduceRecipe
+from pad_cli.run_lock import only_here
 from pad_cli.runs import environment, write_json
 
 REPRODUCE = "reproduce.json"
@@ -37,6 +38,11 @@ def reproduce(recipe: ReproduceRecipe) -> dict[str, Any]:
     Raises:
         DataError, RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
     """
+    with only_here(Path(recipe.output)):
+        return _reproduce(recipe)
+
+
+def _reproduce(recipe: ReproduceRecipe) -> dict[str, Any]:
     output = Path(recipe.output)
     tables: dict[str, Any] = {}
     costs = {}

@@ -10,6 +10,7 @@ from typing import Any
 from pad_cli.errors import PadError, RecipeError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
+from pad_cli.memory import Halving, is_out_of_memory
 from pad_cli.progress import note
 from pad_cli.recipe import ScorerSettings
 from pad_cli.recipe.options import make_with
@@ -85,10 +86,12 @@ def score(name: str, scorer: Scorer, samples: Sequence[Sample], subject: Subject
     key = scorer.key(subject)
     keys = [fingerprint([key, prompt_key(item), item.preference, dict(item.facts), text]) for item, text in samples]
     missing = list({k: sample for k, sample in zip(keys, samples, strict=True) if k not in log.done}.items())
-    for start in range(0, len(missing), scorer.batch_size):
-        batch = missing[start : start + scorer.batch_size]
-        scores = _scored(name, scorer, [sample for _, sample in batch], subject)
-        log.append({k: found._asdict() for (k, _), found in zip(batch, scores, strict=True) if found is not None})
+
+    def found(batch: Sequence[tuple[str, Sample]]) -> list[Score | None]:
+        return _scored(name, scorer, [sample for _, sample in batch], subject)
+
+    for batch, scores in Halving(f"answers for the scorer '{name}'").batches(missing, scorer.batch_size, found):
+        log.append({k: given._asdict() for (k, _), given in zip(batch, scores, strict=True) if given is not None})
     return [Score(**log.done[k]) if k in log.done else None for k in keys]
 
 
@@ -102,6 +105,8 @@ def _scored(name: str, scorer: Scorer, samples: Sequence[Sample], subject: Subje
     except PadError:
         raise
     except Exception as error:  # whatever somebody's scorer raises
+        if len(samples) > 1 and is_out_of_memory(error):
+            raise
         if len(samples) == 1:
             note(f"The scorer '{name}' failed on the answer to {samples[0].item.id}: {type(error).__name__}: {error}")
             return [None]

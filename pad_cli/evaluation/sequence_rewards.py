@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from pad_cli.errors import UsageError
+from pad_cli.memory import Halving
 from pad_cli.models.language_model import LanguageModel, same_vocabulary
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import RewardModel
@@ -81,14 +82,21 @@ def token_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[A
     sequences = [_sequence(model, each) for each in answers]
     result = [torch.zeros(0)] * len(answers)
     order = sorted((n for n, (_, answer) in enumerate(sequences) if answer), key=lambda n: sum(map(len, sequences[n])))
+    halving = Halving("answers to reward")
+
+    def read(batch: Sequence[int]) -> Sequence[torch.Tensor]:
+        rows = [sequences[n] for n in batch]
+        rewards = _rewards(model, policy, rows, [answers[n].preference for n in batch])
+        parts: Sequence[torch.Tensor] = rewards.split([len(answer) for _, answer in rows])
+        return parts
+
     while order:
         longest = sum(map(len, sequences[order[-1]]))
-        batch = order[-max(1, _BATCH_TOKENS // longest) :]
-        del order[-len(batch) :]
-        read = [sequences[n] for n in batch]
-        rewards = _rewards(model, policy, read, [answers[n].preference for n in batch])
-        for number, part in zip(batch, rewards.split([len(answer) for _, answer in read]), strict=True):
-            result[number] = part
+        last = order[-max(1, _BATCH_TOKENS // longest) :]
+        del order[-len(last) :]
+        for batch, rewards in halving.batches(last, len(last), read):
+            for number, part in zip(batch, rewards, strict=True):
+                result[number] = part
     return result
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import Choice
+from pad_cli.memory import Halving
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.progress import Bar, bar
@@ -73,13 +74,19 @@ def _read(model: PersonalizedRewardModel, answers: Sequence[Sequence_]) -> tuple
     offsets = torch.zeros(len(answers), dtype=torch.float64)
     order = sorted(range(len(answers)), key=lambda number: sum(map(len, answers[number])))
     shown = bar("Reading answers", len(answers)) if len(answers) > _QUIET else nullcontext(Bar(None, None))
+    halving = Halving("answers to read")
+
+    def read(batch: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        return _batch(model, [answers[number] for number in batch])
+
     with shown as progress:
         while order:
             longest = sum(map(len, answers[order[-1]]))
-            batch = order[-max(1, _BATCH_TOKENS // longest) :]
-            del order[-len(batch) :]
-            slopes[batch], offsets[batch] = _batch(model, [answers[number] for number in batch])
-            progress.advance(len(batch))
+            last = order[-max(1, _BATCH_TOKENS // longest) :]
+            del order[-len(last) :]
+            for batch, found in halving.batches(last, len(last), read):
+                slopes[list(batch)], offsets[list(batch)] = found
+                progress.advance(len(batch))
     return slopes, offsets
 
 

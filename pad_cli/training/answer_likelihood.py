@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pad_cli.memory import Halving
 from pad_cli.models.language_model import LanguageModel, LogitHead
 from pad_cli.progress import Bar, bar
 from pad_cli.training.answer_states import answer_states
@@ -67,14 +68,19 @@ def all_log_probs(
     """
     order = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
     result = torch.zeros(len(sequences))
+    halving = Halving("answers to read")
+
+    def read(batch: Sequence[int]) -> torch.Tensor:
+        part = None if weights is None else weights[list(batch)]
+        return answer_log_probs(backbone, [sequences[number] for number in batch], head, part).cpu()
+
     with bar(title, total=len(sequences)) if title else nullcontext(Bar(None, None)) as progress:
         while order:
-            batch = _last_batch(order, sequences)
-            del order[-len(batch) :]
-            read = [sequences[number] for number in batch]
-            part = None if weights is None else weights[batch]
-            result[batch] = answer_log_probs(backbone, read, head, part).cpu()
-            progress.advance(len(batch))
+            longest = _last_batch(order, sequences)
+            del order[-len(longest) :]
+            for batch, found in halving.batches(longest, len(longest), read):
+                result[list(batch)] = found
+                progress.advance(len(batch))
     return result
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from pad_cli.errors import TrainingError
 from pad_cli.progress import bar
 from pad_cli.recipe import EncoderStage, HeadsStage
+from pad_cli.training.finite import check_finite
 from pad_cli.training.losses import preference_loss
 from pad_cli.training.snapshot import Snapshot
 
@@ -56,7 +57,7 @@ def fit(
         steps that were measured the `splits`' metrics.
 
     Raises:
-        TrainingError: the loss is not a number.
+        TrainingError: a loss or gradient is not finite; the snapshot is from before that step.
         StorageError: the snapshot cannot be written.
     """
     name = f"Training {stage.stage}"
@@ -65,36 +66,38 @@ def fit(
     optimiser = torch.optim.AdamW(trained, stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay)
     state = Snapshot.load(snapshot, module, optimiser)
     batches = _Batches(pairs, stage.batch_size, seed)
-    saved, losses, accuracies = time.monotonic(), 0.0, 0.0
-    every, count = max(1, total // _POINTS), 0
+    saved, every = time.monotonic(), max(1, total // _POINTS)
     with bar(name, total=total) as progress, torch.random.fork_rng(devices=[]):
         progress.advance(state.step)
         while state.step < total and not (stage.patience and state.stale >= stage.patience):
             torch.manual_seed(_mixed(seed, state.step))
-            chosen, rejected = score(batches.of(state.step))
+            batch = batches.of(state.step)
+            chosen, rejected = score(batch)
             loss = preference_loss(
                 chosen, rejected, beta=stage.beta, anchor=stage.anchor, label_smoothing=stage.label_smoothing
             )
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"{name}: the loss is {loss.item()} at step {state.step + 1} of {total}.",
-                    "Lower the learning rate, or look for extreme weights in the preferences.",
-                )
             for group in optimiser.param_groups:
                 group["lr"] = stage.learning_rate * _rate(state.step, stage.warmup_steps, total)
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            try:
+                check_finite(
+                    f"{name}, step {state.step + 1} of {total}", loss, norm, batch, chosen - rejected, snapshot
+                )
+            except TrainingError:
+                state.save(snapshot, module, optimiser)
+                raise
             optimiser.step()
             state.step += 1
-            losses, accuracies, count = losses + loss.item(), accuracies + _accuracy(chosen, rejected), count + 1
-            progress.advance(status=f"loss {losses / count:.3f}  accuracy {accuracies / count:.2f}")
+            state.count(loss.item(), _accuracy(chosen, rejected))
+            means = state.means()
+            progress.advance(status=f"loss {means['loss']:.3f}  accuracy {means['pair_accuracy']:.2f}")
             measured = stage.evaluate_every and (state.step % stage.evaluate_every == 0 or state.step == total)
             if measured or state.step % every == 0 or state.step == total:
-                means = {"loss": losses / count, "pair_accuracy": accuracies / count}
                 splits = _measure(state, module, evaluate) if measured and evaluate is not None else {}
                 state.history.append({"step": state.step, **means, "splits": splits})
-                losses, accuracies, count = 0.0, 0.0, 0
+                state.since = (0, 0.0, 0.0)
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     state.save(snapshot, module, optimiser)
                     saved = time.monotonic()

@@ -124,12 +124,22 @@ def unchanged(*objects: Any) -> Iterator[None]:
 
 def newest_whole(directory: Path, *, with_head: bool) -> Path | None:
     """The last checkpoint that is not damaged; those after it are deleted."""
-    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in found:
+    for checkpoint in reversed(_checkpoints(directory)):
         if _is_whole(checkpoint, with_head):
             return checkpoint
         shutil.rmtree(checkpoint, ignore_errors=True)
     return None
+
+
+def keep_last(directory: Path, count: int) -> None:
+    """Delete all checkpoints but the last ones by their steps: clocks, and so the times of files, may be wrong."""
+    for checkpoint in _checkpoints(directory)[:-count]:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    """By their steps, the last one last."""
+    return sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def _is_whole(checkpoint: Path, with_head: bool) -> bool:

@@ -18,6 +18,7 @@ from torch import nn
 from pad_cli.runs import storage_errors
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's own
+_FACTS = ("step", "history", "best_score", "stale", "since")
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Snapshot:
         best: weights with the best validation so far, by parameter name; empty when nothing was measured.
         best_score: its score.
         stale: how many measurements since then were no better.
+        since: the history's last point: steps, and the sums of their losses and accuracies.
     """
 
     step: int = 0
@@ -37,6 +39,17 @@ class Snapshot:
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     best_score: float = -1.0
     stale: int = 0
+    since: tuple[int, float, float] = (0, 0.0, 0.0)
+
+    def count(self, loss: float, accuracy: float) -> None:
+        """One more step since the history's last point."""
+        steps, losses, accuracies = self.since
+        self.since = (steps + 1, losses + loss, accuracies + accuracy)
+
+    def means(self) -> dict[str, float]:
+        """Of the steps since the history's last point, at least one."""
+        steps, losses, accuracies = self.since
+        return {"loss": losses / steps, "pair_accuracy": accuracies / steps}
 
     def save(self, path: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Write it with the module's weights and the optimiser's moments.
@@ -49,7 +62,7 @@ class Snapshot:
             tensors[f"weight.{name}"] = parameter.detach()
             moments = optimiser.state.get(parameter, {})
             tensors |= {f"{key}.{name}": moments[key] for key in _MOMENTS if key in moments}
-        facts = {"step": self.step, "history": self.history, "best_score": self.best_score, "stale": self.stale}
+        facts = {name: getattr(self, name) for name in _FACTS}
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.with_suffix(".part")
@@ -66,7 +79,8 @@ class Snapshot:
                 facts = json.loads(file.metadata()["facts"])
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # no mapping
             best = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("best.")}
-            found = cls(facts["step"], facts["history"], best, facts["best_score"], facts["stale"])
+            found = cls(best=best, **{name: facts[name] for name in _FACTS})
+            found.since = (facts["since"][0], facts["since"][1], facts["since"][2])
             if any(tensors[f"weight.{name}"].shape != p.shape for name, p in parameters.items()):
                 return cls()
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pad_cli.memory import Halving
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel, LogitHead
 from pad_cli.runs import fingerprint
@@ -55,6 +56,7 @@ class StateReader:
         self._dtype = dtype
         self._corpus = corpus
         self._candidates = candidates
+        self._halving = Halving("answers to read")
         head = backbone.head if corpus is None else backbone.head.rows(corpus.to(backbone.device))
         bias = None if head.bias is None else head.bias.float()
         self._head = LogitHead(head.weight.float(), bias, head.scale, head.cap)
@@ -78,7 +80,7 @@ class StateReader:
             batch.append(sequence)
             longest = max(len(prompt) + len(answer) for prompt, answer in [*batch, *sequences[number + 1 : number + 2]])
             if (len(batch) + 1) * longest > _BATCH_TOKENS or number + 1 == len(sequences):
-                parts.append(self._read(batch))
+                parts += [rows for _, rows in self._halving.batches(batch, len(batch), self._read)]
                 batch = []
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

@@ -11,10 +11,10 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import RecipeError, TrainingError, did_you_mean
+from pad_cli.memory import is_out_of_memory
 from pad_cli.recipe import AdapterStage, JointStage
 
 _TALKATIVE = ("accelerate", "bitsandbytes", "datasets", "peft", "trl")
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ def memory_explained(stage: AdapterStage | JointStage) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"Training {stage.stage}: memory is too small for {stage.batch_size} pairs at once.",

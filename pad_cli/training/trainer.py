@@ -38,16 +38,27 @@ from pad_cli.progress import Bar, bar
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.rendezvous import main_first, wait_for_all
 from pad_cli.runs import storage_errors, whole_directory
+from pad_cli.training.finite import check_finite
 from pad_cli.training.hidden_cache import Sequence_
 from pad_cli.training.lesson import METRICS, Lesson, Split, order_of_pairs, reference_log_probs
-from pad_cli.training.lora import linear_layers, lora_parameters, newest_whole, read_weights, unchanged, write_weights
+from pad_cli.training.lora import (
+    keep_last,
+    linear_layers,
+    lora_parameters,
+    newest_whole,
+    read_weights,
+    unchanged,
+    write_weights,
+)
 from pad_cli.training.losses import preference_loss
 from pad_cli.training.pair_table import PairTable
 from pad_cli.training.surroundings import check_trackers, memory_explained, quiet
 
 _BEST, _LAST = "best", "last"
 _SCORE = "eval_policy_accuracy"
+_ZERO = torch.zeros(())
 _POINTS = 40  # of the history, at least
+_KEPT = 2  # checkpoints: the last one may be damaged
 
 
 def train_lora(
@@ -87,7 +98,7 @@ def train_lora(
 
     Raises:
         RecipeError: a layer or tracker is unknown, `start` does not fit the stage, or processes cannot share a batch.
-        TrainingError: the loss is not a number, or memory is too small.
+        TrainingError: a loss or gradient is not finite, or memory is too small.
         StorageError: the directory cannot be written.
     """
     check_trackers(report_to)
@@ -128,6 +139,7 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
     def __init__(self, lesson: Lesson, seed: int, report_to: Sequence[str]) -> None:
         self.lesson = lesson
         self.status = ""
+        self.batches: list[tuple[torch.Tensor, torch.Tensor]] = []  # of this step: pairs, and their margins
         order = order_of_pairs(len(lesson.train), lesson.steps * lesson.pairs_in_a_step, seed)
         super().__init__(
             model=lesson.backbone.model,
@@ -153,16 +165,18 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
         loss = preference_loss(
             chosen, rejected, beta=stage.beta, anchor=stage.anchor, label_smoothing=stage.label_smoothing
         )
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"{self.lesson.name}: the loss is {loss.item()} at step {self.state.global_step + 1} "
-                f"of {self.lesson.steps}.",
-                "Lower the learning rate, or look for extreme weights in the preferences.",
-            )
+        self.batches.append((inputs["pair"].cpu(), (chosen - rejected).detach().cpu()))
+        self.check_finite(loss=loss.detach())
         ranked = (chosen > rejected).float().mean()
         self._metrics["train"]["pair_accuracy"].append(self.accelerator.reduce(ranked, "mean").item())
         self.status = f"loss {loss.item():.3f}"
         return loss.to(self.args.device)
+
+    def check_finite(self, *, loss: torch.Tensor = _ZERO, norm: torch.Tensor = _ZERO) -> None:
+        """Raises TrainingError where a loss, or the norm of the step's gradients, is not finite."""
+        step = f"{self.lesson.name}, step {self.state.global_step + 1} of {self.lesson.steps}"
+        pairs, margins = (torch.cat(parts) for parts in zip(*self.batches, strict=True))
+        check_finite(step, loss, norm, pairs, margins, self.lesson.directory)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One forward and backward pass; behind the last of an optimiser step, gradients are averaged."""
@@ -229,6 +243,11 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
     def _send_telemetry(self) -> None:
         """Nothing is sent."""
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        if processes().main:
+            keep_last(self.lesson.directory, _KEPT)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -246,6 +265,14 @@ class _Watch(TrainerCallback):  # type: ignore[misc]  # nor transformers
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._progress.advance(state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trainer.batches = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not args.fp16:  # there a step that overflows is left out
+            gradients = [each.grad for each in self._trainer.model.parameters() if each.grad is not None]
+            self._trainer.check_finite(norm=torch.nn.utils.get_total_norm(gradients))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         last, every = state.global_step >= state.max_steps, self._trainer.lesson.measured_every
@@ -293,7 +320,7 @@ def _arguments(lesson: Lesson, seed: int, report_to: Sequence[str]) -> DPOConfig
         use_cpu=device.type == "cpu",
         seed=seed,
         save_steps=stage.save_every,
-        save_total_limit=2,
+        save_total_limit=None,  # see _save_checkpoint
         logging_steps=max(1, lesson.steps // _POINTS),
         report_to=list(report_to) or "none",
         disable_tqdm=True,

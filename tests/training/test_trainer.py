@@ -335,7 +335,7 @@ def test_the_backbone_is_afterwards_as_it_was_before(checkpointing: bool, byte_t
 def test_the_backbone_is_as_before_after_a_failure_too(backbone: LanguageModel, tmp_path: Path) -> None:
     before, heads = condition(backbone), make_heads(backbone)
     sequences, pairs, weights = tables(backbone)
-    with pytest.raises(TrainingError, match=r"Training joint: the loss is nan at step 1 of 2\."):
+    with pytest.raises(TrainingError, match=r"Training joint, step 1 of 2: the loss is nan\."):
         train_lora(joint_stage(), backbone, heads, sequences, pairs, weights * math.inf, directory=tmp_path, seed=0)
     assert condition(backbone) == before
     assert not any(parameter.requires_grad for parameter in heads.parameters())
