@@ -16,7 +16,7 @@ PACKAGE = Path(pad_cli.__file__).resolve().parent
 FLOORS = {
     "errors": 0,
     **dict.fromkeys(
-        ("preference", "records", "registry", "resources", "processes", "progress", "terminal", "pages"), 1
+        ("preference", "records", "registry", "resources", "processes", "progress", "terminal", "yaml_text", "pages"), 1
     ),
     **dict.fromkeys(("recipe", "runs", "run_lock", "profiles"), 2),
     **dict.fromkeys(("pairs", "benchmarks", "world"), 3),
