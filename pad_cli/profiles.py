@@ -20,6 +20,7 @@ import yaml
 
 from pad_cli.errors import DataError, PreferenceError, did_you_mean
 from pad_cli.runs import write_whole
+from pad_cli.yaml_text import YamlError, read_yaml
 
 PROFILES = Path("profiles")
 """Where profiles are looked for by name, in the working directory."""
@@ -206,14 +207,10 @@ def _plain(value: Any) -> Any:
 
 def _content(text: str, path: Path) -> dict[Any, Any]:
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error)
-        line = mark.line + 1 if mark else 0
-        raise DataError(
-            f"not YAML: {problem}", path=path, line=line, hint="Check indentation, colons and quotes near there."
-        ) from error
+        content = read_yaml(text)
+    except YamlError as error:
+        hint = "Check indentation, colons and quotes near there."
+        raise DataError(f"not YAML: {error.problem}", path=path, line=error.line, hint=hint) from error
     if not isinstance(content, dict):
         raise DataError("a profile is a mapping of keys to values", path=path, hint=_AGAIN)
     return content

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pad_cli.processes import processes
+from pad_cli.terminal import console, say
 
 _settings = {"quiet": False}
 
@@ -41,23 +40,23 @@ def bar(description: str, total: int) -> Iterator[Bar]:
     if _settings["quiet"]:
         yield Bar(None, None)
         return
-    console = Console(file=sys.stderr)
-    if not console.is_terminal:
-        print(f"{description} ...", file=sys.stderr, flush=True)
+    here = console(stderr=True)
+    if not here.is_terminal:
+        say(f"{description} ...", stderr=True)
         yield Bar(None, None)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}", style="dim"),
+        TextColumn("{task.fields[status]}", style="dim", markup=False),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=here) as progress:
         yield Bar(progress, progress.add_task(description, total=total, status=""))
 
 
 def note(message: str) -> None:
     """One line of talk on stderr, unless quiet."""
     if not _settings["quiet"]:
-        print(message, file=sys.stderr, flush=True)
+        say(message, stderr=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from pad_cli.cli.options import Json, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import say, say_json, say_table
 
 
 def bench(
@@ -23,10 +23,9 @@ def bench(
 
     settings = read_as("bench", recipe, overrides)
     if as_json:
-        pad_cli.run_bench(settings, on_row=lambda row: print(json.dumps(row), flush=True))
+        pad_cli.run_bench(settings, on_row=say_json)
         return
-    from rich.console import Console
 
     report = pad_cli.run_bench(settings)
-    print(report["machine"])
-    Console().print(pad_cli.bench_table(report))
+    say(report["machine"])
+    say_table(pad_cli.bench_table(report))

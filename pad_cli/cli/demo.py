@@ -9,6 +9,7 @@ import typer
 
 from pad_cli.cli.options import Quiet
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import say, say_table
 
 
 def demo(
@@ -25,21 +26,19 @@ def demo(
     import pad_cli
 
     result = pad_cli.run_demo(out)
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
     examples = Table("preference", "base", "pad", title="Three examples", show_lines=True)
     for row in result.examples:
         examples.add_row(Text(f"{row['prompt']}\n\n{row['preference']}"), Text(row["base"]), Text(row["pad"]))
-    console.print(examples)
+    say_table(examples)
     figures = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
     measured = Table("validation split", *figures, title="Reward model")
     for split, values in result.metrics.items():
         measured.add_row(split, *(f"{values[figure]:g}" for figure in figures))
-    console.print(measured)
-    console.print(pad_cli.report_table(result.report))
-    print(f"Written to {result.directory}: report.json, answers.jsonl, examples.jsonl, reward-model/")
-    print('Next:  pad generate "How do I start with photography?" --pref humorous --compare')
-    print("       pad recipe copy real-local     for a reward model of your own language model and data")
+    say_table(measured)
+    say_table(pad_cli.report_table(result.report))
+    say(f"Written to {result.directory}: report.json, answers.jsonl, examples.jsonl, reward-model/")
+    say('Next:  pad generate "How do I start with photography?" --pref humorous --compare')
+    say("       pad recipe copy real-local     for a reward model of your own language model and data")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
+
+from pad_cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import Estimate
@@ -15,14 +16,13 @@ _CARDS = (24, 80)  # gigabytes of memory
 def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     """Print an estimate on stdout."""
     if as_json:
-        print(json.dumps(dataclasses.asdict(estimate)))
+        say_json(dataclasses.asdict(estimate))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console, volume = Console(), estimate.volume
-    print(f"{estimate.backbone}: {_si(estimate.parameters)} parameters")
-    print(
+    volume = estimate.volume
+    say(f"{estimate.backbone}: {_si(estimate.parameters)} parameters")
+    say(
         f"{volume.pairs:,} training pairs, {volume.answers:,} distinct answers to read; tokens after cutting: prompt "
         f"{volume.prompt_tokens:.0f}, answer {volume.answer_tokens:.0f} (mean of {volume.sampled:,})"
     )
@@ -31,17 +31,17 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
         memory = _gigabytes(sum(cost.memory.values()))
         numbers = (cost.tokens, cost.operations, cost.cpu_operations)
         work.add_row(cost.name, f"{cost.steps:,}" if cost.steps else "", *map(_si, numbers), memory)
-    console.print(work)
+    say_table(work)
     times = Table("device", *(cost.name for cost in estimate.costs), "in all")
     for device, seconds in estimate.seconds.items():
         times.add_row(device, *map(_duration, seconds.values()), _duration(sum(seconds.values())))
-    console.print(times)
+    say_table(times)
     most = max(estimate.costs, key=lambda cost: sum(cost.memory.values()))
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in most.memory.items())
-    print(f"Device memory {_gigabytes(estimate.memory)} in '{most.name}': {parts}.")
+    say(f"Device memory {_gigabytes(estimate.memory)} in '{most.name}': {parts}.")
     for size in _CARDS:
-        print(f"  {size} GB are {'enough' if estimate.fits(size) else 'not enough'}, with a tenth left free.")
-    print(f"Cached states on the disk: {_gigabytes(estimate.disk)}. Validation during training is not counted.")
+        say(f"  {size} GB are {'enough' if estimate.fits(size) else 'not enough'}, with a tenth left free.")
+    say(f"Cached states on the disk: {_gigabytes(estimate.disk)}. Validation during training is not counted.")
 
 
 def _si(number: float) -> str:

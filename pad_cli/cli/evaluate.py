@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import console, say, say_json, say_table
 
 
 def evaluate(
@@ -28,12 +28,10 @@ def evaluate(
     report = pad_cli.evaluate(settings)
     if as_json:
         for row in report["rows"]:
-            print(json.dumps(row))
+            say_json(row)
         return
-    from rich.console import Console
-
-    console = Console()
-    width = console.width if console.is_terminal else 100
-    Console(width=width).print(pad_cli.report_table(report, every_preference=full, width=width))
+    here = console()
+    width = here.width if here.is_terminal else 100
+    say_table(pad_cli.report_table(report, every_preference=full, width=width), width=width)
     directory = Path(settings.output)
-    print(f"Report: {directory / 'report.html'} (also report.md and report.json)")
+    say(f"Report: {directory / 'report.html'} (also report.md and report.json)")

@@ -11,6 +11,7 @@ from pad_cli.cli.generate import Preferences
 from pad_cli.cli.options import Overrides, Quiet, read_as
 from pad_cli.errors import UsageError
 from pad_cli.progress import note, set_quiet
+from pad_cli.terminal import say
 
 
 def export(
@@ -42,10 +43,10 @@ def export(
     guidance_weight = settings.decoding.guidance_weight
     if users is not None:
         count, without = pad_cli.export_users(engine, users, guidance_weight, out, rank)
-        print(f"{count} adapters in {out}")
+        say(f"{count} adapters in {out}")
         if without:
             note(f"No preference was found for {len(without)} users ({', '.join(without[:3])} ...): no adapter.")
         return
     adapter = pad_cli.export_preference(engine, engine.preference(pref or []), guidance_weight, out, rank)
     reduced = f", relative error {adapter.error:.2%}" if adapter.error else ""
-    print(f"{out}  (rank {adapter.rank}{reduced})")
+    say(f"{out}  (rank {adapter.rank}{reduced})")

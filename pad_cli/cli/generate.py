@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from pad_cli.cli.options import Json, Overrides, Quiet, read_as
 from pad_cli.errors import DataError, UsageError
 from pad_cli.processes import processes
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import DecodingSettings, PadEngine
@@ -87,13 +87,13 @@ def generate(
     if file is not None and out is not None:
         count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding)
         if processes().main:
-            print(f"{count} answered now, all of {file} in {out}", file=sys.stderr)
+            say(f"{count} answered now, all of {file} in {out}", stderr=True)
         return
     assert text is not None
     if stream:
         for piece in engine.stream(text, engine.preference(pref or []), settings.decoding):
-            print(piece, end="", flush=True)
-        print()
+            say(piece, end="")
+        say()
         return
     if explain is not None:
         _explain(engine, text, pref or [], settings.decoding, explain)
@@ -121,11 +121,11 @@ def _answer(
         }
         if compare:
             row["base"] = answers[0].text
-        print(json.dumps(row, ensure_ascii=False))
+        say_json(row)
     elif compare:
         _side_by_side(answers[0].text, steered.text, f"{preference.describe()} (weight {decoding.guidance_weight:g})")
     else:
-        print(steered.text)
+        say(steered.text)
 
 
 def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: DecodingSettings, target: str) -> None:
@@ -135,9 +135,8 @@ def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: Decoding
     choices = engine.explain(prompt, preference, decoding)
     if target != "-":
         pad_cli.write_whole(Path(target), pad_cli.heat_map(prompt, preference.describe(), choices))
-        print(target)
+        say(target)
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -147,11 +146,10 @@ def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: Decoding
         rivals = [c for c in choice.candidates if c.probability >= 0.01 or c.text == choice.text][:4]
         listed = ", ".join(f"{c.text!r} {c.probability:.2f} {c.push:+.1f}" for c in rivals)
         table.add_row(Text(repr(choice.text), style=style), Text(repr(choice.plain_text)), Text(listed, style="dim"))
-    Console().print(table)
+    say_table(table)
 
 
 def _side_by_side(base: str, steered: str, title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -159,7 +157,7 @@ def _side_by_side(base: str, steered: str, title: str) -> None:
     for name in ("base", title):
         table.add_column(Text(name), ratio=1, overflow="fold")
     table.add_row(Text(base), Text(steered))
-    Console().print(table)
+    say_table(table)
 
 
 def _read_prompt(prompt: str | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from pad_cli.cli.options import Json, Quiet
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import Fit, Inspection, Remeasurement
@@ -41,7 +41,7 @@ def inspect(
             "fit": None if fit is None else dataclasses.asdict(fit),
             "measured_again": None if again is None else dataclasses.asdict(again),
         }
-        print(json.dumps(row, ensure_ascii=False))
+        say_json(row)
         return
     _show(found)
     if fit is not None:
@@ -85,12 +85,11 @@ def _show(found: Inspection) -> None:
 
 
 def _show_fit(fit: Fit) -> None:
-    from rich.console import Console
 
     path = fit.path or "cannot be steered"
     shared = "the backbone's vocabulary" if fit.same_vocabulary else "another vocabulary than the backbone"
     _table(f"With the policy {fit.policy}", [("path", path), ("it has", shared)])
-    Console().print(fit.reason, markup=False, highlight=False)
+    say_table(fit.reason)
 
 
 def _show_again(again: Remeasurement) -> None:
@@ -116,7 +115,6 @@ def _lines(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 
 def _table(title: str, facts: Any) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -124,7 +122,7 @@ def _table(title: str, facts: Any) -> None:
     for name, value in facts:
         if value is not None:
             table.add_row(Text(str(name), style="dim"), Text(_written(value)))
-    Console().print(table)
+    say_table(table)
 
 
 def _written(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from pad_cli.cli.options import Json, Overrides, Quiet
 from pad_cli.errors import JudgeError, UsageError
 from pad_cli.progress import note, set_quiet
+from pad_cli.terminal import neutralised, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import JudgePlan
@@ -42,7 +42,7 @@ def judge(
     limit = [] if max_cost is None else [f"judge.max_cost={max_cost!r}"]
     plan = pad_cli.plan_judging(run_directory, [*(overrides or []), *limit])
     if dry_run:
-        print(json.dumps(_forecast(plan)) if as_json else _sentence(plan))
+        say_json(_forecast(plan)) if as_json else say(_sentence(plan))
         return
     if plan.waiting and not yes:
         _confirm(plan)
@@ -63,7 +63,7 @@ def judge(
 def _confirm(plan: JudgePlan) -> None:
     if not sys.stdin.isatty():
         raise UsageError(_sentence(plan), "Say --yes to go on, or --dry-run to see only this.")
-    typer.confirm(f"{_sentence(plan)}\nGo on?", abort=True, err=True)
+    typer.confirm(neutralised(f"{_sentence(plan)}\nGo on?"), abort=True, err=True)
 
 
 def _sentence(plan: JudgePlan) -> str:
@@ -97,11 +97,9 @@ def _show(report: dict[str, Any], full: bool, as_json: bool, run_directory: Path
     if as_json:
         for mode in ("pairwise", "rubric"):
             for row in report[mode]:
-                print(json.dumps({"mode": mode, **row}, ensure_ascii=False))
+                say_json({"mode": mode, **row})
         return
-    from rich.console import Console
 
-    console = Console()
     for table in pad_cli.judge_tables(report, every_preference=full):
-        console.print(table)
-    print(f"Judged: {run_directory / 'judge.json'}")
+        say_table(table)
+    say(f"Judged: {run_directory / 'judge.json'}")

@@ -14,6 +14,7 @@ import typer
 from pad_cli.cli.options import Json, Overrides, Quiet, read_as
 from pad_cli.errors import UsageError
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import GenerateRecipe, Learned, Profile, Session
@@ -121,10 +122,10 @@ def _ask(
     pool = pad_cli.make_pool(engine, asked, settings.decoding)
     session = pad_cli.Session(engine.reward_model, pool, log)
     if session.replies:
-        print(f"Going on: {len(session.replies)} questions were answered before ({log}).", file=sys.stderr)
+        say(f"Going on: {len(session.replies)} questions were answered before ({log}).", stderr=True)
     _put_questions(session, questions)
     if not session.can_learn:
-        print(f"Your answers are kept in {log}, too few for a profile yet. Run it again to go on.", file=sys.stderr)
+        say(f"Your answers are kept in {log}, too few for a profile yet. Run it again to go on.", stderr=True)
         return
     learned = session.learned()
     _keep(learned, _profile(name, learned, session.model.fingerprint), out, as_json)
@@ -135,7 +136,7 @@ def _put_questions(session: Session, most: int) -> None:
     for _ in range(most):
         question = session.next()
         if question is None:
-            print("Further questions would tell little.", file=sys.stderr)
+            say("Further questions would tell little.", stderr=True)
             return
         comparison = question.comparison
         _show(question.number, comparison.prompt[-1]["content"], comparison.first, comparison.second)
@@ -146,27 +147,25 @@ def _put_questions(session: Session, most: int) -> None:
 
 
 def _show(number: int, prompt: str, first: str, second: str) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(stderr=True)
     table = Table(title=Text(f"{number}. {prompt}"), title_justify="left", expand=True, show_lines=True)
     for place in ("1", "2"):
         table.add_column(place, ratio=1, overflow="fold")
     table.add_row(Text(first), Text(second))
-    console.print(table)
+    say_table(table, stderr=True)
 
 
 def _read_reply() -> str:
     """One of the answers, or to stop, which the end of the input is, too."""
     while True:
-        print("Better: 1 or 2, n for neither, q to stop > ", end="", file=sys.stderr, flush=True)
+        say("Better: 1 or 2, n for neither, q to stop > ", end="", stderr=True)
         line = sys.stdin.readline()
         reply = line.strip().lower()[:1]
         if not line or reply in _ANSWERS or reply == "q":
             return reply
-        print("Type 1, 2, n or q.", file=sys.stderr)
+        say("Type 1, 2, n or q.", stderr=True)
 
 
 def _learn_users(settings: GenerateRecipe, file: Path, out: Path) -> None:
@@ -177,7 +176,7 @@ def _learn_users(settings: GenerateRecipe, file: Path, out: Path) -> None:
     learned = pad_cli.learn_users(model, users)
     rows = [{"user": user, "reward_model": model.fingerprint, **_row(found)} for user, found in learned.items()]
     pad_cli.write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    print(f"{len(rows)} users in {out}", file=sys.stderr)
+    say(f"{len(rows)} users in {out}", stderr=True)
 
 
 def _add_principle(
@@ -189,14 +188,14 @@ def _add_principle(
         pad_cli.NewPrinciple(principle, examples, settings.reward_model, out, tuple(wordings))
     )
     if as_json:
-        print(json.dumps({**dataclasses.asdict(added), "directory": str(added.directory)}, ensure_ascii=False))
+        say_json({**dataclasses.asdict(added), "directory": str(added.directory)})
         return
     accuracy = added.pair_accuracy
-    print(
+    say(
         f"'{added.name}' from {added.examples} pairs in {added.seconds:.1f} s: it ranks {accuracy.value:.0%} of them "
         f"rightly when trained on the others ({accuracy.low:.0%} to {accuracy.high:.0%})."
     )
-    print(f'Use it: pad generate "..." --reward-model {added.directory} --pref "{added.name}"')
+    say(f'Use it: pad generate "..." --reward-model {added.directory} --pref "{added.name}"')
 
 
 def _profile(name: str, learned: Learned, fingerprint: str) -> Profile:
@@ -235,7 +234,7 @@ def _keep(learned: Learned, profile: Profile, out: Path | None, as_json: bool) -
 
     path = pad_cli.save_profile(profile, out)
     if as_json:
-        print(json.dumps({"profile": str(path), **_row(learned)}, ensure_ascii=False))
+        say_json({"profile": str(path), **_row(learned)})
         return
     left_out = [
         f"{count} {what}{'s' if count > 1 else ''}"
@@ -243,10 +242,10 @@ def _keep(learned: Learned, profile: Profile, out: Path | None, as_json: bool) -
         if count
     ]
     accuracy, besides = learned.accuracy, f" (besides: {', '.join(left_out)})" if left_out else ""
-    print(f"{learned.found[0].upper()}{learned.found[1:]}.")
-    print(
+    say(f"{learned.found[0].upper()}{learned.found[1:]}.")
+    say(
         f"From {learned.choices} choices{besides}, of which weights "
         f"learned from the others predict {accuracy.value:.0%} ({accuracy.low:.0%} to {accuracy.high:.0%})."
     )
-    print(learned.advice)
-    print(f'{path}: pad generate "..." --pref @{profile.name}')
+    say(learned.advice)
+    say(f'{path}: pad generate "..." --pref @{profile.name}')

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from pad_cli import __version__
@@ -36,6 +35,7 @@ from pad_cli.cli import (
 )
 from pad_cli.errors import PadError, UsageError
 from pad_cli.processes import processes
+from pad_cli.terminal import console, say
 
 
 class _ToldToEndError(KeyboardInterrupt):
@@ -53,14 +53,14 @@ class _Boundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except PadError as error:
-            console = Console(stderr=True, soft_wrap=True, highlight=False)
-            console.print("Error: ", style="bold red", end="")
-            console.print(error.message, markup=False)
+            here = console(stderr=True, soft_wrap=True)
+            here.print("Error: ", style="bold red", end="")
+            here.print(error.message)
             if error.hint:
-                console.print(error.hint, markup=False, style="dim")
+                here.print(error.hint, style="dim")
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
-            print("Interrupted. Run the same command again to continue.", file=sys.stderr)
+            say("Interrupted. Run the same command again to continue.", stderr=True)
             raise typer.Exit(143 if isinstance(interrupt, _ToldToEndError) else 130) from interrupt
         except BrokenPipeError:
             sys.stderr.close()  # the reader of our output has left; so do we, in silence
@@ -94,7 +94,7 @@ app.add_typer(recipe.app, name="recipe")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"pad {__version__}")
+        say(f"pad {__version__}")
         raise typer.Exit
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from pad_cli.cli.options import Json, Overrides, Quiet, read_as
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.progress import bar, set_quiet
+from pad_cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import Effect, Pair, Profile
@@ -43,10 +43,10 @@ def list_(
         ]
         _print(rows)
         return
-    print(f"{location} knows: {', '.join(principles) or 'any text'}")
-    print(f"Free text: {'yes' if free else 'no'}")
+    say(f"{location} knows: {', '.join(principles) or 'any text'}")
+    say(f"Free text: {'yes' if free else 'no'}")
     if not profiles:
-        print("There are no profiles in ./profiles.")
+        say("There are no profiles in ./profiles.")
         return
     _table(
         ("profile", "reward model", "choices", "accuracy", "strongest weights"),
@@ -82,11 +82,9 @@ def show(
     if as_json:
         _print([{"kind": "principle", "name": found, "reward_model": location, "wordings": wordings}])
         return
-    print(f"{found}: a principle of {location}")
-    print(
-        "no preference encoder: ask for it by name" if wordings is None else f"wordings it was trained on: {wordings}"
-    )
-    print(f"What it does to text: pad prefs test {found}")
+    say(f"{found}: a principle of {location}")
+    say("no preference encoder: ask for it by name" if wordings is None else f"wordings it was trained on: {wordings}")
+    say(f"What it does to text: pad prefs test {found}")
 
 
 @app.command("test")
@@ -186,7 +184,7 @@ def _show_profile(profile: Profile, as_json: bool) -> None:
         ("accuracy", _accuracy(profile)),
         ("created", profile.created or ""),
     ]
-    print(f"@{profile.name}: " + ", ".join(f"{key} {value}" for key, value in facts if value))
+    say(f"@{profile.name}: " + ", ".join(f"{key} {value}" for key, value in facts if value))
     rows = []
     for name, weight in _ranked(profile):
         ends = profile.intervals.get(name)
@@ -233,7 +231,7 @@ def _show_effect(effect: Effect, shown: int) -> None:
 def _show_pairs(pairs: list[Pair]) -> None:
     found = [pair for pair in pairs if pair.conflict]
     if not found:
-        print(f"No conflicts: of {len(pairs)} pairs, each keeps at least half of what it gains alone, or may.")
+        say(f"No conflicts: of {len(pairs)} pairs, each keeps at least half of what it gains alone, or may.")
         return
     rows = []
     for pair in found:
@@ -244,7 +242,6 @@ def _show_pairs(pairs: list[Pair]) -> None:
 
 
 def _table(names: Iterable[str], rows: Iterable[Iterable[Any]], *, lines: bool = False) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -253,9 +250,9 @@ def _table(names: Iterable[str], rows: Iterable[Iterable[Any]], *, lines: bool =
         table.add_column(Text(name), overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row))
-    Console().print(table)
+    say_table(table)
 
 
 def _print(rows: Iterable[Mapping[str, Any]]) -> None:
     for row in rows:
-        print(json.dumps(row, ensure_ascii=False))
+        say_json(row)

@@ -8,6 +8,7 @@ import typer
 
 from pad_cli.cli.options import Quiet
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import say
 
 
 def push(
@@ -23,4 +24,4 @@ def push(
     import pad_cli
 
     address = pad_cli.push_reward_model(directory, repository, private=private, revision=revision, message=message)
-    print(address)
+    say(address)

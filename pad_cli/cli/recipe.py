@@ -9,6 +9,7 @@ import typer
 
 from pad_cli.cli.options import Overrides
 from pad_cli.errors import UsageError
+from pad_cli.terminal import say, say_table
 
 app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 
@@ -18,7 +19,6 @@ Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.")
 @app.command("list")
 def list_() -> None:
     """List the shipped recipes with their kind and purpose."""
-    from rich.console import Console
     from rich.table import Table
 
     import pad_cli
@@ -27,7 +27,7 @@ def list_() -> None:
     for name, path in pad_cli.shipped_recipes().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").rstrip()
         table.add_row(name, pad_cli.read_recipe(name).kind, first)
-    Console().print(table)
+    say_table(table)
 
 
 @app.command()
@@ -35,7 +35,7 @@ def show(name: Name) -> None:
     """Print a recipe."""
     import pad_cli
 
-    print(pad_cli.recipe_text(name), end="")
+    say(pad_cli.recipe_text(name), end="")
 
 
 @app.command()
@@ -52,7 +52,7 @@ def copy(
     if target.exists() and not force:
         raise UsageError(f"'{target}' exists already.", "Name another file, or say --force.")
     pad_cli.write_whole(target, text)
-    print(target)
+    say(target)
 
 
 @app.command()
@@ -61,4 +61,4 @@ def check(name: Name, overrides: Overrides = None) -> None:
     import pad_cli
 
     settings = pad_cli.read_recipe(name, overrides or [])
-    print(f"{pad_cli.find_recipe(name)}: a good recipe of kind '{settings.kind}'")
+    say(f"{pad_cli.find_recipe(name)}: a good recipe of kind '{settings.kind}'")

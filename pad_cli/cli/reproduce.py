@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import say, say_json
 
 
 def reproduce(
@@ -29,9 +29,9 @@ def reproduce(
         for name, table in result["tables"].items():
             for label, run in table["runs"].items():
                 for row in run["rows"]:
-                    print(json.dumps({"table": name, "run": label, **row}))
+                    say_json({"table": name, "run": label, **row})
         return
-    print((Path(settings.output) / "reproduce.md").read_text(encoding="utf-8"), end="")
-    print(
+    say((Path(settings.output) / "reproduce.md").read_text(encoding="utf-8"), end="")
+    say(
         f"\nWritten to {settings.output}: reproduce.md, reproduce.html, reproduce.json, and a report.html for each run."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import say, say_json, say_table
 
 
 def sweep(
@@ -27,9 +27,7 @@ def sweep(
     result = pad_cli.run_sweep(settings)
     if as_json:
         for point in result["points"]:
-            print(json.dumps(point))
+            say_json(point)
         return
-    from rich.console import Console
-
-    Console().print(pad_cli.sweep_table(result))
-    print(f"Sweep: {Path(settings.output) / 'sweep.html'}, sweep.json")
+    say_table(pad_cli.sweep_table(result))
+    say(f"Sweep: {Path(settings.output) / 'sweep.html'}, sweep.json")

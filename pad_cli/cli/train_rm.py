@@ -10,6 +10,7 @@ import typer
 from pad_cli.cli.dry_run import show_estimate
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
+from pad_cli.terminal import say, say_json, say_table
 
 
 def train_rm(
@@ -33,11 +34,8 @@ def train_rm(
     directory = pad_cli.train_reward_model(settings)
     if as_json:
         metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
-        print(json.dumps({"reward_model": str(directory), "metrics": metrics}))
+        say_json({"reward_model": str(directory), "metrics": metrics})
         return
-    from rich.console import Console
-
-    console = Console()
     for table in pad_cli.console_tables(pad_cli.read_facts(directory)):
-        console.print(table)
-    print(f"Reward model: {directory}  (report: {directory / 'report.html'})")
+        say_table(table)
+    say(f"Reward model: {directory}  (report: {directory / 'report.html'})")

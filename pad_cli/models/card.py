@@ -12,6 +12,7 @@ import yaml
 
 from pad_cli.models.hub import hub_id
 from pad_cli.registry import MODEL_SOURCES
+from pad_cli.yaml_text import YamlError, read_yaml
 
 _SMALL = 100  # validation pairs below which a share is only a hint
 _TAGS = ["pad", "personalised-alignment", "reward-model", "decoding-time-alignment"]
@@ -71,8 +72,8 @@ def _licence_of(backbone: str, revision: str | None) -> str | None:
         return None
     try:
         _, front, _ = Path(card).read_text(encoding="utf-8").split("---", 2)
-        content = yaml.safe_load(front)
-    except (ValueError, OSError, yaml.YAMLError):
+        content = read_yaml(front)
+    except (ValueError, OSError, YamlError):
         return None
     licence = content.get("license") if isinstance(content, dict) else None
     return licence if isinstance(licence, str) else None

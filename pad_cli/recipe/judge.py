@@ -53,12 +53,6 @@ class JudgeSettings(Settings):
     max_cost: float | None = Field(None, gt=0, description="Most USD that judging this run may cost, all in all.")
 
     @model_validator(mode="after")
-    def _keyless(self) -> JudgeSettings:
-        if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:  # not quoted in the message
-            raise ValueError("`base_url` must not carry a key; set OPENAI_API_KEY in the environment")
-        return self
-
-    @model_validator(mode="after")
     def _priced(self) -> JudgeSettings:
         if (self.input_price is None) != (self.output_price is None):
             raise ValueError("give both `input_price` and `output_price`, or neither")

@@ -8,13 +8,13 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pad_cli.errors import RecipeError, did_you_mean
 from pad_cli.recipe.evaluation import EvalRecipe
 from pad_cli.recipe.reproduce import ReproduceRecipe
 from pad_cli.recipe.schema import AnyRecipe, BenchRecipe, GenerateRecipe, Recipe
+from pad_cli.recipe.screening import HINT, odd_keys_in, secrets_in
 from pad_cli.recipe.sweep import SweepRecipe
 from pad_cli.recipe.training import (
     FILE,
@@ -28,6 +28,7 @@ from pad_cli.recipe.training import (
     TrainRecipe,
 )
 from pad_cli.resources import shipped
+from pad_cli.yaml_text import YamlError, read_yaml
 
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Recipe)
 _STAGES: dict[str, type[BaseModel]] = {
@@ -98,17 +99,11 @@ def read_recipe(name: str, overrides: Iterable[str] = ()) -> AnyRecipe:
     """
     path, text = find_recipe(name), recipe_text(name)
     try:
-        content = yaml.safe_load(text)
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error)
+        content = read_yaml(text)
+    except YamlError as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
         raise RecipeError(
-            f"{where}: not YAML: {problem}.", "Check indentation, colons and quotes near there."
+            f"{where}: not YAML: {error.problem}.", "Check indentation, colons and quotes near there."
         ) from error
     if not isinstance(content, dict):
         raise RecipeError(
@@ -125,14 +120,22 @@ def load_recipe(content: Mapping[str, Any], source: str = "recipe") -> AnyRecipe
     Raises:
         RecipeError: with all problems at once.
     """
+    if found := secrets_in(content):
+        raise _problems(source, [f"{place}: holds what looks like a secret" for place in found], HINT)
+    if found := odd_keys_in(content):
+        raise _problems(source, [f"{place}: a key that is no text" for place in found], "Put it in quotes.")
     if "kind" not in content:
         raise RecipeError(f"{source}: key 'kind' is missing.", f"Write kind: {' | '.join(_KINDS)}")
     try:
         return _ADAPTER.validate_python(dict(content))
     except ValidationError as error:
-        lines = [f"  {_explain(problem)}" for problem in error.errors()]
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise RecipeError("\n".join([f"{source}: {count}", *lines]), "See: pad recipe show embedded") from error
+        raise _problems(source, map(_explain, error.errors()), "See: pad recipe show embedded") from error
+
+
+def _problems(source: str, problems: Iterable[str], hint: str) -> RecipeError:
+    lines = [f"  {problem}" for problem in problems]
+    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    return RecipeError("\n".join([f"{source}: {count}", *lines]), hint)
 
 
 def _set(content: dict[str, Any], override: str) -> None:
@@ -140,9 +143,9 @@ def _set(content: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {override}: not key=value.", "For example: --set decoding.candidates=20")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"--set {override}: the value is not YAML.", "Quote it.") from error
+        value = read_yaml(text)
+    except YamlError as error:
+        raise RecipeError(f"--set {key}: the value is not YAML: {error.problem}.", "Quote it.") from error
     *parents, last = key.strip().split(".")
     place: Any = content
     for part in parents:

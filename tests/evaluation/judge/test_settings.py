@@ -37,7 +37,7 @@ def test_a_judge_needs_a_model_and_nothing_else() -> None:
     ("judge", "problem"),
     [
         ({"modle": "m"}, "judge.modle: no such key. Did you mean modes or model?"),
-        ({"model": "m", "api_key": "sk-1"}, "judge.api_key: no such key"),
+        ({"model": "m", "api_key": "sk-1"}, "judge.api_key: holds what looks like a secret"),
         ({"model": "m", "base_url": "localhost:8000"}, "judge.base_url: not an http address"),
         ({"model": "m", "max_cost": 1}, "`max_cost` needs `input_price` and `output_price`"),
         ({"model": "m", "input_price": 1}, "give both"),
@@ -53,5 +53,5 @@ def test_what_is_wrong_with_it_is_said(judge: dict[str, Any], problem: str) -> N
 
 def test_a_key_in_the_address_is_refused_and_not_repeated() -> None:
     said = problems({"model": "m", "base_url": "https://me:sk-1@example.org/v1"})
-    assert "must not carry a key" in said
+    assert "judge.base_url: holds what looks like a secret" in said
     assert "sk-1" not in said
