@@ -5,7 +5,10 @@ The public API. Names are imported when first used, so that `import pad_cli` is 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -93,6 +96,8 @@ _HOMES = {
 }
 __all__ = sorted(_HOMES)
 
+_around_imports: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+
 try:
     __version__ = version("pad-cli")
 except PackageNotFoundError:
@@ -102,7 +107,15 @@ except PackageNotFoundError:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pad_cli' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = _HOMES[name]
+    with contextlib.nullcontext() if home in sys.modules else _around_imports():
+        return getattr(importlib.import_module(home), name)
+
+
+def show_imports(around: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+    """Have something shown while a public name is imported for the first time, which takes seconds where torch is."""
+    global _around_imports
+    _around_imports = around
 
 
 def __dir__() -> list[str]:

@@ -29,7 +29,7 @@ from pad_cli.errors import StorageError, UsageError, did_you_mean
 from pad_cli.models.enlarge import enlarge
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
-from pad_cli.progress import bar, note
+from pad_cli.progress import bar, note, stage
 from pad_cli.recipe import ModelSettings, TrainRecipe, read_recipe
 from pad_cli.resources import shipped
 from pad_cli.runs import fingerprint, home, whole_directory
@@ -138,7 +138,7 @@ def _enlarged() -> Path:
         settings = ModelSettings(model=str(model_directory("large")), dtype="float32", device="cpu")
         large = load_language_model(settings)
         note(f"Writing the enlarged policy to {directory} (once).")
-        with whole_directory(directory) as scratch:
+        with stage("Enlarging the large policy"), whole_directory(directory) as scratch:
             enlarge(large.model, _WIDTH, _LAYERS).save_pretrained(scratch)
             large.tokenizer.save_pretrained(scratch)
     return directory
@@ -148,7 +148,8 @@ def _build(directory: Path, names: list[str]) -> None:
     """Train policies side by side, each in its own process; what is finished stays when the rest is interrupted."""
     tokenizer = directory / "tokenizer"
     if not tokenizer.is_dir():
-        _build_tokenizer(tokenizer)
+        with stage("Building the tokenizer"):
+            _build_tokenizer(tokenizer)
     note(f"Building the embedded world in {directory} (once).")
     waiting, running = list(names), dict[str, "subprocess.Popen[str]"]()
     total = sum(_policy(name).plan.steps for name in names)

@@ -15,7 +15,9 @@ import pad_cli
 PACKAGE = Path(pad_cli.__file__).resolve().parent
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("preference", "records", "registry", "resources", "processes", "progress", "pages"), 1),
+    **dict.fromkeys(
+        ("preference", "records", "registry", "resources", "processes", "progress", "progress_line", "pages"), 1
+    ),
     **dict.fromkeys(("recipe", "runs", "run_lock", "profiles"), 2),
     **dict.fromkeys(("pairs", "benchmarks", "world"), 3),
     **dict.fromkeys(("models", "rendezvous"), 4),

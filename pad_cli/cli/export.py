@@ -10,7 +10,7 @@ import typer
 from pad_cli.cli.generate import Preferences
 from pad_cli.cli.options import Overrides, Quiet, read_as
 from pad_cli.errors import UsageError
-from pad_cli.progress import note, set_quiet
+from pad_cli.progress import note, set_quiet, stage
 
 
 def export(
@@ -46,6 +46,7 @@ def export(
         if without:
             note(f"No preference was found for {len(without)} users ({', '.join(without[:3])} ...): no adapter.")
         return
-    adapter = pad_cli.export_preference(engine, engine.preference(pref or []), guidance_weight, out, rank)
+    with stage("Exporting"):
+        adapter = pad_cli.export_preference(engine, engine.preference(pref or []), guidance_weight, out, rank)
     reduced = f", relative error {adapter.error:.2%}" if adapter.error else ""
     print(f"{out}  (rank {adapter.rank}{reduced})")

@@ -12,7 +12,7 @@ import typer
 from pad_cli.cli.options import Json, Overrides, Quiet, read_as
 from pad_cli.errors import DataError, UsageError
 from pad_cli.processes import processes
-from pad_cli.progress import set_quiet
+from pad_cli.progress import set_quiet, stage
 
 if TYPE_CHECKING:
     from pad_cli import DecodingSettings, PadEngine
@@ -106,7 +106,8 @@ def _answer(
 ) -> None:
     preference = engine.preference(pref)
     prompts, weights = ([prompt, prompt], [0.0, decoding.guidance_weight]) if compare else ([prompt], None)
-    answers = engine.generate(prompts, [preference] * len(prompts), decoding, weights, streams=["0"] * len(prompts))
+    with stage("Answering"):
+        answers = engine.generate(prompts, [preference] * len(prompts), decoding, weights, streams=["0"] * len(prompts))
     steered = answers[-1]
     if as_json:
         row: dict[str, Any] = {
@@ -132,7 +133,8 @@ def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: Decoding
     import pad_cli
 
     preference = engine.preference(pref)
-    choices = engine.explain(prompt, preference, decoding)
+    with stage("Answering"):
+        choices = engine.explain(prompt, preference, decoding)
     if target != "-":
         pad_cli.write_whole(Path(target), pad_cli.heat_map(prompt, preference.describe(), choices))
         print(target)

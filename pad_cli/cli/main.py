@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from pad_cli import __version__
+from pad_cli import __version__, show_imports
 from pad_cli.cli import (
     bench,
     demo,
@@ -35,6 +35,7 @@ from pad_cli.cli import (
 )
 from pad_cli.errors import PadError, UsageError
 from pad_cli.processes import processes
+from pad_cli.progress import stage
 
 
 class _Boundary(TyperGroup):
@@ -102,6 +103,7 @@ def _options(
 
 def main() -> None:
     """Entry point of the `pad` script."""
+    show_imports(lambda: stage("Importing torch and transformers"))
     if processes().main:
         app()
     else:  # the first process says it

@@ -9,7 +9,7 @@ import typer
 
 from pad_cli.cli.dry_run import show_estimate
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
-from pad_cli.progress import set_quiet
+from pad_cli.progress import set_quiet, stage
 
 
 def train_rm(
@@ -28,7 +28,9 @@ def train_rm(
 
     settings = read_as("train-rm", recipe, overrides, out)
     if dry_run:
-        show_estimate(pad_cli.estimate(settings), as_json)
+        with stage("Estimating"):
+            estimate = pad_cli.estimate(settings)
+        show_estimate(estimate, as_json)
         return
     directory = pad_cli.train_reward_model(settings)
     if as_json:

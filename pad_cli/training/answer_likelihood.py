@@ -67,7 +67,7 @@ def all_log_probs(
     """
     order = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
     result = torch.zeros(len(sequences))
-    with bar(title, total=len(sequences)) if title else nullcontext(Bar(None, None)) as progress:
+    with bar(title, total=len(sequences)) if title else nullcontext(Bar()) as progress:
         while order:
             batch = _last_batch(order, sequences)
             del order[-len(batch) :]
