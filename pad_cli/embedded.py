@@ -71,7 +71,7 @@ _WIDTH, _LAYERS = 4, 8  # of `enlarged`: times the width of `large`, and blocks 
 
 
 def model_directory(name: str) -> Path:
-    """The directory of an embedded model, built if it is not there yet.
+    """Small language models and a reward model, built from a seed when first asked for: the directory of one.
 
     Raises:
         UsageError: there is no such model.

@@ -19,7 +19,7 @@ FLOORS = {
         ("preference", "records", "registry", "resources", "processes", "progress", "progress_line", "pages"), 1
     ),
     **dict.fromkeys(("recipe", "runs", "run_lock", "profiles"), 2),
-    **dict.fromkeys(("pairs", "benchmarks", "world"), 3),
+    **dict.fromkeys(("pairs", "benchmarks", "world", "catalogue"), 3),
     **dict.fromkeys(("models", "rendezvous"), 4),
     **dict.fromkeys(("decoding", "training", "serving"), 5),
     **dict.fromkeys(("evaluation", "learning", "benchmarking", "server"), 6),

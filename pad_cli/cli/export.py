@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.generate import Preferences
-from pad_cli.cli.options import Overrides, Quiet, read_as
+from pad_cli.cli.options import GenerateRecipeName, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
 from pad_cli.errors import UsageError
 from pad_cli.progress import note, set_quiet, stage
 
@@ -21,9 +20,9 @@ def export(
     ] = None,
     weight: Annotated[float | None, typer.Option("--weight", "-w", help="Guidance weight.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Reduce the adapter to this rank.")] = None,
-    recipe: Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")] = "embedded-generate",
-    policy: Annotated[str | None, typer.Option(help="Language model to steer: directory or hub id.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="Directory of a trained reward model.")] = None,
+    recipe: GenerateRecipeName = "embedded-generate",
+    policy: Policy = None,
+    reward_model: RewardModel = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:

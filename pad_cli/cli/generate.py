@@ -9,23 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import Json, Overrides, Quiet, read_as
+from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
 from pad_cli.errors import DataError, UsageError
 from pad_cli.processes import processes
 from pad_cli.progress import set_quiet, stage
 
 if TYPE_CHECKING:
     from pad_cli import DecodingSettings, PadEngine
-
-Preferences = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--pref",
-        "-p",
-        metavar="PREFERENCE",
-        help="humorous, concise=0.5, 'not formal', a profile (@me), or free text; repeat.",
-    ),
-]
 
 
 def generate(
@@ -49,9 +39,9 @@ def generate(
         Path | None, typer.Option(help="JSONL of prompts, each with its own preference if it likes.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="With --file: where answers go; run again to continue.")] = None,
-    recipe: Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")] = "embedded-generate",
-    policy: Annotated[str | None, typer.Option(help="Language model to steer: directory or hub id.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="Directory of a trained reward model.")] = None,
+    recipe: GenerateRecipeName = "embedded-generate",
+    policy: Policy = None,
+    reward_model: RewardModel = None,
     overrides: Overrides = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -25,6 +25,7 @@ from pad_cli.cli import (
     inspect,
     judge,
     learn,
+    listing,
     prefs,
     push,
     recipe,
@@ -82,6 +83,7 @@ app.command("demo")(demo.demo)
 app.command("learn")(learn.learn)
 app.add_typer(prefs.app, name="prefs")
 app.add_typer(recipe.app, name="recipe")
+app.command("list")(listing.list_)
 
 
 def _version(wanted: bool) -> None:

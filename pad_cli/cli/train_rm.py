@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.dry_run import show_estimate
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet, stage
 
 
 def train_rm(
-    recipe: Annotated[str, typer.Argument(help="A train-rm recipe: a file or a shipped name.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A train-rm recipe: a file or a shipped name.", autocompletion=complete_recipes_of("train-rm")
+        ),
+    ],
     overrides: Overrides = None,
     out: Out = None,
     dry_run: Annotated[
