@@ -5,7 +5,10 @@ The public API. Names are imported when first used, so that `import pad_cli` is 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -40,11 +43,13 @@ _HOMES = {
     "count_answers": "pad_cli.learning.conflicts",
     "bench_table": "pad_cli.benchmarking.report",
     "build_embedded": "pad_cli.embedded",
+    "catalogue_kinds": "pad_cli.catalogue",
     "Demonstration": "pad_cli.demonstration",
     "estimate": "pad_cli.training.estimate",
     "evaluate": "pad_cli.evaluation.run",
     "export_preference": "pad_cli.personal_adapter",
     "export_users": "pad_cli.personal_adapter",
+    "field_keys": "pad_cli.recipe",
     "find_recipe": "pad_cli.recipe",
     "fit_policy": "pad_cli.decoding.fit",
     "generate_file": "pad_cli.decoding.batch",
@@ -59,6 +64,7 @@ _HOMES = {
     "console_tables": "pad_cli.training.report",
     "measure_effect": "pad_cli.learning.effects",
     "measure_pairs": "pad_cli.learning.conflicts",
+    "names_of": "pad_cli.catalogue",
     "parts_of": "pad_cli.learning.effects",
     "plan_judging": "pad_cli.evaluation.judge.run",
     "profile_names": "pad_cli.profiles",
@@ -66,6 +72,8 @@ _HOMES = {
     "read_facts": "pad_cli.training.report",
     "read_prompts": "pad_cli.learning.effects",
     "read_recipe": "pad_cli.recipe",
+    "recipe_kinds": "pad_cli.recipe",
+    "recipe_schema": "pad_cli.recipe",
     "recipe_text": "pad_cli.recipe",
     "remeasure_reward_model": "pad_cli.training.remeasure",
     "ReproduceRecipe": "pad_cli.recipe",
@@ -93,6 +101,8 @@ _HOMES = {
 }
 __all__ = sorted(_HOMES)
 
+_around_imports: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+
 try:
     __version__ = version("pad-cli")
 except PackageNotFoundError:
@@ -102,7 +112,15 @@ except PackageNotFoundError:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pad_cli' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = _HOMES[name]
+    with contextlib.nullcontext() if home in sys.modules else _around_imports():
+        return getattr(importlib.import_module(home), name)
+
+
+def show_imports(around: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+    """Have something shown while a public name is imported for the first time, which takes seconds where torch is."""
+    global _around_imports
+    _around_imports = around
 
 
 def __dir__() -> list[str]:

@@ -29,7 +29,7 @@ from pad_cli.errors import StorageError, UsageError, did_you_mean
 from pad_cli.models.enlarge import enlarge
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
-from pad_cli.progress import bar, note
+from pad_cli.progress import bar, note, stage
 from pad_cli.recipe import ModelSettings, TrainRecipe, read_recipe
 from pad_cli.resources import shipped
 from pad_cli.run_lock import in_turn
@@ -72,7 +72,7 @@ _WIDTH, _LAYERS = 4, 8  # of `enlarged`: times the width of `large`, and blocks 
 
 
 def model_directory(name: str) -> Path:
-    """The directory of an embedded model, built if it is not there yet.
+    """Small language models and a reward model, built from a seed when first asked for: the directory of one.
 
     Raises:
         UsageError: there is no such model.
@@ -144,7 +144,7 @@ def _write_enlarged(directory: Path) -> None:
     settings = ModelSettings(model=str(model_directory("large")), dtype="float32", device="cpu")
     large = load_language_model(settings)
     note(f"Writing the enlarged policy to {directory} (once).")
-    with whole_directory(directory) as scratch:
+    with stage("Enlarging the large policy"), whole_directory(directory) as scratch:
         enlarge(large.model, _WIDTH, _LAYERS).save_pretrained(scratch)
         large.tokenizer.save_pretrained(scratch)
 
@@ -165,7 +165,8 @@ def _train_policies(directory: Path, names: list[str]) -> None:
     """Train policies side by side, each in its own process; what is finished stays when the rest is interrupted."""
     tokenizer = directory / "tokenizer"
     if not tokenizer.is_dir():
-        _build_tokenizer(tokenizer)
+        with stage("Building the tokenizer"):
+            _build_tokenizer(tokenizer)
     note(f"Building the embedded world in {directory} (once).")
     waiting, running = list(names), dict[str, "subprocess.Popen[str]"]()
     total = sum(_policy(name).plan.steps for name in names)

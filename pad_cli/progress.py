@@ -1,15 +1,28 @@
-"""Progress of long work (floor 1), on stderr: a bar on a terminal, one line per task when piped, nothing when quiet."""
+"""Progress of long work (floor 1), on stderr; nothing when quiet.
+
+On a terminal a line stands under the work from its second second on: how much is done, how fast, the time left, memory.
+Elsewhere (a pipe, a file, a terminal that cannot move its cursor) counted work gets one line when it ends, other work
+too if it took long, and both one a minute until then; without control codes.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import Progress, Task, TaskID
 
 from pad_cli.processes import processes
+from pad_cli.progress_line import Line, rate, seconds, told
 from pad_cli.terminal import console, say
 
+_PATIENCE = 1.0  # seconds of work of which a terminal shows nothing
+_SHORT = 2.0  # seconds of uncounted work of which a pipe is told nothing
+_AGAIN = 60.0  # seconds between two lines of a pipe
+_RECENT = 300.0  # seconds over which the rate is measured
 _settings = {"quiet": False}
 
 
@@ -19,12 +32,13 @@ def set_quiet(quiet: bool) -> None:
 
 
 class Bar:
-    """One running task."""
+    """One running task; without a `Progress` a silent one."""
 
-    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
+    def __init__(self, progress: Progress | None = None, task: TaskID | None = None) -> None:
         self._progress, self._task = progress, task
 
     def advance(self, amount: int = 1, status: str = "") -> None:
+        """So many more steps are done; `status` is what else there is to say."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=amount, status=status)
 
@@ -37,26 +51,131 @@ def bar(description: str, total: int) -> Iterator[Bar]:
         >>> with bar("Counting", total=3) as counting:
         ...     counting.advance(3, status="done")
     """
-    if _settings["quiet"]:
-        yield Bar(None, None)
-        return
-    here = console(stderr=True)
-    if not here.is_terminal:
-        say(f"{description} ...", stderr=True)
-        yield Bar(None, None)
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}", style="dim", markup=False),
-    )
-    with Progress(*columns, console=here) as progress:
-        yield Bar(progress, progress.add_task(description, total=total, status=""))
+    with _shown(description, total) as shown:
+        yield shown
+
+
+@contextlib.contextmanager
+def stage(description: str) -> Iterator[None]:
+    """Show that something goes on whose steps cannot be counted, and for how long."""
+    with _shown(description, None):
+        yield
 
 
 def note(message: str) -> None:
     """One line of talk on stderr, unless quiet."""
     if not _settings["quiet"]:
         say(message, stderr=True)
+
+
+@contextlib.contextmanager
+def _shown(description: str, total: int | None) -> Iterator[Bar]:
+    if _settings["quiet"]:
+        yield Bar()
+        return
+    here = console(stderr=True)
+    show = _on_screen if sys.stderr.isatty() and here.is_interactive else _in_lines
+    with show(here, description, total) as shown:
+        yield shown
+
+
+class _Screen:
+    """The lines at the foot of the terminal: one `Progress` for all that goes on at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._progress: Progress | None = None
+        self._running = 0
+
+    def enter(self, here: Console) -> Progress:
+        with self._lock:
+            self._running += 1
+            if self._progress is None:
+                # What goes to a file or a pipe must not pass through the terminal.
+                self._progress = Progress(
+                    Line(here), console=here, redirect_stdout=sys.stdout.isatty(), speed_estimate_period=_RECENT
+                )
+            return self._progress
+
+    def show(self, task: TaskID) -> None:
+        with self._lock:
+            if self._progress is not None and not self._progress.live.is_started:
+                self._progress.start()
+            if self._progress is not None:
+                self._progress.update(task, visible=True)
+
+    def leave(self, task: TaskID, *, keep: bool) -> None:
+        """End a task; of what was shown, a line that is to be kept stays on the screen."""
+        with self._lock:
+            assert self._progress is not None
+            self._running -= 1
+            self._progress.stop_task(task)
+            if not keep or not _task(self._progress, task).visible:
+                self._progress.remove_task(task)
+            if self._running == 0:
+                self._progress.live.transient = not self._progress.task_ids
+                self._progress.stop()
+                self._progress = None
+
+
+_screen = _Screen()
+
+
+@contextlib.contextmanager
+def _on_screen(here: Console, description: str, total: int | None) -> Iterator[Bar]:
+    progress = _screen.enter(here)
+    task = progress.add_task(description, total=total, visible=False, status="")
+    try:
+        with _every(_PATIENCE, lambda: _screen.show(task)):
+            yield Bar(progress, task)
+    finally:
+        _screen.leave(task, keep=total is not None)
+
+
+@contextlib.contextmanager
+def _in_lines(here: Console, description: str, total: int | None) -> Iterator[Bar]:
+    progress = Progress(console=here, speed_estimate_period=_RECENT)  # never started: it only counts
+    number = progress.add_task(description, total=total, status="")
+    task = _task(progress, number)
+
+    def tell(ending: str = "") -> None:
+        parts = told(task)
+        if ending:
+            parts = {"ending": ending, **{part: parts[part] for part in ("memory", "status") if part in parts}}
+        say(f"{description}: {', '.join(parts.values())}", stderr=True)
+
+    with _every(_AGAIN, tell):
+        try:
+            yield Bar(progress, number)
+        except BaseException:
+            if total is not None:
+                tell(f"stopped at {task.completed:,.0f} of {total:,} after {seconds(task.elapsed or 0)}")
+            raise
+    taken = task.elapsed or 0
+    if total is not None:
+        speed = rate(task)
+        tell(f"{task.completed:,.0f} in {seconds(taken)}" + (f", {speed}" if speed else ""))
+    elif taken >= _SHORT:
+        tell(seconds(taken))
+
+
+@contextlib.contextmanager
+def _every(period: float, act: Callable[[], None]) -> Iterator[None]:
+    """Do something again and again beside the block, first after one period."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(period):
+            act()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _task(progress: Progress, number: TaskID) -> Task:
+    return next(task for task in progress.tasks if task.id == number)

@@ -28,6 +28,10 @@ class Registry:
     def names(self) -> list[str]:
         return sorted({*self.table, *self._plugins()})
 
+    def target(self, name: str) -> str | None:
+        """`module:attribute` of what has that name."""
+        return self.table.get(name) or self._plugins().get(name)
+
     def get(self, name: str) -> Any:
         """Import and return what `name` stands for.
 
@@ -35,7 +39,7 @@ class Registry:
             UsageError: nothing has that name.
             PluginError: it has, but cannot be imported.
         """
-        target = self.table.get(name) or self._plugins().get(name)
+        target = self.target(name)
         if target is None:
             raise UsageError(f"No {self.kind} entry is named '{name}'.", did_you_mean(name, self.names()))
         module, _, attribute = target.partition(":")
@@ -83,7 +87,7 @@ BENCHMARKS = Registry(
     "benchmarks",
     {
         "embedded": "pad_cli.world.benchmark:load",
-        "jsonl": "pad_cli.benchmarks:load_jsonl",
+        "jsonl": "pad_cli.benchmarks.files:load_jsonl",
         "prompts": "pad_cli.benchmarks.files:load_shipped",
         "dataset": "pad_cli.benchmarks.data_set:load_data_set",
         "psoups": "pad_cli.benchmarks.published:load_psoups",
@@ -108,6 +112,9 @@ METHODS = Registry(
 )
 MODEL_SOURCES = Registry("model_sources", {"embedded": "pad_cli.embedded:model_directory"})
 PAIR_SOURCES = Registry("pair_sources", {"embedded": "pad_cli.world.preference_pairs:load"})
+PRINCIPLES = Registry("principles", {"embedded": "pad_cli.world.grammar:trained_principles"})
+"""What the reward model of a model source will know, for when it is not built yet."""
+
 PAIR_FORMATS = Registry(
     "pair_formats",
     {

@@ -16,10 +16,22 @@ PACKAGE = Path(pad_cli.__file__).resolve().parent
 FLOORS = {
     "errors": 0,
     **dict.fromkeys(
-        ("preference", "records", "registry", "resources", "processes", "progress", "terminal", "yaml_text", "pages"), 1
+        (
+            "preference",
+            "records",
+            "registry",
+            "resources",
+            "processes",
+            "progress",
+            "progress_line",
+            "terminal",
+            "yaml_text",
+            "pages",
+        ),
+        1,
     ),
     **dict.fromkeys(("recipe", "runs", "run_lock", "profiles"), 2),
-    **dict.fromkeys(("pairs", "benchmarks", "world"), 3),
+    **dict.fromkeys(("pairs", "benchmarks", "world", "catalogue"), 3),
     **dict.fromkeys(("models", "rendezvous", "memory"), 4),
     **dict.fromkeys(("decoding", "training", "serving"), 5),
     **dict.fromkeys(("evaluation", "learning", "benchmarking", "server"), 6),

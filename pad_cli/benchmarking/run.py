@@ -23,7 +23,7 @@ from pad_cli.benchmarking.report import BenchRow
 from pad_cli.benchmarks import load_benchmark
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
-from pad_cli.progress import bar
+from pad_cli.progress import bar, stage
 from pad_cli.recipe import BenchRecipe, GenerateRecipe
 
 _SAMPLED_STEPS = 4  # tokens at which `uncached` is timed: the first, the last, and evenly between
@@ -96,8 +96,10 @@ class _Case:
 
     def run(self, repeats: int) -> list[BenchRow]:
         names, asked = self._paths.names, self._paths.questions
-        forwards, answer = self._check()
-        memory = {path: self._peak(path, answer) for path in names}
+        with stage("Checking that all paths agree"):
+            forwards, answer = self._check()
+        with stage("Measuring memory"):
+            memory = {path: self._peak(path, answer) for path in names}
         totals: dict[str, list[float]] = {path: [] for path in names}
         firsts: dict[str, list[float]] = {path: [] for path in names}
         order, chance = list(names), random.Random(_SEED)

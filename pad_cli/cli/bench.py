@@ -6,13 +6,17 @@ from typing import Annotated
 
 import typer
 
+from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.options import Json, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import say, say_json, say_table
 
 
 def bench(
-    recipe: Annotated[str, typer.Argument(help="A bench recipe: a file or a shipped name.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A bench recipe: a file or a shipped name.", autocompletion=complete_recipes_of("bench")),
+    ],
     overrides: Overrides = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import console, say, say_json, say_table
 
 
 def evaluate(
-    recipe: Annotated[str, typer.Argument(help="An eval recipe: a file or a shipped name.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="An eval recipe: a file or a shipped name.", autocompletion=complete_recipes_of("eval")),
+    ],
     overrides: Overrides = None,
     out: Out = None,
     full: Annotated[bool, typer.Option("--full", help="A line for each preference, not only the pooled ones.")] = False,

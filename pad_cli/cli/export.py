@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.generate import Preferences
-from pad_cli.cli.options import Overrides, Quiet, read_as
+from pad_cli.cli.options import GenerateRecipeName, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
 from pad_cli.errors import UsageError
-from pad_cli.progress import note, set_quiet
+from pad_cli.progress import note, set_quiet, stage
 from pad_cli.terminal import say
 
 
@@ -22,9 +21,9 @@ def export(
     ] = None,
     weight: Annotated[float | None, typer.Option("--weight", "-w", help="Guidance weight.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Reduce the adapter to this rank.")] = None,
-    recipe: Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")] = "embedded-generate",
-    policy: Annotated[str | None, typer.Option(help="Language model to steer: directory or hub id.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="Directory of a trained reward model.")] = None,
+    recipe: GenerateRecipeName = "embedded-generate",
+    policy: Policy = None,
+    reward_model: RewardModel = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
@@ -47,6 +46,7 @@ def export(
         if without:
             note(f"No preference was found for {len(without)} users ({', '.join(without[:3])} ...): no adapter.")
         return
-    adapter = pad_cli.export_preference(engine, engine.preference(pref or []), guidance_weight, out, rank)
+    with stage("Exporting"):
+        adapter = pad_cli.export_preference(engine, engine.preference(pref or []), guidance_weight, out, rank)
     reduced = f", relative error {adapter.error:.2%}" if adapter.error else ""
     say(f"{out}  (rank {adapter.rank}{reduced})")

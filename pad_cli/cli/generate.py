@@ -8,24 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import Json, Overrides, Quiet, read_as
+from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
 from pad_cli.errors import DataError, UsageError
 from pad_cli.processes import processes
-from pad_cli.progress import set_quiet
+from pad_cli.progress import set_quiet, stage
 from pad_cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import DecodingSettings, PadEngine
-
-Preferences = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--pref",
-        "-p",
-        metavar="PREFERENCE",
-        help="humorous, concise=0.5, 'not formal', a profile (@me), or free text; repeat.",
-    ),
-]
 
 
 def generate(
@@ -49,9 +39,9 @@ def generate(
         Path | None, typer.Option(help="JSONL of prompts, each with its own preference if it likes.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="With --file: where answers go; run again to continue.")] = None,
-    recipe: Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")] = "embedded-generate",
-    policy: Annotated[str | None, typer.Option(help="Language model to steer: directory or hub id.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="Directory of a trained reward model.")] = None,
+    recipe: GenerateRecipeName = "embedded-generate",
+    policy: Policy = None,
+    reward_model: RewardModel = None,
     overrides: Overrides = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -106,7 +96,8 @@ def _answer(
 ) -> None:
     preference = engine.preference(pref)
     prompts, weights = ([prompt, prompt], [0.0, decoding.guidance_weight]) if compare else ([prompt], None)
-    answers = engine.generate(prompts, [preference] * len(prompts), decoding, weights, streams=["0"] * len(prompts))
+    with stage("Answering"):
+        answers = engine.generate(prompts, [preference] * len(prompts), decoding, weights, streams=["0"] * len(prompts))
     steered = answers[-1]
     if as_json:
         row: dict[str, Any] = {
@@ -132,7 +123,8 @@ def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: Decoding
     import pad_cli
 
     preference = engine.preference(pref)
-    choices = engine.explain(prompt, preference, decoding)
+    with stage("Answering"):
+        choices = engine.explain(prompt, preference, decoding)
     if target != "-":
         pad_cli.write_whole(Path(target), pad_cli.heat_map(prompt, preference.describe(), choices))
         say(target)

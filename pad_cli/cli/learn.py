@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import Json, Overrides, Quiet, read_as
+from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Quiet, RewardModel, read_as
 from pad_cli.errors import UsageError
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import say, say_json, say_table
@@ -49,9 +49,9 @@ def learn(
         list[str] | None, typer.Option(metavar="TEXT", help="With --new-principle: other words for it; repeat.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to; a profile is profiles/NAME.yaml without it.")] = None,
-    recipe: Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")] = "embedded-generate",
+    recipe: GenerateRecipeName = "embedded-generate",
     policy: Annotated[str | None, typer.Option(help="With --ask: language model that answers.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="Directory of a trained reward model.")] = None,
+    reward_model: RewardModel = None,
     overrides: Overrides = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pad_cli import __version__
+from pad_cli import __version__, show_imports
 from pad_cli.cli import (
     bench,
     demo,
@@ -25,6 +25,7 @@ from pad_cli.cli import (
     inspect,
     judge,
     learn,
+    listing,
     prefs,
     push,
     recipe,
@@ -35,6 +36,7 @@ from pad_cli.cli import (
 )
 from pad_cli.errors import PadError, UsageError
 from pad_cli.processes import processes
+from pad_cli.progress import stage
 from pad_cli.terminal import console, say
 
 
@@ -90,6 +92,7 @@ app.command("demo")(demo.demo)
 app.command("learn")(learn.learn)
 app.add_typer(prefs.app, name="prefs")
 app.add_typer(recipe.app, name="recipe")
+app.command("list")(listing.list_)
 
 
 def _version(wanted: bool) -> None:
@@ -111,6 +114,7 @@ def _options(
 
 def main() -> None:
     """Entry point of the `pad` script."""
+    show_imports(lambda: stage("Importing torch and transformers"))
     if processes().count == 1:  # of several, one that waits for the others in C could not be told so
         signal.signal(signal.SIGTERM, _told_to_end)
     if processes().main:

@@ -9,11 +9,40 @@ from typing import Annotated, Any
 
 import typer
 
+from pad_cli.cli.completion import complete_keys, complete_preferences, complete_recipes_of
 from pad_cli.errors import RecipeError
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's field, for example decoding.candidates=20."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a recipe's field, for example decoding.candidates=20.",
+        autocompletion=complete_keys,
+    ),
+]
+GenerateRecipeName = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        help="A generate recipe: a file or a shipped name.",
+        autocompletion=complete_recipes_of("generate"),
+    ),
+]
+Policy = Annotated[str | None, typer.Option("--policy", help="Language model to steer: directory or hub id.")]
+RewardModel = Annotated[
+    str | None,
+    typer.Option("--reward-model", help="Directory of a trained reward model, or its id on the hub."),
+]
+Preferences = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pref",
+        "-p",
+        metavar="PREFERENCE",
+        help="humorous, concise=0.5, 'not formal', a profile (@me), or free text; repeat.",
+        autocompletion=complete_preferences,
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]

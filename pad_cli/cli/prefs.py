@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import Json, Overrides, Quiet, read_as
+from pad_cli.cli.completion import complete_preferences, complete_profiles_and_principles
+from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Quiet, RewardModel, read_as
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.progress import bar, set_quiet
 from pad_cli.terminal import say, say_json, say_table
@@ -18,15 +19,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show and try preferences: principles and profiles.", no_args_is_help=True)
 
-Recipe = Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")]
-RewardModel = Annotated[str | None, typer.Option(help="Directory of a trained reward model, or its id on the hub.")]
 _EXAMPLE = "embedded-generate"
 _STRONGEST = 4  # weights of a profile that a list shows
 
 
 @app.command("list")
 def list_(
-    recipe: Recipe = _EXAMPLE, reward_model: RewardModel = None, as_json: Json = False, quiet: Quiet = False
+    recipe: GenerateRecipeName = _EXAMPLE, reward_model: RewardModel = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:
     """List a reward model's principles, and the profiles in ./profiles."""
     set_quiet(quiet)
@@ -59,8 +58,14 @@ def list_(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A profile's name, with or without its @, its file, or a principle.")],
-    recipe: Recipe = _EXAMPLE,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A profile's name, with or without its @, its file, or a principle.",
+            autocompletion=complete_profiles_and_principles,
+        ),
+    ],
+    recipe: GenerateRecipeName = _EXAMPLE,
     reward_model: RewardModel = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -90,7 +95,10 @@ def show(
 @app.command("test")
 def try_(
     preferences: Annotated[
-        list[str] | None, typer.Argument(metavar="[PREF]...", help="As after --pref; several add up.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[PREF]...", help="As after --pref; several add up.", autocompletion=complete_preferences
+        ),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSONL of prompts; without it the embedded ones.")
@@ -98,8 +106,8 @@ def try_(
     count: Annotated[int, typer.Option(min=1, help="Use the first so many prompts.")] = 16,
     shown: Annotated[int, typer.Option("--show", min=0, help="Print the answers to the first so many prompts.")] = 3,
     every: Annotated[bool, typer.Option("--all", help="Look for conflicts among all principles.")] = False,
-    recipe: Recipe = _EXAMPLE,
-    policy: Annotated[str | None, typer.Option(help="Language model to steer: directory or hub id.")] = None,
+    recipe: GenerateRecipeName = _EXAMPLE,
+    policy: Policy = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,
     as_json: Json = False,

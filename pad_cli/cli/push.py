@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pad_cli.cli.options import Quiet
-from pad_cli.progress import set_quiet
+from pad_cli.progress import set_quiet, stage
 from pad_cli.terminal import say
 
 
@@ -23,5 +23,6 @@ def push(
     set_quiet(quiet)
     import pad_cli
 
-    address = pad_cli.push_reward_model(directory, repository, private=private, revision=revision, message=message)
+    with stage(f"Pushing to {repository}"):
+        address = pad_cli.push_reward_model(directory, repository, private=private, revision=revision, message=message)
     say(address)

@@ -1,33 +1,38 @@
-"""`pad recipe`: list, show, copy and check recipes."""
+"""`pad recipe`: list, show, copy and check recipes, and their schema for editors."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pad_cli.cli.options import Overrides
+from pad_cli.cli.completion import complete_recipe_kinds, complete_recipes
+from pad_cli.cli.options import Json, Overrides
+from pad_cli.cli.tables import print_facts
 from pad_cli.errors import UsageError
-from pad_cli.terminal import say, say_table
+from pad_cli.terminal import say, say_json
 
-app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
+app = typer.Typer(help="List, show, copy and check recipes, and print their schema.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.")]
+Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.", autocompletion=complete_recipes)]
 
 
 @app.command("list")
-def list_() -> None:
-    """List the shipped recipes with their kind and purpose."""
-    from rich.table import Table
-
+def list_(as_json: Json = False) -> None:
+    """List the shipped recipes by kind, with their purpose."""
     import pad_cli
 
-    table = Table("name", "kind", "purpose")
-    for name, path in pad_cli.shipped_recipes().items():
-        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").rstrip()
-        table.add_row(name, pad_cli.read_recipe(name).kind, first)
-    say_table(table)
+    purposes = pad_cli.names_of("recipes")
+    kinds = {name: pad_cli.read_recipe(name).kind for name in purposes}
+    for kind in pad_cli.recipe_kinds():
+        rows = [(name, purpose) for name, purpose in purposes.items() if kinds[name] == kind]
+        if as_json:
+            for name, purpose in rows:
+                say_json({"kind": kind, "name": name, "purpose": purpose})
+        else:
+            print_facts(kind, rows)
 
 
 @app.command()
@@ -62,3 +67,21 @@ def check(name: Name, overrides: Overrides = None) -> None:
 
     settings = pad_cli.read_recipe(name, overrides or [])
     say(f"{pad_cli.find_recipe(name)}: a good recipe of kind '{settings.kind}'")
+
+
+@app.command()
+def schema(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="Of which kind; without it of all.", autocompletion=complete_recipe_kinds),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of recipes, with which editors complete and check them.
+
+    pad recipe schema train-rm > train-rm.schema.json, and as the first line of the recipe beside it:
+
+    # yaml-language-server: $schema=train-rm.schema.json
+    """
+    import pad_cli
+
+    say(json.dumps(pad_cli.recipe_schema(kind), indent=2, ensure_ascii=False))

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.generate import Preferences
-from pad_cli.cli.options import Overrides, Quiet, read_as
+from pad_cli.cli.options import GenerateRecipeName, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
 from pad_cli.errors import UsageError
 from pad_cli.progress import note, set_quiet
 
@@ -30,9 +29,9 @@ def serve(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer a request may ask for.")] = 1024,
     timeout: Annotated[float, typer.Option(min=0.1, help="Longest wait for an answer, in seconds.")] = 120.0,
-    recipe: Annotated[str, typer.Option(help="A generate recipe: a file or a shipped name.")] = "embedded-generate",
-    policy: Annotated[str | None, typer.Option(help="Language model to steer: directory or hub id.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="Directory of a trained reward model.")] = None,
+    recipe: GenerateRecipeName = "embedded-generate",
+    policy: Policy = None,
+    reward_model: RewardModel = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:

@@ -7,14 +7,20 @@ from typing import Annotated
 
 import typer
 
+from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.dry_run import show_estimate
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
-from pad_cli.progress import set_quiet
+from pad_cli.progress import set_quiet, stage
 from pad_cli.terminal import say, say_json, say_table
 
 
 def train_rm(
-    recipe: Annotated[str, typer.Argument(help="A train-rm recipe: a file or a shipped name.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A train-rm recipe: a file or a shipped name.", autocompletion=complete_recipes_of("train-rm")
+        ),
+    ],
     overrides: Overrides = None,
     out: Out = None,
     dry_run: Annotated[
@@ -29,7 +35,9 @@ def train_rm(
 
     settings = read_as("train-rm", recipe, overrides, out)
     if dry_run:
-        show_estimate(pad_cli.estimate(settings), as_json)
+        with stage("Estimating"):
+            estimate = pad_cli.estimate(settings)
+        show_estimate(estimate, as_json)
         return
     directory = pad_cli.train_reward_model(settings)
     if as_json:

@@ -31,7 +31,7 @@ from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import load_language_model
 from pad_cli.processes import ALONE, Processes, processes
 from pad_cli.profiles import check_profiles
-from pad_cli.progress import bar
+from pad_cli.progress import bar, stage
 from pad_cli.recipe import EvalRecipe, MethodSettings
 from pad_cli.recipe.options import make_with
 from pad_cli.records import BenchmarkItem
@@ -60,7 +60,8 @@ def evaluate(recipe: EvalRecipe) -> dict[str, Any]:
 
 
 def _evaluate(recipe: EvalRecipe) -> dict[str, Any]:
-    benchmarks = load_benchmarks(recipe.benchmarks)
+    with stage("Loading benchmarks"):
+        benchmarks = load_benchmarks(recipe.benchmarks)
     output = Path(recipe.output)
     everyone = processes()
     if everyone.count > 1:
@@ -90,11 +91,13 @@ def _report(recipe: EvalRecipe, benchmarks: Sequence[list[BenchmarkItem]], outpu
     shown = ShownTokens(items_by_policy(recipe, benchmarks), ResultLog(output / TOKENS))
     outcome = run_items(recipe, benchmarks, shown.take)
     reference = reference_of(recipe, outcome.methods)
-    report = build_report(recipe, outcome.scored, outcome.scorers, reference, outcome.pairs)
-    write_outputs(outcome.answers, outcome.scored, shown.found, output)
-    write_answered(output, recipe.model_dump(), outcome.keys)
-    write_report(report, output)
-    write_pages(output)
+    with stage("Computing intervals and comparisons"):
+        report = build_report(recipe, outcome.scored, outcome.scorers, reference, outcome.pairs)
+    with stage("Writing the report"):
+        write_outputs(outcome.answers, outcome.scored, shown.found, output)
+        write_answered(output, recipe.model_dump(), outcome.keys)
+        write_report(report, output)
+        write_pages(output)
     return report
 
 

@@ -29,6 +29,7 @@ from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.pareto import Floats, pareto_front, weight_grid
 from pad_cli.evaluation.run import run_items
 from pad_cli.evaluation.sweep_report import write_sweep_page
+from pad_cli.progress import stage
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
 from pad_cli.run_lock import only_here
@@ -76,7 +77,8 @@ def _sweep(recipe: SweepRecipe) -> dict[str, Any]:
         for score in outcome.scored:
             place = Family(score.method, score.guidance_weight, candidates), score.preference
             table.setdefault(place, {}).setdefault(score.scorer, []).append(score.value)
-    result = _result(recipe, grid, table, [scorers[name] for name in names])
+    with stage("Computing Pareto fronts"):
+        result = _result(recipe, grid, table, [scorers[name] for name in names])
     write_json(Path(recipe.output) / SWEEP, result)
     write_sweep_page(result, Path(recipe.output))
     return result

@@ -16,6 +16,7 @@ from pad_cli.learning.questions import Array
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs.rows import is_text
 from pad_cli.preference import Preference
+from pad_cli.progress import bar
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Messages
 
@@ -71,7 +72,9 @@ def make_pool(
     preferences = [_drawn(rng, model.principles) for _ in asked]
     sampled = settings.model_copy(update={"temperature": settings.temperature or _TEMPERATURE, "seed": seed})
     streams = [f"{prompt}/{way}" for prompt in range(len(prompts)) for way in range(answers)]
-    given = [answer.text.strip() for answer in engine.generate(asked, preferences, sampled, streams=streams)]
+    with bar("Answering the prompts in several ways", total=len(asked)) as progress:
+        found = engine.generate(asked, preferences, sampled, streams=streams, on_batch=progress.advance)
+    given = [answer.text.strip() for answer in found]
     comparisons = []
     for number, prompt in enumerate(prompts):
         ways = [text for text in dict.fromkeys(given[number * answers : (number + 1) * answers]) if is_text(text)]

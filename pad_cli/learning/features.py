@@ -73,7 +73,7 @@ def _read(model: PersonalizedRewardModel, answers: Sequence[Sequence_]) -> tuple
     slopes = torch.zeros(len(answers), len(model.principles), dtype=torch.float64)
     offsets = torch.zeros(len(answers), dtype=torch.float64)
     order = sorted(range(len(answers)), key=lambda number: sum(map(len, answers[number])))
-    shown = bar("Reading answers", len(answers)) if len(answers) > _QUIET else nullcontext(Bar(None, None))
+    shown = bar("Reading answers", len(answers)) if len(answers) > _QUIET else nullcontext(Bar())
     halving = Halving("answers to read")
 
     def read(batch: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

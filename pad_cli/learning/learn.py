@@ -14,6 +14,7 @@ from pad_cli.learning.decorrelation import basis_of, served, served_covariance, 
 from pad_cli.learning.features import Features, choice_features
 from pad_cli.learning.fit import Array, Fit, Margins, fit_weights, held_out_margins, stack_margins
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
+from pad_cli.progress import stage
 from pad_cli.training.metrics import Share, share_of
 
 _STRONGEST = 2.0  # the largest weight; see docs/preferences.md for what others steered
@@ -95,7 +96,8 @@ def learn_users(model: RewardModel, users: Mapping[str, Choices]) -> dict[str, L
     ends = np.cumsum([len(user.choices) for user in users.values()])[:-1]
     parts = zip(np.split(features.slopes, ends), np.split(features.offsets, ends), strict=True)
     told = {name: (users[name], Features(*part)) for name, part in zip(users, parts, strict=True)}
-    return learn_features(model.principles, told, model.pair_moments)
+    with stage("Learning weights"):
+        return learn_features(model.principles, told, model.pair_moments)
 
 
 def learn_features(

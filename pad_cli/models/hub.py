@@ -16,6 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
+from pad_cli.progress import stage
 
 _CONFIG = "pad_config.json"
 _CARD = "README.md"
@@ -93,7 +94,7 @@ def fetch_checkpoint(location: str) -> str:
         return _fetched_before(location, wanted, error)
     if _CONFIG not in {file.rfilename for file in info.siblings or ()}:
         return location
-    with _explained(f"Cannot fetch '{location}'"):
+    with stage(f"Fetching {location}"), _explained(f"Cannot fetch '{location}'"):
         return huggingface_hub.snapshot_download(
             wanted.repository, revision=info.sha, allow_patterns=list(OWN_FILES), library_name="pad-cli"
         )

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, did_you_mean
 from pad_cli.processes import processes
+from pad_cli.progress import stage
 from pad_cli.recipe import ModelSettings
 
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
@@ -44,7 +45,8 @@ def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     source = _source(settings, location)
     _check_packages(settings, packed="gguf_file" in source)
     device = chosen_device(settings.device)
-    with _explained(settings, packed="gguf_file" in source), _quiet():
+    packed = "gguf_file" in source
+    with stage(f"Loading {settings.model}"), _explained(settings, packed=packed), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(**source)
         options = _options(settings, source, device)
         model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)

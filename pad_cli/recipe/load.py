@@ -11,11 +11,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pad_cli.errors import RecipeError, did_you_mean
-from pad_cli.recipe.evaluation import EvalRecipe
-from pad_cli.recipe.reproduce import ReproduceRecipe
-from pad_cli.recipe.schema import AnyRecipe, BenchRecipe, GenerateRecipe, Recipe
+from pad_cli.recipe.fields import KINDS
+from pad_cli.recipe.schema import AnyRecipe, Recipe
 from pad_cli.recipe.screening import HINT, odd_keys_in, secrets_in
-from pad_cli.recipe.sweep import SweepRecipe
 from pad_cli.recipe.training import (
     FILE,
     SOURCE,
@@ -25,7 +23,6 @@ from pad_cli.recipe.training import (
     HeadsStage,
     JointStage,
     PairsSettings,
-    TrainRecipe,
 )
 from pad_cli.resources import shipped
 from pad_cli.yaml_text import YamlError, read_yaml
@@ -36,14 +33,6 @@ _STAGES: dict[str, type[BaseModel]] = {
     "heads": HeadsStage,
     "encoder": EncoderStage,
     "joint": JointStage,
-}
-_KINDS: dict[str, type[BaseModel]] = {
-    "train-rm": TrainRecipe,
-    "generate": GenerateRecipe,
-    "eval": EvalRecipe,
-    "sweep": SweepRecipe,
-    "reproduce": ReproduceRecipe,
-    "bench": BenchRecipe,
 }
 
 
@@ -107,7 +96,7 @@ def read_recipe(name: str, overrides: Iterable[str] = ()) -> AnyRecipe:
         ) from error
     if not isinstance(content, dict):
         raise RecipeError(
-            f"{path}: a recipe is a mapping of keys to values.", f"Start it with kind: {' | '.join(_KINDS)}"
+            f"{path}: a recipe is a mapping of keys to values.", f"Start it with kind: {' | '.join(KINDS)}"
         )
     for override in overrides:
         _set(content, override)
@@ -125,7 +114,7 @@ def load_recipe(content: Mapping[str, Any], source: str = "recipe") -> AnyRecipe
     if found := odd_keys_in(content):
         raise _problems(source, [f"{place}: a key that is no text" for place in found], "Put it in quotes.")
     if "kind" not in content:
-        raise RecipeError(f"{source}: key 'kind' is missing.", f"Write kind: {' | '.join(_KINDS)}")
+        raise RecipeError(f"{source}: key 'kind' is missing.", f"Write kind: {' | '.join(KINDS)}")
     try:
         return _ADAPTER.validate_python(dict(content))
     except ValidationError as error:
@@ -190,7 +179,7 @@ def _explain(problem: Any) -> str:
 def _place(location: Sequence[int | str]) -> list[int | str]:
     """The keys as the user typed them: pydantic puts the chosen member of a union (kind, stage, form) in between."""
     kind, *rest = location or ("",)
-    keys = rest if kind in _KINDS else list(location)
+    keys = rest if kind in KINDS else list(location)
     form = _FORM_AFTER.get(tuple(keys[:2]), len(keys))
     if form < len(keys) and keys[form] in (FILE, SOURCE, SOURCES):
         keys = [*keys[:form], *keys[form + 1 :]]
@@ -201,7 +190,7 @@ def _place(location: Sequence[int | str]) -> list[int | str]:
 def _siblings(parents: Sequence[int | str]) -> list[str]:
     """Field names at a place of the schema, for a did-you-mean."""
     kind, *keys = parents
-    annotation: Any = _KINDS.get(str(kind))
+    annotation: Any = KINDS.get(str(kind))
     for key in keys:
         if key in _STAGES and not isinstance(annotation, type):
             annotation = _STAGES[str(key)]

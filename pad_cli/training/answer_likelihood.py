@@ -74,7 +74,7 @@ def all_log_probs(
         part = None if weights is None else weights[list(batch)]
         return answer_log_probs(backbone, [sequences[number] for number in batch], head, part).cpu()
 
-    with bar(title, total=len(sequences)) if title else nullcontext(Bar(None, None)) as progress:
+    with bar(title, total=len(sequences)) if title else nullcontext(Bar()) as progress:
         while order:
             longest = _last_batch(order, sequences)
             del order[-len(longest) :]

@@ -24,7 +24,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.models.sharding import load_sharded, main_reads_first
 from pad_cli.pairs import as_lines, describe, load_pairs
 from pad_cli.processes import processes
-from pad_cli.progress import note
+from pad_cli.progress import note, stage
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.run_lock import only_here
@@ -57,7 +57,8 @@ def _train(recipe: TrainRecipe, output: Path) -> Path:
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     in_prompt = recipe.conditioning == "prompt"
-    data = load_pairs(recipe.data, recipe.seed, [] if in_prompt else recipe.heads.principles)
+    with stage("Reading preference pairs"):
+        data = load_pairs(recipe.data, recipe.seed, [] if in_prompt else recipe.heads.principles)
     principles = _principles(recipe, data)
     backbone = load_sharded(recipe.backbone) if recipe.shard_backbone else load_language_model(recipe.backbone)
     key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(data)])
@@ -66,16 +67,18 @@ def _train(recipe: TrainRecipe, output: Path) -> Path:
         return output
     for line in as_lines(describe(data.report)):
         note(line)
-    material = gather_material(recipe, data, backbone)
+    with stage("Tokenising answers"):
+        material = gather_material(recipe, data, backbone)
     run = TrainingRun(material, principles, data.texts, output / _WORK / key)
-    for stage in recipe.stages:
-        run.stage(stage)
+    for settings in recipe.stages:
+        run.stage(settings)
     with main_reads_first(backbone.model):
         if processes().main:
             model = run.finish()
-            facts = conclude(recipe, data, material, run, model)
+            with stage("Measuring, beside the baselines"):
+                facts = conclude(recipe, data, material, run, model)
             model.details = {
-                "stages": [stage.model_dump() for stage in recipe.stages],
+                "stages": [settings.model_dump() for settings in recipe.stages],
                 "run": key,
                 "environment": environment(),
                 "metrics": metrics_of(facts),
@@ -104,7 +107,7 @@ def _principles(recipe: TrainRecipe, data: PairData) -> list[str]:
             hint="Name principles in the data, or set conditioning: prompt.",
         )
     texts = sorted({text for pair in data.train for text in pair.texts})
-    if texts and not any(isinstance(stage, EncoderStage) for stage in recipe.stages):
+    if texts and not any(isinstance(each, EncoderStage) for each in recipe.stages):
         raise DataError(
             f"preferences without a head: {', '.join(texts[:5])}{', ...' if len(texts) > 5 else ''}",
             hint="Add them to heads.principles. Free text needs an `encoder` stage, or conditioning: prompt.",

@@ -35,7 +35,7 @@ _THIRDS = (
 def load(
     *, seed: int = 0, prompts: int = 200, cross_prompts: int = 40, groups: Sequence[str] = GROUPS
 ) -> list[BenchmarkItem]:
-    """The items of the embedded benchmark.
+    """Principles, combinations, paraphrases and other policies of the embedded world, with exact facts.
 
     Args:
         seed: of the choice of prompts and wordings.

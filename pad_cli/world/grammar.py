@@ -155,6 +155,12 @@ def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
+def trained_principles() -> dict[str, str]:
+    """What the world's reward model is trained on, each with other words for it."""
+    world = load_world()
+    return {name: ", ".join(world.principles[name].words[1:4]) for name in world.trained_principles}
+
+
 @functools.cache
 def load_world(directory: Path | None = None) -> World:
     """Read and check the world's three files (the shipped ones unless a directory is given).

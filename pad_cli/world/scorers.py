@@ -64,7 +64,9 @@ class WorldScorer:
 
 @dataclass(frozen=True)
 class Present:
-    """Is one principle present, whatever was asked? For sweeps, in which each principle is an objective of its own.
+    """Is one principle present, whatever was asked? (embedded benchmark)
+
+    For sweeps, in which each principle is an objective of its own.
 
     Args:
         principle: its name.
@@ -98,7 +100,16 @@ class Present:
 
 
 HIT = WorldScorer("hit", "share of the asked principles that are present", True)
+"""The share of the asked principles that are present (embedded benchmark)."""
+
 ALL = WorldScorer("all", "all asked principles are present", True)
+"""Are all asked principles present? (embedded benchmark)"""
+
 PARSES = WorldScorer("parses", "share of sentences that the grammar accepts", True)
+"""The share of sentences that the grammar accepts: fluency (embedded benchmark)."""
+
 ON_TOPIC = WorldScorer("on_topic", "names its own topic and no other", True)
+"""Does the answer name its own topic, and no other? (embedded benchmark)"""
+
 REPETITION = WorldScorer("repetition", "share of repeated sentences", False)
+"""The share of repeated sentences (embedded benchmark)."""

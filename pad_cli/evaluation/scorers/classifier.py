@@ -237,6 +237,8 @@ HELPFUL = partial(
     sd=1.40736504,
     dimension="helpful",
 )
+"""The helpfulness reward model of Rewards-in-Context, which the paper's tables use."""
+
 HARMLESS = partial(
     classifier,
     model="Ray2333/gpt2-large-harmless-reward_model",
@@ -245,6 +247,8 @@ HARMLESS = partial(
     sd=1.92034349,
     dimension="harmless",
 )
+"""The harmlessness reward model of Rewards-in-Context, which the paper's tables use."""
+
 HUMOR = partial(
     classifier,
     model="mohameddhiab/humor-no-humor",
@@ -253,6 +257,8 @@ HUMOR = partial(
     max_tokens=512,
     dimension="humorous",
 )
+"""The humour classifier of Rewards-in-Context, which the paper's tables use."""
+
 ARMORM = partial(
     classifier,
     model="RLHFlow/ArmoRM-Llama3-8B-v0.1",
@@ -262,3 +268,4 @@ ARMORM = partial(
     template="chat",
     dtype="bfloat16",
 )
+"""One of the nineteen dimensions of ArmoRM."""

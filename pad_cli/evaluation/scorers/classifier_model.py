@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError
 from pad_cli.evaluation.scorers.classifier_text import Text
+from pad_cli.progress import stage
 
 _HEAD = "score"  # what transformers calls the last linear layer of a decoder that classifies
 
@@ -140,7 +141,7 @@ def load_classifier(source: ClassifierSource) -> Classifier:
         options["key_mapping"] = {rf"^{re.escape(source.head)}\.": f"{_HEAD}."}
     if source.outputs:
         options["num_labels"] = source.outputs
-    with _explained(source), _quiet():
+    with stage(f"Loading {source.model}"), _explained(source), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(source.model, **shared)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             source.model, **shared, **options, output_loading_info=True

@@ -87,5 +87,10 @@ def _repeated(name: str, n: int) -> Runs:
 
 
 DISTINCT_2 = _distinct("distinct_2", 2)
+"""The share of an answer's pairs of words that are distinct."""
+
 REPEATED_4GRAMS = _repeated("repeated_4grams", 4)
+"""The share of an answer's runs of 4 words that repeat an earlier one."""
+
 WORDS = Length()
+"""The number of an answer's words."""
