@@ -1,4 +1,4 @@
-"""How Sphinx builds the site of these pages (`make docs`). References are written from the code before it reads them."""
+"""How Sphinx builds these pages into a site (`make docs`); references are written from the code first."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from generator import mathml, reference  # noqa: E402
+
 from pad_cli import __version__  # noqa: E402
 
 project = "pad"

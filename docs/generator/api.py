@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import griffe
-from generator.markdown import code
 
 import pad_cli
+from generator.markdown import code
 
 _INTRODUCTION = """# Python
 
@@ -92,10 +92,14 @@ def _body(docstring: Any) -> Iterator[str]:
         elif section.kind is griffe.DocstringSectionKind.returns:
             yield "**Returns**\n\n" + "\n".join(f"- {_line(each.description)}" for each in section.value)
         elif section.kind is griffe.DocstringSectionKind.raises:
-            yield "**Raises**\n\n" + "\n".join(f"- `{each.annotation}`: {_line(each.description)}" for each in section.value)
+            yield "**Raises**\n\n" + "\n".join(
+                f"- `{each.annotation}`: {_line(each.description)}" for each in section.value
+            )
         else:
             title = {"parameters": "Arguments", "attributes": "Attributes"}[section.kind.value]
-            yield f"**{title}**\n\n" + "\n".join(f"- {code(each.name)}: {_line(each.description)}" for each in section.value)
+            yield f"**{title}**\n\n" + "\n".join(
+                f"- {code(each.name)}: {_line(each.description)}" for each in section.value
+            )
 
 
 def _line(text: str) -> str:

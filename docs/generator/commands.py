@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from generator.markdown import code, table
 
+from generator.markdown import code, table
 from pad_cli.cli.main import app
 
 _INTRODUCTION = """# Commands

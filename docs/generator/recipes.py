@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from generator.markdown import code, table
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from generator.markdown import code, table
 from pad_cli.recipe import Recipe
 from pad_cli.recipe.models import Settings
 
@@ -39,7 +39,12 @@ def _section(model: type[BaseModel], definitions: dict[str, Any], titles: dict[s
     name = model.__name__
     properties, required = definitions[name]["properties"], definitions[name].get("required", ())
     rows = [
-        (code(key), _form(form, titles), "needed" if key in required else _default(model.model_fields[key]), _told(form))
+        (
+            code(key),
+            _form(form, titles),
+            "needed" if key in required else _default(model.model_fields[key]),
+            _told(form),
+        )
         for key, form in properties.items()
     ]
     told = [definitions[name].get("description", "")]
@@ -91,7 +96,9 @@ def _bounds(form: dict[str, Any]) -> str:
 
 
 def _count(form: dict[str, Any], what: str) -> str:
-    told = [f"{word} {form[key]}" for key, word in ((f"min{what}", "at least"), (f"max{what}", "at most")) if key in form]
+    told = [
+        f"{word} {form[key]}" for key, word in ((f"min{what}", "at least"), (f"max{what}", "at most")) if key in form
+    ]
     return f", {' and '.join(told)}" if told else ""
 
 
