@@ -1,0 +1,1 @@
+"""What turns `docs/` into a site beyond what Sphinx does: references written from the code, and equations as MathML."""

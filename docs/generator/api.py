@@ -1,0 +1,114 @@
+"""The reference of `pad_cli.__all__`, from signatures and docstrings, read without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+import pad_cli
+from generator.markdown import code
+
+_INTRODUCTION = """# Python
+
+Everything that `pad` does is a call of these names, which are imported when first used:
+`from pad_cli import PadEngine`. Other modules may change without notice.
+"""
+_GROUPS = {
+    "Steering": ("decoding", "embedded", "demonstration", "serving", "personal_adapter", "server"),
+    "Preferences": ("preference", "profiles", "learning"),
+    "Reward models": ("models", "training"),
+    "Evaluation": ("evaluation", "benchmarking"),
+    "Recipes": ("recipe",),
+    "Records and errors": ("records", "errors", "runs"),
+}
+"""Title of a section to the modules and packages whose names stand in it."""
+
+
+def page() -> str:
+    """The page, in Markdown.
+
+    Raises:
+        KeyError: a name has no section.
+    """
+    package = griffe.load("pad_cli", search_paths=[Path(pad_cli.__file__).parent.parent], docstring_parser="google")
+    titles = {part: title for title, parts in _GROUPS.items() for part in parts}
+    entries: dict[str, list[str]] = {title: [] for title in _GROUPS}
+    for name in pad_cli.__all__:
+        home = pad_cli._HOMES[name].removeprefix("pad_cli.")
+        entries[titles[home.partition(".")[0]]].append(_entry(name, _target(package[f"{home}.{name}"])))
+    sections = [f"## {title}\n\n" + "\n\n".join(found) for title, found in entries.items()]
+    return "\n".join([_INTRODUCTION, *sections, ""])
+
+
+def _target(found: Any) -> Any:
+    return found.final_target if found.is_alias else found
+
+
+def _entry(name: str, found: Any) -> str:
+    """One public name; of a class also its public methods."""
+    if found.is_class and _is_recipe(name):
+        body = [f"The fields are those of the [recipe reference](recipes.md). From `{found.path}`."]
+    else:
+        body = [*_body(found.docstring), f"From `{found.path}`."]
+        if found.is_class:
+            methods = (each for key, each in found.members.items() if not key.startswith("_"))
+            body += [_directive("method", each.name, each, 4) for each in methods if _has_words(each)]
+    return _directive("class" if found.is_class else "function", f"pad_cli.{name}", found, 5, body)
+
+
+def _directive(kind: str, name: str, found: Any, colons: int, body: Iterable[str] | None = None) -> str:
+    fence = ":" * colons
+    signature = "" if found.is_attribute or _is_recipe(name.removeprefix("pad_cli.")) else _signature(found)
+    kind = "property" if found.is_attribute else kind
+    text = "\n\n".join(_body(found.docstring) if body is None else body)
+    return f"{fence}{{py:{kind}}} {name}{signature}\n{text}\n{fence}"
+
+
+def _signature(found: Any) -> str:
+    parts, keywords = [], False
+    for parameter in found.parameters:
+        if parameter.name in ("self", "cls"):
+            continue
+        if parameter.kind is griffe.ParameterKind.keyword_only and not keywords:
+            parts.append("*")
+            keywords = True
+        annotation = f": {parameter.annotation}" if parameter.annotation else ""
+        default = f" = {parameter.default}" if parameter.default is not None else ""
+        parts.append(f"{parameter.name}{annotation}{default}")
+    returned = f" -> {found.returns}" if found.is_function and found.returns else ""
+    return f"({', '.join(parts)}){returned}"
+
+
+def _body(docstring: Any) -> Iterator[str]:
+    """A docstring's parts in Markdown."""
+    for section in docstring.parsed if docstring else ():
+        if section.kind is griffe.DocstringSectionKind.text:
+            yield section.value
+        elif section.kind is griffe.DocstringSectionKind.admonition:
+            yield f"**{section.title}** {section.value.contents}"
+        elif section.kind is griffe.DocstringSectionKind.returns:
+            yield "**Returns**\n\n" + "\n".join(f"- {_line(each.description)}" for each in section.value)
+        elif section.kind is griffe.DocstringSectionKind.raises:
+            yield "**Raises**\n\n" + "\n".join(
+                f"- `{each.annotation}`: {_line(each.description)}" for each in section.value
+            )
+        else:
+            title = {"parameters": "Arguments", "attributes": "Attributes"}[section.kind.value]
+            yield f"**{title}**\n\n" + "\n".join(
+                f"- {code(each.name)}: {_line(each.description)}" for each in section.value
+            )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _has_words(found: Any) -> bool:
+    return (found.is_function or "property" in found.labels) and found.docstring is not None
+
+
+def _is_recipe(name: str) -> bool:
+    return name.endswith(("Recipe", "Settings"))

@@ -1,0 +1,145 @@
+"""The recipe reference, from the schema that checks recipes: every key with its type, bounds, default and sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from generator.markdown import code, table
+from pad_cli.recipe import Recipe
+from pad_cli.recipe.models import Settings
+
+_INTRODUCTION = """# Recipes
+
+A recipe is a YAML file. `kind` says what it is for; the other keys depend on it. A key that is not in these tables is
+refused. `--set a.b=value` changes one from the command line, `pad recipe check FILE` reports all problems of a file,
+and `pad recipe list` shows the recipes that come with the package.
+"""
+_REFERENCE = re.compile(r"#/\$defs/(\w+)")
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    schema = TypeAdapter(Recipe).json_schema()
+    kinds = {name: _named(target) for name, target in schema["discriminator"]["mapping"].items()}
+    titles = {name: f"kind: {kind}" for kind, name in sorted(kinds.items())}
+    titles |= {name: _title(name) for name in schema["$defs"] if name not in titles}
+    models = {model.__name__: model for model in _below(Settings)}
+    sections = [_section(models[name], schema["$defs"], titles) for name in titles]
+    return "\n".join([_INTRODUCTION, *sections])
+
+
+def _section(model: type[BaseModel], definitions: dict[str, Any], titles: dict[str, str]) -> str:
+    name = model.__name__
+    properties, required = definitions[name]["properties"], definitions[name].get("required", ())
+    rows = [
+        (
+            code(key),
+            _form(form, titles),
+            "needed" if key in required else _default(model.model_fields[key]),
+            _told(form),
+        )
+        for key, form in properties.items()
+    ]
+    told = [definitions[name].get("description", "")]
+    if not titles[name].startswith("kind"):
+        places = sorted(set(_places(name, definitions)))
+        told.append(f"Stands under {', '.join(map(code, places))}.")
+    sentences = " ".join(part for part in told if part)
+    return "\n\n".join([f"## {titles[name]}", *([sentences] if sentences else []), _table(rows)])
+
+
+def _table(rows: list[tuple[str, str, str, str]]) -> str:
+    return table(("key", "value", "default", "what it is"), rows)
+
+
+def _form(form: dict[str, Any], titles: dict[str, str]) -> str:
+    """The values that a key takes, in words."""
+    if "$ref" in form:
+        title = titles[_named(form["$ref"])]
+        return f"[{title}](#{_slug(title)})"
+    if "const" in form:
+        return code(form["const"])
+    if "enum" in form:
+        return _or([code(value) for value in form["enum"]])
+    if members := form.get("anyOf") or form.get("oneOf"):
+        return _or([_form(member, titles) for member in members])
+    match form.get("type"):
+        case "array":
+            return f"list of {_form(form['items'], titles)}{_count(form, 'Items')}"
+        case "object":
+            values = form.get("additionalProperties")
+            of = f" to {_form(values, titles)}" if isinstance(values, dict) else ""
+            return f"map of names{of}{_count(form, 'Properties')}"
+        case "null":
+            return "`null`"
+        case kind:
+            words = {"integer": "whole number", "number": "number", "boolean": "`true` or `false`", "string": "text"}
+            return words.get(str(kind), "anything") + _bounds(form)
+
+
+def _or(members: list[str]) -> str:
+    return ", ".join(members[:-1]) + " or " + members[-1] if len(members) > 1 else members[0]
+
+
+def _bounds(form: dict[str, Any]) -> str:
+    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    told = [f"{word} {form[key]:g}" for key, word in words.items() if key in form]
+    told += [f"of {form['minLength']} letter or more"] if "minLength" in form else []
+    return f" {' and '.join(told)}" if told else ""
+
+
+def _count(form: dict[str, Any], what: str) -> str:
+    told = [
+        f"{word} {form[key]}" for key, word in ((f"min{what}", "at least"), (f"max{what}", "at most")) if key in form
+    ]
+    return f", {' and '.join(told)}" if told else ""
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "needed"
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    if isinstance(value, list) and value and isinstance(value[0], BaseModel):
+        return ", ".join(code(next(iter(item.model_dump().values()))) for item in value)
+    if value in ("", [], {}):
+        return "none"
+    return code(json.dumps(value).strip('"'))
+
+
+def _told(form: dict[str, Any]) -> str:
+    return str(form.get("description", "What the recipe is for." if "const" in form else ""))
+
+
+def _places(name: str, definitions: dict[str, Any]) -> Iterator[str]:
+    """The keys whose values are of this form."""
+    for definition in definitions.values():
+        for key, form in definition["properties"].items():
+            if name in _REFERENCE.findall(json.dumps(form)):
+                yield key
+
+
+def _below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for each in model.__subclasses__():
+        yield from _below(each)
+
+
+def _named(reference: str) -> str:
+    return reference.rsplit("/", 1)[-1]
+
+
+def _title(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
+
+
+def _slug(title: str) -> str:
+    return title.lower().replace(":", "").replace(" ", "-")
