@@ -124,7 +124,8 @@ def unchanged(*objects: Any) -> Iterator[None]:
 
 def newest_whole(directory: Path, *, with_head: bool) -> Path | None:
     """The last checkpoint that is not damaged; those after it are deleted."""
-    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    numbered = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    found = sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for checkpoint in found:
         if _is_whole(checkpoint, with_head):
             return checkpoint
@@ -143,5 +144,5 @@ def _is_whole(checkpoint: Path, with_head: bool) -> bool:
                 if archive.testzip() is not None:
                     return False
         return bool(random)
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
+    except (OSError, ValueError, RecursionError, SafetensorError, zipfile.BadZipFile):
         return False
