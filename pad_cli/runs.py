@@ -178,7 +178,7 @@ class ResultLog:
             try:
                 row = json.loads(line)
                 self.done[row.pop("key")] = row
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                 raise DataError(
                     "not a result line",
                     path=self.path,

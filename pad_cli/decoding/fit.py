@@ -103,9 +103,9 @@ def _backbone(inspection: Inspection) -> LanguageModel:
     """The backbone by name: its tokenizer is in the checkpoint, and its weights are known by their fingerprint."""
     place = fetch_checkpoint(resolve_model(inspection.location))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:  # a damaged file may raise anything
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"'{inspection.location}' has no tokenizer that can be read: {reason}", "Train or copy it again."
         ) from error

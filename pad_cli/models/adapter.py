@@ -10,7 +10,6 @@ The model is shared, so one forward pass of [policy rows, reward rows] gives the
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 import warnings
@@ -20,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError
+from pad_cli.models.checkpoint_files import read_object, read_tensors
 from pad_cli.runs import write_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
+_PATTERN = re.compile(r"\^?(?:\w|\\?\.|-)+\$?")  # PEFT takes any regular expression, some of which never end
 _FEW_ROWS = 4  # in half precision on a CPU, tiny matrix products take several times as long as in float32
 _PACKED = ("Linear4bit", "Linear8bitLt")  # of bitsandbytes
 _NUMBER_FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -100,7 +100,7 @@ class Adapter:
         """
         raw = _read_config(directory / CONFIG)
         settings = _peft_config(directory, raw)
-        pairs = _pair(directory / WEIGHTS, _read_weights(directory / WEIGHTS))
+        pairs = _pair(directory / WEIGHTS, read_tensors(directory / WEIGHTS))
         updates = {}
         for path, (down, up) in pairs.items():
             _check_fit(directory / WEIGHTS, path, model, down, up)
@@ -190,14 +190,7 @@ class Adapter:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", _AGAIN) from error
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error}", _AGAIN) from error
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"'{path}' is no PEFT configuration.", _AGAIN)
+    raw = read_object(path)
     if raw.get("peft_type") != "LORA":
         raise CheckpointError(f"'{path}' is of PEFT type {raw.get('peft_type')}, not LORA.", _PLAIN)
     return raw
@@ -211,7 +204,7 @@ def _peft_config(directory: Path, raw: Mapping[str, Any]) -> Any:
         # PEFT warns of settings that it ignores; those that matter are refused below.
         with warnings.catch_warnings(action="ignore"):
             settings = PeftConfig.from_pretrained(str(directory))
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except Exception as error:  # whatever PEFT makes of it
         raise CheckpointError(f"'{directory / CONFIG}' cannot be read: {error}", _AGAIN) from error
     plain = vars(type(settings)())
     unknown = sorted(key for key in raw.keys() - plain.keys() if raw[key])
@@ -228,15 +221,6 @@ def _peft_config(directory: Path, raw: Mapping[str, Any]) -> Any:
         wanted = ", ".join(f"{name}={getattr(settings, name)!r}" for name in other)
         raise CheckpointError(f"'{directory / CONFIG}' asks for more than plain LoRA: {wanted}.", _PLAIN)
     return settings
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", _AGAIN) from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}", _AGAIN) from error
 
 
 def _pair(file: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -288,8 +272,13 @@ def _scaling(file: Path, settings: Any, path: str, rank: int) -> float:
     from peft.utils.other import get_pattern_key
 
     try:
+        if odd := [name for name in settings.alpha_pattern if not _PATTERN.fullmatch(name)]:
+            raise ValueError(f"'{odd[0]}' is more than a module's name")
         key = get_pattern_key(settings.alpha_pattern.keys(), path)
         alpha = settings.alpha_pattern.get(key, settings.lora_alpha)
-        return float(alpha / (math.sqrt(rank) if settings.use_rslora else rank))
-    except (AttributeError, TypeError, re.error) as error:
+        scaling = float(alpha / (math.sqrt(rank) if settings.use_rslora else rank))
+        if not math.isfinite(scaling):
+            raise ValueError(f"{alpha} is no finite number")
+        return scaling
+    except (AttributeError, TypeError, ValueError, OverflowError, re.error) as error:
         raise CheckpointError(f"'{file}' gives no scaling for '{path}': {error}", _AGAIN) from error

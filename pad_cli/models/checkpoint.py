@@ -9,16 +9,18 @@ newer format.
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.adapter import Adapter
+from pad_cli.models.checkpoint_files import AGAIN, check_shapes, read_object, read_tensors, tensor_shapes
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import fetch_checkpoint
@@ -50,6 +52,8 @@ _NEEDED: dict[str, type | tuple[type, ...]] = {
     "encoder_texts": (int, type(None)),
     "calibration": (int, float),
 }
+_SIZES = ("hidden_size", "rank", "encoder_width", "encoder_texts")
+_LARGEST = 2**31
 
 
 def save_reward_model(
@@ -112,33 +116,14 @@ def load_reward_model(
         return load_prompt_reward_model(location, dtype, device)
     config = read_config(directory)
     if backbone is None or backbone.fingerprint != config["backbone_fingerprint"]:
-        settings = ModelSettings.model_validate(
-            {
-                "model": config["backbone"],
-                "revision": config["backbone_revision"],
-                "quantization": config.get("backbone_quantization"),
-                "dtype": dtype,
-                "device": device,
-            }
-        )
-        backbone = load_language_model(settings)
+        backbone = load_language_model(_backbone_settings(directory, config, dtype, device))
     _check_backbone(directory, config, backbone)
     adapter = Adapter.load(directory, backbone.model) if config.get("adapter") else None
     if config.get("conditioning") == "prompt":
         head = read_prompt_head(directory.as_posix(), config["hidden_size"]).to(backbone.device)
         return PromptRewardModel(backbone, head, config["calibration"], adapter, config)
-    heads = PreferenceHeads(config["principles"], config["hidden_size"], config["rank"])
-    _fill(heads, directory / HEADS)
-    encoder = None
-    if config["encoder_width"] is not None:
-        encoder = PreferenceEncoder(
-            config["hidden_size"],
-            config["encoder_width"],
-            len(config["principles"]),
-            texts=config["encoder_texts"],
-        )
-        _fill(encoder, directory / ENCODER)
-        encoder = encoder.eval().requires_grad_(False)
+    heads = _read_heads(directory / HEADS, config)
+    encoder = None if config["encoder_width"] is None else _read_encoder(directory / ENCODER, config)
     heads = heads.to(backbone.device).eval().requires_grad_(False)
     return PersonalizedRewardModel(backbone, heads, encoder, config["calibration"], config, adapter)
 
@@ -146,15 +131,12 @@ def load_reward_model(
 def read_config(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise CheckpointError(f"No reward model at '{directory}'.", "Train one: pad train-rm RECIPE")
-    try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not (directory / CONFIG).exists():
         raise CheckpointError(
             f"'{directory}' is no reward model: it has no {CONFIG}.", "Name the directory that pad train-rm wrote."
-        ) from error
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"'{directory / CONFIG}' cannot be read: {error}", "Train or copy it again.") from error
-    if not isinstance(config, dict) or type(config.get("format_version")) is not int:
+        )
+    config = read_object(directory / CONFIG)
+    if type(config.get("format_version")) is not int:
         raise CheckpointError(f"'{directory / CONFIG}' has no format version.", "Train or copy the reward model again.")
     if config["format_version"] < FORMAT_VERSION:
         raise CheckpointError(
@@ -166,13 +148,55 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"'{directory}' has format {config['format_version']}; this program reads up to {FORMAT_VERSION}.",
             "Upgrade: pip install --upgrade pad-cli",
         )
-    wrong = [key for key, kinds in _NEEDED.items() if key not in config or not isinstance(config[key], kinds)]
-    if wrong:
+    if wrong := sorted({key for key in _NEEDED if key not in config} | set(_odd(config))):
         raise CheckpointError(
             f"'{directory / CONFIG}' lacks {', '.join(wrong)}, or holds something else there.",
             "Train or copy it again.",
         )
     return config
+
+
+def heads_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors that a configuration, as `read_config` gives it, says there are in `preference_heads.safetensors`."""
+    count, rank, size = len(config["principles"]), config["rank"], config["hidden_size"]
+    return {"down": (count, rank, size), "up": (count, size, rank)}
+
+
+def _odd(config: Mapping[str, Any]) -> Iterator[str]:
+    """Keys whose value can be none of ours."""
+    for key, kinds in _NEEDED.items():
+        value: Any = config.get(key)
+        plausible = isinstance(value, kinds) and not isinstance(value, bool)
+        if plausible and key in _SIZES and value is not None:
+            plausible = 0 <= value < _LARGEST
+        if plausible and key == "calibration":
+            plausible = math.isfinite(value)
+        if plausible and key == "principles":
+            plausible = all(isinstance(name, str) and name.strip() for name in value)
+            plausible = plausible and len({name.lower() for name in value}) == len(value)
+        if not plausible:
+            yield key
+    if config.get("conditioning", "heads") not in ("heads", "prompt"):
+        yield "conditioning"
+    if config.get("encoder_width") is not None and config.get("encoder_texts") is None:
+        yield "encoder_texts"
+
+
+def _backbone_settings(directory: Path, config: Mapping[str, Any], dtype: str, device: str) -> ModelSettings:
+    given = {
+        "model": config["backbone"],
+        "revision": config["backbone_revision"],
+        "quantization": config.get("backbone_quantization"),
+        "dtype": dtype,
+        "device": device,
+    }
+    try:
+        return ModelSettings.model_validate(given)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise CheckpointError(
+            f"'{directory / CONFIG}' names no backbone that can be loaded: {problem}", AGAIN
+        ) from error
 
 
 def _check_backbone(directory: Path, config: dict[str, Any], backbone: LanguageModel) -> None:
@@ -190,14 +214,22 @@ def _check_backbone(directory: Path, config: dict[str, Any], backbone: LanguageM
         raise CheckpointError(f"{named}, but its weights have changed since.", "Put the original back, or train again.")
 
 
-def _fill(module: torch.nn.Module, path: Path) -> None:
-    """Load every tensor of a module from a file; none may be missing, extra, or of another shape."""
-    try:
-        module.load_state_dict(load_file(path))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", "Train or copy the reward model again.") from error
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).strip().split("\n")[-1].strip()
-        raise CheckpointError(
-            f"'{path}' is damaged or of another shape: {reason}", "Train or copy it again."
-        ) from error
+def _read_heads(path: Path, config: Mapping[str, Any]) -> PreferenceHeads:
+    check_shapes(path, tensor_shapes(path), heads_shapes(config))
+    heads = PreferenceHeads(config["principles"], config["hidden_size"], config["rank"])
+    heads.load_state_dict(read_tensors(path))
+    return heads
+
+
+def _read_encoder(path: Path, config: Mapping[str, Any]) -> PreferenceEncoder:
+    count, sizes = len(config["principles"]), (config["hidden_size"], config["encoder_width"])
+    with torch.device("meta"):  # takes no memory, whatever the sizes
+        claimed = PreferenceEncoder(*sizes, count, texts=config["encoder_texts"])
+    check_shapes(path, tensor_shapes(path), {name: tuple(each.shape) for name, each in claimed.state_dict().items()})
+    tensors = read_tensors(path)
+    owners, spread = tensors["owners"], tensors["spread"]
+    if not ((owners >= -1) & (owners < count)).all() or not (spread > 0).all():
+        raise CheckpointError(f"'{path}' is damaged: it names principles that there are not, or no spread.", AGAIN)
+    encoder = PreferenceEncoder(*sizes, count, texts=config["encoder_texts"])
+    encoder.load_state_dict(tensors)
+    return encoder.eval().requires_grad_(False)

@@ -123,7 +123,7 @@ def push_checkpoint(
         The commit's address.
 
     Raises:
-        UsageError: `repository` is no id on the hub.
+        UsageError: `repository` is no id on the hub, or a file is a link.
         StorageError: there is no token or no network, or the hub refuses.
     """
     if _ID.fullmatch(repository) is None or "@" in repository:
@@ -138,6 +138,11 @@ def push_checkpoint(
         raise StorageError(
             "Pushing needs a token for the hub, and there is none.",
             "hf auth login, or set HF_TOKEN; the token needs the right to write.",
+        )
+    if links := [name for name in OWN_FILES if (directory / name).is_symlink()]:
+        raise UsageError(
+            f"'{directory / links[0]}' is a link: a file from elsewhere would be made public under its name.",
+            "Push a copy of the directory: cp -rL",
         )
     contents: dict[str, Path | bytes] = {name: directory / name for name in OWN_FILES if (directory / name).is_file()}
     if card is not None:

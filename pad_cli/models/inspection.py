@@ -5,25 +5,22 @@ Of weights only the headers of their files are read: names and shapes, so that a
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.adapter import CONFIG as ADAPTER_CONFIG
 from pad_cli.models.adapter import WEIGHTS as ADAPTER
-from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, read_config
+from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, heads_shapes, read_config
+from pad_cli.models.checkpoint_files import AGAIN, check_shapes, read_object, read_tensors, tensor_shapes
 from pad_cli.models.hub import fetch_checkpoint
 from pad_cli.models.language_model import resolve_model
 from pad_cli.models.prompt_reward_model import HEAD, is_released_form
-
-_AGAIN = "Train or copy it again."
 
 
 @dataclass(frozen=True)
@@ -69,31 +66,57 @@ def inspect_reward_model(location: str) -> Inspection:
     config = read_config(directory)
     shapes = {}
     if config.get("conditioning", "heads") == "heads":
-        shapes[HEADS] = _shapes(directory / HEADS)
-        _check_heads(directory / HEADS, shapes[HEADS], config)
+        shapes[HEADS] = tensor_shapes(directory / HEADS)
+        check_shapes(directory / HEADS, shapes[HEADS], heads_shapes(config))
         if config["encoder_width"] is not None:
-            shapes[ENCODER] = _shapes(directory / ENCODER)
+            shapes[ENCODER] = tensor_shapes(directory / ENCODER)
     else:
-        shapes[HEAD] = _shapes(directory / HEAD)
+        shapes[HEAD] = tensor_shapes(directory / HEAD)
     adapter = None
     if config.get("adapter"):
-        shapes[ADAPTER] = _shapes(directory / ADAPTER)
-        settings = _json(directory / ADAPTER_CONFIG)
+        shapes[ADAPTER] = tensor_shapes(directory / ADAPTER)
+        settings = read_object(directory / ADAPTER_CONFIG)
         modules = sum(name.endswith("lora_A.weight") for name in shapes[ADAPTER])
         adapter = {"rank": settings.get("r"), "alpha": settings.get("lora_alpha"), "modules": modules}
     names = [CONFIG, ADAPTER_CONFIG, *shapes]
-    report = _json(directory / "report.json", optional=True)
+    metrics, report = (read_object(directory / name, optional=True) for name in ("metrics.json", "report.json"))
+    metrics, data, seconds = metrics or config.get("metrics") or {}, report.get("data") or {}, _seconds(report)
+    stages, environment = config.get("stages") or [], config.get("environment") or {}
+    splits = data.get("splits") or [] if isinstance(data, Mapping) else None
+    told = {"metrics.json": _is_table(metrics), "report.json": _are_rows(splits, "name") and seconds is not None}
+    told[CONFIG] = _are_rows(stages, "stage") and isinstance(environment, Mapping)
+    if damaged := [name for name, good in told.items() if not good]:
+        raise CheckpointError(f"'{directory}': {', '.join(damaged)} cannot be understood.", AGAIN)
     return Inspection(
         location,
         "pad",
         config,
-        metrics=_json(directory / "metrics.json", optional=True) or config.get("metrics") or {},
-        data=report.get("data") or {},
-        seconds={stage["name"]: stage["seconds"] for stage in report.get("stages") or ()},
+        metrics=metrics,
+        data=data,
+        seconds=seconds or {},
         adapter=adapter,
         parameters={name: _count(tensors) for name, tensors in shapes.items()},
         bytes=sum(path.stat().st_size for path in (directory / name for name in names) if path.exists()),
     )
+
+
+def _is_table(content: Any) -> bool:
+    return isinstance(content, Mapping) and all(isinstance(row, Mapping) for row in content.values())
+
+
+def _are_rows(content: Any, key: str) -> bool:
+    """Mappings, each with a text under the key."""
+    return isinstance(content, list) and all(
+        isinstance(row, Mapping) and isinstance(row.get(key), str) for row in content
+    )
+
+
+def _seconds(report: Mapping[str, Any]) -> dict[str, float] | None:
+    """What each stage took; None when the report does not say it as a report does."""
+    stages = report.get("stages") or []
+    if _are_rows(stages, "name") and all(isinstance(stage.get("seconds"), int | float) for stage in stages):
+        return {stage["name"]: stage["seconds"] for stage in stages}
+    return None
 
 
 def known_wordings(location: str) -> dict[str, int]:
@@ -106,8 +129,10 @@ def known_wordings(location: str) -> dict[str, int]:
     if config.get("encoder_width") is None:
         return {}
     path = Path(fetch_checkpoint(resolve_model(location))) / ENCODER
-    with safe_open(path, framework="pt") as file:
-        owners = Counter(file.get_tensor("owners").tolist())
+    tensors = read_tensors(path)
+    if "owners" not in tensors:
+        raise CheckpointError(f"'{path}' lacks owners.", AGAIN)
+    owners = Counter(tensors["owners"].flatten().tolist())
     return {name: owners[number] for number, name in enumerate(config["principles"])}
 
 
@@ -117,8 +142,8 @@ def _inspect_released(location: str, place: str) -> Inspection:
         head = path / HEAD if path.is_dir() else Path(cached_file(place, HEAD))
         backbone = path / "config.json" if path.is_dir() else Path(cached_file(place, "config.json"))
     except OSError as error:
-        raise CheckpointError(f"'{location}' lacks a file: {error}", _AGAIN) from error
-    shapes, config = _shapes(head), _json(backbone)
+        raise CheckpointError(f"'{location}' lacks a file: {error}", AGAIN) from error
+    shapes, config = tensor_shapes(head), read_object(backbone)
     text = config.get("text_config", config)
     return Inspection(
         location,
@@ -136,24 +161,6 @@ def _inspect_released(location: str, place: str) -> Inspection:
     )
 
 
-def _check_heads(path: Path, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
-    count, rank, size = len(config["principles"]), config["rank"], config["hidden_size"]
-    wanted = {"down": (count, rank, size), "up": (count, size, rank)}
-    if dict(shapes) != wanted:
-        raise CheckpointError(f"'{path}' holds {dict(shapes)}, but {CONFIG} says {wanted}.", _AGAIN)
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a safetensors file, from its header."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except FileNotFoundError as error:
-        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", _AGAIN) from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}", _AGAIN) from error
-
-
 def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
     total = 0
     for shape in shapes.values():
@@ -162,17 +169,3 @@ def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
             size *= side
         total += size
     return total
-
-
-def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if optional:
-            return {}
-        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", _AGAIN) from error
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error}", _AGAIN) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"'{path}' holds no JSON object.", _AGAIN)
-    return content

@@ -11,19 +11,17 @@ import contextlib
 import importlib.util
 import json
 import logging
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from pad_cli.errors import ModelLoadError, did_you_mean
+from pad_cli.errors import ModelLoadError, PadError, did_you_mean
 from pad_cli.processes import processes
 from pad_cli.progress import stage
 from pad_cli.recipe import ModelSettings
@@ -42,7 +40,7 @@ def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
         ModelLoadError: it is missing, damaged, or no causal language model with a tokenizer; a device or a package
             is missing; or the settings do not fit it.
     """
-    source = _source(settings, location)
+    source = {**_source(settings, location), "trust_remote_code": False}  # None would ask whoever sits there
     _check_packages(settings, packed="gguf_file" in source)
     device = chosen_device(settings.device)
     packed = "gguf_file" in source
@@ -114,7 +112,7 @@ def _check_packages(settings: ModelSettings, *, packed: bool) -> None:
 def _options(settings: ModelSettings, source: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """What decides numbers and places: further arguments of the model's `from_pretrained`."""
     dtype: Any = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if "gguf_file" in source else {"use_safetensors": True}  # pickles run code
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention
     if settings.device_map is not None:
@@ -168,8 +166,10 @@ def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
     """What transformers, accelerate and bitsandbytes raise, in the user's words."""
     try:
         yield
-    except (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, struct.error) as error:
-        reason = str(error).strip().split("\n")[0]
+    except PadError:
+        raise
+    except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
         if packed:
             hint = "It must be one whole file of an architecture that transformers reads; a hub id needs the network."

@@ -91,12 +91,13 @@ def load_outline(settings: ModelSettings) -> Outline:
     if not Path(place).is_dir() and hub_id(place) is None:
         raise ModelLoadError(f"No model directory '{place}'.", "Name a directory, or a hub id like owner/model.")
     try:
-        config = AutoConfig.from_pretrained(place, revision=settings.revision)
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=settings.revision)
+        source = {"revision": settings.revision, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(place, **source)
+        tokenizer = AutoTokenizer.from_pretrained(place, **source)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, LookupError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # a damaged file may raise anything
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelLoadError(
             f"The configuration and tokenizer of '{settings.model}' cannot be had: {reason}",
             "A directory needs config.json and a tokenizer; a hub id the network, and maybe its licence accepted.",

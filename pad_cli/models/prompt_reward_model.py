@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers.utils import cached_file
 
 from pad_cli.errors import CheckpointError, PreferenceError
 from pad_cli.models.adapter import Adapter
+from pad_cli.models.checkpoint_files import read_tensors
 from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model
 from pad_cli.preference import Preference, expand_profiles, parse_preference, rewrite_question
 from pad_cli.profiles import profiles_of
@@ -220,10 +220,7 @@ def _read_head(location: str) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"'{location}' has no {HEAD}.", "Name a directory or a hub id that has one; a hub id needs the network."
         )
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}", "Download or copy it again.") from error
+    tensors = read_tensors(path)
     wanted = {_PREFIX + name for name in _NAMES}
     if set(tensors) != wanted:
         lacks, extra = sorted(wanted - set(tensors)), sorted(set(tensors) - wanted)

@@ -139,7 +139,8 @@ def keep_last(directory: Path, count: int) -> None:
 
 def _checkpoints(directory: Path) -> list[Path]:
     """By their steps, the last one last."""
-    return sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    numbered = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def _is_whole(checkpoint: Path, with_head: bool) -> bool:
@@ -153,5 +154,5 @@ def _is_whole(checkpoint: Path, with_head: bool) -> bool:
                 if archive.testzip() is not None:
                     return False
         return bool(random)
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
+    except (OSError, ValueError, RecursionError, SafetensorError, zipfile.BadZipFile):
         return False

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from pad_cli.errors import ModelLoadError
+from pad_cli.errors import ModelLoadError, PadError
 from pad_cli.evaluation.scorers.classifier_text import Text
 from pad_cli.progress import stage
 
@@ -173,8 +172,10 @@ def _explained(source: ClassifierSource) -> Iterator[None]:
     """What transformers raises, in the user's words."""
     try:
         yield
-    except (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except PadError:
+        raise
+    except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
         raise ModelLoadError(f"Cannot load a classifier from '{source.model}': {reason}", hint) from error
 
