@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(
         ("preference", "records", "registry", "resources", "processes", "progress", "progress_line", "pages"), 1
     ),
-    **dict.fromkeys(("recipe", "runs", "run_lock", "profiles"), 2),
+    **dict.fromkeys(("recipe", "runs", "run_lock", "profiles", "caches", "doctor"), 2),
     **dict.fromkeys(("pairs", "benchmarks", "world", "catalogue"), 3),
     **dict.fromkeys(("models", "rendezvous"), 4),
     **dict.fromkeys(("decoding", "training", "serving"), 5),
