@@ -30,7 +30,7 @@ FLOORS = {
         ),
         1,
     ),
-    **dict.fromkeys(("recipe", "runs", "run_lock", "profiles"), 2),
+    **dict.fromkeys(("recipe", "runs", "run_lock", "profiles", "caches", "doctor"), 2),
     **dict.fromkeys(("pairs", "benchmarks", "world", "catalogue"), 3),
     **dict.fromkeys(("models", "rendezvous", "memory"), 4),
     **dict.fromkeys(("decoding", "training", "serving"), 5),

@@ -61,35 +61,36 @@ def complete_profiles_and_principles(context: typer.Context, incomplete: str) ->
 
 
 def complete_keys(context: typer.Context, incomplete: str) -> Offers:
-    """Keys of the recipe that the line names, for `--set KEY=VALUE`."""
-    found: Offers = []
+    """Keys of the recipe that the line names, for `--set KEY=VALUE`; values too, once there is one key only."""
     with contextlib.suppress(PadError, OSError):
         import pad_cli
 
-        recipe = pad_cli.read_recipe(_given(context, "recipe"))
-        found = [(f"{key}=", about) for key, about in pad_cli.field_keys(recipe).items()]
-    return found
+        keys = pad_cli.field_keys(pad_cli.read_recipe(_given(context, "recipe")))
+        begun = {f"{key}=": field.description for key, field in keys.items() if f"{key}=".startswith(incomplete)}
+        key = next(iter(begun), "=")[:-1] if len(begun) == 1 else incomplete.partition("=")[0]
+        values = keys[key].values if key in keys else ()
+        begun.pop(incomplete, None)
+        return [*begun.items(), *((f"{key}={value}", "") for value in values)]
+    return []
 
 
 def _principles(context: typer.Context) -> Offers:
-    found: Offers = []
     with contextlib.suppress(PadError, OSError):
         import pad_cli
 
         location = _given(context, "reward_model")
         if not location and (name := _given(context, "recipe")):
             location = getattr(pad_cli.read_recipe(name), "reward_model", "")
-        found = list(pad_cli.names_of("principles", location or None).items())
-    return found
+        return list(pad_cli.names_of("principles", location or None).items())
+    return []
 
 
 def _names(kind: str) -> Offers:
-    found: Offers = []
     with contextlib.suppress(PadError, OSError):
         import pad_cli
 
-        found = list(pad_cli.names_of(kind).items())
-    return found
+        return list(pad_cli.names_of(kind).items())
+    return []
 
 
 def _files(incomplete: str) -> Iterator[tuple[str, str]]:
@@ -108,7 +109,9 @@ def _files(incomplete: str) -> Iterator[tuple[str, str]]:
 
 def _given(context: typer.Context, name: str) -> str:
     """An argument or option as typed so far, else its default; empty when there is neither."""
+    parameter = next((each for each in context.command.params if each.name == name), None)
     value = context.params.get(name)
-    if value is None:
-        value = next((each.default for each in context.command.params if each.name == name), None)
+    if value is None and parameter is not None:
+        waiting = parameter.param_type_name == "argument" and context.args  # while an option lacks its value
+        value = context.args[0] if waiting else parameter.default
     return value if isinstance(value, str) else ""

@@ -1,6 +1,6 @@
 """`pad`: the application, its commands, and the one place where errors become exit codes.
 
-0 done   1 it could not be done   2 it was asked wrongly   130 interrupted (Ctrl-C)   143 told to end (SIGTERM)
+0 done   1 it could not be done   2 it was asked wrongly   130 interrupted   143 terminated
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pad_cli import __version__, show_imports
 from pad_cli.cli import (
     bench,
     demo,
+    doctor,
     evaluate,
     export,
     generate,
@@ -34,6 +35,7 @@ from pad_cli.cli import (
     sweep,
     train_rm,
 )
+from pad_cli.cli.bash_words import complete_whole_words, completing_in_bash
 from pad_cli.errors import PadError, UsageError
 from pad_cli.processes import processes
 from pad_cli.progress import stage
@@ -70,10 +72,15 @@ class _Boundary(TyperGroup):
 
 
 _SHARED = ("generate", "eval", "train-rm")
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 it could not be done, 2 it was asked wrongly (the message says what to change), "
+    "130 interrupted, 143 terminated. Answers go to stdout, everything else to stderr."
+)
 
 app = typer.Typer(
     cls=_Boundary,
     help="Personalised alignment of language models at decoding time.",
+    epilog=_EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -93,6 +100,7 @@ app.command("learn")(learn.learn)
 app.add_typer(prefs.app, name="prefs")
 app.add_typer(recipe.app, name="recipe")
 app.command("list")(listing.list_)
+app.command("doctor")(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -114,6 +122,9 @@ def _options(
 
 def main() -> None:
     """Entry point of the `pad` script."""
+    if completing_in_bash():
+        complete_whole_words(app)
+        return
     show_imports(lambda: stage("Importing torch and transformers"))
     if processes().count == 1:  # of several, one that waits for the others in C could not be told so
         signal.signal(signal.SIGTERM, _told_to_end)

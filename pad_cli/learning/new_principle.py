@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from pad_cli.caches import hidden_states
 from pad_cli.errors import DataError, PreferenceError, UsageError
 from pad_cli.learning.new_head import Examples, FewShotSettings, held_out_margins, train_maps
 from pad_cli.models.card import model_card
@@ -29,7 +30,7 @@ from pad_cli.pairs.rows import Row, RowError, is_text, read_rows
 from pad_cli.progress import note
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
-from pad_cli.runs import fingerprint, home, whole_directory, write_json, write_whole
+from pad_cli.runs import fingerprint, whole_directory, write_json, write_whole
 from pad_cli.training.calibration import balance, strengths
 from pad_cli.training.hidden_cache import build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of
@@ -222,7 +223,7 @@ def _train(
     few = backbone.vocabulary_size <= _WHOLE_VOCABULARY
     corpus = torch.arange(backbone.vocabulary_size) if few else book.corpus
     reader = StateReader(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
-    cache = build_hidden_cache(book.sequences, reader, reader.key, home() / "hidden-states")
+    cache = build_hidden_cache(book.sequences, reader, reader.key, hidden_states())
     head, adapted = _on_cpu(backbone.head), model.adapter is not None
     rewards = TokenRewards(cache, head, False, adapted)
     prompts = [json.dumps(pair.prompt) for pair in pairs]

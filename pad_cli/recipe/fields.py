@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -13,6 +14,7 @@ from pad_cli.recipe.reproduce import ReproduceRecipe
 from pad_cli.recipe.schema import AnyRecipe, BenchRecipe, GenerateRecipe, Recipe
 from pad_cli.recipe.sweep import SweepRecipe
 from pad_cli.recipe.training import TrainRecipe
+from pad_cli.registry import BENCHMARKS, METHODS, SCORERS
 
 KINDS: dict[str, type[BaseModel]] = {
     "train-rm": TrainRecipe,
@@ -24,6 +26,7 @@ KINDS: dict[str, type[BaseModel]] = {
 }
 """What a recipe says as its `kind`, to its fields."""
 
+_REGISTERED = {"scorer": SCORERS, "method": METHODS, "benchmark": BENCHMARKS}  # fields that hold a name
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -44,28 +47,54 @@ def recipe_schema(kind: str | None = None) -> dict[str, Any]:
     return {"$schema": _DIALECT, **KINDS[kind].model_json_schema(), "title": f"A recipe of kind {kind}"}
 
 
-def field_keys(recipe: AnyRecipe) -> dict[str, str]:
-    """The keys that can be changed in a recipe, `decoding.candidates` or `stages.0.beta`, to what each means."""
+@dataclass(frozen=True)
+class FieldKey:
+    """A field of a recipe that can be changed.
+
+    Attributes:
+        description: what it means.
+        values: what may stand there: all there is where that is known, else what stands there now.
+    """
+
+    description: str
+    values: tuple[str, ...]
+
+
+def field_keys(recipe: AnyRecipe) -> dict[str, FieldKey]:
+    """The keys that can be changed in a recipe, for example `decoding.candidates` or `stages.0.beta`."""
     return dict(_keys(recipe, ""))
 
 
-def _keys(place: BaseModel, above: str) -> Iterator[tuple[str, str]]:
+def _keys(place: BaseModel, above: str) -> Iterator[tuple[str, FieldKey]]:
     for name, field in type(place).model_fields.items():
-        if (above, name) != ("", "kind"):
-            yield from _inside(getattr(place, name), f"{above}{name}", field.description or "")
+        if len(get_args(field.annotation)) != 1 or get_origin(field.annotation) is not Literal:  # kind, stage
+            value = getattr(place, name)
+            key = FieldKey(field.description or "", _values(name, field.annotation, value))
+            yield from _inside(value, f"{above}{name}", key)
 
 
-def _inside(value: Any, key: str, description: str) -> Iterator[tuple[str, str]]:
+def _values(name: str, annotation: Any, value: Any) -> tuple[str, ...]:
+    if name in _REGISTERED:
+        return tuple(_REGISTERED[name].names())
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    if annotation is bool:
+        return ("true", "false")
+    return (str(value),) if isinstance(value, str | int | float) else ()
+
+
+def _inside(value: Any, key: str, field: FieldKey) -> Iterator[tuple[str, FieldKey]]:
+    """The fields of what stands at a key, or the key itself where there are none."""
     if isinstance(value, BaseModel):
         yield from _keys(value, f"{key}.")
         return
-    items: Iterator[tuple[Any, Any]] = iter(())
+    items: list[tuple[Any, Any]] = []
     if isinstance(value, Mapping):
-        items = iter(value.items())
+        items = list(value.items())
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        items = iter(enumerate(value))
+        items = list(enumerate(value))
     parts = [(name, part) for name, part in items if isinstance(part, BaseModel)]
     if not parts:
-        yield key, description
+        yield key, field
     for name, part in parts:
         yield from _keys(part, f"{key}.{name}.")

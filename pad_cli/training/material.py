@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pad_cli.caches import hidden_states
 from pad_cli.errors import DataError, PreferenceError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel, LogitHead
@@ -16,7 +17,6 @@ from pad_cli.processes import ALONE, Processes
 from pad_cli.progress import note
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import Messages, PairData, PairSplit, PreferencePair
-from pad_cli.runs import home
 from pad_cli.training.hidden_cache import build_hidden_cache
 from pad_cli.training.pair_table import PairTable, SequenceBook, plain_prompt, tabulate
 from pad_cli.training.state_reader import StateReader
@@ -64,7 +64,7 @@ class Material:
             None if exact else self.book.corpus,
             recipe.normaliser_tokens,
         )
-        cache = build_hidden_cache(self.book.sequences, reader, reader.key, home() / "hidden-states", everyone)
+        cache = build_hidden_cache(self.book.sequences, reader, reader.key, hidden_states(), everyone)
         return TokenRewards(cache, self.head, exact, adapter is not None)
 
 
