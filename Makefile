@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 VLLM   := .venv-vllm
 
-.PHONY: help setup demo test check test-vllm control bench clean
+.PHONY: help setup demo test check docs test-vllm control bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ test: setup  ## Lint, type check, and run the fast tests
 check: setup  ## Run the slow tests: the demo's figures, crashes, the wheel
 	$(BIN)/python -m pytest -m slow
 
+docs: setup  ## Build these documents as a site: site/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs site
+
 test-vllm: $(VLLM)/.installed  ## Serve exported preferences with vLLM's CPU build, in .venv-vllm
 	$(VLLM)/bin/python -m pytest -W default tests/vllm
 
@@ -51,4 +54,4 @@ bench: setup  ## Time steered decoding against plain decoding, interleaved
 	$(BIN)/pad bench embedded-bench-speculative
 
 clean:  ## Remove the environment and the caches of tools; runs/ and PAD_HOME stay
-	rm -rf $(VENV) $(VLLM) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) dist site docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,18 +14,18 @@ from pad_cli import __version__  # noqa: E402
 
 project = "pad"
 author = "the authors of pad"
-project_copyright = "Apache-2.0"
 release = __version__
 extensions = ["myst_parser"]
 exclude_patterns = ["images/*.md"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
-# An indented line that looks like a directive of Sphinx is one of a listing here.
+smartquotes = False  # `--file` stays what one types
 html_math_renderer = mathml.NAME
 
 html_theme = "furo"
 html_title = "pad"
+html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}

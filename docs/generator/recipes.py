@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from generator.markdown import code, table
 from pad_cli.recipe import Recipe
 from pad_cli.recipe.models import Settings
+from pad_cli.recipe.schema import AnyRecipe
 
 _INTRODUCTION = """# Recipes
 
@@ -27,8 +28,8 @@ _REFERENCE = re.compile(r"#/\$defs/(\w+)")
 def page() -> str:
     """The page, in Markdown."""
     schema = TypeAdapter(Recipe).json_schema()
-    kinds = {name: _named(target) for name, target in schema["discriminator"]["mapping"].items()}
-    titles = {name: f"kind: {kind}" for kind, name in sorted(kinds.items())}
+    kinds = {_named(target): kind for kind, target in schema["discriminator"]["mapping"].items()}
+    titles = {recipe.__name__: f"kind: {kinds[recipe.__name__]}" for recipe in get_args(AnyRecipe)}
     titles |= {name: _title(name) for name in schema["$defs"] if name not in titles}
     models = {model.__name__: model for model in _below(Settings)}
     sections = [_section(models[name], schema["$defs"], titles) for name in titles]
@@ -72,11 +73,11 @@ def _form(form: dict[str, Any], titles: dict[str, str]) -> str:
         return _or([_form(member, titles) for member in members])
     match form.get("type"):
         case "array":
-            return f"list of {_form(form['items'], titles)}{_count(form, 'Items')}"
+            return f"list of {_count(form, 'Items')}{_form(form['items'], titles)}"
         case "object":
             values = form.get("additionalProperties")
-            of = f" to {_form(values, titles)}" if isinstance(values, dict) else ""
-            return f"map of names{of}{_count(form, 'Properties')}"
+            value = _form(values, titles) if isinstance(values, dict) else "anything"
+            return f"map of {_count(form, 'Properties')}name to {value}"
         case "null":
             return "`null`"
         case kind:
@@ -92,14 +93,15 @@ def _bounds(form: dict[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     told = [f"{word} {form[key]:g}" for key, word in words.items() if key in form]
     told += [f"of {form['minLength']} letter or more"] if "minLength" in form else []
-    return f" {' and '.join(told)}" if told else ""
+    return f", {' and '.join(told)}" if told else ""
 
 
 def _count(form: dict[str, Any], what: str) -> str:
-    told = [
-        f"{word} {form[key]}" for key, word in ((f"min{what}", "at least"), (f"max{what}", "at most")) if key in form
-    ]
-    return f", {' and '.join(told)}" if told else ""
+    """How many there must be, in front of what they are."""
+    least, most = form.get(f"min{what}"), form.get(f"max{what}")
+    if most is not None:
+        return f"{least or 0} to {most}: "
+    return "" if least is None else f"{'one' if least == 1 else least} or more: "
 
 
 def _default(field: FieldInfo) -> str:

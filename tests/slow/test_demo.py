@@ -70,7 +70,7 @@ def _is(row: dict[str, Any], group: str, scorer: str) -> bool:
     return (row["group"], row["scorer"], row["method"], row["guidance_weight"]) == (group, scorer, "pad", 1.5)
 
 
-def test_the_readme_shows_the_demos_table(demo: tuple[Path, float]) -> None:
+def test_the_documents_show_the_demos_table(demo: tuple[Path, float]) -> None:
     from rich.console import Console
 
     from pad_cli import report_table
@@ -78,7 +78,7 @@ def test_the_readme_shows_the_demos_table(demo: tuple[Path, float]) -> None:
     report = json.loads((demo[0] / "demo" / "report.json").read_text())
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(report_table(report))
-    shown = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    shown = re.search(r"```text\n(.*?)```", (ROOT / "docs" / "demo.md").read_text(), re.DOTALL)
     assert shown is not None
     figures = re.compile(r"\d+(?:\.\d+)?")
     documented = [float(figure) for figure in figures.findall(shown.group(1))]
