@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.adapter import Adapter
@@ -31,6 +30,7 @@ from pad_cli.models.prompt_reward_model import (
     save_prompt_head,
 )
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
+from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.recipe import ModelSettings
 from pad_cli.runs import write_json
 
@@ -61,9 +61,9 @@ def save_reward_model(
     if isinstance(model, PromptRewardModel):
         save_prompt_head(model.head, directory)
     else:
-        save_file({"down": model.heads.down.detach().cpu(), "up": model.heads.up.detach().cpu()}, directory / HEADS)
+        save_tensors({"down": model.heads.down.detach().cpu(), "up": model.heads.up.detach().cpu()}, directory / HEADS)
     if encoder is not None:
-        save_file({k: v.cpu().contiguous() for k, v in encoder.state_dict().items()}, directory / ENCODER)
+        save_tensors({k: v.cpu().contiguous() for k, v in encoder.state_dict().items()}, directory / ENCODER)
     if model.adapter is not None:
         model.adapter.save(directory)
     model.backbone.tokenizer.save_pretrained(directory)
@@ -193,7 +193,7 @@ def _check_backbone(directory: Path, config: dict[str, Any], backbone: LanguageM
 def _fill(module: torch.nn.Module, path: Path) -> None:
     """Load every tensor of a module from a file; none may be missing, extra, or of another shape."""
     try:
-        module.load_state_dict(load_file(path))
+        module.load_state_dict(load_tensors(path)[0])
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path.parent}' lacks {path.name}.", "Train or copy the reward model again.") from error
     except (SafetensorError, RuntimeError, OSError) as error:
