@@ -115,8 +115,9 @@ def _ask(
 ) -> None:
     import pad_cli
 
-    log = pad_cli.profile_path(name).with_suffix(".choices.jsonl")
-    with pad_cli.only_here(log):
+    profile = pad_cli.profile_path(name)
+    log = profile.with_suffix(".choices.jsonl")
+    with pad_cli.only_here(log), pad_cli.only_here(out or profile):
         _ask_into(log, settings, name, prompts, count, questions, out, as_json)
 
 
