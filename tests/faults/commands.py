@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +76,21 @@ class Command:
         }
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a command gives when nothing disturbs it.
+
+    Attributes:
+        results: see `Command.results`.
+        changes: how many times its process changes a file.
+        sizes: of all files that it leaves, bytes.
+    """
+
+    results: dict[str, bytes]
+    changes: int
+    sizes: tuple[int, ...]
+
+
 def logs_of(place: Place) -> list[Path]:
     """The JSONL files that a command has appended to; what took how long is no result."""
     return [path for path in sorted(place.run.rglob("*.jsonl")) if path.name != "times.jsonl"]
@@ -96,7 +110,10 @@ def make_commands(directory: Path, policy: LanguageModel) -> dict[str, Command]:
     settings = ModelSettings(model=str(model), device="cpu")
     save_reward_model(make_reward_model(policy), reward_model, settings)
     prompts = directory / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt": f"Tell me of {n}"}) + "\n" for n in range(9)), encoding="utf-8")
+    prompts.write_text(
+        "".join(json.dumps({"prompt": f"Tell me of {n}", "preference": "humorous"}) + "\n" for n in range(9)),
+        encoding="utf-8",
+    )
     steered = ("--policy", str(model), "--reward-model", str(reward_model))
     decoding = {"max_new_tokens": 8, "batch_size": 3, "temperature": 0.8}
     overrides = [f"decoding.{key}={value}" for key, value in decoding.items()]
@@ -154,12 +171,17 @@ def make_commands(directory: Path, policy: LanguageModel) -> dict[str, Command]:
         return kind, str(path)
 
     costs = ("times.jsonl", "costs.json", "cost.json")
-    reports = ("report.html", "report.md")
+    reports, pages = ("report.html", "report.md"), ("reproduce.html", "reproduce.md")
     made = [
-        Command("generate", ("generate", "--file", str(prompts), "--out", "answers.jsonl", "-p", "humorous", *steered, *sampled)),
+        Command(
+            "generate",
+            ("generate", "--file", str(prompts), "--out", "answers.jsonl", "-p", "humorous", *steered, *sampled),
+        ),
         Command("eval", recipe("eval", {**evaluation, "methods": ["base", "pad", dpo]}), (*costs, *reports)),
         Command("sweep", recipe("sweep", sweep), costs),
-        Command("reproduce", recipe("reproduce", {"tables": tables}), (*costs, *reports, "reproduce.html", "reproduce.md")),
+        Command(
+            "reproduce", recipe("reproduce", {"tables": tables}), (*costs, *reports, "reproduce.html", "reproduce.md")
+        ),
         Command("train-rm", recipe("train-rm", training), ("report.json", *reports, "README.md")),
         Command(
             "learn",

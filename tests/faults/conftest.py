@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.commands import NAMES, Command, Place, make_commands
+from tests.faults.commands import NAMES, Command, Place, Undisturbed, make_commands
+from tests.faults.faults import CountChanges
 
 
 @pytest.fixture(autouse=True)
@@ -53,21 +54,23 @@ def place(make_place: Callable[[str], Place]) -> Place:
 
 
 @pytest.fixture(scope="session")
-def _undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+def _undisturbed() -> dict[str, Undisturbed]:
     return {}
 
 
 @pytest.fixture
 def undisturbed(
-    command: Command, _undisturbed: dict[str, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, bytes]:
-    """The results of the command in a place of its own, run once for all tests."""
+    command: Command, _undisturbed: dict[str, Undisturbed], tmp_path_factory: pytest.TempPathFactory
+) -> Undisturbed:
+    """The command in a place of its own, carried out once for all tests."""
     if command.name not in _undisturbed:
         root = tmp_path_factory.mktemp(command.name)
-        (root / "run").mkdir()
-        (root / "logs").mkdir()
         place = Place(root / "run", root / "logs")
-        ended = command.carry_out(place)
+        place.run.mkdir()
+        place.logs.mkdir()
+        ended = command.carry_out(place, CountChanges(root / "changes"))
         assert ended.code == 0, ended.err
-        _undisturbed[command.name] = command.results(place)
+        changes = int((root / "changes").read_text(encoding="utf-8"))
+        sizes = tuple(path.stat().st_size for path in place.run.rglob("*") if path.is_file())
+        _undisturbed[command.name] = Undisturbed(command.results(place), changes, sizes)
     return _undisturbed[command.name]

@@ -61,7 +61,7 @@ class Running:
     def err(self) -> str:
         """What it has said on stderr so far."""
         with contextlib.suppress(FileNotFoundError):
-            return (self._logs / "err").read_text(encoding="utf-8")
+            return (self._logs / "err").read_text(encoding="utf-8", errors="replace")
         return ""
 
     @property
@@ -92,7 +92,7 @@ def _carry_out(arguments: list[str], directory: Path, home: Path, logs: Path, fa
     for number, name in enumerate(("in", "out", "err")):
         flags = os.O_RDONLY if name == "in" else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(logs / name, flags, 0o644), number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: PTH123, SIM115
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     for fault in faults:
         fault()
     from pad_cli.cli.main import main

@@ -1,28 +1,17 @@
-"""What the fault tests compare with: two undisturbed runs of a command leave the same behind."""
+"""What the fault tests compare with: undisturbed runs of a command leave the same behind, also in one place."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.faults.commands import Command, Place
+from tests.faults.checking import check_again, check_results
+from tests.faults.commands import Command, Place, Undisturbed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_two_undisturbed_runs_are_the_same(command: Command, place: Place, undisturbed: dict[str, bytes]) -> None:
+def test_another_run_is_the_same(command: Command, place: Place, undisturbed: Undisturbed) -> None:
     ended = command.carry_out(place)
     assert ended.code == 0, ended.err
-    again = command.results(place)
-    assert sorted(again) == sorted(undisturbed)
-    assert [name for name in again if again[name] != undisturbed[name]] == []
-
-
-def test_a_run_again_in_the_same_place_changes_nothing(
-    command: Command, place: Place, undisturbed: dict[str, bytes]
-) -> None:
-    for _ in range(2):
-        ended = command.carry_out(place)
-        assert ended.code == 0, ended.err
-    assert {name: content == undisturbed.get(name) for name, content in command.results(place).items()} == {
-        name: True for name in undisturbed
-    }
+    check_results(command, place, undisturbed)
+    check_again(command, place, undisturbed)
