@@ -66,6 +66,7 @@ _HOMES = {
     "load_recipe": "pad_cli.recipe",
     "load_reward_model": "pad_cli.models.checkpoint",
     "console_tables": "pad_cli.training.report",
+    "only_here": "pad_cli.run_lock",
     "measure_effect": "pad_cli.learning.effects",
     "measure_pairs": "pad_cli.learning.conflicts",
     "names_of": "pad_cli.catalogue",

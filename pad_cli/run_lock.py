@@ -15,12 +15,12 @@ from filelock import FileLock, Timeout
 from pad_cli.errors import UsageError
 from pad_cli.processes import processes
 from pad_cli.progress import note
-from pad_cli.runs import fingerprint, home, storage_errors
+from pad_cli.runs import fingerprint, home, storage_errors, sweep
 
 
 @contextlib.contextmanager
 def only_here(place: Path) -> Iterator[None]:
-    """While the block runs, no other one begins for the same file or directory.
+    """While the block runs, no other one begins for the same file or directory; scratch that a killed one left goes.
 
     Several processes that share one job count as one: the first of them holds the lock.
 
@@ -32,8 +32,9 @@ def only_here(place: Path) -> Iterator[None]:
         yield
         return
     if not (lock := _lock(str(place.resolve()))):
-        raise UsageError(f"Another process is at work in {place}.", "Wait until it has ended, or choose another --out.")
+        raise UsageError(f"Another process is at work in {place}.", "Wait until it has ended, or write elsewhere.")
     try:
+        sweep(place)
         yield
     finally:
         lock.release()
@@ -57,6 +58,7 @@ def in_turn(place: Path) -> Iterator[None]:
         lock = _lock(name, patience=-1)
     assert lock is not None
     try:
+        sweep(place)
         yield
     finally:
         lock.release()

@@ -10,7 +10,7 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from pad_cli.errors import DataError, StorageError
 
 _PART = ".part-"
+_SCRATCH = ".scratch"
 _REPORTED_PACKAGES = ("pad-cli", "torch", "transformers", "peft", "trl", "datasets", "tokenizers")
 
 
@@ -65,7 +66,7 @@ def whole_directory(target: Path) -> Iterator[Path]:
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = _scratch(target.parent / f".{target.name}")
+        scratch = _scratch_directory(target)
     try:
         with storage_errors(target):
             yield scratch
@@ -88,7 +89,7 @@ def whole_files(target: Path, last: str) -> Iterator[Path]:
     """
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        scratch = _scratch(target / ".new")
+        scratch = _scratch_directory(target / "new")
     try:
         with storage_errors(target):
             yield scratch
@@ -107,7 +108,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         StorageError: the file cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = _scratch(path)
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +123,25 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _scratch(start: Path) -> Path:
-    """A new directory whose name begins so; unlike tempfile's, with the permissions that a directory usually has."""
-    scratch = start.with_name(f"{start.name}-{secrets.token_hex(4)}")
+def sweep(place: Path) -> None:
+    """Delete what killed processes were about to write as `place`, or into it; nobody else may be at work there."""
+    for folder, name in ((place.parent, glob.escape(place.name)), (place, "*")):
+        for path in folder.glob(f".{name}.????????{_SCRATCH}"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _scratch(target: Path) -> Path:
+    """A name beside `target` for what becomes it."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}{_SCRATCH}")
+
+
+def _scratch_directory(target: Path) -> Path:
+    """A new directory beside `target`; unlike tempfile's, with the permissions that a directory usually has."""
+    scratch = _scratch(target)
     scratch.mkdir()
     return scratch
 
@@ -145,14 +162,15 @@ class ResultLog:
         path: the file.
         part: of several processes, which write at the same time, the name of this one: what it appends goes to a part
             of its own, until `merge_parts`.
+        needs: what every row has beside its key.
 
     Raises:
-        DataError: a line inside the file is not JSON.
+        DataError: a line inside the file is not JSON, or lacks something.
         StorageError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, part: str = "") -> None:
-        self.path = path
+    def __init__(self, path: Path, part: str = "", needs: Sequence[str] = ()) -> None:
+        self.path, self._needs = path, ("key", *needs)
         self.done: dict[str, dict[str, Any]] = {}
         if path.exists():
             self._recover()
@@ -177,13 +195,15 @@ class ResultLog:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 row = json.loads(line)
+                if lacking := [name for name in self._needs if name not in row]:
+                    raise KeyError(*lacking)
                 self.done[row.pop("key")] = row
             except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                 raise DataError(
                     "not a result line",
                     path=self.path,
                     line=number,
-                    hint="Delete the line (or the file) and run again.",
+                    hint="Delete the line and run again: it is done anew, all others stay.",
                 ) from error
         if len(whole) < len(raw):
             write_whole(self.path, whole)

@@ -116,7 +116,24 @@ def _ask(
 ) -> None:
     import pad_cli
 
-    log = pad_cli.profile_path(name).with_suffix(".choices.jsonl")
+    profile = pad_cli.profile_path(name)
+    log = profile.with_suffix(".choices.jsonl")
+    with pad_cli.only_here(log), pad_cli.only_here(out or profile):
+        _ask_into(log, settings, name, prompts, count, questions, out, as_json)
+
+
+def _ask_into(
+    log: Path,
+    settings: GenerateRecipe,
+    name: str,
+    prompts: Path | None,
+    count: int,
+    questions: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    import pad_cli
+
     asked = pad_cli.read_prompts(prompts, count)
     engine = pad_cli.PadEngine.from_recipe(settings)
     pool = pad_cli.make_pool(engine, asked, settings.decoding)

@@ -53,7 +53,7 @@ def _generate(engine: PadEngine, source: Path, target: Path, specs: Sequence[str
     if everyone.main:
         merge_parts(target, _by_line)
     wait_for_all()
-    log = ResultLog(target, everyone.part)
+    log = ResultLog(target, everyone.part, needs=("line", "text"))
     guide = engine.reward_model.fingerprint if engine.reward_model else None
     context = [engine.policy.fingerprint, guide, settings.model_dump()]
     todo: dict[str, _Line] = {}

@@ -20,7 +20,7 @@ from pad_cli.evaluation.answered import write_answered
 from pad_cli.evaluation.answering import Job, Logs, answer, answer_keys, prompt_key
 from pad_cli.evaluation.cells import Scored
 from pad_cli.evaluation.comparisons import reference_of
-from pad_cli.evaluation.contract import Cost, Method, Sample, Scorer, Subject
+from pad_cli.evaluation.contract import Cost, Method, Sample, Score, Scorer, Subject
 from pad_cli.evaluation.costs import Answered, reward_model_cost, write_costs
 from pad_cli.evaluation.outputs import Answers, ShownTokens, write_outputs
 from pad_cli.evaluation.pages import write_pages
@@ -88,7 +88,7 @@ def _share(recipe: EvalRecipe, benchmarks: Sequence[list[BenchmarkItem]], everyo
 
 
 def _report(recipe: EvalRecipe, benchmarks: Sequence[list[BenchmarkItem]], output: Path) -> dict[str, Any]:
-    shown = ShownTokens(items_by_policy(recipe, benchmarks), ResultLog(output / TOKENS))
+    shown = ShownTokens(items_by_policy(recipe, benchmarks), ResultLog(output / TOKENS, needs=("tokens",)))
     outcome = run_items(recipe, benchmarks, shown.take)
     reference = reference_of(recipe, outcome.methods)
     with stage("Computing intervals and comparisons"):
@@ -145,8 +145,11 @@ def run_items(
     _check_facts(scorers, benchmarks)
     if everyone.main:
         write_json(output / "recipe.json", recipe.model_dump())
-    logs = Logs(*(ResultLog(output / name, everyone.part) for name in (ANSWERS, TIMES)))
-    scores = ResultLog(output / SCORES, everyone.part)
+    logs = Logs(
+        ResultLog(output / ANSWERS, everyone.part, needs=("text",)),
+        ResultLog(output / TIMES, everyone.part, needs=("tokens", "seconds")),
+    )
+    scores = ResultLog(output / SCORES, everyone.part, needs=Score._fields)
     answers: list[Answers] = []
     scored: list[Scored] = []
     costs: dict[tuple[str, str], Cost] = {}
@@ -177,7 +180,7 @@ def run_items(
                     scored += _score(job, samples, scorer_name, scorer, subject, scores)
                     progress.advance()
         if everyone.count == 1:
-            pairs += measured.measure(subject, ResultLog(output / PAIRS), scored)
+            pairs += measured.measure(subject, ResultLog(output / PAIRS, needs=("rewards", "likelihoods")), scored)
             look(subject, [each for each in answers if each.policy == name])
     if everyone.count == 1:
         write_costs(output, costs, keys, logs.times)

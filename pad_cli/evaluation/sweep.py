@@ -72,7 +72,9 @@ def _sweep(recipe: SweepRecipe) -> dict[str, Any]:
     table: Table = {}
     scorers: dict[str, Scorer] = {}
     for candidates in recipe.candidates:
-        outcome = run_items(_evaluation(recipe, candidates), [items])
+        evaluation = _evaluation(recipe, candidates)
+        with only_here(Path(evaluation.output)):
+            outcome = run_items(evaluation, [items])
         scorers = outcome.scorers
         for score in outcome.scored:
             place = Family(score.method, score.guidance_weight, candidates), score.preference

@@ -55,7 +55,7 @@ class Session:
     replies: list[Reply] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._results = ResultLog(self.log)
+        self._results = ResultLog(self.log, needs=("prompt", "answers", "choice"))
         self._scale = scale_of(self.pool.slopes)
         self._asked = {_key(Comparison(as_messages(row["prompt"]), *row["answers"])) for row in self._earlier}
         self.replies = self._read_again()

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.adapter import Adapter
@@ -33,6 +32,7 @@ from pad_cli.models.prompt_reward_model import (
     save_prompt_head,
 )
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
+from pad_cli.models.tensor_file import save_tensors
 from pad_cli.recipe import ModelSettings
 from pad_cli.runs import write_json
 
@@ -65,9 +65,9 @@ def save_reward_model(
     if isinstance(model, PromptRewardModel):
         save_prompt_head(model.head, directory)
     else:
-        save_file({"down": model.heads.down.detach().cpu(), "up": model.heads.up.detach().cpu()}, directory / HEADS)
+        save_tensors({"down": model.heads.down.detach().cpu(), "up": model.heads.up.detach().cpu()}, directory / HEADS)
     if encoder is not None:
-        save_file({k: v.cpu().contiguous() for k, v in encoder.state_dict().items()}, directory / ENCODER)
+        save_tensors({k: v.cpu().contiguous() for k, v in encoder.state_dict().items()}, directory / ENCODER)
     if model.adapter is not None:
         model.adapter.save(directory)
     model.backbone.tokenizer.save_pretrained(directory)

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from pad_cli.errors import CheckpointError
+from pad_cli.models.tensor_file import load_tensors
 
 AGAIN = "Train or copy it again."
 
@@ -44,7 +44,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """
     _check_there(path)
     try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
+        tensors, _ = load_tensors(path)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"'{path}' is damaged: {error}", AGAIN) from error
     for name, tensor in tensors.items():

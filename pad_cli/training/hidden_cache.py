@@ -13,11 +13,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.processes import ALONE, Processes
 from pad_cli.progress import bar
 from pad_cli.rendezvous import wait_for_all
+from pad_cli.run_lock import in_turn
 from pad_cli.runs import fingerprint, storage_errors
 
 _SHARD = 512  # answers in one file
@@ -94,15 +96,10 @@ def build_hidden_cache(
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index][0]) + len(sequences[index][1]))
     parts = [[sequences[index] for index in order[start : start + _SHARD]] for start in range(0, len(order), _SHARD)]
     paths = [directory / f"{name}-{number:05d}.safetensors" for number in range(len(parts))]
-    with bar("Caching hidden states", total=len(sequences)) as progress:
-        for number, (path, members) in enumerate(zip(paths, parts, strict=True)):
-            if everyone.owns(number) and _read(path, sum(len(answer) for _, answer in members)) is None:
-                with storage_errors(path):
-                    directory.mkdir(parents=True, exist_ok=True)
-                    scratch = path.with_suffix(".part")
-                    save_file(dict(compute(members)), scratch)
-                    scratch.replace(path)
-            progress.advance(len(members))
+    mine = [shard for number, shard in enumerate(zip(paths, parts, strict=True)) if everyone.owns(number)]
+    if not all(_is_whole(*shard) for shard in mine):
+        with in_turn(directory / name):
+            _write(mine, compute)
     if everyone.count > 1:
         wait_for_all()
     shards: list[Mapping[str, torch.Tensor]] = [load_file(path) for path in paths]
@@ -115,10 +112,28 @@ def build_hidden_cache(
     return HiddenCache(targets, starts, lengths, tuple(shards), sizes.cumsum(0) - sizes)
 
 
-def _read(path: Path, tokens: int) -> Mapping[str, torch.Tensor] | None:
-    """A finished shard of so many answer tokens; None when there is none that can be read."""
+_Shard = tuple[Path, Sequence[Sequence_]]
+"""A file, and the sequences whose rows it holds."""
+
+
+def _write(shards: Sequence[_Shard], compute: Compute) -> None:
+    """Compute the files that are not there."""
+    with bar("Caching hidden states", total=sum(len(members) for _, members in shards)) as progress:
+        for path, members in shards:
+            if not _is_whole(path, members):
+                with storage_errors(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    scratch = path.with_suffix(".part")
+                    save_tensors(compute(members), scratch)
+                    scratch.replace(path)
+            progress.advance(len(members))
+
+
+def _is_whole(path: Path, members: Sequence[Sequence_]) -> bool:
+    """Is a file there, undamaged, with a row for each answer token?"""
     try:
-        shard: Mapping[str, torch.Tensor] = load_file(path)
+        shard, _ = load_tensors(path)
     except (FileNotFoundError, SafetensorError):
-        return None
-    return shard if shard and all(len(rows) == tokens for rows in shard.values()) else None
+        return False
+    tokens = sum(len(answer) for _, answer in members)
+    return bool(shard) and all(len(rows) == tokens for rows in shard.values())

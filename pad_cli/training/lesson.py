@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import nn
 
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.runs import fingerprint, storage_errors
 from pad_cli.training.answer_likelihood import all_log_probs, answer_log_probs
@@ -124,7 +124,7 @@ def reference_log_probs(
         found = all_log_probs(backbone, read, title="Reading answers with the reference")
         with storage_errors(path):
             scratch = path.with_suffix(".part")
-            save_file({"log_probs": found}, scratch, metadata={"key": key})
+            save_tensors({"log_probs": found}, scratch, {"key": key})
             scratch.replace(path)
     return torch.zeros(len(sequences)).index_copy(0, used, found)
 
@@ -132,10 +132,9 @@ def reference_log_probs(
 def _read_reference(path: Path, key: str) -> torch.Tensor | None:
     """What an earlier run computed of the same; None when there is nothing."""
     try:
-        with safe_open(path, framework="pt") as file:
-            kept: torch.Tensor = file.get_tensor("log_probs")
-            return kept if file.metadata()["key"] == key else None
-    except (OSError, SafetensorError, KeyError, TypeError):
+        tensors, metadata = load_tensors(path)
+        return tensors["log_probs"] if metadata["key"] == key else None
+    except (OSError, SafetensorError, KeyError):
         return None
 
 

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError, RecipeError, did_you_mean
 from pad_cli.models.adapter import CONFIG, WEIGHTS
+from pad_cli.models.tensor_file import load_tensors, save_tensors
 
 HEAD = "preference_head.safetensors"
 _STATE = "trainer_state.json"
@@ -61,10 +61,10 @@ def lora_parameters(model: Any) -> dict[str, nn.Parameter]:
 def write_weights(model: Any, head: nn.Module | None, directory: Path) -> None:
     """PEFT's two files and the head's, into an existing directory."""
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in lora_parameters(model).items()}
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, directory / WEIGHTS, {"format": "pt"})
     model.peft_config["default"].save_pretrained(str(directory))
     if head is not None:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}, directory / HEAD)
+        save_tensors({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}, directory / HEAD)
 
 
 @torch.no_grad()
@@ -83,10 +83,10 @@ def read_weights(model: Any, head: nn.Module | None, directory: Path) -> None:
     from peft import PeftConfig
 
     try:
-        tensors = load_file(directory / WEIGHTS)
+        tensors, _ = load_tensors(directory / WEIGHTS)
         there = PeftConfig.from_pretrained(str(directory))
         if head is not None:
-            head.load_state_dict(load_file(directory / HEAD))
+            head.load_state_dict(load_tensors(directory / HEAD)[0])
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"'{directory}' holds no whole adapter: {error}", "Train it again.") from error
     own, here = lora_parameters(model), model.peft_config["default"]
@@ -147,7 +147,7 @@ def _is_whole(checkpoint: Path, with_head: bool) -> bool:
     try:
         json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
         for name in (WEIGHTS, HEAD) if with_head else (WEIGHTS,):
-            load_file(checkpoint / name)
+            load_tensors(checkpoint / name)
         random = list(checkpoint.glob(_RANDOM))
         for path in [*(checkpoint / name for name in _ARCHIVES), *random]:
             with zipfile.ZipFile(path) as archive:

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pad_cli.errors import TrainingError
@@ -28,6 +27,7 @@ from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.models.sharding import is_sharded, main_reads_first
+from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.processes import processes
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage
 from pad_cli.rendezvous import wait_for_all
@@ -228,7 +228,7 @@ class TrainingRun:
         """Take a finished stage from disk; False when there is none that fits."""
         try:
             record = StageRecord(**json.loads((kept / _FACTS).read_text(encoding="utf-8")))
-            head = load_file(kept / _HEAD)
+            head, _ = load_tensors(kept / _HEAD)
             if (kept / _ENCODER).exists():
                 self._encoder = self._read_encoder(kept / _ENCODER)
             if (kept / _ADAPTER).exists():
@@ -242,7 +242,7 @@ class TrainingRun:
 
     def _read_encoder(self, path: Path) -> PreferenceEncoder:
         stage = next(stage for stage in self._material.recipe.stages if isinstance(stage, EncoderStage))
-        tensors, size = load_file(path), self._material.backbone.hidden_size
+        (tensors, _), size = load_tensors(path), self._material.backbone.hidden_size
         encoder = PreferenceEncoder(size, stage.hidden_size, len(self._principles), texts=len(tensors["known"]))
         encoder.load_state_dict(tensors)
         return encoder.eval().requires_grad_(False)
@@ -250,9 +250,9 @@ class TrainingRun:
     def _keep(self, kept: Path, record: StageRecord) -> None:
         """Write everything that is trained so far, whole or not at all."""
         with whole_directory(kept) as scratch:
-            save_file(_tensors(self._head), scratch / _HEAD)
+            save_tensors(_tensors(self._head), scratch / _HEAD)
             if self._encoder is not None:
-                save_file(_tensors(self._encoder), scratch / _ENCODER)
+                save_tensors(_tensors(self._encoder), scratch / _ENCODER)
             if self._adapter is not None:
                 (scratch / _ADAPTER).mkdir()
                 self._adapter.save(scratch / _ADAPTER)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import nn
 
+from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.runs import storage_errors
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's own
@@ -67,7 +67,7 @@ class Snapshot:
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.with_suffix(".part")
             copies = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-            save_file(copies, scratch, metadata={"facts": json.dumps(facts)})
+            save_tensors(copies, scratch, {"facts": json.dumps(facts)})
             scratch.replace(path)
 
     @classmethod
@@ -75,9 +75,9 @@ class Snapshot:
         """Bring a module and its optimiser to where a file says they were; a new start when there is none that fits."""
         parameters = dict(module.named_parameters())
         try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads(file.metadata()["facts"])
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # no mapping
+            mapped, metadata = load_tensors(path)
+            facts = json.loads(metadata["facts"])
+            tensors = {name: tensor.clone() for name, tensor in mapped.items()}
             best = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("best.")}
             found = cls(best=best, **{name: facts[name] for name in _FACTS})
             found.since = (facts["since"][0], facts["since"][1], facts["since"][2])

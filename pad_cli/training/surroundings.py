@@ -1,4 +1,5 @@
-"""What other people's trainer is surrounded with: trackers that exist, errors that say what to do, and quiet."""
+"""What other people's trainer is surrounded with: trackers that exist, errors that say what to do, a backbone that
+stays differentiable, and quiet."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging as transformers_logging
@@ -41,6 +43,24 @@ def memory_explained(stage: AdapterStage | JointStage) -> Iterator[None]:
             "Halve batch_size and double accumulation_steps, set gradient_checkpointing: true, or load the backbone "
             "with quantization: 4bit.",
         ) from error
+
+
+def keep_differentiable(model: Any) -> None:
+    """Where bitsandbytes repacks 4-bit weights on a CPU when they are read without gradients, keep it from doing so.
+
+    Repacked weights pass no gradients on, and its way back does not give the same weights (0.50).
+
+    Raises:
+        TrainingError: it has done so already.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
+                raise TrainingError(
+                    "The backbone's 4-bit weights were read on this CPU before; now they pass no gradients on.",
+                    "Train LoRA weights before other stages, on a GPU, or with quantization: 8bit.",
+                )
+            module.support_avx512bf16_for_cpu = False
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 from trl import DPOConfig, DPOTrainer
 
-from pad_cli.errors import RecipeError, TrainingError
+from pad_cli.errors import RecipeError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.sharding import main_reads_first
@@ -52,7 +52,7 @@ from pad_cli.training.lora import (
 )
 from pad_cli.training.losses import preference_loss
 from pad_cli.training.pair_table import PairTable
-from pad_cli.training.surroundings import check_trackers, memory_explained, quiet
+from pad_cli.training.surroundings import check_trackers, keep_differentiable, memory_explained, quiet
 
 _BEST, _LAST = "best", "last"
 _SCORE = "eval_policy_accuracy"
@@ -116,7 +116,7 @@ def train_lora(
         stack.enter_context(unchanged(*model.modules(), model.config, text_config, model.generation_config))
         stack.enter_context(quiet())
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        _keep_differentiable(model)
+        keep_differentiable(model)
         tables = [train, *(table for _, table, _ in validation)]
         with main_reads_first(model):
             reference = reference_log_probs(backbone, sequences, tables, directory)
@@ -244,7 +244,10 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
         """Nothing is sent."""
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        except RuntimeError as error:  # what torch.save makes of a full disk
+            raise OSError(str(error).partition("\n")[0]) from error
         if processes().main:
             keep_last(self.lesson.directory, _KEPT)
 
@@ -342,24 +345,6 @@ def _lora_config(stage: AdapterStage | JointStage, model: Any) -> LoraConfig:
         target_modules=layers,
         fan_in_fan_out=isinstance(model.get_submodule(layers[0]), Conv1D),
     )
-
-
-def _keep_differentiable(model: Any) -> None:
-    """Where bitsandbytes repacks 4-bit weights on a CPU when they are read without gradients, keep it from doing so.
-
-    Repacked weights pass no gradients on, and its way back does not give the same weights (0.50).
-
-    Raises:
-        TrainingError: it has done so already.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
-                raise TrainingError(
-                    "The backbone's 4-bit weights were read on this CPU before; now they pass no gradients on.",
-                    "Train LoRA weights before other stages, on a GPU, or with quantization: 8bit.",
-                )
-            module.support_avx512bf16_for_cpu = False
 
 
 def _only_lora_drops_out(model: Any, *, checkpointed: bool) -> None:

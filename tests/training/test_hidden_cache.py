@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.training import hidden_cache, state_reader
@@ -116,9 +117,9 @@ def empty(path: Path) -> None:
 
 def shorten(path: Path) -> None:
     """A whole safetensors file, with a state too few."""
-    rows = {name: tensor.clone() for name, tensor in hidden_cache.load_file(path).items()}
+    rows = {name: tensor.clone() for name, tensor in load_file(path).items()}
     path.unlink()
-    hidden_cache.save_file({**rows, "hidden": rows["hidden"][:-1].clone()}, path)
+    save_file({**rows, "hidden": rows["hidden"][:-1].clone()}, path)
 
 
 @pytest.mark.parametrize("damage", [delete, truncate, empty, shorten])

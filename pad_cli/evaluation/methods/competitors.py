@@ -37,6 +37,7 @@ from pad_cli.progress import note
 from pad_cli.recipe import AdapterStage, DataSettings, DecodingSettings, LoraStage
 from pad_cli.recipe.options import read_options
 from pad_cli.records import BenchmarkItem, Generation, PreferencePair
+from pad_cli.run_lock import in_turn
 from pad_cli.runs import fingerprint, home, whole_directory, write_json
 from pad_cli.training.pair_table import SequenceBook, tabulate
 
@@ -125,8 +126,10 @@ class Competitors:
             target = home() / "competitors" / fingerprint([*context, [asdict(pair) for pair in pairs]])
             cost = _kept_cost(target)
             if cost is None:
-                note(f"Training the policy for {_shown(goal)} by DPO (once, {len(pairs)} pairs).")
-                cost = _train(settings, policy, pairs, target)
+                with in_turn(target):
+                    if (cost := _kept_cost(target)) is None:
+                        note(f"Training the policy for {_shown(goal)} by DPO (once, {len(pairs)} pairs).")
+                        cost = _train(settings, policy, pairs, target)
             self._found[place] = Competitor(target, cost)
         return self._found[place]
 

@@ -1,0 +1,155 @@
+"""What can go wrong in a process: each is called in it before its command begins."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_BACK = 3600.0  # seconds
+
+
+def _on_change(directory: Path, act: Any) -> None:
+    """Call `act` before each change that Python makes to the files below a directory."""
+    below = f"{directory.resolve()}{os.sep}"
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING):
+            path = arguments[0]
+            if isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(below):  # noqa: PTH100
+                act()
+
+    sys.addaudithook(hook)
+
+
+@dataclass(frozen=True)
+class CountChanges:
+    """No fault: writes down how many times the process has changed a file below its working directory."""
+
+    into: Path
+
+    def __call__(self) -> None:
+        count = 0
+
+        def one_more() -> None:
+            nonlocal count
+            count += 1
+            self.into.write_text(str(count), encoding="utf-8")
+
+        _on_change(Path.cwd(), one_more)
+
+
+@dataclass(frozen=True)
+class SignalAtChange:
+    """A signal just before the process changes a file for the n-th time.
+
+    Attributes:
+        number: n, from 1.
+        signal: which one.
+        group: to all that the process has started, too.
+    """
+
+    number: int
+    signal: signal.Signals = signal.SIGKILL
+    group: bool = True
+
+    def __call__(self) -> None:
+        left = self.number
+
+        def one_less() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                os.kill(0 if self.group else os.getpid(), self.signal)
+
+        _on_change(Path.cwd(), one_less)
+
+
+@dataclass(frozen=True)
+class LargestFile:
+    """No file grows beyond so many bytes: what is written there is torn, and the process killed, or told so.
+
+    Attributes:
+        size: bytes.
+        deadly: kill it in the middle of the write; else the write fails.
+    """
+
+    size: int
+    deadly: bool
+
+    def __call__(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if self.deadly else signal.SIG_IGN)
+        if self.deadly:  # what it says is no file that may end it
+            for number in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+@dataclass(frozen=True)
+class ClockGoesBack:
+    """Each time that somebody asks what time it is, it is an hour earlier."""
+
+    def __call__(self) -> None:
+        now = time.time()
+
+        def earlier() -> float:
+            nonlocal now
+            now -= _BACK
+            return now
+
+        time.time = earlier
+        time.time_ns = lambda: int(earlier() * 1e9)
+
+
+@dataclass(frozen=True)
+class SmallMemory:
+    """A model's body asks the allocator for more than there is whenever it reads more than so many rows at once."""
+
+    rows: int
+
+    def __call__(self) -> None:
+        import torch
+        from transformers import LlamaModel
+
+        def too_much(module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            read = named.get("input_ids")
+            if isinstance(module, LlamaModel) and read is not None and len(read) > self.rows:
+                torch.empty(2**50)
+
+        plain = LlamaModel.forward
+
+        def forward(self_: Any, *arguments: Any, **named: Any) -> Any:
+            too_much(self_, arguments, named)
+            return plain(self_, *arguments, **named)
+
+        LlamaModel.forward = forward
+
+
+@dataclass(frozen=True)
+class NotANumber:
+    """The loss of the n-th batch is not a number, once, as a faulty machine may compute it."""
+
+    number: int
+
+    def __call__(self) -> None:
+        import torch
+
+        from pad_cli.training import fit, losses, trainer
+
+        plain, left = losses.preference_loss, self.number
+
+        def loss(*arguments: Any, **named: Any) -> torch.Tensor:
+            nonlocal left
+            left -= 1
+            found: torch.Tensor = plain(*arguments, **named)
+            return found if left else found * torch.nan
+
+        fit.preference_loss = trainer.preference_loss = loss

@@ -1,0 +1,17 @@
+"""What the fork server imports once for all commands."""
+
+from __future__ import annotations
+
+import torch
+import trl
+
+import pad_cli.cli.main
+import pad_cli.evaluation.reproduce
+import pad_cli.evaluation.sweep
+import pad_cli.learning.session
+import pad_cli.training.train
+import pad_cli.training.trainer
+
+__all__ = ["pad_cli", "trl"]
+
+torch.set_num_threads(1)
