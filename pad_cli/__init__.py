@@ -12,6 +12,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pad_cli.offline import go_offline, offline
+
 _HOMES = {
     "BenchRecipe": "pad_cli.recipe",
     "BenchmarkItem": "pad_cli.records",
@@ -113,6 +115,10 @@ try:
     __version__ = version("pad-cli")
 except PackageNotFoundError:
     __version__ = "0+unknown"
+
+
+if offline():
+    go_offline()  # before the hub's libraries are imported, which ask only once
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from pad_cli.benchmarks.data_set import read_cell, scan
 from pad_cli.benchmarks.grid import Prompt, ask, read_asked
 from pad_cli.errors import DataError, RecipeError
+from pad_cli.offline import hub_hint
 from pad_cli.pairs.conversation import read_prompt, read_steer_text
 from pad_cli.pairs.rows import Row
 from pad_cli.records import BenchmarkItem
@@ -124,5 +125,8 @@ def _fetched(dataset: str, file: str, revision: str | None) -> Path:
         raise DataError(
             f"cannot fetch {file}: {' '.join(str(error).split())[:300]}",
             path=dataset,
-            hint="Check the name and the network, or name a file as `path`.",
+            hint=hub_hint(
+                "Check the name and the network, or name a file as `path`.",
+                f"hf download --repo-type dataset {dataset} {file}",
+            ),
         ) from error

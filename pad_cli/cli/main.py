@@ -37,6 +37,7 @@ from pad_cli.cli import (
 )
 from pad_cli.cli.bash_words import complete_whole_words, completing_in_bash
 from pad_cli.errors import PadError, UsageError
+from pad_cli.offline import go_offline
 from pad_cli.processes import processes
 from pad_cli.progress import stage
 from pad_cli.terminal import console, say
@@ -115,7 +116,15 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
+    without_network: Annotated[
+        bool,
+        typer.Option(
+            "--offline", help="Reach nothing but this machine; what was fetched before is found. Or set PAD_OFFLINE=1."
+        ),
+    ] = False,
 ) -> None:
+    if without_network:
+        go_offline()
     if processes().count > 1 and context.invoked_subcommand not in _SHARED:
         raise UsageError(f"Only {', '.join(_SHARED)} can be shared by several processes.", "Run it in one.")
 

@@ -16,6 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
+from pad_cli.offline import hub_hint
 from pad_cli.progress import stage
 
 _CONFIG = "pad_config.json"
@@ -133,7 +134,9 @@ def push_checkpoint(
             f"'{directory}' is no reward model: it has no {_CONFIG}.", "Name the directory that pad train-rm wrote."
         )
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise StorageError("The hub cannot be reached: HF_HUB_OFFLINE is set.", "Unset it, and push again.")
+        raise StorageError(
+            "The hub is off limits: --offline, PAD_OFFLINE or HF_HUB_OFFLINE.", "Leave it out, and push again."
+        )
     if huggingface_hub.get_token() is None:
         raise StorageError(
             "Pushing needs a token for the hub, and there is none.",
@@ -170,7 +173,10 @@ def _fetched_before(location: str, wanted: HubId, reason: Exception) -> str:
             return str(Path(found).parent)
     raise CheckpointError(
         f"No reward model at '{location}': there is no such directory, and the hub cannot be asked: {_brief(reason)}",
-        "Check the name and the network; what was fetched once loads without one.",
+        hub_hint(
+            "Check the name and the network; what was fetched once loads without one.",
+            f"hf download {wanted.repository}",
+        ),
     ) from reason
 
 

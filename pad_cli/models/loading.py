@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError, did_you_mean
+from pad_cli.offline import hub_hint
 from pad_cli.processes import processes
 from pad_cli.progress import stage
 from pad_cli.recipe import ModelSettings
@@ -176,6 +177,8 @@ def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
         special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
         if special:
             hint += f" It may also load without {' or '.join(special)}."
+        if not Path(settings.model).exists():
+            hint = hub_hint(hint, f"hf download {'/'.join(settings.model.split('/')[:2])}")
         raise ModelLoadError(f"Cannot load a causal language model from '{settings.model}': {reason}", hint) from error
 
 

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.hub import hub_id
 from pad_cli.models.language_model import LanguageModel, LogitHead, resolve_model
+from pad_cli.offline import hub_hint
 from pad_cli.recipe import ModelSettings
 
 
@@ -100,7 +101,10 @@ def load_outline(settings: ModelSettings) -> Outline:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelLoadError(
             f"The configuration and tokenizer of '{settings.model}' cannot be had: {reason}",
-            "A directory needs config.json and a tokenizer; a hub id the network, and maybe its licence accepted.",
+            hub_hint(
+                "A directory needs config.json and a tokenizer; a hub id the network, and maybe its licence accepted.",
+                f"hf download {settings.model}",
+            ),
         ) from error
     dtype = config.dtype or config.get_text_config(decoder=True).dtype
     return Outline(settings.model, model, tokenizer, dtype if isinstance(dtype, torch.dtype) else torch.float32)

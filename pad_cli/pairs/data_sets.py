@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
+from pad_cli.offline import hub_hint
 from pad_cli.pairs.rows import Row
 from pad_cli.recipe import PairsSettings
 
@@ -104,6 +105,9 @@ def _explained(settings: PairsSettings, error: Exception) -> DataError:
     return DataError(
         f"cannot be loaded ({asked}): {reason}",
         path=settings.dataset,
-        hint="Check the name (owner/name on the hub, or a directory), `config` and `split`; the hub needs the network, "
-        "and `hf auth login` for what is gated.",
+        hint=hub_hint(
+            "Check the name (owner/name on the hub, or a directory), `config` and `split`; the hub needs the network, "
+            "and `hf auth login` for what is gated.",
+            f"hf download --repo-type dataset {settings.dataset}",
+        ),
     )

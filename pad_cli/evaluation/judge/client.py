@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pad_cli.errors import JudgeError
 from pad_cli.evaluation.judge.pace import Pace, asked_wait, backoff
+from pad_cli.offline import is_this_machine, offline
 from pad_cli.progress import note
 from pad_cli.recipe.judge import JudgeSettings
 from pad_cli.records import Messages
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _OPENAI = "https://api.openai.com/v1"
 _LONGEST_WAIT = 600.0  # seconds; a server that asks for more is asked again tomorrow
 _REFUSED = {401: "check OPENAI_API_KEY", 403: "check what the key may do", 404: "check `judge.model` and the address"}
+_SECRET = 8  # letters; what stands in for a key where none is needed is shorter, and may be a word of the text
 _LATER = (408, 409, 425, 429)
 _NOT_TAKEN = re.compile(r"unsupported|not support|unexpected|unrecogni[sz]ed|unknown|not permitted|unavailable", re.I)
 _OTHERWISE = {"response_format": None, "temperature": None, "max_tokens": "max_completion_tokens"}
@@ -65,7 +67,7 @@ class Endpoint:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def without_key(self, text: str) -> str:
-        return text.replace(self.key, "***") if self.key else text
+        return text.replace(self.key, "***") if len(self.key) >= _SECRET else text
 
 
 class _Message(BaseModel):
@@ -99,7 +101,8 @@ class Chat:
     """A conversation partner; use it as an asynchronous context, which closes its connections.
 
     Raises:
-        JudgeError: the `openai` package is not installed, or OpenAI's own address needs a key and there is none.
+        JudgeError: the `openai` package is not installed, OpenAI's own address needs a key and there is none, or the
+            judge is elsewhere and the network off limits.
     """
 
     def __init__(self, settings: JudgeSettings, endpoint: Endpoint) -> None:
@@ -107,6 +110,12 @@ class Chat:
             raise JudgeError(
                 "OPENAI_API_KEY is not set.",
                 "Set it in the environment; or give `judge.base_url` (or OPENAI_BASE_URL) of a server that needs none.",
+            )
+        host = urlsplit(endpoint.base_url).hostname or ""
+        if offline() and not is_this_machine(host):
+            raise JudgeError(
+                f"The judge at {endpoint.shown} is not on this machine, and the network is off limits.",
+                "Leave out --offline (or PAD_OFFLINE), or name a judge on this machine: `judge.base_url`.",
             )
         try:
             import openai
@@ -187,7 +196,7 @@ class Chat:
         )
         completion = _Completion.model_validate_json(raw.http_response.text)
         message, usage = completion.choices[0].message, completion.usage
-        text = message.content or message.refusal or ""
+        text = self._endpoint.without_key(message.content or message.refusal or "")  # which the server was shown
         if usage is None:
             return Reply(text, None, None)
         return Reply(text, usage.prompt_tokens, usage.completion_tokens)

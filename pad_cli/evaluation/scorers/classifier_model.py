@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError
 from pad_cli.evaluation.scorers.classifier_text import Text
+from pad_cli.offline import hub_hint
 from pad_cli.progress import stage
 
 _HEAD = "score"  # what transformers calls the last linear layer of a decoder that classifies
@@ -177,6 +179,8 @@ def _explained(source: ClassifierSource) -> Iterator[None]:
     except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
+        if not Path(source.model).exists():
+            hint = hub_hint(hint, f"hf download {source.model}")
         raise ModelLoadError(f"Cannot load a classifier from '{source.model}': {reason}", hint) from error
 
 
