@@ -74,13 +74,13 @@ def _keys(place: BaseModel, above: str) -> Iterator[tuple[str, FieldKey]]:
 
 
 def _values(name: str, annotation: Any, value: Any) -> tuple[str, ...]:
-    if name in _REGISTERED:
+    if name in _REGISTERED and annotation is str:
         return tuple(_REGISTERED[name].names())
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
     if annotation is bool:
         return ("true", "false")
-    return (str(value),) if isinstance(value, str | int | float) else ()
+    return (str(value),) if isinstance(value, str | int | float) and value != "" else ()
 
 
 def _inside(value: Any, key: str, field: FieldKey) -> Iterator[tuple[str, FieldKey]]:

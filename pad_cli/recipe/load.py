@@ -35,6 +35,9 @@ _STAGES: dict[str, type[BaseModel]] = {
 }
 
 
+_NAMED = {"methods": "method", "scorers": "scorer", "objectives": "scorer"}
+"""Fields whose items may be a name alone, to the key under which that name stands."""
+
 _FORM_AFTER: dict[tuple[int | str, ...], int] = {("data", "train"): 2, ("data", "validation"): 3}
 """How many keys stand before the form in which pairs are named."""
 
@@ -134,8 +137,8 @@ def _set(content: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override}: the value is not YAML.", "Quote it.") from error
     *parents, last = key.strip().split(".")
     place: Any = content
-    for part in parents:
-        place = _child(place, part, override)
+    for above, part in zip(["", *parents], parents, strict=False):
+        place = _child(place, part, override, _NAMED.get(above, ""))
     if isinstance(place, list):
         _child(place, last, override)
         place[int(last)] = value
@@ -145,13 +148,15 @@ def _set(content: dict[str, Any], override: str) -> None:
         _child(place, last, override)
 
 
-def _child(place: Any, part: str, override: str) -> Any:
-    if isinstance(place, dict):
-        if place.get(part) is None:
-            place[part] = {}
-        return place[part]
-    if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
-        return place[int(part)]
+def _child(place: Any, part: str, override: str, short: str = "") -> Any:
+    """What stands at a key; a name alone becomes the mapping that it is `short` for."""
+    key: Any = int(part) if isinstance(place, list) and part.isdecimal() else part
+    if isinstance(place, dict) and place.get(key) is None:
+        place[key] = {}
+    if isinstance(place, dict) or (isinstance(place, list) and isinstance(key, int) and key < len(place)):
+        if short and isinstance(place[key], str):
+            place[key] = {short: place[key]}
+        return place[key]
     raise RecipeError(
         f"--set {override}: there is no place '{part}'.", "List items are numbered from 0, as in stages.0.beta"
     )
