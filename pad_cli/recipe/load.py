@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -11,7 +12,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from pad_cli.errors import RecipeError, did_you_mean
+from pad_cli.errors import RecipeError, closest, did_you_mean
 from pad_cli.recipe.fields import KINDS
 from pad_cli.recipe.schema import AnyRecipe, Recipe
 from pad_cli.recipe.training import (
@@ -171,11 +172,16 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         siblings = _siblings(problem["loc"][:-1])
         return f"{key}: no such key. {did_you_mean(str(location[-1]), siblings)}"
+    if problem["type"] == "union_tag_invalid":
+        tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"].replace("'", "").split(", ")
+        where = ".".join(map(str, [*location, problem["ctx"]["discriminator"].strip("'")]))
+        return f"{where}: '{tag}' is none of {', '.join(tags)}. {closest(tag, tags)}".rstrip()
     if problem["type"] == "missing":
         return f"{key}: is missing"
     found = problem.get("input")
     shown = "" if isinstance(found, (dict, list)) else f" (found {found!r})"
-    return f"{key}: {message}{shown}"
+    near = closest(str(found), re.findall(r"'([^']*)'", message)) if problem["type"] == "literal_error" else ""
+    return f"{key}: {message}{shown}{near and '. ' + near}"
 
 
 def _place(location: Sequence[int | str]) -> list[int | str]:
