@@ -42,6 +42,7 @@ _HOMES = {
     "Remeasurement": "pad_cli.training.remeasure",
     "SweepRecipe": "pad_cli.recipe",
     "TrainRecipe": "pad_cli.recipe",
+    "check_names": "pad_cli.recipe",
     "count_answers": "pad_cli.learning.conflicts",
     "bench_table": "pad_cli.benchmarking.report",
     "build_embedded": "pad_cli.embedded",

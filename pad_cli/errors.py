@@ -110,7 +110,10 @@ class JudgeError(PadError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: the closest known ones, else all of them."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if close:
-        return f"Did you mean {' or '.join(close)}?"
-    return f"Known: {', '.join(names)}." if names else ""
+    return closest(name, names) or (f"Known: {', '.join(names)}." if names else "")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The same, but empty where none is close: for what may well be something else."""
+    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    return f"Did you mean {' or '.join(close)}?" if close else ""

@@ -135,7 +135,7 @@ def load_profile(where: str | Path) -> Profile:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise PreferenceError(
-            f"There is no profile '{where}' ({path}).", _listed(str(where) if named else "")
+            f"There is no profile '{where if named else path.stem}' ({path}).", _listed(path.stem)
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", path=path, hint="A profile is a YAML text file.") from error

@@ -12,7 +12,7 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -84,6 +84,7 @@ def test_quiet_silences_talk(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert capsys.readouterr().err == ""
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.integers(min_value=1, max_value=200))
 def test_what_fits_is_kept_and_the_time_always_is(name: str, width: int) -> None:
     kept = fitting(name, PARTS, width)

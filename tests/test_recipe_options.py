@@ -55,7 +55,7 @@ def make(entry: Callable[..., Any], **given: Any) -> Any:
 @pytest.mark.parametrize(
     ("entry", "given", "said"),
     [
-        (Parts, {"sizes": 2}, "got an unexpected keyword argument 'sizes'"),
+        (Parts, {"sizes": 2}, "there is no option 'sizes'. Did you mean size"),
         (Parts, {"size": "two"}, r"size: .*\(found 'two'\)"),
         (Parts, {"size": "2"}, r"size: .*\(found '2'\)"),
         (Parts, {"share": True}, r"share: .*\(found True\)"),
@@ -65,7 +65,7 @@ def make(entry: Callable[..., Any], **given: Any) -> Any:
         (ByHand, {"size": None}, r"size: .*\(found None\)"),
         (exotic, {"size": [1], "thing": 3}, r"size: .*\(found \[1\]\)"),
         (bare, {}, "missing a required argument: 'size'"),
-        (unresolved, {"size": 3, "wrong": 3}, "got an unexpected keyword argument 'wrong'"),
+        (unresolved, {"size": 3, "wrong": 3}, "there is no option 'wrong'"),
         (failing, {"size": "two"}, "size: "),
     ],
 )

@@ -48,6 +48,14 @@ def test_overrides_reach_list_items_and_whole_lists(write: Write) -> None:
     assert [(method.method, method.shown) for method in named.methods] == [("base", "base"), ("pad", "mine")]
 
 
+def test_overrides_reach_into_what_is_named_for_short(write: Write) -> None:
+    changed = read_recipe(
+        write({**EVAL, "scorers": ["hit", "all"]}), ["scorers.1.name=every", "scorers.0.scorer=words"]
+    )
+    assert isinstance(changed, EvalRecipe)
+    assert changed.scorers == [ScorerSettings(scorer="words"), ScorerSettings(scorer="all", name="every")]
+
+
 def test_an_override_may_contain_an_equals_sign(write: Write) -> None:
     recipe = read_recipe(write(GENERATE), ["reward_model=a=b"])
     assert isinstance(recipe, GenerateRecipe)

@@ -66,6 +66,7 @@ def check(name: Name, overrides: Overrides = None) -> None:
     import pad_cli
 
     settings = pad_cli.read_recipe(name, overrides or [])
+    pad_cli.check_names(settings, str(pad_cli.find_recipe(name)))
     say(f"{pad_cli.find_recipe(name)}: a good recipe of kind '{settings.kind}'")
 
 

@@ -15,9 +15,10 @@ import huggingface_hub
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from pad_cli.errors import CheckpointError, StorageError, UsageError
+from pad_cli.errors import CheckpointError, StorageError, UsageError, closest
 from pad_cli.offline import hub_hint
 from pad_cli.progress import stage
+from pad_cli.registry import MODEL_SOURCES
 
 _CONFIG = "pad_config.json"
 _CARD = "README.md"
@@ -89,7 +90,7 @@ def fetch_checkpoint(location: str) -> str:
         what = "revision" if isinstance(error, RevisionNotFoundError) else "repository that you may read"
         raise CheckpointError(
             f"No reward model at '{location}': there is no such directory, and the hub has no such {what}.",
-            "Check the name; a private or gated one needs: hf auth login",
+            f"{_near(location)}Check the name; a private or gated one needs: hf auth login",
         ) from error
     except Exception as error:  # whichever library of HTTP it is today: no network, or a hub that is down
         return _fetched_before(location, wanted, error)
@@ -174,10 +175,16 @@ def _fetched_before(location: str, wanted: HubId, reason: Exception) -> str:
     raise CheckpointError(
         f"No reward model at '{location}': there is no such directory, and the hub cannot be asked: {_brief(reason)}",
         hub_hint(
-            "Check the name and the network; what was fetched once loads without one.",
+            f"{_near(location)}Check the name and the network; what was fetched once loads without one.",
             f"hf download {wanted.repository}",
         ),
     ) from reason
+
+
+def _near(location: str) -> str:
+    """Whether it looks like a registered source's, for a hint."""
+    near = closest(location.partition("/")[0], MODEL_SOURCES.names())
+    return near and f"{near} "
 
 
 @contextlib.contextmanager

@@ -21,11 +21,12 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from pad_cli.errors import ModelLoadError, PadError, did_you_mean
+from pad_cli.errors import ModelLoadError, PadError, closest, did_you_mean
 from pad_cli.offline import hub_hint
 from pad_cli.processes import processes
 from pad_cli.progress import stage
 from pad_cli.recipe import ModelSettings
+from pad_cli.registry import MODEL_SOURCES
 
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
@@ -174,6 +175,8 @@ def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
         hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
         if packed:
             hint = "It must be one whole file of an architecture that transformers reads; a hub id needs the network."
+        if near := closest(settings.model.partition("/")[0], MODEL_SOURCES.names()):
+            hint = f"{near} {hint}"
         special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
         if special:
             hint += f" It may also load without {' or '.join(special)}."

@@ -2,7 +2,7 @@
 
 from pad_cli.recipe.decoding import DecodingSettings
 from pad_cli.recipe.evaluation import BenchmarkSettings, EvalRecipe, MethodSettings, ScorerSettings
-from pad_cli.recipe.fields import field_keys, recipe_kinds, recipe_schema
+from pad_cli.recipe.fields import check_names, field_keys, recipe_kinds, recipe_schema
 from pad_cli.recipe.load import find_recipe, load_recipe, read_recipe, recipe_text, shipped_recipes
 from pad_cli.recipe.models import ModelSettings
 from pad_cli.recipe.reproduce import ReproduceRecipe
@@ -41,6 +41,7 @@ __all__ = [
     "Stage",
     "SweepRecipe",
     "TrainRecipe",
+    "check_names",
     "field_keys",
     "find_recipe",
     "load_recipe",

@@ -65,6 +65,37 @@ def field_keys(recipe: AnyRecipe) -> dict[str, FieldKey]:
     return dict(_keys(recipe, ""))
 
 
+def check_names(recipe: AnyRecipe, source: str = "recipe") -> None:
+    """Make sure that the scorers, methods and benchmarks of a recipe are registered; nothing is imported.
+
+    Raises:
+        RecipeError: with all that are not.
+    """
+    lines = []
+    for key, name in _registered(recipe, ""):
+        registry = _REGISTERED[key.rpartition(".")[2]]
+        if name not in registry.names():
+            lines.append(f"{source}: {key}: no such name '{name}'. {did_you_mean(name, registry.names())}")
+    if lines:
+        raise RecipeError("\n".join(lines), "All there are: pad list")
+
+
+def _registered(place: Any, above: str) -> Iterator[tuple[str, str]]:
+    """Names of registered things, with their keys."""
+    parts: list[tuple[Any, Any]] = []
+    if isinstance(place, BaseModel):
+        parts = list(place)
+    elif isinstance(place, Mapping):
+        parts = list(place.items())
+    elif isinstance(place, list | tuple):
+        parts = list(enumerate(place))
+    for name, part in parts:
+        if isinstance(place, BaseModel) and name in _REGISTERED and isinstance(part, str):
+            yield f"{above}{name}", part
+        else:
+            yield from _registered(part, f"{above}{name}.")
+
+
 def _keys(place: BaseModel, above: str) -> Iterator[tuple[str, FieldKey]]:
     for name, field in type(place).model_fields.items():
         if len(get_args(field.annotation)) != 1 or get_origin(field.annotation) is not Literal:  # kind, stage
@@ -74,13 +105,13 @@ def _keys(place: BaseModel, above: str) -> Iterator[tuple[str, FieldKey]]:
 
 
 def _values(name: str, annotation: Any, value: Any) -> tuple[str, ...]:
-    if name in _REGISTERED:
+    if name in _REGISTERED and annotation is str:
         return tuple(_REGISTERED[name].names())
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
     if annotation is bool:
         return ("true", "false")
-    return (str(value),) if isinstance(value, str | int | float) else ()
+    return (str(value),) if isinstance(value, str | int | float) and value != "" else ()
 
 
 def _inside(value: Any, key: str, field: FieldKey) -> Iterator[tuple[str, FieldKey]]:

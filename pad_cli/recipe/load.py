@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -10,7 +11,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from pad_cli.errors import RecipeError, did_you_mean
+from pad_cli.errors import RecipeError, closest, did_you_mean
 from pad_cli.recipe.fields import KINDS
 from pad_cli.recipe.schema import AnyRecipe, Recipe
 from pad_cli.recipe.screening import HINT, odd_keys_in, secrets_in
@@ -35,6 +36,9 @@ _STAGES: dict[str, type[BaseModel]] = {
     "joint": JointStage,
 }
 
+
+_NAMED = {"methods": "method", "scorers": "scorer", "objectives": "scorer"}
+"""Fields whose items may be a name alone, to the key under which that name stands."""
 
 _FORM_AFTER: dict[tuple[int | str, ...], int] = {("data", "train"): 2, ("data", "validation"): 3}
 """How many keys stand before the form in which pairs are named."""
@@ -137,8 +141,8 @@ def _set(content: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {key}: the value is not YAML: {error.problem}.", "Quote it.") from error
     *parents, last = key.strip().split(".")
     place: Any = content
-    for part in parents:
-        place = _child(place, part, override)
+    for above, part in zip(["", *parents], parents, strict=False):
+        place = _child(place, part, override, _NAMED.get(above, ""))
     if isinstance(place, list):
         _child(place, last, override)
         place[int(last)] = value
@@ -148,13 +152,15 @@ def _set(content: dict[str, Any], override: str) -> None:
         _child(place, last, override)
 
 
-def _child(place: Any, part: str, override: str) -> Any:
-    if isinstance(place, dict):
-        if place.get(part) is None:
-            place[part] = {}
-        return place[part]
-    if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
-        return place[int(part)]
+def _child(place: Any, part: str, override: str, short: str = "") -> Any:
+    """What stands at a key; a name alone becomes the mapping that it is `short` for."""
+    key: Any = int(part) if isinstance(place, list) and part.isdecimal() else part
+    if isinstance(place, dict) and place.get(key) is None:
+        place[key] = {}
+    if isinstance(place, dict) or (isinstance(place, list) and isinstance(key, int) and key < len(place)):
+        if short and isinstance(place[key], str):
+            place[key] = {short: place[key]}
+        return place[key]
     raise RecipeError(
         f"--set {override}: there is no place '{part}'.", "List items are numbered from 0, as in stages.0.beta"
     )
@@ -169,11 +175,16 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         siblings = _siblings(problem["loc"][:-1])
         return f"{key}: no such key. {did_you_mean(str(location[-1]), siblings)}"
+    if problem["type"] == "union_tag_invalid":
+        tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"].replace("'", "").split(", ")
+        where = ".".join(map(str, [*location, problem["ctx"]["discriminator"].strip("'")]))
+        return f"{where}: '{tag}' is none of {', '.join(tags)}. {closest(tag, tags)}".rstrip()
     if problem["type"] == "missing":
         return f"{key}: is missing"
     found = problem.get("input")
     shown = "" if isinstance(found, (dict, list)) else f" (found {found!r})"
-    return f"{key}: {message}{shown}"
+    near = closest(str(found), re.findall(r"'([^']*)'", message)) if problem["type"] == "literal_error" else ""
+    return f"{key}: {message}{shown}{near and '. ' + near}"
 
 
 def _place(location: Sequence[int | str]) -> list[int | str]:

@@ -46,6 +46,11 @@ def make_with(entry: Callable[..., Made], given: Mapping[str, Any], where: str, 
     Raises:
         RecipeError: an option is unknown, missing, or of another form.
     """
+    taken = inspect.signature(entry).parameters
+    any_name = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values())
+    if unknown := [name for name in given if name not in taken and not any_name]:
+        lines = (f"{where}: there is no option '{name}'. {did_you_mean(name, taken)}".rstrip() for name in unknown)
+        raise RecipeError("\n".join(lines), hint)
     try:
         inspect.signature(entry).bind(**given)
     except TypeError as error:
