@@ -35,12 +35,15 @@ def page() -> str:
     """
     package = griffe.load("pad_cli", search_paths=[Path(pad_cli.__file__).parent.parent], docstring_parser="google")
     titles = {part: title for title, parts in _GROUPS.items() for part in parts}
-    entries: dict[str, list[str]] = {title: [] for title in _GROUPS}
+    sections: dict[str, list[tuple[str, Any]]] = {title: [] for title in _GROUPS}
     for name in pad_cli.__all__:
         home = pad_cli._HOMES[name].removeprefix("pad_cli.")
-        entries[titles[home.partition(".")[0]]].append(_entry(name, _target(package[f"{home}.{name}"])))
-    sections = [f"## {title}\n\n" + "\n\n".join(found) for title, found in entries.items()]
-    return "\n".join([_INTRODUCTION, *sections, ""])
+        sections[titles[home.partition(".")[0]]].append((name, _target(package[f"{home}.{name}"])))
+    texts = []
+    for title, names in sections.items():
+        called_first = sorted(names, key=lambda each: not (each[1].is_function or _methods(each[1])))
+        texts.append("\n\n".join([f"## {title}", *(_entry(*each) for each in called_first)]))
+    return "\n".join([_INTRODUCTION, *texts, ""])
 
 
 def _target(found: Any) -> Any:
@@ -54,8 +57,7 @@ def _entry(name: str, found: Any) -> str:
     else:
         body = [*_body(found.docstring), f"From `{found.path}`."]
         if found.is_class:
-            methods = (each for key, each in found.members.items() if not key.startswith("_"))
-            body += [_directive("method", each.name, each, 4) for each in methods if _has_words(each)]
+            body += [_directive("method", each.name, each, 4) for each in _methods(found)]
     return _directive("class" if found.is_class else "function", f"pad_cli.{name}", found, 5, body)
 
 
@@ -88,7 +90,7 @@ def _body(docstring: Any) -> Iterator[str]:
         if section.kind is griffe.DocstringSectionKind.text:
             yield section.value
         elif section.kind is griffe.DocstringSectionKind.admonition:
-            yield f"**{section.title}** {section.value.contents}"
+            yield f"**{section.title}**\n\n```pycon\n{section.value.contents}\n```"
         elif section.kind is griffe.DocstringSectionKind.returns:
             yield "**Returns**\n\n" + "\n".join(f"- {_line(each.description)}" for each in section.value)
         elif section.kind is griffe.DocstringSectionKind.raises:
@@ -106,8 +108,10 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _has_words(found: Any) -> bool:
-    return (found.is_function or "property" in found.labels) and found.docstring is not None
+def _methods(found: Any) -> list[Any]:
+    """Public methods and properties of a class that have something to say."""
+    public = [each for name, each in found.members.items() if not name.startswith("_")]
+    return [each for each in public if each.docstring and (each.is_function or "property" in each.labels)]
 
 
 def _is_recipe(name: str) -> bool:

@@ -25,7 +25,7 @@ def page() -> str:
 def _sections(command: Any, context: Any, depth: int) -> Iterator[str]:
     """One section for a command, and one for each below it."""
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    records = {"argument": [], "option": []}
+    records: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
     for parameter in command.get_params(context):
         if record := parameter.get_help_record(context):
             records[parameter.param_type_name].append((code(record[0]), _told(record[1])))

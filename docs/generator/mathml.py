@@ -29,7 +29,7 @@ def _block(writer: Any, node: nodes.Node) -> None:
 
 def _mathml(node: nodes.Node, as_block: bool = False) -> str:
     try:
-        return tex2mathml(node.astext(), as_block=as_block)
+        return str(tex2mathml(node.astext(), as_block=as_block))
     except MathError as error:
         logging.getLogger(__name__).warning("%s: %s", error, node.astext(), location=node)
         return ""
