@@ -171,7 +171,7 @@ def make_commands(directory: Path, policy: LanguageModel) -> dict[str, Command]:
         return kind, str(path)
 
     costs = ("times.jsonl", "costs.json", "cost.json")
-    reports, pages = ("report.html", "report.md"), ("reproduce.html", "reproduce.md")
+    reports = ("report.html", "report.md")
     made = [
         Command(
             "generate",
