@@ -4,11 +4,15 @@
 
 A user has signed weights of .5 to 1.5 on 2 to 4 principles, prefers of two generated answers the one whose principles,
 as the world's exact scorers find them, add up to more, is wrong in 5 % of questions, and says "neither" where they add
-up to the same. Accuracy is that of the learned weights on 200 fresh pairs on held-out topics. Random questions come
-from the same pool, and are learned from in the same way.
+up to the same. What a user says of a comparison is drawn beforehand, and the same however it is asked and learned from.
+Accuracy is that of the learned weights on 200 fresh pairs on held-out topics. Three ways, all from one pool:
 
-Prints mean and median accuracy after each number of questions, and after how many chosen ones a user (median) and the
-mean reach the accuracy of random ones; writes them to results.json.
+    chosen             `pad learn me --ask`
+    random             random questions, learned from by `pad learn me choices.jsonl`, which leaves out "neither"
+    random, all told   the same questions, learned from as `--ask` does
+
+Prints accuracy after each number of questions, and after how many chosen ones a user (median), the median and the mean
+reach what 20 random ones give; writes them to results.json.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,8 +36,10 @@ from learn_users import (  # the same users, answers and tests
 )
 
 from pad_cli import DecodingSettings, PadEngine
+from pad_cli.learning.choices import Choice, Choices
 from pad_cli.learning.comparisons import Pool, make_pool
 from pad_cli.learning.features import Features, choice_features
+from pad_cli.learning.learn import learn_user
 from pad_cli.learning.session import Question, Session
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.records import as_messages
@@ -61,68 +68,79 @@ def main(
     pool = make_pool(engine, [as_messages(prompt) for prompt in topics], DecodingSettings(batch_size=200), seed=seed)
     truths = [_draw_user(rng, model.principles) for _ in range(users)]
     tests = [choice_features(model, _draw_choices(rng, world, unknown, truth, _TESTED)) for truth in truths]
+    told = [_replies(world, pool, topics, truth, random.Random(f"{seed} {n}")) for n, truth in enumerate(truths)]
     found: dict[str, Any] = {"comparisons": len(pool.comparisons)}
     curves = {}
-    for kind in ("chosen", "random"):
+    for way in ("chosen", "random", "random, all told"):
         asked = [
-            _ask(model, pool, world, topics, truth, test, kind == "chosen", random.Random(f"{seed} {number}"))
-            for number, (truth, test) in enumerate(zip(truths, tests, strict=True))
+            _ask(model, pool, replies, test, way, random.Random(f"{seed} {number}"))
+            for number, (replies, test) in enumerate(zip(told, tests, strict=True))
         ]
-        curves[kind] = np.array([accuracies for accuracies, _ in asked])
-        found[kind] = {
-            "mean accuracy": curves[kind].mean(0).round(3).tolist(),
-            "median accuracy": np.median(curves[kind], 0).round(3).tolist(),
+        curves[way] = np.array([accuracies for accuracies, _ in asked])
+        found[way] = {
+            "mean accuracy": curves[way].mean(0).round(3).tolist(),
+            "median accuracy": np.median(curves[way], 0).round(3).tolist(),
             "neither": float(np.mean([ties for _, ties in asked])),
         }
-    target, chosen = curves["random"][:, -1], curves["chosen"]
-    found["chosen questions to the user's own accuracy after 20 random ones, median"] = float(
-        np.median([_first(row >= goal) for row, goal in zip(chosen, target, strict=True)])
-    )
-    found["chosen questions to the mean accuracy after 20 random ones"] = _first(chosen.mean(0) >= target.mean())
-    found["chosen questions to the median accuracy after 20 random ones"] = _first(
-        np.median(chosen, 0) >= np.median(target)
-    )
+        print(way, found[way], flush=True)
+    for way in ("random", "random, all told"):
+        found[f"chosen questions to the accuracy of {_QUESTIONS} asked: {way}"] = _reached(
+            curves["chosen"], curves[way]
+        )
     (out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found))
 
 
+def _replies(
+    world: World, pool: Pool, topics: dict[str, Topic], truth: Weights, rng: random.Random
+) -> list[bool | None]:
+    """What a user says of every comparison: is the first answer better? None for neither."""
+    replies: list[bool | None] = []
+    for comparison in pool.comparisons:
+        topic, wrong = topics[comparison.prompt[-1]["content"]], rng.random() < _MISTAKES
+        first, second = (_utility(world, text, topic, truth) for text in (comparison.first, comparison.second))
+        replies.append(None if abs(first - second) < 1e-9 else (first > second) is not wrong)
+    return replies
+
+
 def _ask(
-    model: Any,
-    pool: Pool,
-    world: World,
-    topics: dict[str, Topic],
-    truth: Weights,
-    test: Features,
-    chosen: bool,
-    rng: random.Random,
+    model: Any, pool: Pool, replies: Sequence[bool | None], test: Features, way: str, rng: random.Random
 ) -> tuple[list[float], int]:
     """Accuracy after each question, and how often neither answer was better; .5 while nothing can be learned."""
-    accuracies, ties = [], 0
     order = rng.sample(range(len(pool.comparisons)), len(pool.comparisons))
+    accuracies: list[float] = []
+    places: list[int] = []
     with tempfile.TemporaryDirectory() as scratch:
         session = Session(model, pool, Path(scratch) / "choices.jsonl")
-        for number in range(_QUESTIONS):
-            question = (
-                session.next() if chosen else Question(number + 1, order[number], pool.comparisons[order[number]], 0.0)
-            )
+        for place in order[:_QUESTIONS]:
+            question: Question | None = Question(len(places) + 1, place, pool.comparisons[place], 0.0)
+            question = session.next() if way == "chosen" else question
             if question is not None:
-                first = _reply(world, question, topics, truth, rng)
-                ties += first is None
-                session.answer(question, first)
-            right = _accuracy(test, _vector(session.learned().weights, model)) if session.can_learn else 0.5
-            accuracies.append(right)
-    return accuracies, ties
+                session.answer(question, replies[question.place])
+                places.append(question.place)
+            if not session.can_learn:
+                accuracies.append(0.5)
+                continue
+            weights = _fitted(model, pool, replies, places) if way == "random" else session.weights
+            accuracies.append(_accuracy(test, _vector(weights, model)))
+    return accuracies, sum(replies[place] is None for place in places)
 
 
-def _reply(
-    world: World, question: Question, topics: dict[str, Topic], truth: Weights, rng: random.Random
-) -> bool | None:
-    comparison = question.comparison
-    topic = topics[comparison.prompt[-1]["content"]]
-    first, second = (_utility(world, text, topic, truth) for text in (comparison.first, comparison.second))
-    if abs(first - second) < 1e-9:
-        return None
-    return (first > second) is not (rng.random() < _MISTAKES)
+def _fitted(model: Any, pool: Pool, replies: Sequence[bool | None], places: Sequence[int]) -> Mapping[str, float]:
+    """What `pad learn me choices.jsonl` makes of the same replies."""
+    pairs = [(pool.comparisons[place], replies[place]) for place in places if replies[place] is not None]
+    chosen = [Choice(each.prompt, *((each.first, each.second)[:: 1 if first else -1])) for each, first in pairs]
+    return learn_user(model, Choices(tuple(chosen))).weights
+
+
+def _reached(chosen: Any, other: Any) -> dict[str, float]:
+    """After how many questions the users' accuracies (U, N) are what they are at the end in another way."""
+    goals = other[:, -1]
+    return {
+        "user's own, median": float(np.median([_first(row >= goal) for row, goal in zip(chosen, goals, strict=True)])),
+        "median": _first(np.median(chosen, 0) >= np.median(goals)),
+        "mean": _first(chosen.mean(0) >= goals.mean()),
+    }
 
 
 def _first(reached: Any) -> int:

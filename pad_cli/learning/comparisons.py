@@ -12,7 +12,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import Choice
 from pad_cli.learning.features import choice_features
-from pad_cli.learning.questions import Array
+from pad_cli.learning.fit import Array
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs.rows import is_text
 from pad_cli.preference import Preference
@@ -41,12 +41,10 @@ class Pool:
     Attributes:
         comparisons: what may be asked.
         slopes: (N, K) first answer less second, nats.
-        offsets: (N,) likewise at w = 0.
     """
 
     comparisons: tuple[Comparison, ...]
     slopes: Array
-    offsets: Array
 
 
 def make_pool(
@@ -85,7 +83,7 @@ def make_pool(
     if not comparisons:
         raise UsageError("The policy gives the same answer in every way.", "Give other prompts: --prompts FILE")
     features = choice_features(model, [Choice(each.prompt, each.first, each.second) for each in comparisons])
-    return Pool(tuple(comparisons), np.asarray(features.slopes), np.asarray(features.offsets))
+    return Pool(tuple(comparisons), np.asarray(features.slopes))
 
 
 def _drawn(rng: random.Random, principles: Sequence[str]) -> Preference:

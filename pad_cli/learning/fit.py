@@ -130,7 +130,7 @@ def held_out_margins(margins: Margins, weigh: Callable[[Margins, NDArray[np.intp
     Returns:
         (U, N).
     """
-    fold = _folds(margins.counted)
+    fold = folds(margins.counted)
     result = np.zeros_like(margins.offsets)
     for number in range(int(fold.max()) + 1):
         held = fold == number
@@ -148,8 +148,8 @@ def _held_out_loss(margins: Margins, strength: Array) -> Array:
     return nats
 
 
-def _folds(counted: Array) -> NDArray[np.int64]:
-    """(U, N) the fold of each choice, by its place among those counted; -1 for the others."""
+def folds(counted: Array) -> NDArray[np.int64]:
+    """(U, N) the fold of each choice, by its place among those counted (U, N); -1 for the others."""
     total = counted.sum(1, keepdims=True)
     place = np.cumsum(counted, axis=1) - 1
     return np.where(counted > 0, place % np.where(total <= _LEAVE_ONE_OUT, total, _FOLDS), -1).astype(np.int64)

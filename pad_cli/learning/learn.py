@@ -17,9 +17,11 @@ from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.progress import stage
 from pad_cli.training.metrics import Share, share_of
 
+SMALL = 0.15
+"""Share of the largest weight: below, a weight whose interval holds 0 is dropped."""
+
 _STRONGEST = 2.0  # the largest weight; see docs/preferences.md for what others steered
 _SURE = 1.96  # standard deviations of a 95 % interval
-_SMALL = 0.15  # of the largest weight: below, a weight whose interval holds 0 is dropped
 _SPARED = 0.05  # share of choices that need not be predicted any more for that
 _ENOUGH = 0.9  # certainty from which more choices would change little
 _TOGETHER = 20_000  # choices of users that are fitted at once, padding included
@@ -37,7 +39,7 @@ class Learned:
         choices: how many were used.
         ties: how many were left out because neither answer was better.
         contradictions: how many were left out because they contradict each other.
-        strength: of the penalty, chosen by cross-validation.
+        strength: of the penalty, chosen by cross-validation; None where replies to questions need none.
         covariance: (K, K), of the weights' posterior.
     """
 
@@ -48,7 +50,7 @@ class Learned:
     choices: int
     ties: int
     contradictions: int
-    strength: float
+    strength: float | None
     covariance: NDArray[np.float64]
 
     @property
@@ -122,7 +124,7 @@ def learn_features(
             served(_readable(told, found), basis),
             served_covariance(found.covariance, basis),
         )
-        mean, size = served(found.weights, basis), _steering(weights)
+        mean, size = served(found.weights, basis), steering(weights)
         fit = Fit(mean * size[:, None], covariance * np.square(size)[:, None, None], found.strength)
         kept = weights * size[:, None]
         held_out = held_out_margins(margins, lambda rest, _: served(fit_weights(turned(rest, basis)).weights, basis))
@@ -145,7 +147,7 @@ def learn_features(
     return {name: learned[name] for name in users}
 
 
-def _steering(weights: Array) -> Array:
+def steering(weights: Array) -> Array:
     """(U,) factors to the size that steers: choices tell a direction, but hardly how strongly to steer."""
     largest = np.abs(weights).max(1)
     return np.where(largest > 0, _STRONGEST / np.where(largest > 0, largest, 1.0), 1.0)
@@ -164,7 +166,7 @@ def _readable(margins: Margins, fit: Fit) -> Array:
     """(U, K) weights without the small ones that may be 0, unless that would predict clearly fewer choices."""
     deviation = np.sqrt(np.einsum("ukk->uk", fit.covariance))
     size = np.abs(fit.weights)
-    small = (size < _SURE * deviation) & (size < _SMALL * size.max(1, keepdims=True))
+    small = (size < _SURE * deviation) & (size < SMALL * size.max(1, keepdims=True))
     kept = np.where(small, 0.0, fit.weights)
     costs = _right(margins, kept) < _right(margins, fit.weights) - _SPARED * margins.counted.sum(1)
     return np.where(costs[:, None], fit.weights, kept)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pad_cli.learning.choices import FEWEST, Choice, Choices
+from pad_cli.learning.choices import FEWEST, Choice
 from pad_cli.learning.comparisons import Comparison, Pool
-from pad_cli.learning.features import Features, choice_features
-from pad_cli.learning.learn import Learned, learn_features
-from pad_cli.learning.questions import Reply, as_choices, information, scale_of
+from pad_cli.learning.decorrelation import basis_of
+from pad_cli.learning.differences import basis_of_pool, differences
+from pad_cli.learning.features import choice_features
+from pad_cli.learning.fit import Array
+from pad_cli.learning.learn import Learned
+from pad_cli.learning.posterior import Posterior
+from pad_cli.learning.questions import information
+from pad_cli.learning.replies import Reply, learn_replies, weights_of
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.records import as_messages
 from pad_cli.runs import ResultLog, fingerprint
@@ -52,21 +56,23 @@ class Session:
     model: PersonalizedRewardModel
     pool: Pool
     log: Path
-    replies: list[Reply] = field(init=False)
+    replies: list[Reply] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self._results = ResultLog(self.log, needs=("prompt", "answers", "choice"))
-        self._scale = scale_of(self.pool.slopes)
-        self._asked = {_key(Comparison(as_messages(row["prompt"]), *row["answers"])) for row in self._earlier}
-        self.replies = self._read_again()
-
-    @property
-    def _earlier(self) -> list[dict[str, Any]]:
-        return list(self._results.done.values())
+        self._places = {_key(comparison): place for place, comparison in enumerate(self.pool.comparisons)}
+        self._basis = basis_of(self.model.pair_moments) or basis_of_pool(self.pool.slopes)
+        self._seen = differences(self.pool.slopes, self._basis)
+        self._posterior = Posterior(len(self.model.principles))
+        rows = list(self._results.done.values())
+        self._asked = {_key(_comparison(row)) for row in rows}
+        seen = differences(self._slopes_of(rows), self._basis)
+        for place, row in enumerate(rows):
+            self._take(Reply(seen.at(place), None if row["choice"] is None else row["choice"] == 0))
 
     def next(self) -> Question | None:
         """The comparison whose answer tells most; None when nothing is left that tells enough."""
-        promised = information(self.pool.slopes, self.pool.offsets, self.replies, self._scale)
+        promised = information(self._posterior, self._seen)
         for place in np.argsort(-promised, kind="stable"):
             comparison = self.pool.comparisons[place]
             if _key(comparison) in self._asked:
@@ -86,40 +92,46 @@ class Session:
         }
         self._results.append({_key(comparison): row})
         self._asked.add(_key(comparison))
-        place = question.place
-        self.replies.append(Reply(self.pool.slopes[place], float(self.pool.offsets[place]), first))
+        self._take(Reply(self._seen.at(question.place), first))
 
     @property
     def can_learn(self) -> bool:
         """Are there enough choices for a profile? Ties are none."""
-        return len(self._decided) >= FEWEST
-
-    def learned(self) -> Learned:
-        """The weights from all choices so far, those of earlier sittings included; see `can_learn`."""
-        made = []
-        for row in self._earlier:
-            if row["choice"] is not None:
-                first, second = row["answers"][:: -1 if row["choice"] else 1]
-                made.append(Choice(as_messages(row["prompt"]), first, second))
-        choices = Choices(tuple(made), ties=len(self.replies) - len(self._decided))
-        features = Features(*as_choices(self._decided, self._scale))
-        return learn_features(self.model.principles, {"": (choices, features)}, self.model.pair_moments)[""]
+        return sum(reply.first is not None for reply in self.replies) >= FEWEST
 
     @property
-    def _decided(self) -> list[Reply]:
-        return [reply for reply in self.replies if reply.first is not None]
+    def weights(self) -> dict[str, float]:
+        """Those that `learned` gives, without the rest."""
+        return dict(zip(self.model.principles, weights_of(self._posterior, self._basis).tolist(), strict=True))
 
-    def _read_again(self) -> list[Reply]:
-        """The replies of earlier sittings, whose comparisons need not be in this pool."""
-        rows = self._earlier
-        if not rows:
-            return []
-        pairs = [Choice(as_messages(row["prompt"]), *row["answers"]) for row in rows]
-        features = choice_features(self.model, pairs)
-        told: Sequence[bool | None] = [None if row["choice"] is None else row["choice"] == 0 for row in rows]
-        return [
-            Reply(*each) for each in zip(np.asarray(features.slopes), map(float, features.offsets), told, strict=True)
-        ]
+    def learned(self) -> Learned:
+        """The weights from all answers so far, those of earlier sittings included; see `can_learn`."""
+        return learn_replies(self.model.principles, self.replies, self._posterior, self._basis)
+
+    def _take(self, reply: Reply) -> None:
+        self.replies.append(reply)
+        self._posterior.add(*reply)
+
+    def _slopes_of(self, rows: list[dict[str, Any]]) -> Array:
+        """(M, K) of earlier sittings' comparisons: the pool's own, to the bit, and read again where it has them not."""
+        slopes = np.zeros((len(rows), len(self.model.principles)))
+        missing = []
+        for number, row in enumerate(rows):
+            comparison = _comparison(row)
+            place = self._places.get(_key(comparison))
+            if place is None:
+                missing.append(number)
+            else:
+                same = self.pool.comparisons[place].first == comparison.first
+                slopes[number] = self.pool.slopes[place] if same else -self.pool.slopes[place]
+        if missing:
+            pairs = [Choice(as_messages(rows[number]["prompt"]), *rows[number]["answers"]) for number in missing]
+            slopes[missing] = choice_features(self.model, pairs).slopes
+        return slopes
+
+
+def _comparison(row: dict[str, Any]) -> Comparison:
+    return Comparison(as_messages(row["prompt"]), *row["answers"])
 
 
 def _key(comparison: Comparison) -> str:
