@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError
+from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.runs import write_json
 
 CONFIG = "adapter_config.json"
@@ -113,7 +113,7 @@ class Adapter:
         for path, update in self._updates.items():
             factors[f"base_model.model.{path}.lora_A.weight"] = update.down
             factors[f"base_model.model.{path}.lora_B.weight"] = update.up
-        save_file(factors, directory / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(factors, directory / WEIGHTS, {"format": "pt"})
         write_json(directory / CONFIG, self._config)
 
     @contextmanager
@@ -232,7 +232,7 @@ def _peft_config(directory: Path, raw: Mapping[str, Any]) -> Any:
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        return load_tensors(path)[0]
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path.parent}' lacks {path.name}.", _AGAIN) from error
     except (SafetensorError, OSError) as error:

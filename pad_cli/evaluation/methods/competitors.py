@@ -24,13 +24,15 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
+from safetensors import SafetensorError
 
 from pad_cli.decoding.mixture import Voice, generate_mixture
 from pad_cli.errors import DataError
 from pad_cli.evaluation.contract import Cost, Subject
-from pad_cli.models.adapter import Adapter
+from pad_cli.models.adapter import WEIGHTS, Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
+from pad_cli.models.tensor_file import load_tensors
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import parse_preference
 from pad_cli.progress import note
@@ -249,10 +251,11 @@ def _shown(goal: Goal) -> str:
 
 
 def _kept_cost(target: Path) -> Cost | None:
-    """What a finished adapter cost; None when there is none."""
+    """What a finished adapter cost; None when there is none, or it is damaged."""
     try:
+        load_tensors(target / WEIGHTS)
         return Cost(**json.loads((target / COST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, SafetensorError, ValueError, TypeError):
         return None
 
 
