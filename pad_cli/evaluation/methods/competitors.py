@@ -132,6 +132,7 @@ class Competitors:
                     if (cost := _kept_cost(target)) is None:
                         note(f"Training the policy for {_shown(goal)} by DPO (once, {len(pairs)} pairs).")
                         cost = _train(settings, policy, pairs, target)
+            shutil.rmtree(_work(target), ignore_errors=True)
             self._found[place] = Competitor(target, cost)
         return self._found[place]
 
@@ -263,7 +264,7 @@ def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[Pref
     """Train an adapter, or go on, and keep it with its cost."""
     from pad_cli.training.trainer import train_lora
 
-    work = target.with_name(f"{target.name}.unfinished")
+    work = _work(target)
     before, started = _start_clock(work), time.monotonic()
     book = SequenceBook(policy.tokenizer, settings.data.max_prompt_tokens, settings.data.max_answer_tokens)
     table = tabulate(pairs, book)
@@ -278,8 +279,12 @@ def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[Pref
             write_json(scratch / COST, asdict(cost))
     finally:
         adapter.detach()
-    shutil.rmtree(work, ignore_errors=True)
     return cost
+
+
+def _work(target: Path) -> Path:
+    """The files of an unfinished training; gone once it is finished."""
+    return target.with_name(f"{target.name}.unfinished")
 
 
 def _start_clock(work: Path) -> float:
