@@ -214,19 +214,20 @@ def merge_parts(path: Path, order: Callable[[Mapping[str, Any]], Any] | None = N
 
     Args:
         path: of the log.
-        order: sorts the rows when there are parts; by default they stand as they were written, part by part.
+        order: sorts the rows, also where there are no parts; by default they stand as they were written, part by part.
 
     Raises:
         DataError, StorageError: as for a log.
     """
     parts = sorted(path.parent.glob(f"{glob.escape(path.name)}{_PART}*"))
-    if not parts:
+    if not parts and order is None:
         return
-    rows = ResultLog(path).done
+    rows = written = ResultLog(path).done
     for part in parts:
         rows = {**ResultLog(part).done, **rows}
     merged = sorted(rows.items(), key=lambda each: order(each[1])) if order else list(rows.items())
-    write_whole(path, "".join(_line(key, row) for key, row in merged))
+    if parts or merged != list(written.items()):
+        write_whole(path, "".join(_line(key, row) for key, row in merged))
     for part in parts:
         part.unlink()
 

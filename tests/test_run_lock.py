@@ -1,4 +1,4 @@
-"""Two processes in one place: the second is told; the lock ends with its process, however that ends."""
+"""Two processes in one place: the second is told or waits; the lock ends with its process, however that ends."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from pad_cli.errors import UsageError
-from pad_cli.run_lock import only_here
+from pad_cli.run_lock import in_turn, only_here
 
 HOLDER = """
+import sys
 from pathlib import Path
-from pad_cli.run_lock import only_here
-with only_here(Path("run")):
+from pad_cli import run_lock
+with getattr(run_lock, sys.argv[1])(Path("run")):
     print("in", flush=True)
     input()
 """
@@ -28,8 +30,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "home"))
 
 
-def start() -> subprocess.Popen[str]:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def start(how: str = "only_here") -> subprocess.Popen[str]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "in\n"
     return holder
@@ -71,3 +75,24 @@ def test_processes_that_share_a_job_are_one(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("WORLD_SIZE", "2")
         with only_here(Path("run")):
             pass
+
+
+def test_who_comes_in_turn_says_that_it_waits_and_then_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    holder = start("in_turn")
+    threading.Timer(0.3, lambda: holder.communicate("\n")).start()
+    with in_turn(Path("run")):
+        assert holder.wait() == 0
+        assert "Waiting for another process, which builds run." in capfd.readouterr().err
+        with only_here(Path("run")):
+            pass
+
+
+def test_the_scratch_of_killed_processes_goes_and_all_else_stays(tmp_path: Path) -> None:
+    (tmp_path / "run" / "deep").mkdir(parents=True)
+    stay = ["run/answers.jsonl", "run/.hidden", "run/deep/.x.01234567.scratch", ".other.01234567.scratch", "run.yaml"]
+    for name in (*stay, ".run.01234567.scratch", "run/.report.json.89abcdef.scratch"):
+        (tmp_path / name).touch()
+    (tmp_path / "run" / ".new.01234567.scratch" / "deep").mkdir(parents=True)
+    with only_here(tmp_path / "run"):
+        left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(path for path in left if not path.startswith("home")) == sorted(stay)

@@ -201,6 +201,18 @@ def test_damage_inside_a_log_names_file_and_line(tmp_path: Path, line: str) -> N
     assert (caught.value.path, caught.value.line) == (str(path), 2)
 
 
+def test_a_row_that_lacks_something_is_damage_too(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    ResultLog(path).append({"a": {"text": "x"}, "b": {"tex": "y"}})
+    assert ResultLog(path).done["b"] == {"tex": "y"}
+    with pytest.raises(DataError) as caught:
+        ResultLog(path, needs=("text",))
+    assert (caught.value.line, caught.value.hint) == (
+        2,
+        "Delete the line and run again: it is done anew, all others stay.",
+    )
+
+
 def test_a_fingerprint_is_the_same_on_every_machine_and_day() -> None:
     assert fingerprint({"b": [1, 2.5, None], "a": "käse"}) == fingerprint({"a": "käse", "b": [1, 2.5, None]})
     assert fingerprint([]) == "4f53cda18c2baa0c"  # the start of sha256("[]")

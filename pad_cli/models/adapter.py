@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.checkpoint_files import read_object, read_tensors
+from pad_cli.models.tensor_file import save_tensors
 from pad_cli.runs import write_json
 
 CONFIG = "adapter_config.json"
@@ -113,7 +113,7 @@ class Adapter:
         for path, update in self._updates.items():
             factors[f"base_model.model.{path}.lora_A.weight"] = update.down
             factors[f"base_model.model.{path}.lora_B.weight"] = update.up
-        save_file(factors, directory / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(factors, directory / WEIGHTS, {"format": "pt"})
         write_json(directory / CONFIG, self._config)
 
     @contextmanager

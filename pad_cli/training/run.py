@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from pad_cli.errors import TrainingError
+from pad_cli.errors import CheckpointError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.dense_head import DenseHead
 from pad_cli.models.encoder import PreferenceEncoder
@@ -234,7 +234,7 @@ class TrainingRun:
             if (kept / _ADAPTER).exists():
                 self._read_through(Adapter.load(kept / _ADAPTER, self._material.backbone.model))
             self._head.load_state_dict(head)
-        except (OSError, ValueError, TypeError, SafetensorError, RuntimeError):
+        except (OSError, ValueError, TypeError, SafetensorError, RuntimeError, CheckpointError):
             return False
         self._factors = torch.tensor(record.factors)
         self.records.append(record)

@@ -63,6 +63,7 @@ def _train(recipe: TrainRecipe, output: Path) -> Path:
     backbone = load_sharded(recipe.backbone) if recipe.shard_backbone else load_language_model(recipe.backbone)
     key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(data)])
     if _is_finished(output, key):
+        shutil.rmtree(output / _WORK, ignore_errors=True)  # if the run was killed just before it did so
         note(f"{output} is finished; nothing to do.")
         return output
     for line in as_lines(describe(data.report)):

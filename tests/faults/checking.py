@@ -46,5 +46,6 @@ def check_again(command: Command, place: Place, undisturbed: Undisturbed) -> Non
 
 def check_results(command: Command, place: Place, undisturbed: Undisturbed) -> None:
     results = command.results(place)
-    assert sorted(results) == sorted(undisturbed.results)
+    differing = sorted(set(results) ^ set(undisturbed.results))
+    assert not differing, f"missing or left behind: {differing}"
     assert [name for name in results if results[name] != undisturbed.results[name]] == []

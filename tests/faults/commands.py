@@ -111,13 +111,13 @@ def make_commands(directory: Path, policy: LanguageModel) -> dict[str, Command]:
     save_reward_model(make_reward_model(policy), reward_model, settings)
     prompts = directory / "prompts.jsonl"
     prompts.write_text(
-        "".join(json.dumps({"prompt": f"Tell me of {n}", "preference": "humorous"}) + "\n" for n in range(9)),
+        "".join(json.dumps({"prompt": f"Tell me of {n}"}) + "\n" for n in range(9)),
         encoding="utf-8",
     )
     steered = ("--policy", str(model), "--reward-model", str(reward_model))
     decoding = {"max_new_tokens": 8, "batch_size": 3, "temperature": 0.8}
     overrides = [f"decoding.{key}={value}" for key, value in decoding.items()]
-    sampled = [part for override in overrides for part in ("--set", override)]
+    sampled = [*steered, *(part for override in overrides for part in ("--set", override))]
     benchmark = {"benchmark": "jsonl", "options": {"path": str(prompts), "preferences": ["humorous", "not formal"]}}
     evaluation: dict[str, Any] = {
         "policies": {"home": settings.model_dump()},
@@ -175,17 +175,15 @@ def make_commands(directory: Path, policy: LanguageModel) -> dict[str, Command]:
     made = [
         Command(
             "generate",
-            ("generate", "--file", str(prompts), "--out", "answers.jsonl", "-p", "humorous", *steered, *sampled),
+            ("generate", "--file", str(prompts), "--out", "answers.jsonl", "-p", "humorous", *sampled),
         ),
         Command("eval", recipe("eval", {**evaluation, "methods": ["base", "pad", dpo]}), (*costs, *reports)),
         Command("sweep", recipe("sweep", sweep), costs),
-        Command(
-            "reproduce", recipe("reproduce", {"tables": tables}), (*costs, *reports, "reproduce.html", "reproduce.md")
-        ),
+        Command("reproduce", recipe("reproduce", {"tables": tables}), (*costs, *reports, *pages)),
         Command("train-rm", recipe("train-rm", training), ("report.json", *reports, "README.md")),
         Command(
             "learn",
-            ("learn", "me", "--ask", "--prompts", str(prompts), *steered, *sampled),
+            ("learn", "me", "--ask", "--prompts", str(prompts), *sampled),
             replies=("1", "2", "1", "n", "2", "1", "1", "2", "q"),
         ),
         Command(

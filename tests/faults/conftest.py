@@ -26,8 +26,14 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def commands(policy: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Command]:
-    return make_commands(tmp_path_factory.mktemp("material"), policy)
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of what commands read."""
+    return tmp_path_factory.mktemp("material")
+
+
+@pytest.fixture(scope="session")
+def commands(policy: Any, material: Path) -> dict[str, Command]:
+    return make_commands(material, policy)
 
 
 @pytest.fixture(params=NAMES)

@@ -65,14 +65,18 @@ class Running:
         return ""
 
     @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
     def ended(self) -> bool:
         return self._process.exitcode is not None
 
     def send(self, number: signal.Signals, *, group: bool = False) -> None:
         """A signal to it, or to all that it has started, too."""
-        assert self._process.pid is not None
         with contextlib.suppress(ProcessLookupError):
-            os.kill(-self._process.pid if group else self._process.pid, number)
+            os.kill(-self.pid if group else self.pid, number)
 
     def wait(self, seconds: float = 300) -> Ended:
         self._process.join(seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def shrink() -> None:
         for name, policy in embedded._POLICIES.items()
     }
     preference_pairs._VALIDATION_PAIRS = 10
-    embedded.read_recipe = lambda name: read_recipe(name, _OVERRIDES)  # type: ignore[assignment]
+    embedded.read_recipe = functools.partial(read_recipe, overrides=_OVERRIDES)
 
 
 if __name__ == "__main__":

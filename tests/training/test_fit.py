@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from pad_cli.errors import TrainingError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.training import fit as loop
@@ -75,6 +76,46 @@ def test_killed_and_started_again_equals_uninterrupted(
     again, told = run(tmp_path / "broken", evaluate=evaluate, **changed)
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     assert told == history
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+@pytest.mark.parametrize("step", [0, 6, 39])
+def test_a_step_that_is_not_finite_stops_before_it_and_goes_on_from_there(
+    tmp_path: Path, step: int, broken: str
+) -> None:
+    """As if a machine had computed one step wrongly: run again, it ends as one that never did."""
+    weights, history = run(tmp_path / "whole")
+    plain, steps = loop.preference_loss, iter(range(100))
+
+    def wrong(chosen: torch.Tensor, rejected: torch.Tensor, **settings: Any) -> torch.Tensor:
+        loss = plain(chosen, rejected, **settings)
+        if next(steps) != step:
+            return loss
+        return loss * torch.nan if broken == "loss" else loss + (chosen * 0).pow(0.5).sum()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "preference_loss", wrong)
+        with pytest.raises(TrainingError) as caught:
+            run(tmp_path / "broken")
+    what = "the loss is nan" if broken == "loss" else "the gradient's norm is nan"
+    pairs = ", ".join(map(str, loop._Batches(30, 8, seed=3).of(step).tolist()))
+    assert caught.value.message == (
+        f"Training heads, step {step + 1} of 40: {what}. "
+        f"Its pairs, by their number in the stage's training data (from 0): {pairs}."
+    )
+    assert str(tmp_path / "broken") in caught.value.hint
+    again, told = run(tmp_path / "broken")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert told == history
+
+
+def test_the_pairs_without_a_finite_reward_are_named(tmp_path: Path) -> None:
+    module, features = task()
+    features[17] = torch.inf
+    stage = HeadsStage.model_validate({**STAGE, "batch_size": 30})
+    with pytest.raises(TrainingError, match="Without a finite reward: 17") as caught:
+        fit(stage, module, lambda batch: module(features[batch])[..., 0].unbind(1), 30, 0, tmp_path / "snapshot")
+    assert caught.value.exit_code == 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "facts"])

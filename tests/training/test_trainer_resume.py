@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pad_cli.errors import TrainingError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.training import trainer
+from pad_cli.training.lora import keep_last
 from pad_cli.training.trainer import train_lora
 from tests.tiny import make_language_model
 from tests.training.test_trainer import condition, joint_stage, make_heads, tables
@@ -103,6 +106,40 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
         path.unlink()
     assert trainer.newest_whole(tmp_path, with_head=True) == tmp_path / "checkpoint-2"
     assert not path.parent.exists()
+    assert equal(run(backbone, tmp_path)[0], uninterrupted[0])
+
+
+def test_checkpoints_are_rotated_by_their_steps_whatever_the_clock_says(tmp_path: Path) -> None:
+    for step in (2, 4, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        os.utime(tmp_path / f"checkpoint-{step}", (10**9 - step * 1000,) * 2)
+    keep_last(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-4"]
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_leaves_the_last_checkpoint_good(
+    broken: str, backbone: LanguageModel, uninterrupted: Any, tmp_path: Path
+) -> None:
+    """The ninth batch is the first one of the fifth step, behind the second checkpoint."""
+    plain, batches = trainer.preference_loss, iter(range(100))
+
+    def wrong(chosen: torch.Tensor, rejected: torch.Tensor, **settings: Any) -> torch.Tensor:
+        loss = plain(chosen, rejected, **settings)
+        if next(batches) != 8:
+            return loss
+        return loss * torch.nan if broken == "loss" else loss + (chosen * 0).pow(0.5).sum()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "preference_loss", wrong)
+        with pytest.raises(TrainingError) as caught:
+            run(backbone, tmp_path)
+    what = "the loss is nan" if broken == "loss" else "the gradient's norm is nan"
+    assert caught.value.message.startswith(f"Training joint, step 5 of 7: {what}. Its pairs")
+    pairs = caught.value.message.rpartition("(from 0): ")[2].split(", ")
+    assert len(pairs) == (3 if broken == "loss" else 6), "the first batch, or both of the step"
+    assert str(tmp_path) in caught.value.hint
+    assert trainer.newest_whole(tmp_path, with_head=True) == tmp_path / "checkpoint-4"
     assert equal(run(backbone, tmp_path)[0], uninterrupted[0])
 
 

@@ -24,13 +24,15 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
+from safetensors import SafetensorError
 
 from pad_cli.decoding.mixture import Voice, generate_mixture
 from pad_cli.errors import DataError
 from pad_cli.evaluation.contract import Cost, Subject
-from pad_cli.models.adapter import Adapter
+from pad_cli.models.adapter import WEIGHTS, Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
+from pad_cli.models.tensor_file import load_tensors
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import parse_preference
 from pad_cli.progress import note
@@ -130,6 +132,7 @@ class Competitors:
                     if (cost := _kept_cost(target)) is None:
                         note(f"Training the policy for {_shown(goal)} by DPO (once, {len(pairs)} pairs).")
                         cost = _train(settings, policy, pairs, target)
+            shutil.rmtree(_work(target), ignore_errors=True)
             self._found[place] = Competitor(target, cost)
         return self._found[place]
 
@@ -249,10 +252,11 @@ def _shown(goal: Goal) -> str:
 
 
 def _kept_cost(target: Path) -> Cost | None:
-    """What a finished adapter cost; None when there is none."""
+    """What a finished adapter cost; None when there is none, or it is damaged."""
     try:
+        load_tensors(target / WEIGHTS)
         return Cost(**json.loads((target / COST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, SafetensorError, ValueError, TypeError):
         return None
 
 
@@ -260,7 +264,7 @@ def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[Pref
     """Train an adapter, or go on, and keep it with its cost."""
     from pad_cli.training.trainer import train_lora
 
-    work = target.with_name(f"{target.name}.unfinished")
+    work = _work(target)
     before, started = _start_clock(work), time.monotonic()
     book = SequenceBook(policy.tokenizer, settings.data.max_prompt_tokens, settings.data.max_answer_tokens)
     table = tabulate(pairs, book)
@@ -275,8 +279,12 @@ def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[Pref
             write_json(scratch / COST, asdict(cost))
     finally:
         adapter.detach()
-    shutil.rmtree(work, ignore_errors=True)
     return cost
+
+
+def _work(target: Path) -> Path:
+    """The files of an unfinished training; gone once it is finished."""
+    return target.with_name(f"{target.name}.unfinished")
 
 
 def _start_clock(work: Path) -> float:
