@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 VLLM   := .venv-vllm
+FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo test check test-vllm control bench clean
+.PHONY: help setup demo test check fuzz test-vllm control bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -29,6 +30,9 @@ test: setup  ## Lint, type check, and run the fast tests
 
 check: setup  ## Run the slow tests: the demo's figures, crashes, the wheel
 	$(BIN)/python -m pytest -m slow
+
+fuzz: setup  ## Try hostile input for FUZZ_SECONDS (600) on each surface
+	PAD_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz -o timeout=0
 
 test-vllm: $(VLLM)/.installed  ## Serve exported preferences with vLLM's CPU build, in .venv-vllm
 	$(VLLM)/bin/python -m pytest -W default tests/vllm
