@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 VLLM   := .venv-vllm
+FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo test check docs test-vllm control bench clean
+.PHONY: help setup demo test check docs fuzz test-vllm control bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -32,6 +33,9 @@ check: setup  ## Run the slow tests: the demo's figures, crashes, the wheel
 
 docs: setup  ## Build these documents as a site: site/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs site
+
+fuzz: setup  ## Try hostile input for FUZZ_SECONDS (600) on each surface
+	PAD_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz -o timeout=0
 
 test-vllm: $(VLLM)/.installed  ## Serve exported preferences with vLLM's CPU build, in .venv-vllm
 	$(VLLM)/bin/python -m pytest -W default tests/vllm

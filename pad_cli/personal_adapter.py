@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, UsageError, did_you_mean
 from pad_cli.pairs import read_rows
-from pad_cli.preference import Preference, with_floor
+from pad_cli.preference import LARGEST, Preference, with_floor
 from pad_cli.progress import bar
 from pad_cli.serving.export import PreferenceAdapter, preference_adapter, save_adapter
 
@@ -74,8 +73,8 @@ def _preference(engine: PadEngine, row: Mapping[str, Any], table: Path, line: in
         known = () if model is None else model.principles
         if name not in known:
             raise DataError("no such principle", path=table, line=line, field=name, hint=did_you_mean(name, known))
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise DataError(f"{weight!r} is no finite number", path=table, line=line, field=name)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) <= LARGEST:
+            raise DataError(f"is no finite number up to {LARGEST:g}", path=table, line=line, field=name)
     return Preference({name: float(weight) for name, weight in weights.items() if weight}, {})
 
 

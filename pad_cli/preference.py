@@ -28,6 +28,8 @@ from pad_cli.records import Messages
 _SEPARATOR = re.compile(r"\s*[,;+]\s*(?:(?:and|but)\s+)?|\s+(?:and|but)\s+")
 _NEGATION = re.compile(r"^(?:not|no|less|avoid|without)\s+(.+)$", re.IGNORECASE)
 _WEIGHT = re.compile(r"^(.*?)\s*=\s*([^=]*)$")
+LARGEST = 1e9
+"""No weight is larger: the numbers of models end not far beyond."""
 _TYPO_RATIO = 0.8  # similarity at which a single unknown word is taken for a misspelt principle
 _SLIGHTLY, _STRONGLY = 0.5, 2.0  # up to and from which a weight is worded
 
@@ -163,7 +165,7 @@ def parse_preference(specs: Iterable[str], principles: Sequence[str], *, accepts
         accepts_text: whether it has a preference encoder for free text.
 
     Raises:
-        PreferenceError: an empty specification, a weight that is no number, an unknown name.
+        PreferenceError: an empty specification, a weight that is no number or too large a one, an unknown name.
     """
     weights: dict[str, float] = {}
     texts: dict[str, float] = {}
@@ -177,8 +179,8 @@ def parse_preference(specs: Iterable[str], principles: Sequence[str], *, accepts
             text = _free_text(clause, principles, accepts_text)
             texts[text] = texts.get(text, 0.0) + weight
     for name, weight in [*weights.items(), *texts.items()]:
-        if not math.isfinite(weight):
-            raise PreferenceError(f"The weights of '{name}' add up to infinity.", "Use smaller ones.")
+        if not abs(weight) <= LARGEST:
+            raise PreferenceError(f"The weights of '{name}' add up to {weight:g}.", f"Stay below {LARGEST:g}.")
     return Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
 
 

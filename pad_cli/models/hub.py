@@ -134,6 +134,11 @@ def push_checkpoint(
         raise CheckpointError(
             f"'{directory}' is no reward model: it has no {_CONFIG}.", "Name the directory that pad train-rm wrote."
         )
+    if links := [name for name in OWN_FILES if (directory / name).is_symlink()]:
+        raise UsageError(
+            f"'{directory / links[0]}' is a link: a file from elsewhere would be made public under its name.",
+            "Push a copy of the directory: cp -rL",
+        )
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         raise StorageError(
             "The hub is off limits: --offline, PAD_OFFLINE or HF_HUB_OFFLINE.", "Leave it out, and push again."
@@ -142,11 +147,6 @@ def push_checkpoint(
         raise StorageError(
             "Pushing needs a token for the hub, and there is none.",
             "hf auth login, or set HF_TOKEN; the token needs the right to write.",
-        )
-    if links := [name for name in OWN_FILES if (directory / name).is_symlink()]:
-        raise UsageError(
-            f"'{directory / links[0]}' is a link: a file from elsewhere would be made public under its name.",
-            "Push a copy of the directory: cp -rL",
         )
     contents: dict[str, Path | bytes] = {name: directory / name for name in OWN_FILES if (directory / name).is_file()}
     if card is not None:

@@ -10,9 +10,7 @@ from typing import Any
 
 from pad_cli.errors import PreferenceError
 from pad_cli.pairs.rows import RowError, is_text
-from pad_cli.preference import Preference, parse_preference
-
-_MOST = 1e9  # weights beyond it, not a number included, are no weights
+from pad_cli.preference import LARGEST, Preference, parse_preference
 
 
 class PreferenceReader:
@@ -69,7 +67,7 @@ def _weights(value: Any, field: str) -> dict[str, float]:
     if isinstance(value, dict) and all(is_text(name) for name in value):
         # a data set gives every row all keys, and None where a row has none
         weights = {name.strip(): weight for name, weight in value.items() if weight is not None}
-        if weights and all(type(w) in (int, float) and abs(w) <= _MOST for w in weights.values()):
+        if weights and all(type(w) in (int, float) and abs(w) <= LARGEST for w in weights.values()):
             return {name: float(weight) for name, weight in weights.items()}
     raise RowError(
         "neither a name, a list of names, nor a map of names to weights",

@@ -171,7 +171,7 @@ def make_commands(directory: Path, policy: LanguageModel) -> dict[str, Command]:
         return kind, str(path)
 
     costs = ("times.jsonl", "costs.json", "cost.json")
-    reports = ("report.html", "report.md")
+    reports, pages = ("report.html", "report.md"), ("reproduce.html", "reproduce.md")
     made = [
         Command(
             "generate",

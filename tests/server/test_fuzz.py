@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli import Limits, PadEngine
@@ -14,6 +14,7 @@ from pad_cli.server.api_error import ApiError
 from pad_cli.server.catalogue import Catalogue
 from pad_cli.server.reading import Reading, Work
 from pad_cli.server.schema import ChatRequest, TextRequest, read_request
+from tests.hostile.budget import examples
 from tests.server.conftest import SETTINGS
 
 TEXT = st.text(max_size=12) | st.sampled_from(["humorous", "not formal", "concise=0.5", "@me", "=", "+", "text:"])
@@ -49,7 +50,6 @@ REQUESTS = st.one_of(
     *(st.fixed_dictionaries(must, optional={k: v for k, v in KNOWN.items() if k not in must}) for must in MEANT),
     st.dictionaries(TEXT | st.sampled_from(sorted(KNOWN)), JSON, max_size=4),
 )
-GENEROUS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def check(found: Work | ApiError) -> None:
         assert 0 < found.limit <= Limits().max_new_tokens
 
 
-@GENEROUS
+@examples(300)
 @given(content=REQUESTS)
 def test_any_json_is_understood_or_refused(reading: Reading, content: dict[str, Any]) -> None:
     body = json.dumps(content).encode()
@@ -84,7 +84,7 @@ def test_any_json_is_understood_or_refused(reading: Reading, content: dict[str, 
         check(outcome(reading, body, schema))
 
 
-@GENEROUS
+@examples(300)
 @given(body=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_understood_or_refused(reading: Reading, body: bytes) -> None:
     found = outcome(reading, body, ChatRequest)
