@@ -6,6 +6,8 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
+from pad_cli.cli.tables import print_text
+
 if TYPE_CHECKING:
     from pad_cli import Estimate
 
@@ -22,7 +24,7 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
 
     console, volume = Console(), estimate.volume
     print(f"{estimate.backbone}: {_si(estimate.parameters)} parameters")
-    print(
+    print_text(
         f"{volume.pairs:,} training pairs, {volume.answers:,} distinct answers to read; tokens after cutting: prompt "
         f"{volume.prompt_tokens:.0f}, answer {volume.answer_tokens:.0f} (mean of {volume.sampled:,})"
     )
@@ -38,10 +40,10 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     console.print(times)
     most = max(estimate.costs, key=lambda cost: sum(cost.memory.values()))
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in most.memory.items())
-    print(f"Device memory {_gigabytes(estimate.memory)} in '{most.name}': {parts}.")
+    print_text(f"Device memory {_gigabytes(estimate.memory)} in '{most.name}': {parts}.")
     for size in _CARDS:
         print(f"  {size} GB are {'enough' if estimate.fits(size) else 'not enough'}, with a tenth left free.")
-    print(f"Cached states on the disk: {_gigabytes(estimate.disk)}. Validation during training is not counted.")
+    print_text(f"Cached states on the disk: {_gigabytes(estimate.disk)}. Validation during training is not counted.")
 
 
 def _si(number: float) -> str:

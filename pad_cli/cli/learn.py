@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Quiet, RewardModel, read_as
+from pad_cli.cli.tables import print_text
 from pad_cli.errors import UsageError
 from pad_cli.progress import set_quiet
 
@@ -192,7 +193,7 @@ def _add_principle(
         print(json.dumps({**dataclasses.asdict(added), "directory": str(added.directory)}, ensure_ascii=False))
         return
     accuracy = added.pair_accuracy
-    print(
+    print_text(
         f"'{added.name}' from {added.examples} pairs in {added.seconds:.1f} s: it ranks {accuracy.value:.0%} of them "
         f"rightly when trained on the others ({accuracy.low:.0%} to {accuracy.high:.0%})."
     )
@@ -243,10 +244,10 @@ def _keep(learned: Learned, profile: Profile, out: Path | None, as_json: bool) -
         if count
     ]
     accuracy, besides = learned.accuracy, f" (besides: {', '.join(left_out)})" if left_out else ""
-    print(f"{learned.found[0].upper()}{learned.found[1:]}.")
-    print(
+    print_text(f"{learned.found[0].upper()}{learned.found[1:]}.")
+    print_text(
         f"From {learned.choices} choices{besides}, of which weights "
         f"learned from the others predict {accuracy.value:.0%} ({accuracy.low:.0%} to {accuracy.high:.0%})."
     )
-    print(learned.advice)
+    print_text(learned.advice)
     print(f'{path}: pad generate "..." --pref @{profile.name}')
