@@ -11,6 +11,8 @@ import io
 import os
 from collections.abc import Callable, Sequence
 
+from pad_cli.terminal import say
+
 _ASKED = ("_PAD_COMPLETE", "complete_bash")
 
 
@@ -31,7 +33,7 @@ def complete_whole_words(app: Callable[[], object]) -> None:
     finally:
         for offer in offers.getvalue().splitlines():
             if inserted := offer.removeprefix(before + equals):
-                print(inserted)
+                say(inserted)
 
 
 def whole_words(words: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from pad_cli.cli.options import Json, Quiet
 from pad_cli.cli.tables import print_facts
 from pad_cli.errors import UsageError
 from pad_cli.progress import set_quiet, stage
+from pad_cli.terminal import say, say_json
 
 if TYPE_CHECKING:
     from pad_cli import Examination, Kept
@@ -40,7 +41,8 @@ def doctor(
     with stage("Asking torch"):
         found = pad_cli.examine()
     if as_json:
-        print(json.dumps({**dataclasses.asdict(found), "well": found.well}, default=str, ensure_ascii=False))
+        row = {**dataclasses.asdict(found), "well": found.well}
+        say_json(json.loads(json.dumps(row, default=str)))  # paths and dates as text
     else:
         _show(found)
     if not found.well:
@@ -59,11 +61,11 @@ def _clean(yes: bool, as_json: bool) -> None:
         typer.confirm(f"{sentence}\nGo on?", abort=True, err=True)
     removed = pad_cli.remove_hidden_states()
     if as_json:
-        print(json.dumps({"removed_files": removed.files, "removed_bytes": removed.bytes, "path": str(removed.path)}))
+        say_json({"removed_files": removed.files, "removed_bytes": removed.bytes, "path": str(removed.path)})
     elif removed.files:
-        print(f"Removed {what}.")
+        say(f"Removed {what}.")
     else:
-        print(f"There are no cached hidden states in {kept.path}.")
+        say(f"There are no cached hidden states in {kept.path}.")
 
 
 def _show(found: Examination) -> None:
@@ -75,7 +77,7 @@ def _show(found: Examination) -> None:
     keys = ((name, "there is one" if there else "none") for name, there in found.secrets.items())
     print_facts("Hub and keys", [("cache", hub), *keys])
     if not found.problems:
-        print("No problems.")
+        say("No problems.")
         return
     rows = [
         row

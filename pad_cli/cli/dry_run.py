@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from pad_cli.cli.tables import print_text
 from pad_cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
 
     volume = estimate.volume
     say(f"{estimate.backbone}: {_si(estimate.parameters)} parameters")
-    say(
+    print_text(
         f"{volume.pairs:,} training pairs, {volume.answers:,} distinct answers to read; tokens after cutting: prompt "
         f"{volume.prompt_tokens:.0f}, answer {volume.answer_tokens:.0f} (mean of {volume.sampled:,})"
     )
@@ -38,10 +39,10 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     say_table(times)
     most = max(estimate.costs, key=lambda cost: sum(cost.memory.values()))
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in most.memory.items())
-    say(f"Device memory {_gigabytes(estimate.memory)} in '{most.name}': {parts}.")
+    print_text(f"Device memory {_gigabytes(estimate.memory)} in '{most.name}': {parts}.")
     for size in _CARDS:
         say(f"  {size} GB are {'enough' if estimate.fits(size) else 'not enough'}, with a tenth left free.")
-    say(f"Cached states on the disk: {_gigabytes(estimate.disk)}. Validation during training is not counted.")
+    print_text(f"Cached states on the disk: {_gigabytes(estimate.disk)}. Validation during training is not counted.")
 
 
 def _si(number: float) -> str:

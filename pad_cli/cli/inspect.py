@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pad_cli.cli.options import Json, Quiet
+from pad_cli.cli.tables import print_text
 from pad_cli.progress import set_quiet
-from pad_cli.terminal import say_json, say_table
+from pad_cli.terminal import console, say_json, say_table
+
+_SIZES = ("pairs", "prompts", "answers", "mean_prompt", "mean_answer")
+_FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
+_NARROW = 76  # columns that a split with its figures needs
 
 if TYPE_CHECKING:
     from pad_cli import Fit, Inspection, Remeasurement
@@ -76,12 +81,46 @@ def _show(found: Inspection) -> None:
     for number, stage in enumerate(config.get("stages") or (), start=1):
         settings = {"seconds": found.seconds.get(stage.get("stage")), **stage}
         _table(f"Stage {number}: {stage.get('stage')}", _lines({k: v for k, v in settings.items() if k != "stage"}))
-    for split in found.data.get("splits") or ():
-        _table(f"Data: {split['name']}", _lines({k: v for k, v in split.items() if k != "name"}))
+    splits = {split["name"]: _numbers(split, _SIZES) for split in found.data.get("splits") or ()}
+    if splits:
+        _splits("Data", splits)
     if config.get("environment"):
         _table("Trained with", _lines(config["environment"]))
-    for split, values in found.metrics.items():
-        _table(f"Measured on {split}", _lines(values))
+    if found.metrics:
+        _splits("Measured on", {split: _main_figures(values) for split, values in found.metrics.items()})
+        print_text("length, bag of words: what they alone get right. Each preference: report.html, or --json.")
+
+
+def _splits(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each split; on a narrow terminal a few."""
+    from rich.table import Table
+    from rich.text import Text
+
+    here = console()
+    if here.is_terminal and here.width < _NARROW:
+        for split, row in rows.items():
+            _table(f"{title} {split}", row.items())
+        return
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    table = Table(title, *names, box=None, header_style="bold")
+    table.columns[0].min_width = max(map(len, rows))
+    written = {split: [_written(row[name]) if name in row else "" for name in names] for split, row in rows.items()}
+    for column, *cells in zip(table.columns[1:], *written.values(), strict=True):
+        column.justify = "right"
+        column.min_width = max(map(len, cells))
+    for split, cells in written.items():
+        table.add_row(Text(split), *map(Text, cells))
+    here.print(table)
+
+
+def _main_figures(values: Mapping[str, Any]) -> dict[str, Any]:
+    baselines = values.get("baselines") or {}
+    told = {name.replace("_", " "): each.get("pair_accuracy") for name, each in baselines.items()}
+    return {**_numbers(values, _FIGURES), **told}
+
+
+def _numbers(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name.replace("_", " "): values[name] for name in names if name in values}
 
 
 def _show_fit(fit: Fit) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Quiet, RewardModel, read_as
+from pad_cli.cli.tables import print_text
 from pad_cli.errors import UsageError
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import say, say_json, say_table
@@ -208,7 +209,7 @@ def _add_principle(
         say_json({**dataclasses.asdict(added), "directory": str(added.directory)})
         return
     accuracy = added.pair_accuracy
-    say(
+    print_text(
         f"'{added.name}' from {added.examples} pairs in {added.seconds:.1f} s: it ranks {accuracy.value:.0%} of them "
         f"rightly when trained on the others ({accuracy.low:.0%} to {accuracy.high:.0%})."
     )
@@ -259,10 +260,10 @@ def _keep(learned: Learned, profile: Profile, out: Path | None, as_json: bool) -
         if count
     ]
     accuracy, besides = learned.accuracy, f" (besides: {', '.join(left_out)})" if left_out else ""
-    say(f"{learned.found[0].upper()}{learned.found[1:]}.")
-    say(
+    print_text(f"{learned.found[0].upper()}{learned.found[1:]}.")
+    print_text(
         f"From {learned.choices} choices{besides}, of which weights "
         f"learned from the others predict {accuracy.value:.0%} ({accuracy.low:.0%} to {accuracy.high:.0%})."
     )
-    say(learned.advice)
+    print_text(learned.advice)
     say(f'{path}: pad generate "..." --pref @{profile.name}')

@@ -9,10 +9,12 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 from typer.core import TyperGroup
 
 from pad_cli import __version__, show_imports
@@ -58,11 +60,7 @@ class _Boundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except PadError as error:
-            here = console(stderr=True, soft_wrap=True)
-            here.print("Error: ", style="bold red", end="")
-            here.print(error.message)
-            if error.hint:
-                here.print(error.hint, style="dim")
+            _print_error(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
             say("Interrupted. Run the same command again to continue.", stderr=True)
@@ -70,6 +68,16 @@ class _Boundary(TyperGroup):
         except BrokenPipeError:
             sys.stderr.close()  # the reader of our output has left; so do we, in silence
             raise typer.Exit(1) from None
+
+
+def _print_error(error: PadError) -> None:
+    """On a terminal words are wrapped, but a command stays one line, to be copied; elsewhere all lines stay whole."""
+    here = console(stderr=True)
+    message = Text.assemble(("Error: ", "bold red"), error.message)
+    here.print(message, soft_wrap=not here.is_terminal)
+    if error.hint:
+        command = any(f"{program} " in error.hint for program in ("pad", "pip"))
+        here.print(Text(error.hint, style="dim"), soft_wrap=command or not here.is_terminal)
 
 
 _SHARED = ("generate", "eval", "train-rm")
@@ -85,23 +93,36 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command("generate")(generate.generate)
-app.command("train-rm")(train_rm.train_rm)
-app.command("inspect")(inspect.inspect)
-app.command("push")(push.push)
-app.command("export")(export.export)
-app.command("serve")(serve.serve)
-app.command("eval")(evaluate.evaluate)
-app.command("judge")(judge.judge)
-app.command("sweep")(sweep.sweep)
-app.command("reproduce")(reproduce.reproduce)
-app.command("bench")(bench.bench)
-app.command("demo")(demo.demo)
-app.command("learn")(learn.learn)
-app.add_typer(prefs.app, name="prefs")
-app.add_typer(recipe.app, name="recipe")
-app.command("list")(listing.list_)
-app.command("doctor")(doctor.doctor)
+_PANELS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
+    "Begin": {
+        "demo": (demo.demo, "See all of it on small models, built here from nothing."),
+        "doctor": (doctor.doctor, "Say what is installed, what is missing, and how to mend it."),
+        "list": (listing.list_, "List what can be named: principles, recipes, scorers, methods ..."),
+    },
+    "Steer": {
+        "generate": (generate.generate, "Answer a prompt, steered to a preference."),
+        "learn": (learn.learn, "Learn what one user wants from choices between answers."),
+        "serve": (serve.serve, "Serve steered answers over HTTP, as the OpenAI API does."),
+        "export": (export.export, "Write a preference as an ordinary LoRA adapter."),
+    },
+    "Train": {
+        "train-rm": (train_rm.train_rm, "Train a personalised reward model."),
+        "inspect": (inspect.inspect, "Show what a reward model is, and whether it fits a policy."),
+        "push": (push.push, "Push a reward model to the Hugging Face hub."),
+    },
+    "Evaluate": {
+        "eval": (evaluate.evaluate, "Answer benchmarks with several methods, and score the answers."),
+        "judge": (judge.judge, "Have a language model judge an evaluation's answers."),
+        "sweep": (sweep.sweep, "Trade preferences off against each other: Pareto fronts."),
+        "reproduce": (reproduce.reproduce, "Run the paper's tables, at the scale of a recipe's models."),
+        "bench": (bench.bench, "Time steered decoding against plain decoding."),
+    },
+}
+for _panel, _commands in _PANELS.items():
+    for _name, (_function, _summary) in _commands.items():
+        app.command(_name, short_help=_summary, rich_help_panel=_panel)(_function)
+app.add_typer(prefs.app, name="prefs", rich_help_panel="Steer")
+app.add_typer(recipe.app, name="recipe", rich_help_panel="Begin")
 
 
 def _version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from pad_cli.cli.completion import complete_preferences, complete_profiles_and_principles
 from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Quiet, RewardModel, read_as
+from pad_cli.cli.tables import print_text
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.progress import bar, set_quiet
 from pad_cli.terminal import say, say_json, say_table
@@ -42,7 +43,7 @@ def list_(
         ]
         _print(rows)
         return
-    say(f"{location} knows: {', '.join(principles) or 'any text'}")
+    print_text(f"{location} knows: {', '.join(principles) or 'any text'}")
     say(f"Free text: {'yes' if free else 'no'}")
     if not profiles:
         say("There are no profiles in ./profiles.")
@@ -192,7 +193,7 @@ def _show_profile(profile: Profile, as_json: bool) -> None:
         ("accuracy", _accuracy(profile)),
         ("created", profile.created or ""),
     ]
-    say(f"@{profile.name}: " + ", ".join(f"{key} {value}" for key, value in facts if value))
+    print_text(f"@{profile.name}: " + ", ".join(f"{key} {value}" for key, value in facts if value))
     rows = []
     for name, weight in _ranked(profile):
         ends = profile.intervals.get(name)
@@ -239,7 +240,7 @@ def _show_effect(effect: Effect, shown: int) -> None:
 def _show_pairs(pairs: list[Pair]) -> None:
     found = [pair for pair in pairs if pair.conflict]
     if not found:
-        say(f"No conflicts: of {len(pairs)} pairs, each keeps at least half of what it gains alone, or may.")
+        print_text(f"No conflicts: of {len(pairs)} pairs, each keeps at least half of what it gains alone, or may.")
         return
     rows = []
     for pair in found:

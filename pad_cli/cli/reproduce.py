@@ -9,6 +9,7 @@ import typer
 
 from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
+from pad_cli.cli.tables import print_text
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import say, say_json
 
@@ -38,6 +39,6 @@ def reproduce(
                     say_json({"table": name, "run": label, **row})
         return
     say((Path(settings.output) / "reproduce.md").read_text(encoding="utf-8"), end="")
-    say(
+    print_text(
         f"\nWritten to {settings.output}: reproduce.md, reproduce.html, reproduce.json, and a report.html for each run."
     )

@@ -1,4 +1,4 @@
-"""Lists on stdout: a heading, then names and what is said of each; nothing is cut, on however narrow a terminal."""
+"""Text and lists on stdout: words are wrapped, never cut, on however narrow a terminal; elsewhere lines stay whole."""
 
 from __future__ import annotations
 
@@ -6,24 +6,38 @@ from collections.abc import Iterable
 
 from pad_cli.terminal import console, say
 
+_NAMES = 0.45  # of the width: where names need more, what is said of each stands below it
+
+
+def print_text(text: str) -> None:
+    """Print a paragraph."""
+    from rich.text import Text
+
+    here = console()
+    here.print(Text(text), soft_wrap=not here.is_terminal)
+
 
 def print_facts(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Print rows of a name and a text, aligned; where there is no terminal, each on one line."""
+    """Print a heading, then rows of a name and a text, aligned."""
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     here = console()
     listed = list(rows) or [("none", "")]
-    here.print(Text(title, style="bold"))
+    wide = max(len(name) for name, _ in listed)
+    here.print(Text(title, style="bold"), soft_wrap=not here.is_terminal)
     if not here.is_terminal:
-        wide = max(len(name) for name, _ in listed)
         for name, text in listed:
             say(f"  {name:{wide}}  {text}".rstrip())
-        return
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(width=0)
-    table.add_column(overflow="fold", max_width=max(8, here.width // 2))
-    table.add_column(overflow="fold")
-    for name, text in listed:
-        table.add_row("", Text(name), Text(text, style="dim"))
-    here.print(table)
+    elif wide > _NAMES * here.width:
+        for name, text in listed:
+            here.print(Padding(Text(name), (0, 0, 0, 2)))
+            here.print(Padding(Text(text, style="dim"), (0, 0, 0, 4)))
+    else:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for _ in ("", "name", "text"):
+            table.add_column(overflow="fold")
+        for name, text in listed:
+            table.add_row("", Text(name), Text(text, style="dim"))
+        here.print(table)
