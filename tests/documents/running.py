@@ -67,7 +67,7 @@ class Reader:
         """Start a server, and wait until it says where it listens."""
         words = ["0" if before == "--port" else word for before, word in pairwise(command.words)]
         process = subprocess.Popen([sys.executable, "-m", "pad_cli", *words], stderr=subprocess.PIPE, text=True)
-        self._running.callback(process.wait)
+        self._running.callback(process.communicate)
         self._running.callback(process.kill)
         assert process.stderr is not None
         for line in process.stderr:
