@@ -3,6 +3,10 @@
 A block is run as it stands, in the order of its page. Where it cannot be, the line above it says so, and why:
 
     <!-- parsed only: REASON -->
+
+and where it goes on until the page ends:
+
+    <!-- in the background: REASON -->
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _FENCE = re.compile(r"^(```+|:::+)\s*(\S*)")
-_MARK = re.compile(r"^<!-- parsed only: (.+) -->$")
+_MARK = re.compile(r"^<!-- (parsed only|in the background): (.+) -->$")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")
 
 
@@ -30,14 +34,16 @@ class Block:
         line: of its fence.
         language: as the fence says.
         text: what it holds.
-        reason: why it is not run; empty where it is.
+        unrun: why it is not run; empty where it is.
+        goes_on: is it a server, which runs until the page ends?
     """
 
     page: str
     line: int
     language: str
     text: str
-    reason: str = ""
+    unrun: str = ""
+    goes_on: bool = False
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -73,9 +79,11 @@ def blocks(path: Path) -> Iterator[Block]:
             number += 1
             continue
         end = next(n for n in range(number + 1, len(lines)) if lines[n].strip() == fence[1])
-        mark = _MARK.match(lines[number - 1]) if number else None
-        text = "\n".join(lines[number + 1 : end])
-        yield Block(str(path.relative_to(ROOT)), number + 1, fence[2], text, mark[1] if mark else "")
+        found = _MARK.match(lines[number - 1]) if number else None
+        mark, reason = found.groups() if found else ("", "")
+        place, text = str(path.relative_to(ROOT)), "\n".join(lines[number + 1 : end])
+        unrun = reason if mark == "parsed only" else ""
+        yield Block(place, number + 1, fence[2], text, unrun, goes_on=mark == "in the background")
         number = end + 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents.pages import BLOCKS
-from tests.documents.running import assert_alike, lay_out, page_blocks, run
+from tests.documents.running import assert_alike, reader
 
 OWN_MODEL = ("docs/real-models.md", "docs/training.md")
 """Pages that need no embedded model; all others are run by tests/slow/test_documents.py."""
@@ -17,16 +17,14 @@ OWN_MODEL = ("docs/real-models.md", "docs/training.md")
 def test_a_page_about_ones_own_model_runs_from_its_beginning_to_its_end(
     page: str, model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lay_out(tmp_path, model_directory)
-    monkeypatch.chdir(tmp_path)
-    for block in page_blocks(page):
-        run(block, monkeypatch)
+    with reader(tmp_path, model_directory, monkeypatch) as walker:
+        walker.walk(page)
     reports = list(tmp_path.glob("runs/*/report.html"))
     assert reports
 
 
 def test_a_block_that_is_not_run_says_why() -> None:
-    reasons = {block.reason for block in BLOCKS if block.reason}
+    reasons = {block.unrun for block in BLOCKS if block.unrun}
     assert reasons
     assert min(map(len, reasons)) > 10
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents.pages import BLOCKS, ROOT
-from tests.documents.running import assert_alike, lay_out, page_blocks, run
+from tests.documents.running import assert_alike, reader
 from tests.documents.test_running import OWN_MODEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -20,7 +20,7 @@ _PAGES = sorted(
     {
         block.page
         for block in BLOCKS
-        if not block.reason and block.language in _SHELL_OR_PYTHON and block.page not in OWN_MODEL
+        if not block.unrun and block.language in _SHELL_OR_PYTHON and block.page not in OWN_MODEL
     }
 )
 
@@ -29,10 +29,8 @@ _PAGES = sorted(
 def test_a_page_runs_from_its_beginning_to_its_end(
     page: str, model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lay_out(tmp_path, model_directory)
-    monkeypatch.chdir(tmp_path)
-    for block in page_blocks(page):
-        run(block, monkeypatch)
+    with reader(tmp_path, model_directory, monkeypatch) as walker:
+        walker.walk(page)
 
 
 def test_the_picture_of_steering_shows_what_is_answered_and_pushed(tmp_path: Path) -> None:
