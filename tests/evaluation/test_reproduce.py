@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
@@ -18,6 +19,7 @@ from pad_cli.evaluation.reproduce_report import PAGE, SUMMARY
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings, ReproduceRecipe, load_recipe
+from tests.test_cli import pad
 from tests.tiny import make_reward_model
 
 MakeRecipe = Callable[..., ReproduceRecipe]
@@ -113,3 +115,19 @@ def test_the_page_leads_to_the_report_of_every_run(make_recipe: MakeRecipe) -> N
     links = re.findall(r'href="([^"]+)"', (output / PAGE).read_text(encoding="utf-8"))
     assert links == ["main/one/report.html", "weights/low/report.html", "weights/high/report.html"]
     assert all((output / link).is_file() for link in links)
+
+
+def test_the_command_prints_the_summary_or_one_row_a_line(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe()
+    content = recipe.model_dump(mode="json", exclude_unset=True)
+    (tmp_path / "reproduce.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    printed = pad("reproduce", str(tmp_path / "reproduce.yaml"), "-q").stdout
+    assert printed.startswith((Path(recipe.output) / SUMMARY).read_text(encoding="utf-8"))
+    lines = pad("reproduce", str(tmp_path / "reproduce.yaml"), "--json", "-q").stdout.splitlines()
+    tables = reproduce(recipe)["tables"]
+    assert [json.loads(line) for line in lines] == [
+        {"table": name, "run": label, **row}
+        for name, table in tables.items()
+        for label, run in table["runs"].items()
+        for row in run["rows"]
+    ]

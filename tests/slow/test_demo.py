@@ -1,4 +1,4 @@
-"""The demo as a user runs it: its figures, its repetition, its interruption. Run with `make check`."""
+"""The demo as a user runs it: its figures, its repetition, its interruption. Run with `make test-slow`."""
 
 from __future__ import annotations
 
