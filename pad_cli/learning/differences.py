@@ -56,7 +56,7 @@ def differences(slopes: Array, basis: Basis) -> Differences:
 
 
 def basis_of_pool(slopes: Array) -> Basis:
-    """Of a reward model that keeps no moments: each principle as it is, in units of a pool's slopes (N, K)."""
+    """The basis of a reward model without moments: each principle as it is, in units of a pool's slopes (N, K)."""
     spread = slopes.std(axis=0)
     units = np.where(spread > 0, spread, 1.0)
     return Basis(np.diag(1 / units), units)

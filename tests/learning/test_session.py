@@ -28,7 +28,7 @@ def pool(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> Pool:
 def test_a_pool_pairs_different_answers_to_one_prompt(
     policy: LanguageModel, reward_model: PersonalizedRewardModel, pool: Pool
 ) -> None:
-    assert len(pool.comparisons) == len(pool.slopes) == len(pool.offsets) <= len(PROMPTS) * 6
+    assert len(pool.comparisons) == len(pool.slopes) <= len(PROMPTS) * 6
     assert all(each.first != each.second and each.prompt in PROMPTS for each in pool.comparisons)
     again = make_pool(PadEngine(policy, reward_model), PROMPTS, SETTINGS, answers=4)
     assert again.comparisons == pool.comparisons

@@ -1,0 +1,121 @@
+"""The sample of weights: it is the prior before any reply, Bayes' rule after some, and narrows to who replied."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pad_cli.learning.differences import Differences
+from pad_cli.learning.posterior import Posterior, outcomes
+
+DOUBT = 0.02
+
+
+def seen_of(*means: list[float]) -> Differences:
+    every = np.array(means, np.float64)
+    return Differences(every, np.full_like(every, DOUBT))
+
+
+@given(seed=st.integers(0, 1000))
+def test_three_outcomes_make_up_all_there_is(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = outcomes(Differences(rng.uniform(-1, 1, (7, 4)), rng.uniform(0, 1, (7, 4))), rng.normal(size=(5, 4)))
+    assert found.shape == (3, 5, 7)
+    assert np.all(found > 0.03), "one reply in ten may be anything"
+    np.testing.assert_allclose(found.sum(0), 1)
+
+
+def test_a_user_prefers_what_they_want_and_says_neither_where_nothing_matters() -> None:
+    weights = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
+    found = outcomes(seen_of([1.0, 0.0]), weights)[:, :, 0]
+    assert found.argmax(0).tolist() == [0, 1, 2]
+    assert found.max(0).min() > 0.9
+
+
+def test_doubt_about_the_answers_is_doubt_about_the_reply() -> None:
+    means = np.array([[1.0, 0.0]])
+    sure, doubtful = (outcomes(Differences(means, np.full((1, 2), v)), np.array([[1.0, 0.0]])) for v in (0.01, 1.0))
+    assert doubtful[0, 0, 0] < sure[0, 0, 0] - 0.1
+
+
+def test_before_any_reply_a_few_principles_matter_either_way() -> None:
+    posterior = Posterior(12)
+    assert (posterior.weights != 0).sum(1).mean() == pytest.approx(3, abs=0.2)
+    assert np.abs(posterior.shares @ posterior.weights).max() < 0.1
+    assert posterior.shares.sum() == pytest.approx(1)
+
+
+def test_replies_count_as_bayes_rule_says() -> None:
+    """Two principles, six replies: probabilities on a fine grid of all weights, and those of the sample."""
+    replies = [
+        (seen_of([1.0, 0.0]), True),
+        (seen_of([1.0, 1.0]), None),
+        (seen_of([0.0, 1.0]), False),
+        (seen_of([1.0, 1.0]), True),
+        (seen_of([1.0, 0.0]), True),
+        (seen_of([0.2, -1.0]), None),
+    ]
+    posterior = Posterior(2)
+    sizes = np.exp(0.4 * np.linspace(-3, 3, 61))
+    density = np.exp(-(np.linspace(-3, 3, 61) ** 2) / 2)
+    axis = np.concatenate([-sizes, [0.0], sizes])
+    prior = np.concatenate([density / density.sum() / 4, [0.5], density / density.sum() / 4])
+    grid = np.array(list(itertools.product(axis, axis)))
+    odds = np.array([one * other for one, other in itertools.product(prior, prior)])
+    for seen, first in replies:
+        posterior.add(seen, first)
+        odds = odds * outcomes(seen, grid)[{True: 0, False: 1, None: 2}[first], :, 0]
+    odds /= odds.sum()
+    assert len(np.unique(posterior.weights[:, 0])) > 100, "drawn anew, and moved"
+    np.testing.assert_allclose(posterior.shares @ posterior.weights, odds @ grid, atol=0.08)
+    for principle in range(2):
+        on = posterior.shares @ (posterior.weights[:, principle] != 0)
+        assert on == pytest.approx(odds @ (grid[:, principle] != 0), abs=0.05)
+
+
+def test_many_replies_leave_the_weights_that_gave_them() -> None:
+    rng, truth = np.random.default_rng(0), np.array([1.0, -1.0, 0.0, 0.0, 0.0, 0.0])
+    posterior = Posterior(6)
+    for _ in range(30):
+        row = rng.choice([-1.0, 0.0, 1.0], 6)
+        posterior.add(seen_of(row.tolist()), None if row @ truth == 0 else bool(row @ truth > 0))
+    mean = posterior.shares @ posterior.weights
+    assert mean[0] > 0.5
+    assert mean[1] < -0.5
+    np.testing.assert_allclose(mean[2:], 0, atol=0.1)
+
+
+def test_neither_says_that_a_principle_does_not_matter() -> None:
+    posterior = Posterior(4)
+    for _ in range(2):
+        posterior.add(seen_of([1.0, 0.0, 0.0, 0.0]), None)
+    on = posterior.shares @ (posterior.weights != 0)
+    assert on[0] < 0.1
+    assert on[1:].min() > 0.3
+
+
+def test_the_same_replies_give_the_same_sample() -> None:
+    one, other = Posterior(3), Posterior(3)
+    for posterior in (one, other):
+        for seen in (seen_of([1.0, 0.0, 1.0]), seen_of([0.0, 1.0, 1.0]), seen_of([1.0, -1.0, 0.0])):
+            posterior.add(seen, True)
+    np.testing.assert_array_equal(one.weights, other.weights)
+    np.testing.assert_array_equal(one.shares, other.shares)
+
+
+def test_drawn_weights_are_as_frequent_as_they_are_probable() -> None:
+    posterior = Posterior(4)
+    posterior.add(seen_of([0.6, 0.0, 0.0, 0.0]), None)
+    assert np.ptp(posterior.shares) > 0
+    np.testing.assert_allclose(posterior.drawn(4000).mean(0), posterior.shares @ posterior.weights, atol=0.01)
+
+
+def test_one_principle_alone_can_be_asked_about() -> None:
+    posterior = Posterior(1)
+    for _ in range(6):
+        posterior.add(seen_of([1.0]), False)
+    assert (posterior.shares @ posterior.weights)[0] < -0.5
