@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapp
         OSError, SafetensorError: the file cannot be written.
     """
     save_file(dict(tensors), path, metadata={**(metadata or {}), _SUM: _checksum(tensors)})
+    if metadata:
+        _sort_metadata(path)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -35,6 +38,18 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if expected is not None and expected != _checksum(tensors):
         raise SafetensorError("its checksum is another one")
     return tensors, metadata
+
+
+def _sort_metadata(path: Path) -> None:
+    """Safetensors writes metadata in a random order; the same tensors are to give the same bytes."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        settled = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(settled) <= size, "it is the same text in another order, padded with spaces"
+        file.seek(8)
+        file.write(settled.ljust(size))
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:

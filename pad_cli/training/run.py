@@ -41,6 +41,7 @@ from pad_cli.training.stages import CachedData, train_encoder, train_heads
 from pad_cli.training.token_rewards import TokenRewards
 from pad_cli.training.worded import judged_weights
 
+_LORA = ("adapter", "joint")  # stages that train an adapter
 _HEAD, _ENCODER, _ADAPTER, _FACTS = "head.safetensors", "encoder.safetensors", "adapter", "stage.json"
 
 
@@ -191,7 +192,7 @@ class TrainingRun:
             self._factors = torch.ones(len(self._principles))  # its loss sees the heads as they are now
         validation = self.splits() if stage.evaluate_every else ()
         self._read_through(None)  # TRL starts from the files of the one before
-        earlier = (self._work / name / _ADAPTER for name in ("adapter", "joint"))
+        earlier = [self._work / record.stage / _ADAPTER for record in self.records if record.stage in _LORA]
         adapter, history = train_lora(
             stage,
             self._material.backbone,
@@ -200,7 +201,7 @@ class TrainingRun:
             self.pairs,
             self.weights(self.pairs),
             validation=validation,
-            start=next((path for path in earlier if path.exists()), None),
+            start=earlier[-1] if earlier else None,
             directory=directory,
             seed=self._material.recipe.seed,
             report_to=self._material.recipe.report_to,

@@ -48,4 +48,5 @@ def check_results(command: Command, place: Place, undisturbed: Undisturbed) -> N
     results = command.results(place)
     differing = sorted(set(results) ^ set(undisturbed.results))
     assert not differing, f"missing or left behind: {differing}"
-    assert [name for name in results if results[name] != undisturbed.results[name]] == []
+    differing = [name for name in results if results[name] != undisturbed.results[name]]
+    assert not differing, f"not as undisturbed: {differing}"

@@ -20,7 +20,7 @@ def test_a_second_process_is_told_or_waits(
     command: Command, place: Place, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     """The first one is stopped in its middle, so that they meet for certain."""
-    first = command.start(place, SignalAtChange(1 + undisturbed.changes // 2, signal.SIGSTOP, group=False))
+    first = command.start(place, SignalAtChange(1 + undisturbed.changes * 3 // 4, signal.SIGSTOP, group=False))
     while not (stopped(first.pid) or first.ended):
         time.sleep(0.01)
     (tmp_path / "second").mkdir()

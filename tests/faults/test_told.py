@@ -13,8 +13,9 @@ from tests.faults.faults import SignalAtChange
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("share", [0.3, 0.8])
-@pytest.mark.parametrize(("told", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("told", "code", "share"), [(signal.SIGTERM, 143, 0.3), (signal.SIGTERM, 143, 0.8), (signal.SIGINT, 130, 0.55)]
+)
 def test_it_ends_at_once_and_goes_on_when_run_again(
     command: Command, told: signal.Signals, code: int, share: float, place: Place, undisturbed: Undisturbed
 ) -> None:
