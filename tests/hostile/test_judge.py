@@ -130,7 +130,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Path:
     return world.root / "run"
 
 
-FILES = ("recipe.json", "report.json", "answered.json", "answers.jsonl", "outputs.json", "judge.jsonl", "costs.json")
+FILES = ("recipe.json", "answered.json", "answers.jsonl", "judge.jsonl")
 
 
 @examples(25)
