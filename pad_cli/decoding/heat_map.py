@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 
 from pad_cli.decoding.explain import TokenChoice
+from pad_cli.pages.html import POLICY
 
 _STRONGEST = 4.0  # nats at which a colour is full
 
@@ -13,6 +14,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title>
 <style>
   body {{ font: 18px/1.9 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; color: #1b1b1f }}
@@ -43,7 +45,7 @@ def heat_map(prompt: str, preference: str, choices: Sequence[TokenChoice]) -> st
         choices: from `PadEngine.explain`.
     """
     title = html.escape(f"{prompt} [{preference or 'no preference'}]")
-    return _PAGE.format(title=title, strongest=_STRONGEST, tokens="".join(map(_token, choices)))
+    return _PAGE.format(policy=POLICY, title=title, strongest=_STRONGEST, tokens="".join(map(_token, choices)))
 
 
 def _token(choice: TokenChoice) -> str:

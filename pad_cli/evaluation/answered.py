@@ -55,7 +55,7 @@ def read_answered(directory: Path, recipe: Mapping[str, Any]) -> dict[Answered, 
         content = json.loads(path.read_text(encoding="utf-8"))
         answered_recipe = content["recipe"]
         keys = {Answered(*(row[name] for name in Answered._fields)): list(row["keys"]) for row in content["answers"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError("cannot be read", path=path, hint=_AGAIN) from error
     if answered_recipe != _fingerprint(recipe):
         raise UsageError(f"{directory}: its last evaluation has another recipe than its report.", _AGAIN)

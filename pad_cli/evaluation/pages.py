@@ -51,7 +51,7 @@ def read_facts(directory: Path) -> Facts:
         DataError: a file is missing or damaged.
     """
     judged = _read(directory / JUDGED) if (directory / JUDGED).exists() else None
-    return Facts(_read(directory / REPORT), _read(directory / OUTPUTS), _read(directory / COSTS), judged)
+    return Facts(_read(directory / REPORT), _read(directory / OUTPUTS), _read(directory / COSTS, list), judged)
 
 
 def evaluation_markdown(facts: Facts) -> str:
@@ -89,8 +89,12 @@ def _shown(cell: Cell) -> str:
             return cell
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, kind: type = dict) -> Any:
+    hint = "Run `pad eval` to its end; it writes this file."
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError("cannot be read", path=path, hint="Run `pad eval` to its end; it writes this file.") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("cannot be read", path=path, hint=hint) from error
+    if not isinstance(content, kind):
+        raise DataError("holds something else than an evaluation's figures", path=path, hint=hint)
+    return content

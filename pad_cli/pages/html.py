@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +12,8 @@ from pad_cli.pages.content import Grid, Section
 
 Cell = TypeVar("Cell")
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'"
+"""What a browser may do with a page: show it. Nothing is fetched, and no script runs that the page does not name."""
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -53,7 +56,7 @@ _PAGE = """<!doctype html>
 
 
 def document(title: str, body: str, *, style: str = "", script: str = "") -> str:
-    """A whole page, which its browser keeps from fetching anything.
+    """A whole page, which its browser keeps from fetching anything, and from running any other script.
 
     Args:
         title: plain text.
@@ -61,8 +64,11 @@ def document(title: str, body: str, *, style: str = "", script: str = "") -> str
         style: CSS beside that of every report.
         script: JavaScript, run once the body is there.
     """
-    wrapped = f"<script>{script}</script>\n" if script else ""
-    return _PAGE.format(policy=_POLICY, title=html.escape(title), body=body, style=style, script=wrapped)
+    wrapped, policy = "", POLICY
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        wrapped, policy = f"<script>{script}</script>\n", f"{POLICY}; script-src 'sha256-{digest}'"
+    return _PAGE.format(policy=policy, title=html.escape(title), body=body, style=style, script=wrapped)
 
 
 def section_html(section: Section[Cell], cell: Callable[[Cell], str]) -> str:

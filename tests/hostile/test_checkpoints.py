@@ -87,12 +87,7 @@ def test_the_good_one_loads(good: Path, policy: Any) -> None:
 @examples(25)
 @given(
     name=st.sampled_from([CONFIG, "metrics.json", "report.json"]),
-    key=st.sampled_from(
-        ["stages", "data", "environment", "metrics", "conditioning", "adapter", "backbone_quantization"]
-    )
-    | st.sampled_from(
-        ["hidden_size", "rank", "encoder_width", "encoder_texts", "principles", "calibration", "backbone"]
-    ),
+    key=st.sampled_from(KEYS),
     value=VALUES,
 )
 @example(name=CONFIG, key="rank", value=10**12)
@@ -182,10 +177,7 @@ def test_a_link_is_never_pushed_as_a_file(copied: Path, tmp_path: Path) -> None:
 @fuzzed
 @given(
     changes=st.dictionaries(
-        st.sampled_from(
-            [*LORA, "alpha_pattern", "use_rslora", "auto_mapping", "base_model_name_or_path", "modules_to_save"]
-        )
-        | st.text(max_size=5),
+        st.sampled_from([*LORA, *RARE]) | st.text(max_size=5),
         VALUES,
         max_size=3,
     )

@@ -79,6 +79,7 @@ def read_run(directory: Path, overrides: Iterable[str] = ()) -> EvalRecipe:
     Raises:
         UsageError: there is no finished evaluation.
         RecipeError: the recipe, as overridden, is wrong.
+        DataError: its file is damaged.
     """
     path = directory / _RECIPE
     if not path.is_file() or not (directory / REPORT).is_file():
@@ -96,7 +97,7 @@ def read_answers(directory: Path, recipe: EvalRecipe, settings: JudgeSettings) -
 
     Raises:
         UsageError: `judge.opponent` is no method of the recipe; or the run does not say which answers are its own.
-        DataError: nothing in the run answers the recipe's items.
+        DataError: nothing in the run answers the recipe's items, or its answers are damaged.
     """
     methods = {method.shown: load_method(method) for method in recipe.methods}
     benchmarks = load_benchmarks(recipe.benchmarks)
@@ -160,13 +161,25 @@ def _texts(directory: Path, methods: Mapping[str, Method]) -> dict[tuple[Contest
             continue
         contestant = Contestant(who.policy, who.method, who.guidance_weight)
         for row in (rows[key] for key in keys if key in rows):
-            prompt = fingerprint(row["prompt"])
-            place = (row["item"], prompt, *row["preference"]) if method.reads_preference else (prompt,)
-            texts[contestant, row["seed"], place] = row["text"]
+            try:
+                prompt = fingerprint(row["prompt"])
+                place = (row["item"], prompt, *row["preference"]) if method.reads_preference else (prompt,)
+                texts[contestant, row["seed"], place] = str(row["text"])
+            except (KeyError, TypeError) as error:
+                raise _damaged(directory / ANSWERS) from error
     return texts
 
 
 def _content(directory: Path) -> dict[str, Any]:
     """The recipe of a run, as it was written."""
-    content: dict[str, Any] = json.loads((directory / _RECIPE).read_text(encoding="utf-8"))
+    try:
+        content = json.loads((directory / _RECIPE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(directory / _RECIPE) from error
+    if not isinstance(content, dict) or not isinstance(content.get("decoding", {}), dict):
+        raise _damaged(directory / _RECIPE)
     return content
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError("cannot be read", path=path, hint="Run `pad eval` again; it answers only what is missing.")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pad_cli.errors import JudgeError
+from pad_cli.errors import DataError, JudgeError
 from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredError
 from pad_cli.evaluation.judge.price import Budget, OverBudgetError, Prices, characters, most_tokens
 from pad_cli.evaluation.judge.prompt import repair
@@ -29,6 +29,7 @@ from pad_cli.records import Messages
 from pad_cli.runs import ResultLog, fingerprint
 
 LOST = "lost"
+_COUNTS = ("tokens_in", "tokens_out", "requests", "characters")
 _REPAIR_BYTES = 2500  # of the message that shows a judge its error, at most
 _HOPELESS = 5  # failed questions in a row, after which no more are asked
 
@@ -62,6 +63,28 @@ class Asked:
 def cost_of(rows: Iterable[dict[str, Any]], prices: Prices | None) -> float:
     """USD of log rows; 0 when prices are not known."""
     return 0.0 if prices is None else sum(prices.usd(row["tokens_in"], row["tokens_out"]) for row in rows)
+
+
+def check_rows(log: ResultLog) -> None:
+    """Make sure that a log's rows are such as are written here.
+
+    Raises:
+        DataError: one is not.
+    """
+    for row in log.done.values():
+        mode, verdict = row.get("mode"), row.get("verdict")
+        counts = [row.get(name) for name in (_COUNTS[:2] if mode == LOST else _COUNTS)]
+        good = verdict is None and mode in ("pairwise", "rubric", LOST)
+        if isinstance(verdict, dict) and mode == "pairwise":
+            good = verdict.get("winner") in ("first", "second", "tie")
+        if isinstance(verdict, dict) and mode == "rubric":
+            good = _are_ratings(verdict.get("ratings"))
+        if not good or not all(type(count) is int and count >= 0 for count in counts):
+            raise DataError("a row is damaged", path=log.path, hint="Delete the file, and judge again.")
+
+
+def _are_ratings(found: Any) -> bool:
+    return isinstance(found, dict) and all(type(rating) is int for rating in found.values())
 
 
 async def ask_all(

@@ -15,7 +15,7 @@ from typing import Any
 
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.judge.answers import Answer, Answers, Match, read_answers, read_run
-from pad_cli.evaluation.judge.asking import LOST, Asked, Question, ask_all, cost_of
+from pad_cli.evaluation.judge.asking import LOST, Asked, Question, ask_all, check_rows, cost_of
 from pad_cli.evaluation.judge.client import Endpoint, find_endpoint
 from pad_cli.evaluation.judge.price import Volume, forecast, prices_of
 from pad_cli.evaluation.judge.prompt import compare, rate
@@ -112,6 +112,7 @@ def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgeP
         question = Question("rubric", rate(answer.item, answer.text, settings.dimensions))
         ratings.append((answer, ask(question)))
     log = ResultLog(directory / REPLIES)
+    check_rows(log)
     waiting = [question.messages for key, question in questions.items() if key not in log.done]
     done = [row for key, row in log.done.items() if key in questions]
     volume = forecast(waiting, done, prices_of(settings))
