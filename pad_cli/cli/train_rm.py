@@ -12,6 +12,8 @@ from pad_cli.cli.dry_run import show_estimate
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet, stage
 
+_PIPED = 100  # columns where there is no terminal
+
 
 def train_rm(
     recipe: Annotated[
@@ -46,6 +48,7 @@ def train_rm(
     from rich.console import Console
 
     console = Console()
-    for table in pad_cli.console_tables(pad_cli.read_facts(directory)):
+    width = console.width if console.is_terminal else _PIPED
+    for table in pad_cli.console_tables(pad_cli.read_facts(directory), width):
         console.print(table)
     print(f"Reward model: {directory}  (report: {directory / 'report.html'})")
