@@ -66,7 +66,7 @@ def _print_error(error: PadError) -> None:
     message = Text.assemble(("Error: ", "bold red"), error.message)
     console.print(message, soft_wrap=not console.is_terminal)
     if error.hint:
-        command = any(f"{program} " in error.hint for program in ("pad", "pip"))
+        command = error.hint.startswith(("pad ", "pip "))
         console.print(Text(error.hint, style="dim"), soft_wrap=command or not console.is_terminal)
 
 

@@ -184,7 +184,9 @@ def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, hub = transformers_logging.get_verbosity(), logging.getLogger("huggingface_hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)  # it tells of every try to reach the network; what fails is said once, at the end
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 8-bit layers write a line at every call
@@ -192,6 +194,7 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        hub.setLevel(before)
 
 
 def _device(name: str | int) -> torch.device:
