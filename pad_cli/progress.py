@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import Progress, Task, TaskID
+from rich.text import Text
 
 from pad_cli.processes import processes
 from pad_cli.progress_line import Line, rate, seconds, told
@@ -63,9 +64,10 @@ def stage(description: str) -> Iterator[None]:
 
 
 def note(message: str) -> None:
-    """One line of talk on stderr, unless quiet."""
+    """Talk on stderr, unless quiet: on a terminal words are wrapped, elsewhere it stays one line."""
     if not _settings["quiet"]:
-        say(message, stderr=True)
+        here = console(stderr=True)
+        here.print(Text(message), soft_wrap=not here.is_terminal)
 
 
 @contextlib.contextmanager

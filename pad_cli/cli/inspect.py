@@ -102,7 +102,7 @@ def _splits(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
             _table(f"{title} {split}", row.items())
         return
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = Table(title, *names, box=None, header_style="bold")
+    table = Table(title, *("\n".join(name.rsplit(" ", 1)) for name in names), box=None, header_style="bold")
     table.columns[0].min_width = max(map(len, rows))
     written = {split: [_written(row[name]) if name in row else "" for name in names] for split, row in rows.items()}
     for column, *cells in zip(table.columns[1:], *written.values(), strict=True):

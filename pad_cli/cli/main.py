@@ -76,7 +76,7 @@ def _print_error(error: PadError) -> None:
     message = Text.assemble(("Error: ", "bold red"), error.message)
     here.print(message, soft_wrap=not here.is_terminal)
     if error.hint:
-        command = any(f"{program} " in error.hint for program in ("pad", "pip"))
+        command = error.hint.startswith(("pad ", "pip "))
         here.print(Text(error.hint, style="dim"), soft_wrap=command or not here.is_terminal)
 
 

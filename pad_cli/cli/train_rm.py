@@ -11,7 +11,9 @@ from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.dry_run import show_estimate
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet, stage
-from pad_cli.terminal import say, say_json, say_table
+from pad_cli.terminal import console, say, say_json, say_table
+
+_PIPED = 100  # columns where there is no terminal
 
 
 def train_rm(
@@ -44,6 +46,8 @@ def train_rm(
         metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
         say_json({"reward_model": str(directory), "metrics": metrics})
         return
-    for table in pad_cli.console_tables(pad_cli.read_facts(directory)):
+    here = console()
+    width = here.width if here.is_terminal else _PIPED
+    for table in pad_cli.console_tables(pad_cli.read_facts(directory), width):
         say_table(table)
     say(f"Reward model: {directory}  (report: {directory / 'report.html'})")

@@ -142,7 +142,10 @@ def _fitting(left: list[_Column], right: list[_Column], width: int) -> Iterator[
 def _table(columns: list[_Column]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     for column in columns:
-        table.add_column(Text(column.header), justify="right" if column.is_number else "left", no_wrap=column.is_number)
+        if column.is_number:
+            table.add_column(Text(column.header), justify="right", no_wrap=True)
+        else:
+            table.add_column(Text(column.header), overflow="fold")  # never cut, on however narrow a terminal
     for cells in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*map(Text, cells))
     return table

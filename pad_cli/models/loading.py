@@ -187,7 +187,9 @@ def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, hub = transformers_logging.get_verbosity(), logging.getLogger("huggingface_hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)  # it tells of every try to reach the network; what fails is said once, at the end
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 8-bit layers write a line at every call
@@ -195,6 +197,7 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        hub.setLevel(before)
 
 
 def chosen_device(name: str | int) -> torch.device:

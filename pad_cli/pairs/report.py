@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pad_cli.pairs.ledger import label, prompt_key
@@ -46,19 +46,15 @@ def split_report(name: str, pairs: Sequence[PreferencePair]) -> SplitReport:
     )
 
 
-def describe(report: DataReport) -> list[Table]:
-    """The report as tables: the sources, what was not used of them, the splits, and their preferences."""
+def describe(report: DataReport, most: int = _SHOWN) -> list[Table]:
+    """The report as tables: the sources, what was not used of them, the splits, and their preferences.
+
+    Args:
+        report: on the data.
+        most: preferences of a split that are described one by one.
+    """
     dropped = [_dropped_row(source, entry) for source in report.sources for entry in source.dropped]
-    preferences = [
-        (split.name, words, *_preference_cells(one))
-        for split in report.splits
-        for words, one in split.preferences.items()
-    ]
-    preferences += [
-        (split.name, f"({split.more_preferences:,} more)", "", "", "", "")
-        for split in report.splits
-        if split.more_preferences
-    ]
+    preferences = [row for split in report.splits for row in _preference_rows(split, most)]
     tables = [
         Table(
             "Sources",
@@ -72,8 +68,8 @@ def describe(report: DataReport) -> list[Table]:
             tuple(_split_row(split) for split in report.splits),
         ),
         Table(
-            "Preferences (lengths in characters)",
-            ("split", "preference", "pairs", "chosen longer", "mean chosen", "mean rejected"),
+            "Preferences (longer: share of chosen answers that are; mean lengths in characters)",
+            ("split", "preference", "pairs", "longer", "chosen", "rejected"),
             tuple(preferences),
         ),
     ]
@@ -109,6 +105,13 @@ def _mean(values: Iterable[float]) -> float:
 def _dropped_row(source: SourceReport, entry: Dropped) -> tuple[str, ...]:
     how_many = f"{entry.count:,} {entry.what}{'s' if entry.count > 1 else ''}"
     return source.name, source.split, how_many, entry.reason, ", ".join(entry.examples)
+
+
+def _preference_rows(split: SplitReport, most: int) -> Iterator[tuple[str, ...]]:
+    for words, one in list(split.preferences.items())[:most]:
+        yield (split.name, words, *_preference_cells(one))
+    if more := split.more_preferences + max(0, len(split.preferences) - most):
+        yield split.name, f"({more:,} more)", "", "", "", ""
 
 
 def _preference_cells(one: PreferenceReport) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MARKDOWN, PAGE, FACTS = "report.md", "report.html", "report.json"
 """The files of a training report."""
 
+_ROOMY = 96  # columns that a table with intervals needs
 _FEW_PREFERENCES = 12  # of a split, so that a terminal shows them
 _STYLES = {"beats": "bold green", "does not beat": "bold yellow", "is worse than": "bold red"}
 
@@ -92,14 +93,14 @@ def shown(cell: Cell) -> str:
     return cell
 
 
-def console_tables(facts: TrainingFacts) -> list[RenderableType]:
-    """The report for a terminal: the tables that matter most, verdicts, warnings."""
+def console_tables(facts: TrainingFacts, width: int = 100) -> list[RenderableType]:
+    """The report for a terminal of so many columns: the tables that matter most, verdicts, warnings."""
     from rich.text import Text
 
     parts: list[RenderableType] = []
     if facts.splits:
-        parts.append(_against_baselines(facts))
-    parts += [_preferences(split) for split in facts.splits if 1 < len(split.preferences) <= _FEW_PREFERENCES]
+        parts.append(_against_baselines(facts, width))
+    parts += [_preferences(split, width) for split in facts.splits if 1 < len(split.preferences) <= _FEW_PREFERENCES]
     for split in facts.splits:
         before, words, after = judgement(split)
         parts.append(Text.assemble(before, (words, _STYLES[words]), after))
@@ -107,7 +108,7 @@ def console_tables(facts: TrainingFacts) -> list[RenderableType]:
     return parts
 
 
-def _against_baselines(facts: TrainingFacts) -> Table:
+def _against_baselines(facts: TrainingFacts, width: int) -> Table:
     from rich.text import Text
 
     names = [baseline.name for baseline in facts.splits[0].baselines]
@@ -121,12 +122,16 @@ def _against_baselines(facts: TrainingFacts) -> Table:
             )
             for baseline in split.baselines
         )
-        ours = (_brief(split.pair_accuracy), f"{split.policy_accuracy.value:.2f}", f"{split.metrics['margin']:.2f}")
+        ours = (
+            _brief(split.pair_accuracy, width),
+            f"{split.policy_accuracy.value:.2f}",
+            f"{split.metrics['margin']:.2f}",
+        )
         table.add_row(Text(split.name), f"{split.pair_accuracy.n:,}", *map(Text, ours), *theirs)
     return table
 
 
-def _preferences(split: SplitFacts) -> Table:
+def _preferences(split: SplitFacts, width: int) -> Table:
     from rich.text import Text
 
     grid = by_preference(split)
@@ -134,7 +139,7 @@ def _preferences(split: SplitFacts) -> Table:
     for column in grid.header[1:]:
         table.add_column(column, justify="right", no_wrap=column.endswith("accuracy"))
     for row in grid.rows:
-        table.add_row(*(Text(_brief(cell) if isinstance(cell, Share) else shown(cell)) for cell in row))
+        table.add_row(*(Text(_brief(cell, width) if isinstance(cell, Share) else shown(cell)) for cell in row))
     return table
 
 
@@ -145,9 +150,12 @@ def _table(title: str, first: str) -> Table:
     table = Table(
         title=Text(title), box=None, padding=(0, 1, 0, 0), header_style="bold underline", title_justify="left"
     )
-    table.add_column(first)
+    table.add_column(first, overflow="fold")
     return table
 
 
-def _brief(share: Share) -> str:
+def _brief(share: Share, width: int) -> str:
+    """A share, with its interval where there is room."""
+    if width < _ROOMY:
+        return f"{share.value:.2f}"
     return f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"

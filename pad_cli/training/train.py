@@ -36,6 +36,7 @@ from pad_cli.training.report import write_training_report
 from pad_cli.training.run import TrainingRun
 
 METRICS = "metrics.json"
+_TOLD = 5  # preferences of each split that are described before training; the report has more
 _WORK = ".work"  # stages of an unfinished run
 
 
@@ -66,7 +67,7 @@ def _train(recipe: TrainRecipe, output: Path) -> Path:
         shutil.rmtree(output / _WORK, ignore_errors=True)  # if the run was killed just before it did so
         note(f"{output} is finished; nothing to do.")
         return output
-    for line in as_lines(describe(data.report)):
+    for line in as_lines(describe(data.report, most=_TOLD)):
         note(line)
     with stage("Tokenising answers"):
         material = gather_material(recipe, data, backbone)
