@@ -22,23 +22,19 @@ _GROUPS = {
     "Reward models": ("models", "training"),
     "Evaluation": ("evaluation", "benchmarking"),
     "Recipes": ("recipe",),
-    "Records and errors": ("records", "errors", "runs"),
+    "Everything else": (),
 }
-"""Title of a section to the modules and packages whose names stand in it."""
+"""Title of a section to the modules and packages whose names stand in it; what stands in none is in the last."""
 
 
 def page() -> str:
-    """The page, in Markdown.
-
-    Raises:
-        KeyError: a name has no section.
-    """
+    """The page, in Markdown."""
     package = griffe.load("pad_cli", search_paths=[Path(pad_cli.__file__).parent.parent], docstring_parser="google")
     titles = {part: title for title, parts in _GROUPS.items() for part in parts}
     sections: dict[str, list[tuple[str, Any]]] = {title: [] for title in _GROUPS}
     for name in pad_cli.__all__:
         home = pad_cli._HOMES[name].removeprefix("pad_cli.")
-        sections[titles[home.partition(".")[0]]].append((name, _target(package[f"{home}.{name}"])))
+        sections[titles.get(home.partition(".")[0], [*_GROUPS][-1])].append((name, _target(package[f"{home}.{name}"])))
     texts = []
     for title, names in sections.items():
         called_first = sorted(names, key=lambda each: not (each[1].is_function or _methods(each[1])))
