@@ -14,7 +14,7 @@ _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)")
 
 
 def pages(root: Path) -> dict[str, str]:
-    """Name to text of the pages, and `project.md`: a list of them, and of pages of `docs/` that `index.md` leaves out."""
+    """Name to text of the pages; `project.md` lists them, and those of `docs/` that `index.md` does not name."""
     found = {name: page for name, page in _DOCUMENTS.items() if (root / name).is_file()}
     texts = {page: _LINK.sub(_moved, (root / name).read_text(encoding="utf-8")) for name, page in found.items()}
     named = (root / "docs" / "index.md").read_text(encoding="utf-8").split()
