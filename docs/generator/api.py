@@ -62,7 +62,8 @@ def _directive(kind: str, name: str, found: Any, colons: int, body: Iterable[str
     signature = "" if found.is_attribute or _is_recipe(name.removeprefix("pad_cli.")) else _signature(found)
     kind = "property" if found.is_attribute else kind
     text = "\n\n".join(_body(found.docstring) if body is None else body)
-    return f"{fence}{{py:{kind}}} {name}{signature}\n{text}\n{fence}"
+    options = ":classmethod:\n\n" if "classmethod" in found.labels else ""
+    return f"{fence}{{py:{kind}}} {name}{signature}\n{options}{text}\n{fence}"
 
 
 def _signature(found: Any) -> str:
