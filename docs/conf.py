@@ -16,10 +16,10 @@ project = "pad"
 author = "the authors of pad"
 release = __version__
 extensions = ["myst_parser"]
-exclude_patterns = ["images/*.md"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
+toc_object_entries_show_parents = "hide"
 smartquotes = False  # `--file` stays what one types
 html_math_renderer = mathml.NAME
 

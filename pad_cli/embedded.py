@@ -194,8 +194,9 @@ def _start_worker(target: Path, on_step: Callable[[], None]) -> subprocess.Popen
 
     def follow() -> None:
         assert process.stdout is not None
-        for _ in process.stdout:
-            on_step()
+        with process.stdout as lines:
+            for _ in lines:
+                on_step()
 
     threading.Thread(target=follow, daemon=True).start()
     return process
@@ -203,7 +204,8 @@ def _start_worker(target: Path, on_step: Callable[[], None]) -> subprocess.Popen
 
 def _check_worker(target: Path, process: subprocess.Popen[str]) -> None:
     assert process.stderr is not None
-    problem = process.stderr.read().strip().splitlines() or [f"exit code {process.returncode}"]
+    with process.stderr as said:
+        problem = said.read().strip().splitlines() or [f"exit code {process.returncode}"]
     if process.returncode:
         raise StorageError(
             f"Building {target} failed: {problem[-1]}",

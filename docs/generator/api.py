@@ -22,23 +22,19 @@ _GROUPS = {
     "Reward models": ("models", "training"),
     "Evaluation": ("evaluation", "benchmarking"),
     "Recipes": ("recipe",),
-    "Records and errors": ("records", "errors", "runs"),
+    "Everything else": (),
 }
-"""Title of a section to the modules and packages whose names stand in it."""
+"""Title of a section to the modules and packages whose names stand in it; what stands in none is in the last."""
 
 
 def page() -> str:
-    """The page, in Markdown.
-
-    Raises:
-        KeyError: a name has no section.
-    """
+    """The page, in Markdown."""
     package = griffe.load("pad_cli", search_paths=[Path(pad_cli.__file__).parent.parent], docstring_parser="google")
     titles = {part: title for title, parts in _GROUPS.items() for part in parts}
     sections: dict[str, list[tuple[str, Any]]] = {title: [] for title in _GROUPS}
     for name in pad_cli.__all__:
         home = pad_cli._HOMES[name].removeprefix("pad_cli.")
-        sections[titles[home.partition(".")[0]]].append((name, _target(package[f"{home}.{name}"])))
+        sections[titles.get(home.partition(".")[0], [*_GROUPS][-1])].append((name, _target(package[f"{home}.{name}"])))
     texts = []
     for title, names in sections.items():
         called_first = sorted(names, key=lambda each: not (each[1].is_function or _methods(each[1])))
@@ -66,7 +62,8 @@ def _directive(kind: str, name: str, found: Any, colons: int, body: Iterable[str
     signature = "" if found.is_attribute or _is_recipe(name.removeprefix("pad_cli.")) else _signature(found)
     kind = "property" if found.is_attribute else kind
     text = "\n\n".join(_body(found.docstring) if body is None else body)
-    return f"{fence}{{py:{kind}}} {name}{signature}\n{text}\n{fence}"
+    options = ":classmethod:\n\n" if "classmethod" in found.labels else ""
+    return f"{fence}{{py:{kind}}} {name}{signature}\n{options}{text}\n{fence}"
 
 
 def _signature(found: Any) -> str:

@@ -14,10 +14,12 @@ _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)")
 
 
 def pages(root: Path) -> dict[str, str]:
-    """Name to text of the pages, `project.md` as their list; documents that are not there are left out."""
+    """Name to text of the pages; `project.md` lists them, and those of `docs/` that `index.md` does not name."""
     found = {name: page for name, page in _DOCUMENTS.items() if (root / name).is_file()}
     texts = {page: _LINK.sub(_moved, (root / name).read_text(encoding="utf-8")) for name, page in found.items()}
-    listed = "\n".join(page.removesuffix(".md") for page in texts)
+    named = (root / "docs" / "index.md").read_text(encoding="utf-8").split()
+    others = sorted({path.stem for path in (root / "docs").glob("*.md")} - {"index", *named})
+    listed = "\n".join([*(f"../{name}" for name in others), *(page.removesuffix(".md") for page in texts)])
     return {**texts, "project.md": f"# The project\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"}
 
 
