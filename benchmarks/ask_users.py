@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,10 +36,10 @@ from learn_users import (  # the same users, answers and tests
 )
 
 from pad_cli import DecodingSettings, PadEngine
-from pad_cli.learning.choices import Choice, Choices
+from pad_cli.learning.choices import FEWEST, Choice, Choices
 from pad_cli.learning.comparisons import Pool, make_pool
 from pad_cli.learning.features import Features, choice_features
-from pad_cli.learning.learn import learn_user
+from pad_cli.learning.learn import learn_features
 from pad_cli.learning.session import Question, Session
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.records import as_messages
@@ -70,19 +70,24 @@ def main(
     tests = [choice_features(model, _draw_choices(rng, world, unknown, truth, _TESTED)) for truth in truths]
     told = [_replies(world, pool, topics, truth, random.Random(f"{seed} {n}")) for n, truth in enumerate(truths)]
     found: dict[str, Any] = {"comparisons": len(pool.comparisons)}
-    curves = {}
-    for way in ("chosen", "random", "random, all told"):
-        asked = [
-            _ask(model, pool, replies, test, way, random.Random(f"{seed} {number}"))
+    curves, asked = {}, {}
+    for way in ("chosen", "random"):
+        sessions = [
+            _ask(model, pool, replies, test, way == "chosen", random.Random(f"{seed} {number}"))
             for number, (replies, test) in enumerate(zip(told, tests, strict=True))
         ]
-        curves[way] = np.array([accuracies for accuracies, _ in asked])
+        curves[way] = np.array([accuracies for accuracies, _ in sessions])
+        asked[way] = [places for _, places in sessions]
+    curves["random, all told"] = curves["random"]
+    curves["random"] = _fitted(model, pool, told, asked["random"], tests)
+    for way, curve in curves.items():
         found[way] = {
-            "mean accuracy": curves[way].mean(0).round(3).tolist(),
-            "median accuracy": np.median(curves[way], 0).round(3).tolist(),
-            "neither": float(np.mean([ties for _, ties in asked])),
+            "mean accuracy": curve.mean(0).round(3).tolist(),
+            "median accuracy": np.median(curve, 0).round(3).tolist(),
         }
-        print(way, found[way], flush=True)
+    for way, each in asked.items():
+        ties = [sum(replies[place] is None for place in places) for replies, places in zip(told, each, strict=True)]
+        found[f"neither, {way}"] = float(np.mean(ties))
     for way in ("random", "random, all told"):
         found[f"chosen questions to the accuracy of {_QUESTIONS} asked: {way}"] = _reached(
             curves["chosen"], curves[way]
@@ -104,9 +109,9 @@ def _replies(
 
 
 def _ask(
-    model: Any, pool: Pool, replies: Sequence[bool | None], test: Features, way: str, rng: random.Random
-) -> tuple[list[float], int]:
-    """Accuracy after each question, and how often neither answer was better; .5 while nothing can be learned."""
+    model: Any, pool: Pool, replies: Sequence[bool | None], test: Features, chosen: bool, rng: random.Random
+) -> tuple[list[float], list[int]]:
+    """A session: accuracy after each question, .5 while nothing can be learned, and what was asked."""
     order = rng.sample(range(len(pool.comparisons)), len(pool.comparisons))
     accuracies: list[float] = []
     places: list[int] = []
@@ -114,23 +119,36 @@ def _ask(
         session = Session(model, pool, Path(scratch) / "choices.jsonl")
         for place in order[:_QUESTIONS]:
             question: Question | None = Question(len(places) + 1, place, pool.comparisons[place], 0.0)
-            question = session.next() if way == "chosen" else question
+            question = session.next() if chosen else question
             if question is not None:
                 session.answer(question, replies[question.place])
                 places.append(question.place)
-            if not session.can_learn:
-                accuracies.append(0.5)
-                continue
-            weights = _fitted(model, pool, replies, places) if way == "random" else session.weights
-            accuracies.append(_accuracy(test, _vector(weights, model)))
-    return accuracies, sum(replies[place] is None for place in places)
+            accuracies.append(_accuracy(test, _vector(session.weights, model)) if session.can_learn else 0.5)
+    return accuracies, places
 
 
-def _fitted(model: Any, pool: Pool, replies: Sequence[bool | None], places: Sequence[int]) -> Mapping[str, float]:
-    """What `pad learn me choices.jsonl` makes of the same replies."""
-    pairs = [(pool.comparisons[place], replies[place]) for place in places if replies[place] is not None]
-    chosen = [Choice(each.prompt, *((each.first, each.second)[:: 1 if first else -1])) for each, first in pairs]
-    return learn_user(model, Choices(tuple(chosen))).weights
+def _fitted(
+    model: Any,
+    pool: Pool,
+    told: Sequence[Sequence[bool | None]],
+    asked: Sequence[Sequence[int]],
+    tests: Sequence[Features],
+) -> Any:
+    """(U, N) accuracies of what `pad learn me choices.jsonl` makes of each user's first 1 to N replies."""
+    users = {}
+    for user, (replies, places) in enumerate(zip(told, asked, strict=True)):
+        for count in range(1, len(places) + 1):
+            decided = [place for place in places[:count] if replies[place] is not None]
+            if len(decided) >= FEWEST:
+                pairs = [(pool.comparisons[place], 1 if replies[place] else -1) for place in decided]
+                choices = [Choice(each.prompt, *(each.first, each.second)[::sign]) for each, sign in pairs]
+                slopes = pool.slopes[decided] * np.array([[sign] for _, sign in pairs])
+                users[f"{user} {count}"] = (Choices(tuple(choices)), Features(slopes, np.zeros(len(decided))))
+    accuracies = np.full((len(told), _QUESTIONS), 0.5)
+    for key, learned in learn_features(model.principles, users, model.pair_moments).items():
+        user, count = map(int, key.split())
+        accuracies[user, count - 1] = _accuracy(tests[user], _vector(learned.weights, model))
+    return accuracies
 
 
 def _reached(chosen: Any, other: Any) -> dict[str, float]:

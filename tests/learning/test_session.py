@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import read_choices
-from pad_cli.learning.comparisons import Pool, make_pool
+from pad_cli.learning.comparisons import Comparison, Pool, make_pool
 from pad_cli.learning.session import Session
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -99,3 +101,36 @@ def test_what_was_answered_can_be_learned_from_as_a_file(
     assert (len(found.choices), found.ties) == (3, 1)
     learned = session.learned()
     assert (learned.choices, learned.ties) == (3, 1)
+
+
+def answered(session: Session, *answers: bool | None) -> Session:
+    for answer in answers:
+        question = session.next()
+        assert question is not None
+        session.answer(question, answer)
+    return session
+
+
+def test_answers_the_other_way_round_are_the_same_comparisons(
+    reward_model: PersonalizedRewardModel, pool: Pool, tmp_path: Path
+) -> None:
+    first = answered(Session(reward_model, pool, tmp_path / "log.jsonl"), True, False, None, True)
+    turned = Pool(tuple(Comparison(each.prompt, each.second, each.first) for each in pool.comparisons), -pool.slopes)
+    again = Session(reward_model, turned, tmp_path / "log.jsonl")
+    assert again.weights == pytest.approx(first.weights)
+    question = again.next()
+    assert question is not None
+    assert question.number == 5
+
+
+def test_comparisons_that_are_not_in_this_pool_are_read_again(
+    policy: LanguageModel, reward_model: PersonalizedRewardModel, pool: Pool, tmp_path: Path
+) -> None:
+    moments = (np.diag([4.0, 9.0, 1.0]) + 0.5).tolist()
+    model = replace(reward_model, details={"pair_moments": moments})
+    first = answered(Session(model, pool, tmp_path / "log.jsonl"), True, False, None, True)
+    other = make_pool(PadEngine(policy, reward_model), [as_messages("Else?")], SETTINGS, answers=4)
+    again = Session(model, other, tmp_path / "log.jsonl")
+    assert any(first.weights.values())
+    assert again.weights == pytest.approx(first.weights, abs=1e-3)
+    assert (again.learned().choices, again.learned().ties) == (3, 1)
