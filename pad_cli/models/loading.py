@@ -44,7 +44,7 @@ def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     source = _source(settings, location)
     _check_packages(settings, packed="gguf_file" in source)
     device = _device(settings.device)
-    with _explained(settings, packed="gguf_file" in source), _quiet():
+    with _explained(settings, location, packed="gguf_file" in source), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(**source)
         options = _options(settings, source, device)
         model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
@@ -162,7 +162,7 @@ def _forget_tokens_from(size: int, tokenizer: Any) -> None:
 
 
 @contextlib.contextmanager
-def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
+def _explained(settings: ModelSettings, location: str, *, packed: bool) -> Iterator[None]:
     """What transformers, accelerate and bitsandbytes raise, in the user's words."""
     try:
         yield
@@ -172,6 +172,8 @@ def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
         if packed:
             hint = "It must be one whole file of an architecture that transformers reads; a hub id needs the network."
         special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
+        if location != settings.model:
+            hint = f"Delete {location} and run again: it is built again."
         if special:
             hint += f" It may also load without {' or '.join(special)}."
         raise ModelLoadError(f"Cannot load a causal language model from '{settings.model}': {reason}", hint) from error
