@@ -46,7 +46,7 @@ def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     _check_packages(settings, packed="gguf_file" in source)
     device = chosen_device(settings.device)
     packed = "gguf_file" in source
-    with stage(f"Loading {settings.model}"), _explained(settings, packed=packed), _quiet():
+    with stage(f"Loading {settings.model}"), _explained(settings, location, packed=packed), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(**source)
         options = _options(settings, source, device)
         model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
@@ -164,7 +164,7 @@ def _forget_tokens_from(size: int, tokenizer: Any) -> None:
 
 
 @contextlib.contextmanager
-def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
+def _explained(settings: ModelSettings, location: str, *, packed: bool) -> Iterator[None]:
     """What transformers, accelerate and bitsandbytes raise, in the user's words."""
     try:
         yield
@@ -178,6 +178,8 @@ def _explained(settings: ModelSettings, *, packed: bool) -> Iterator[None]:
         if near := closest(settings.model.partition("/")[0], MODEL_SOURCES.names()):
             hint = f"{near} {hint}"
         special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
+        if location != settings.model:
+            hint = f"Delete {location} and run again: it is built again."
         if special:
             hint += f" It may also load without {' or '.join(special)}."
         if not Path(settings.model).exists():

@@ -247,7 +247,7 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
         try:
             super()._save_checkpoint(*args, **kwargs)
         except RuntimeError as error:  # what torch.save makes of a full disk
-            raise OSError(str(error).partition("\n")[0]) from error
+            raise OSError("a checkpoint cannot be written whole, the disk may be full") from error
         if processes().main:
             keep_last(self.lesson.directory, _KEPT)
 

@@ -21,23 +21,26 @@ def test_a_second_process_is_told_or_waits(
 ) -> None:
     """The first one is stopped in its middle, so that they meet for certain."""
     first = command.start(place, SignalAtChange(1 + undisturbed.changes * 3 // 4, signal.SIGSTOP, group=False))
-    while not (stopped(first.pid) or first.ended):
-        time.sleep(0.01)
-    (tmp_path / "second").mkdir()
-    second = command.start(dataclasses.replace(place, logs=tmp_path / "second"))
-    if command.name == "build":
-        while "Waiting for another process, which builds" not in second.err:
-            assert not second.ended, second.err
+    try:
+        while not (stopped(first.pid) or first.ended):
             time.sleep(0.01)
-        first.send(signal.SIGCONT)
-        assert second.wait().code == 0, second.err
-    else:
-        ended = second.wait()
-        assert ended.code == 2, ended.err
-        assert "Another process is at work in" in ended.err
-        first.send(signal.SIGCONT)
-    ended = first.wait()
-    assert ended.code == 0, ended.err
+        (tmp_path / "second").mkdir()
+        second = command.start(dataclasses.replace(place, logs=tmp_path / "second"))
+        if command.name == "build":
+            while "Waiting for another process, which builds" not in second.err:
+                assert not second.ended, second.err
+                time.sleep(0.01)
+            first.send(signal.SIGCONT)
+            assert second.wait().code == 0, second.err
+        else:
+            ended = second.wait()
+            assert ended.code == 2, ended.err
+            assert "Another process is at work in" in ended.err
+            first.send(signal.SIGCONT)
+        ended = first.wait()
+        assert ended.code == 0, ended.err
+    finally:
+        first.send(signal.SIGKILL)
     check_results(command, place, undisturbed)
     check_again(command, place, undisturbed)
 
