@@ -110,6 +110,9 @@ _HOMES = {
 }
 __all__ = sorted(_HOMES)
 
+_LIGHT = ("caches", "catalogue", "doctor", "errors", "preference", "profiles", "recipe", "records", "runs")
+"""Modules that import no torch."""
+
 _around_imports: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
 try:
@@ -126,12 +129,13 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pad_cli' has no attribute '{name}'")
     home = _HOMES[name]
-    with contextlib.nullcontext() if home in sys.modules else _around_imports():
+    at_once = home in sys.modules or home.removeprefix("pad_cli.") in _LIGHT
+    with contextlib.nullcontext() if at_once else _around_imports():
         return getattr(importlib.import_module(home), name)
 
 
 def show_imports(around: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-    """Have something shown while a public name is imported for the first time, which takes seconds where torch is."""
+    """Have something shown while a public name is imported for the first time and brings torch, which takes seconds."""
     global _around_imports
     _around_imports = around
 

@@ -14,7 +14,7 @@ import typer
 from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Quiet, RewardModel, read_as
 from pad_cli.cli.tables import print_text
 from pad_cli.errors import UsageError
-from pad_cli.progress import set_quiet
+from pad_cli.progress import note, set_quiet
 from pad_cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _ask_into(
     pool = pad_cli.make_pool(engine, asked, settings.decoding)
     session = pad_cli.Session(engine.reward_model, pool, log)
     if session.replies:
-        say(f"Going on: {len(session.replies)} questions were answered before ({log}).", stderr=True)
+        note(f"Going on: {len(session.replies)} questions were answered before ({log}).")
     _put_questions(session, questions)
     if not session.can_learn:
         say(f"Your answers are kept in {log}, too few for a profile yet. Run it again to go on.", stderr=True)
@@ -154,7 +154,7 @@ def _put_questions(session: Session, most: int) -> None:
     for _ in range(most):
         question = session.next()
         if question is None:
-            say("Further questions would tell little.", stderr=True)
+            note("Further questions would tell little.")
             return
         comparison = question.comparison
         _show(question.number, comparison.prompt[-1]["content"], comparison.first, comparison.second)

@@ -164,7 +164,10 @@ def test_what_is_pushed_can_be_fetched_by_its_id_and_is_the_same_reward_model(sa
         done = run("push", str(saved), "me/rm", "--private", "-m", "First of all", hub=hub, home=home)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == f"{hub.address}/me/rm/commit/{COMMIT}"
-        program = "from pad_cli import load_reward_model as l; print(l('me/rm', device='cpu').fingerprint)"
+        program = (
+            "from pad_cli.progress import set_quiet; set_quiet(True)\n"
+            "from pad_cli import load_reward_model as l; print(l('me/rm', device='cpu').fingerprint)"
+        )
         fetched = run("-c", program, hub=hub, home=home)
         assert fetched.returncode == 0, fetched.stderr
         missing = run("inspect", "me/other", hub=hub, home=home)
