@@ -1,4 +1,4 @@
-"""The documents as a reader walks them, on the embedded models. Run with `make check`."""
+"""The documents as a reader walks them, on the embedded models. Run with `make test-slow`."""
 
 from __future__ import annotations
 
