@@ -40,6 +40,14 @@ def test_rewards_are_the_change_of_logits_under_the_shift() -> None:
     assert candidate_rewards(head, hidden, shift, torch.tensor([[2, 0]])).tolist() == [[1.0, 2.0]]
 
 
+def test_a_reference_of_its_own_is_taken_from_the_shifted_logits() -> None:
+    """E as above; state (1, 3) + shift (2, -1) = (3, 2): logits 3, 2, 5. Candidates 2 and 0 less 1.5 and -2."""
+    head = LogitHead(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), None, 1.0, None)
+    hidden, shift = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, -1.0]])
+    rewards = candidate_rewards(head, hidden, shift, torch.tensor([[2, 0]]), torch.tensor([[1.5, -2.0]]))
+    assert rewards.tolist() == [[3.5, 5.0]]
+
+
 def test_scores_are_log_probabilities_plus_weighted_rewards_row_by_row() -> None:
     """-1 + 2 * 3 = 5, -2 + 2 * 0 = -2; second row with weight -0.5: -1 - 1.5 = -2.5, -2 - 0 = -2."""
     log_probs, rewards = torch.tensor([[-1.0, -2.0]] * 2), torch.tensor([[3.0, 0.0]] * 2)
@@ -117,11 +125,13 @@ def test_places_without_a_token_repeat_nothing() -> None:
     assert rewards.tolist() == [pytest.approx([4.0, 0.0]), pytest.approx([2.0, 0.0])]
 
 
-def test_rows_are_judged_by_their_own_answer() -> None:
-    history, candidates = torch.tensor([[5], [6]]), torch.tensor([[5, 6], [5, 6]])
-    even = torch.full((2, 2), -math.log(2))
-    rewards = withhold_repeats(torch.tensor([[4.0, 0.0], [0.0, 4.0]]), even, candidates, history, 1)
-    assert rewards.tolist() == [pytest.approx([2.0, 0.0]), pytest.approx([0.0, 2.0])]
+def test_rows_are_judged_by_their_own_answer_and_average() -> None:
+    """Both repeat their first candidate: averages 2 of 6, 0, 0 and 3 of 9, 0, 0."""
+    history, candidates = torch.tensor([[5], [6]]), torch.tensor([[5, 6, 7], [6, 5, 7]])
+    rewards = withhold_repeats(
+        torch.tensor([[6.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), EVEN.repeat(2, 1), candidates, history, 1
+    )
+    assert rewards.tolist() == [pytest.approx([2.0, 0.0, 0.0]), pytest.approx([3.0, 0.0, 0.0])]
 
 
 def slow_withhold(

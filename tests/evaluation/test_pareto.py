@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 
 from pad_cli.evaluation.pareto import hypervolume, nondominated, pareto_front, spacing, weight_grid
 
@@ -59,10 +60,22 @@ def test_the_interval_holds_the_hypervolume_and_shrinks_with_more_prompts() -> N
     assert widths[1] < widths[0] / 2
 
 
-def test_the_same_seed_gives_the_same_interval() -> None:
-    values = np.random.default_rng(0).random((3, 10, 2))
-    fronts = [pareto_front(values, np.zeros(2), resamples=100, confidence=0.9, seed=seed) for seed in (1, 1, 2)]
-    assert (fronts[0].low, fronts[0].high) == (fronts[1].low, fronts[1].high) != (fronts[2].low, fronts[2].high)
+def test_a_front_is_that_of_the_means_and_its_interval_scipys_percentiles_over_prompts() -> None:
+    values, reference = np.random.default_rng(0).random((30, 12, 2)), np.zeros(2)
+    front = pareto_front(values, reference, resamples=300, confidence=0.9, seed=1)
+    means = values.mean(axis=1)
+    assert front.members.tolist() == nondominated(means).tolist()
+    assert front.spacing == spacing(means[front.members]) > 0
+    expected = bootstrap(
+        (np.arange(12),),
+        lambda drawn: hypervolume(values[:, drawn].mean(axis=1), reference),
+        vectorized=False,
+        method="percentile",
+        confidence_level=0.9,
+        n_resamples=300,
+        random_state=np.random.default_rng(1),
+    ).confidence_interval
+    assert (front.low, front.high) == pytest.approx((expected.low, expected.high))
 
 
 @pytest.mark.parametrize(("principles", "steps"), [(2, 1), (2, 4), (3, 3)])

@@ -101,11 +101,25 @@ def test_prompts_that_all_say_the_same_are_no_certainty(
     assert interval(sample, bounds) == pytest.approx((low, high))
 
 
+def test_prompts_say_the_same_when_their_means_do_however_many_items_they_have() -> None:
+    uneven = by_prompt([("a", 0.5), ("a", 0.5), ("a", 0.5), ("b", 0.5)])
+    even = by_prompt([("a", 0.5), ("b", 0.5)])
+    assert (
+        interval(uneven, (0.0, 1.0)) == interval(even, (0.0, 1.0)) == pytest.approx((0.05**0.5 / 2, 1 - 0.05**0.5 / 2))
+    )
+
+
 def test_one_prompt_has_no_interval_and_no_effect_size() -> None:
     sample = by_prompt([("a", 1.0), ("a", 0.0)])
     assert intervals([sample], confidence=0.95, resamples=200, seed=0) == [None]
     assert sample.effect_size is None
     assert p_values([sample], seed=0) == [1.0]
+
+
+def test_one_prompt_among_others_leaves_them_their_tests() -> None:
+    """Two of two in one direction: 2 of the 4 flips are as extreme."""
+    one, two = by_prompt([("a", 1.0)]), by_prompt([("a", 1.0), ("b", 2.0)])
+    assert p_values([one, two, one], seed=0) == [1.0, 0.5, 1.0]
 
 
 def test_an_interval_depends_on_its_own_sample_only() -> None:
@@ -155,7 +169,7 @@ def test_answers_that_are_the_same_do_not_differ() -> None:
 def test_holm_is_that_worked_by_hand() -> None:
     """Smallest first: .01 x 4, .02 x 3, .03 x 2 lifted to the one before, .8 x 1; order kept; never above 1."""
     assert holm([0.8, 0.01, 0.03, 0.02]) == pytest.approx([0.8, 0.04, 0.06, 0.06])
-    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([0.7, 0.6]) == [1.0, 1.0]
     assert holm([]) == []
 
 

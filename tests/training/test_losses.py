@@ -45,6 +45,13 @@ def test_without_anchor_the_loss_is_dpos_sigmoid_loss() -> None:
     torch.testing.assert_close(preference_loss(chosen, rejected, beta=beta, anchor=0.0), dpo, atol=1e-5, rtol=1e-5)
 
 
+def test_a_smoothed_label_is_the_loss_of_both_orders_by_their_shares() -> None:
+    chosen, rejected = torch.tensor([3.0, -2.0]), torch.tensor([-1.0, 4.0])
+    asked, swapped = (preference_loss(*pair, beta=0.5, anchor=0.0) for pair in ((chosen, rejected), (rejected, chosen)))
+    smoothed = preference_loss(chosen, rejected, beta=0.5, anchor=0.0, label_smoothing=0.2)
+    assert smoothed.item() == pytest.approx((0.8 * asked + 0.2 * swapped).item())
+
+
 def test_an_anchored_chosen_answer_above_the_reference_costs_nothing_more() -> None:
     chosen, rejected = torch.tensor([2.0, 0.0]), torch.tensor([1.0, -1.0])
     anchored = preference_loss(chosen, rejected, beta=0.5, anchor=7.0)

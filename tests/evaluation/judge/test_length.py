@@ -41,6 +41,11 @@ def test_what_ability_won_stays() -> None:
     assert length_controlled(outcomes, differences) == pytest.approx(outcomes.mean(), abs=0.05)
 
 
+def test_lengths_may_have_any_unit() -> None:
+    outcomes, differences = made(4, ability=0.5, taste=1.0)
+    assert length_controlled(outcomes, differences / 1e4) == pytest.approx(length_controlled(outcomes, differences))
+
+
 def test_answers_of_equal_length_keep_their_plain_rate() -> None:
     outcomes = np.array([1.0, 1.0, 0.5, 0.0, 1.0])
     assert length_controlled(outcomes, np.full(5, 12.0)) == pytest.approx(outcomes.mean())
@@ -76,6 +81,31 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
         assert low < length_controlled(outcomes, differences) < high
         covered += low <= 0.5 <= high
     assert covered >= 51  # of 57 expected; fewer has a chance of about 1 in 200
+
+
+def test_the_interval_is_decided_by_its_seed_and_wider_with_more_confidence() -> None:
+    outcomes, differences = made(6, ability=0.5, taste=1.0, rows=40)
+    names = [str(row) for row in range(40)]
+
+    def ends(confidence: float, seed: int) -> tuple[float, float]:
+        found = length_controlled_interval(
+            outcomes, differences, names, confidence=confidence, resamples=200, seed=seed
+        )
+        assert found is not None
+        return found
+
+    assert ends(0.95, 1) == ends(0.95, 1) != ends(0.95, 2)
+    assert ends(0.95, 1)[0] < ends(0.6, 1)[0] < ends(0.6, 1)[1] < ends(0.95, 1)[1]
+
+
+@pytest.mark.parametrize(("won", "low"), [([1, 0], 0.0), ([1, 1, 1, 1, 0], 0.4)])
+def test_the_interval_is_the_percentiles_of_the_resampled_rates(won: list[int], low: float) -> None:
+    """Of equally long answers. Of five prompts one is lost: 6 % of resamples lose three or more, 1 % four or more."""
+    names = [str(row) for row in range(len(won))]
+    found = length_controlled_interval(
+        np.array(won, float), np.full(len(won), 5.0), names, confidence=0.95, resamples=2000, seed=0
+    )
+    assert found == pytest.approx((low, 1.0))
 
 
 def test_copies_of_a_prompt_do_not_narrow_the_interval() -> None:
