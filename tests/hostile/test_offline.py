@@ -49,6 +49,7 @@ def told(done: subprocess.CompletedProcess[str]) -> dict[str, list[object]]:
     return found
 
 
+@pytest.mark.slow
 def test_without_a_hub_id_or_an_endpoint_no_connection_is_opened(world: World) -> None:
     commands = world.commands()
     done = run(*commands, directory=world.root)

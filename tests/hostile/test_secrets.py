@@ -57,6 +57,7 @@ def leaks(root: Path, *printed: str) -> Iterator[str]:
         )
 
 
+@pytest.mark.slow
 def test_no_artefact_of_training_evaluating_judging_and_pushing_holds_a_key(world: World) -> None:
     key = PLANTED["OPENAI_API_KEY"]
     verdict = json.dumps({"reason": f"your key is {key}", "winner": "first"})
@@ -91,6 +92,7 @@ def test_no_artefact_of_training_evaluating_judging_and_pushing_holds_a_key(worl
     assert not [name for name, content in pushed.items() for key in PLANTED.values() if key.encode() in content]
 
 
+@pytest.mark.slow
 def test_the_server_tells_nobody_its_key(world: World) -> None:
     command = [sys.executable, "-c", "from pad_cli.cli.main import main; main()", "serve", "--port", "0", *world.models]
     with subprocess.Popen(
