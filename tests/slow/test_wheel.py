@@ -1,9 +1,12 @@
-"""The package as a user installs it: a wheel, outside the checkout."""
+"""The package as a user installs it: a wheel, outside the checkout; and the same commit's is always the same."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 
@@ -32,3 +35,42 @@ def test_an_installed_wheel_carries_its_recipes_and_its_world(tmp_path: Path) ->
     assert "embedded" in listed.stdout
     world = "from pad_cli.world.grammar import load_world; print(len(load_world().topics))"
     assert subprocess.run([python, "-c", world], check=True, capture_output=True, cwd=tmp_path).stdout.strip() == b"50"
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(["git", "ls-files"], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return [name for name in listed.splitlines() if (ROOT / name).is_file()]
+
+
+def build(checkout: Path) -> dict[str, bytes]:
+    """Archives by name, built from the tracked files alone, in a directory of their own."""
+    for name in tracked():
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, checkout / name)
+    subprocess.run([sys.executable, "-m", "hatchling", "build"], check=True, capture_output=True, cwd=checkout)
+    return {path.name: path.read_bytes() for path in (checkout / "dist").iterdir()}
+
+
+def test_the_same_files_build_the_same_bytes_in_another_directory_under_another_umask(tmp_path: Path) -> None:
+    first = build(tmp_path / "first")
+    umask = os.umask(0o077)
+    try:
+        second = build(tmp_path / "somewhere" / "else")
+    finally:
+        os.umask(umask)
+    assert sorted(name.rpartition(".")[2] for name in first) == ["gz", "whl"]
+    assert first == second
+
+
+def test_the_source_archive_holds_every_tracked_file_and_builds_the_same_wheel(tmp_path: Path) -> None:
+    built = build(tmp_path / "checkout")
+    archive = next((tmp_path / "checkout" / "dist").glob("*.tar.gz"))
+    with tarfile.open(archive) as opened:
+        opened.extractall(tmp_path / "unpacked", filter="data")
+    (source,) = (tmp_path / "unpacked").iterdir()
+    files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    assert files == {*tracked(), "PKG-INFO"}
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    subprocess.run(command, check=True, capture_output=True, cwd=source)
+    (wheel,) = (source / "dist").iterdir()
+    assert wheel.read_bytes() == built[wheel.name]
