@@ -183,6 +183,7 @@ def test_a_corrected_table_of_ten_identical_methods_seldom_has_any_that_differs(
 
 
 def test_the_effect_size_is_that_worked_by_hand() -> None:
-    """Prompts' means 1 (of 0 and 2), 2, 3: mean 2, sd 1."""
+    """Prompts' means 1 (of 0 and 2), 2, 3: mean 2, sd 1. Means 0 and 2: mean 1, sd sqrt(2)."""
     assert by_prompt([("a", 0.0), ("a", 2.0), ("b", 2.0), ("c", 3.0)]).effect_size == pytest.approx(2.0)
+    assert by_prompt([("a", 0.0), ("b", 2.0)]).effect_size == pytest.approx(math.sqrt(0.5))
     assert by_prompt([("a", 1.0), ("b", 1.0)]).effect_size is None
