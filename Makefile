@@ -39,6 +39,7 @@ test-slow: setup  ## The slow tests: the demo's figures, crashes, the wheel
 	$(BIN)/python -m pytest -m slow
 
 coverage: setup  ## Run the fast tests and list what they do not reach; less than 90 % fails
+	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -m "not slow"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
