@@ -46,6 +46,7 @@ fuzz: setup  ## Try hostile input for FUZZ_SECONDS (600) on each surface
 	PAD_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz -o timeout=0
 
 coverage: setup  ## Run the fast tests and list what they do not reach; less than 90 % fails
+	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -m "not slow"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report

@@ -117,6 +117,12 @@ def test_an_n_gram_repeats_when_its_context_and_its_last_token_occurred(size: in
     assert rewards.tolist() == [pytest.approx([*expected, -4.0], abs=1e-6)]
 
 
+def test_token_0_is_a_token_like_any_other() -> None:
+    """Rewards 6, 0, 3 average 3; the answer so far is token 0, and so is the first candidate."""
+    rewards = withhold_repeats(torch.tensor([[6.0, 0.0, 3.0]]), EVEN, torch.tensor([[0, 7, 9]]), torch.tensor([[0]]), 1)
+    assert rewards.tolist() == [pytest.approx([3.0, 0.0, 3.0])]
+
+
 def test_places_without_a_token_repeat_nothing() -> None:
     """Row 0 has one token, 5, between empty places, so (-1, 5) is no bigram; row 1 repeats 5 5."""
     history, candidates = torch.tensor([[-1, 5, -1], [5, 5, 5]]), torch.tensor([[5, 6], [5, 6]])
