@@ -109,7 +109,7 @@ def test_it_is_built_once_when_asked_for_and_nothing_else_is(world: Path, monkey
         for name in names:
             embedded._build_policy(directory / name)
 
-    monkeypatch.setattr(embedded, "_build", build)
+    monkeypatch.setattr(embedded, "_train_policies", build)
     directory = model_directory("following")
     assert model_directory("following") == directory
     assert built == [directory.name]

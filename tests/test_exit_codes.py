@@ -43,7 +43,9 @@ def test_the_code_says_whether_and_whose_fault(code: int, arguments: list[str]) 
 
 
 WAITING = """
-import pathlib, sys
+import pathlib, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
 
 class Input:
     def read(self):

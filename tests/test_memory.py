@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pad_cli.decoding.engine import PadEngine
@@ -24,6 +24,7 @@ def too_much() -> None:
     torch.empty(2**50)
 
 
+@settings(max_examples=30, deadline=None)  # each halving collects garbage, which takes long among many tests' objects
 @given(st.integers(0, 40), st.integers(1, 16), st.integers(1, 16))
 def test_every_item_is_worked_on_once_in_order_and_in_batches_that_fit(count: int, size: int, fitting: int) -> None:
     tried: list[int] = []

@@ -32,7 +32,7 @@ def test_counted_work_is_one_line_at_its_end_when_piped(capsys: pytest.CaptureFi
         assert capsys.readouterr().err == ""
         counting.advance(1000, status="loss 0.3")
     said = capsys.readouterr()
-    assert re.fullmatch(r"Counting: 1,200 in [\d.]+ s(, [\d.,]+/s)?, \d+ MB, loss 0\.3\n", said.err)
+    assert re.fullmatch(r"Counting: 1,200 in [\d.]+ s(, [\d.,]+/s)?, [\d.]+ [MG]B, loss 0\.3\n", said.err)
     assert said.out == ""
 
 
@@ -48,7 +48,7 @@ def test_a_longer_stage_is_one_line_at_its_end(
     monkeypatch.setattr(progress, "_SHORT", 0.0)
     with stage("Loading"):
         pass
-    assert re.fullmatch(r"Loading: [\d.]+ s, \d+ MB\n", capsys.readouterr().err)
+    assert re.fullmatch(r"Loading: [\d.]+ s, [\d.]+ [MG]B\n", capsys.readouterr().err)
 
 
 def test_long_work_is_told_again_and_again_when_piped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,10 @@ def test_what_fits_is_kept_and_the_time_always_is(name: str, width: int) -> None
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 120, 200])
 @pytest.mark.parametrize("total", [None, 2400])
-def test_a_line_is_one_line_and_fits_the_terminal(width: int, total: int | None) -> None:
+def test_a_line_is_one_line_and_fits_the_terminal(
+    width: int, total: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # Rich takes any dumb terminal for 80 columns wide
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     name = "Answering with a method whose name is a long one"
     counted = Progress(Line(console), console=console)
@@ -159,7 +162,7 @@ def test_a_terminal_shows_a_line_that_moves_and_the_result_goes_its_own_way() ->
     shown, result = on_terminal()
     assert "Counting" in shown
     assert "4/4" in shown
-    assert "MB" in shown
+    assert re.search("[MG]B", shown)
     assert "by the way" in shown
     assert "\x1b[2K" in shown
     assert result == "a result\n"

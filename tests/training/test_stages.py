@@ -153,7 +153,7 @@ def test_a_loss_that_is_no_number_names_the_stage_and_the_step(
     losses = iter([1.0, 1.0, float("nan")])
     real = loop.preference_loss
     monkeypatch.setattr(loop, "preference_loss", lambda *a, **k: next(losses) * real(*a, **k))
-    with pytest.raises(TrainingError, match=r"heads.*nan at step 3 of 5") as caught:
+    with pytest.raises(TrainingError, match=r"heads, step 3 of 5: the loss is nan") as caught:
         train(HeadsStage(stage="heads", **LENGTH), make_heads(policy), prepared)
     assert caught.value.hint
 

@@ -426,4 +426,7 @@ def test_nothing_is_said_but_what_is_done(
     )  # fmt: skip
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.splitlines() == ["Reading answers with the reference ...", "Training adapter ..."]
+    assert [line.partition(":")[0] for line in err.splitlines()] == [
+        "Reading answers with the reference",
+        "Training adapter",
+    ]
