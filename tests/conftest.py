@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+settings.register_profile("pad", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # speed is never tested
+settings.load_profile("pad")
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: without it each miss is tried for a minute
 
 

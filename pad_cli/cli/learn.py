@@ -120,33 +120,18 @@ def _ask(
     profile = pad_cli.profile_path(name)
     log = profile.with_suffix(".choices.jsonl")
     with pad_cli.only_here(log), pad_cli.only_here(out or profile):
-        _ask_into(log, settings, name, prompts, count, questions, out, as_json)
-
-
-def _ask_into(
-    log: Path,
-    settings: GenerateRecipe,
-    name: str,
-    prompts: Path | None,
-    count: int,
-    questions: int,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    import pad_cli
-
-    asked = pad_cli.read_prompts(prompts, count)
-    engine = pad_cli.PadEngine.from_recipe(settings)
-    pool = pad_cli.make_pool(engine, asked, settings.decoding)
-    session = pad_cli.Session(engine.reward_model, pool, log)
-    if session.replies:
-        note(f"Going on: {len(session.replies)} questions were answered before ({log}).")
-    _put_questions(session, questions)
-    if not session.can_learn:
-        say(f"Your answers are kept in {log}, too few for a profile yet. Run it again to go on.", stderr=True)
-        return
-    learned = session.learned()
-    _keep(learned, _profile(name, learned, session.model.fingerprint), out, as_json)
+        asked = pad_cli.read_prompts(prompts, count)
+        engine = pad_cli.PadEngine.from_recipe(settings)
+        pool = pad_cli.make_pool(engine, asked, settings.decoding)
+        session = pad_cli.Session(engine.reward_model, pool, log)
+        if session.replies:
+            note(f"Going on: {len(session.replies)} questions were answered before ({log}).")
+        _put_questions(session, questions)
+        if not session.can_learn:
+            say(f"Your answers are kept in {log}, too few for a profile yet. Run it again to go on.", stderr=True)
+            return
+        learned = session.learned()
+        _keep(learned, _profile(name, learned, session.model.fingerprint), out, as_json)
 
 
 def _put_questions(session: Session, most: int) -> None:
