@@ -25,7 +25,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pad_cli.errors import StorageError, UsageError, did_you_mean
+from pad_cli.errors import PadError, StorageError, UsageError, did_you_mean
 from pad_cli.models.enlarge import enlarge
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -271,4 +271,7 @@ def _build_tokenizer(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    _build_policy(Path(sys.argv[1]))
+    try:
+        _build_policy(Path(sys.argv[1]))
+    except PadError as error:
+        sys.exit(error.message)  # its last line, which `_check_worker` repeats, would be the hint

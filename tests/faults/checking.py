@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS
 from tests.faults.commands import Command, Place, Undisturbed, logs_of
 
 _UNFINISHED = (".work", ".scratch", ".unfinished")
@@ -20,12 +21,10 @@ class Finished:
     @classmethod
     def of(cls, place: Place) -> Finished:
         logs = {path: path.read_bytes() for path in logs_of(place)}
-        files = [
-            path for path in place.home.rglob("*.safetensors") if not any(word in str(path) for word in _UNFINISHED)
-        ]
+        files = [path for path in place.home.rglob("*.safetensors") if _is_finished(path)]
         return cls(
             {path: content[: content.rfind(b"\n") + 1] for path, content in logs.items()},
-            {path: path.stat().st_ino for path in files if not any(word in str(path) for word in _UNFINISHED)},
+            {path: path.stat().st_ino for path in files},
         )
 
     def check(self) -> None:
@@ -33,6 +32,13 @@ class Finished:
             assert path.read_bytes().startswith(lines), f"finished lines of {path} are gone"
         for path, inode in self.files.items():
             assert path.stat().st_ino == inode, f"{path} was made again"
+
+
+def _is_finished(path: Path) -> bool:
+    """Is it no part of something unfinished? A reward model is finished with its configuration."""
+    if path.name in (HEADS, ENCODER):
+        return (path.parent / CONFIG).exists()
+    return not any(word in str(path) for word in _UNFINISHED)
 
 
 def check_again(command: Command, place: Place, undisturbed: Undisturbed) -> None:
