@@ -213,8 +213,16 @@ def _check_worker(target: Path, process: subprocess.Popen[str]) -> None:
         )
 
 
+def _work(target: Path) -> None:
+    """What a worker process does."""
+    try:
+        _build_policy(target)
+    except PadError as error:
+        sys.exit(error.message)  # its last line, which `_check_worker` repeats, would be the hint
+
+
 def _build_policy(target: Path) -> None:
-    """Train one policy from the tokenizer beside it (runs in a worker process, on one thread)."""
+    """Train one policy from the tokenizer beside it, on one thread."""
     torch.set_num_threads(1)
     policy = _policy(target.name)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(target.parent / "tokenizer")
@@ -271,7 +279,4 @@ def _build_tokenizer(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        _build_policy(Path(sys.argv[1]))
-    except PadError as error:
-        sys.exit(error.message)  # its last line, which `_check_worker` repeats, would be the hint
+    _work(Path(sys.argv[1]))

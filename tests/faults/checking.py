@@ -36,9 +36,8 @@ class Finished:
 
 def _is_finished(path: Path) -> bool:
     """Is it no part of something unfinished? A reward model is finished with its configuration."""
-    if path.name in (HEADS, ENCODER):
-        return (path.parent / CONFIG).exists()
-    return not any(word in str(path) for word in _UNFINISHED)
+    whole = path.name not in (HEADS, ENCODER) or (path.parent / CONFIG).exists()
+    return whole and not any(word in str(path) for word in _UNFINISHED)
 
 
 def check_again(command: Command, place: Place, undisturbed: Undisturbed) -> None:

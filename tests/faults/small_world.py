@@ -43,4 +43,4 @@ def shrink() -> None:
 
 if __name__ == "__main__":
     shrink()
-    embedded._build_policy(Path(sys.argv[1]))
+    embedded._work(Path(sys.argv[1]))
