@@ -29,7 +29,7 @@ from pad_cli.runs import home
 
 _PATIENCE = 120  # seconds for torch to be imported
 _LITTLE = 2e9  # bytes of free space under which a model of some size does not fit
-_LEFT_OUT = ("dev",)  # extras that users do not need
+_LEFT_OUT = ("dev", "docs", "test")  # extras that users do not need
 _KEYS = ("OPENAI_API_KEY", "PAD_API_KEY")
 _ASK_TORCH = """
 import json, torch
