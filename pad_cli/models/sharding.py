@@ -42,7 +42,7 @@ def load_sharded(settings: ModelSettings) -> LanguageModel:
         return load_language_model(settings)
     device = chosen_device(settings.device)
     wait_for_all()  # and everybody is in the process group
-    mesh = init_device_mesh(device.type, (processes().count,))
+    mesh = init_device_mesh(device.type, (processes().count,), mesh_dim_names=("fsdp",))  # which PEFT looks for
     for turn in range(processes().count):
         if turn == processes().local_rank:
             backbone = load_language_model(settings.model_copy(update={"device": "cpu"}))

@@ -21,7 +21,7 @@ RECORDER = """
 import json, sys
 reached = []
 def hear(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind"):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
         reached.append([event, repr(arguments[-1] if event == "socket.connect" else arguments[0])])
 sys.addaudithook(hear)
 from pad_cli.cli.main import app
