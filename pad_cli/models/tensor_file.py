@@ -33,7 +33,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """
     with safe_open(path, framework="pt") as file:
         metadata: dict[str, str] = file.metadata() or {}
-        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     expected = metadata.pop(_SUM, None)
     if expected is not None and expected != _checksum(tensors):
         raise SafetensorError("its checksum is another one")

@@ -92,7 +92,7 @@ def token_log_probs(states: torch.Tensor, targets: torch.Tensor, head: LogitHead
         targets: (N,) token ids.
         head: the unembedding; gets no gradients.
     """
-    result: torch.Tensor = _TokenLogProbs.apply(states, targets, head)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _TokenLogProbs.apply(states, targets, head)  # type: ignore[no-untyped-call]  # of torch
     return result
 
 
