@@ -52,7 +52,7 @@ _NEEDED: dict[str, type | tuple[type, ...]] = {
     "encoder_texts": (int, type(None)),
     "calibration": (int, float),
 }
-_SIZES = ("hidden_size", "rank", "encoder_width", "encoder_texts")
+_SIZES = {"hidden_size": 1, "rank": 0, "encoder_width": 1, "encoder_texts": 0}  # the least that each may be
 _LARGEST = 2**31
 
 
@@ -168,7 +168,7 @@ def _odd(config: Mapping[str, Any]) -> Iterator[str]:
         value: Any = config.get(key)
         plausible = isinstance(value, kinds) and not isinstance(value, bool)
         if plausible and key in _SIZES and value is not None:
-            plausible = 0 <= value < _LARGEST
+            plausible = _SIZES[key] <= value < _LARGEST
         if plausible and key == "calibration":
             plausible = math.isfinite(value)
         if plausible and key == "principles":
@@ -178,8 +178,11 @@ def _odd(config: Mapping[str, Any]) -> Iterator[str]:
             yield key
     if config.get("conditioning", "heads") not in ("heads", "prompt"):
         yield "conditioning"
-    if config.get("encoder_width") is not None and config.get("encoder_texts") is None:
-        yield "encoder_texts"
+    if config.get("encoder_width") is not None:
+        if config.get("encoder_texts") is None:
+            yield "encoder_texts"
+        if not config.get("principles"):
+            yield "principles"
 
 
 def _backbone_settings(directory: Path, config: Mapping[str, Any], dtype: str, device: str) -> ModelSettings:
