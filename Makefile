@@ -9,7 +9,7 @@ VLLM   := .venv-vllm
 TORCH  := $(shell grep ^torch== constraints.txt)
 FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo check lint test test-slow fuzz docs coverage mutation build constraints
+.PHONY: help setup demo check lint test test-slow fuzz fuzz-guided docs coverage mutation build constraints
 .PHONY: test-oldest test-newest test-vllm control bench clean
 
 help:  ## Show this list
@@ -44,6 +44,12 @@ docs: setup  ## Build these documents as a site: site/index.html
 
 fuzz: setup  ## Try hostile input for FUZZ_SECONDS (600) on each surface
 	PAD_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz -o timeout=0
+
+fuzz-guided: setup  ## The same, led by coverage (Atheris), where an example takes milliseconds
+	$(BIN)/python -m pip install --quiet "atheris==3.0.0"
+	PAD_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -p tests.hostile.guided -m fuzz -o timeout=0 \
+	    tests/hostile/test_data.py tests/hostile/test_judge.py::test_a_reply_is_a_verdict_or_is_not \
+	    tests/hostile/test_recipes.py tests/hostile/test_terminal.py tests/server/test_fuzz.py
 
 coverage: setup  ## Run the fast tests and list what they do not reach; less than 90 % fails
 	$(BIN)/coverage erase
