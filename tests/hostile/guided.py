@@ -58,6 +58,11 @@ def _fuzz(test: Any, fixtures: dict[str, Any]) -> None:
             print(f"\nThe property fails with {drawn}", flush=True)
             raise
 
-    options = [f"-max_total_time={_SECONDS}", "-max_len=8192", "-timeout=60", f"-artifact_prefix={tempfile.gettempdir()}/"]
-    atheris.Setup(["pytest", *options], one_input)
+    options = [
+        f"-max_total_time={_SECONDS}",
+        "-max_len=8192",
+        "-timeout=60",
+        f"-artifact_prefix={tempfile.gettempdir()}/",
+    ]
+    atheris.Setup(["pytest", f"-artifact_prefix={tempfile.gettempdir()}/", *options], one_input)
     atheris.Fuzz()
