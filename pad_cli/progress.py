@@ -66,7 +66,7 @@ def stage(description: str) -> Iterator[None]:
 def note(message: str) -> None:
     """Talk on stderr, unless quiet: on a terminal words are wrapped, elsewhere it stays one line."""
     if not _settings["quiet"]:
-        here = console(stderr=True)
+        here = _screen.console or console(stderr=True)
         here.print(Text(message), soft_wrap=not here.is_terminal)
 
 
@@ -88,6 +88,12 @@ class _Screen:
         self._lock = threading.RLock()
         self._progress: Progress | None = None
         self._running = 0
+
+    @property
+    def console(self) -> Console | None:
+        """What prints above the lines, while there are any."""
+        progress = self._progress
+        return None if progress is None else progress.console
 
     def enter(self, here: Console) -> Progress:
         with self._lock:
