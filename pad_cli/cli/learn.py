@@ -123,6 +123,7 @@ def _ask(
         asked = pad_cli.read_prompts(prompts, count)
         engine = pad_cli.PadEngine.from_recipe(settings)
         pool = pad_cli.make_pool(engine, asked, settings.decoding)
+        assert isinstance(engine.reward_model, pad_cli.PersonalizedRewardModel), "make_pool refuses others"
         session = pad_cli.Session(engine.reward_model, pool, log)
         if session.replies:
             note(f"Going on: {len(session.replies)} questions were answered before ({log}).")

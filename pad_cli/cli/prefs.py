@@ -124,8 +124,10 @@ def try_(
     settings = read_as("generate", recipe, overrides, options=options)
     asked = pad_cli.read_prompts(prompts, count)
     engine = pad_cli.PadEngine.from_recipe(settings)
+    model = engine.reward_model
+    assert model is not None, "a recipe names one"
     wanted = engine.preference(preferences or [])
-    parts = pad_cli.parts_of(engine.preference(engine.reward_model.principles) if every else wanted)
+    parts = pad_cli.parts_of(engine.preference(model.principles) if every else wanted)
     if not parts:
         raise UsageError("This reward model has no named principles for --all.", "Name the preferences to try.")
     effect, pairs = None, []

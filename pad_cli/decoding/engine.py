@@ -18,14 +18,14 @@ from pad_cli.decoding.readers import Guidance
 from pad_cli.decoding.sampling import Chooser, policy_processors
 from pad_cli.decoding.speculative import speculate_steps
 from pad_cli.decoding.streaming import TextStream
-from pad_cli.errors import UsageError
+from pad_cli.errors import RecipeError, UsageError
 from pad_cli.memory import Halving
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import decode_answer
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference, with_floor
-from pad_cli.recipe import DecodingSettings, GenerateRecipe
+from pad_cli.recipe import AnyRecipe, DecodingSettings, GenerateRecipe
 from pad_cli.records import Generation, Messages, as_messages
 
 NO_PREFERENCE = Preference({}, {})
@@ -68,8 +68,15 @@ class PadEngine:
             check_bridge(policy, reward_model)
 
     @classmethod
-    def from_recipe(cls, recipe: GenerateRecipe) -> PadEngine:
-        """Load the policy and the reward model a recipe names."""
+    def from_recipe(cls, recipe: AnyRecipe) -> PadEngine:
+        """Load the policy and the reward model that a recipe of kind `generate` names.
+
+        Raises:
+            RecipeError: it is of another kind.
+            ModelLoadError, CheckpointError: they cannot be loaded.
+        """
+        if not isinstance(recipe, GenerateRecipe):
+            raise RecipeError(f"This is a recipe of kind '{recipe.kind}'.", "An engine needs kind: generate")
         policy = load_language_model(recipe.policy)
         settings = recipe.policy
         reward_model = load_reward_model(

@@ -22,6 +22,7 @@ from pad_cli.runs import write_whole
 MARKDOWN, PAGE = "report.md", "report.html"
 JUDGED = "judge.json"
 """What a judge says, where one was asked."""
+_AGAIN = "Run `pad eval` to its end, which writes it; what was answered is not asked again."
 
 
 def write_pages(directory: Path) -> None:
@@ -37,6 +38,21 @@ def write_pages(directory: Path) -> None:
     facts = read_facts(directory)
     write_whole(directory / MARKDOWN, evaluation_markdown(facts))
     write_whole(directory / PAGE, evaluation_page(facts))
+
+
+def write_pages_again(directory: Path) -> None:
+    """The same from files that lay about since, in which anything may stand by now.
+
+    Raises:
+        DataError: they are damaged.
+        StorageError: the pages cannot be written.
+    """
+    try:
+        write_pages(directory)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"no report can be made of it: {REPORT}, {OUTPUTS} or {COSTS} is damaged", path=directory, hint=_AGAIN
+        ) from error
 
 
 def has_report(directory: Path) -> bool:
@@ -90,11 +106,10 @@ def _shown(cell: Cell) -> str:
 
 
 def _read(path: Path, kind: type = dict) -> Any:
-    hint = "Run `pad eval` to its end; it writes this file."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError("cannot be read", path=path, hint=hint) from error
+        raise DataError("cannot be read", path=path, hint=_AGAIN) from error
     if not isinstance(content, kind):
-        raise DataError("holds something else than an evaluation's figures", path=path, hint=hint)
+        raise DataError("holds something else than an evaluation's figures", path=path, hint=_AGAIN)
     return content

@@ -6,7 +6,7 @@ from pad_cli.recipe.fields import check_names, field_keys, recipe_kinds, recipe_
 from pad_cli.recipe.load import find_recipe, load_recipe, read_recipe, recipe_text, shipped_recipes
 from pad_cli.recipe.models import ModelSettings
 from pad_cli.recipe.reproduce import ReproduceRecipe
-from pad_cli.recipe.schema import BenchRecipe, GenerateRecipe, Recipe
+from pad_cli.recipe.schema import AnyRecipe, BenchRecipe, GenerateRecipe, Recipe
 from pad_cli.recipe.sweep import SweepRecipe
 from pad_cli.recipe.training import (
     AdapterStage,
@@ -22,6 +22,7 @@ from pad_cli.recipe.training import (
 
 __all__ = [
     "AdapterStage",
+    "AnyRecipe",
     "BenchRecipe",
     "BenchmarkSettings",
     "DataSettings",

@@ -12,12 +12,12 @@ from tokenizers import normalizers
 from transformers import MambaConfig, MambaForCausalLM
 
 from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
-from pad_cli.errors import DataError, UsageError, VocabularyError
+from pad_cli.errors import DataError, RecipeError, UsageError, VocabularyError
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
-from pad_cli.recipe import DecodingSettings
+from pad_cli.recipe import DecodingSettings, read_recipe
 from pad_cli.records import as_messages
 from tests.architectures import make_architecture
 from tests.decoding.adapters import train_lora, with_adapter
@@ -58,6 +58,11 @@ def engine(request: pytest.FixtureRequest) -> PadEngine:
     else:
         names = ("policy", "reward_model")
     return PadEngine(*(request.getfixturevalue(name) for name in names))
+
+
+def test_a_recipe_of_another_kind_makes_no_engine() -> None:
+    with pytest.raises(RecipeError, match="kind 'eval'"):
+        PadEngine.from_recipe(read_recipe("embedded-eval"))
 
 
 def test_without_a_reward_model_decoding_is_plain_greedy(stopping_policy: LanguageModel) -> None:

@@ -17,6 +17,7 @@ from pad_cli.errors import JudgeError, PadError
 from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredError
 from pad_cli.evaluation.judge.run import judge, plan_judging
 from pad_cli.evaluation.judge.verdict import UnparsedVerdictError, read_verdict
+from pad_cli.evaluation.pages import write_pages_again
 from pad_cli.recipe.judge import JudgeSettings
 from tests.evaluation.judge.server import Handler, JudgeServer
 from tests.hostile.budget import examples, fuzzed, tried
@@ -130,7 +131,8 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Path:
     return world.root / "run"
 
 
-FILES = ("recipe.json", "answered.json", "answers.jsonl", "judge.jsonl")
+FIGURES = ("report.json", "outputs.json", "costs.json")
+FILES = ("recipe.json", "answered.json", "answers.jsonl", "judge.jsonl", *FIGURES)
 
 
 @examples(25)
@@ -158,6 +160,38 @@ def test_a_runs_files_are_understood_or_refused(
     plan, _ = tried(lambda: plan_judging(directory), PadError)
     if plan is not None:
         tried(lambda: judge(plan), PadError)
+
+
+PLACES = st.lists(st.integers(0, 30), max_size=6)
+
+
+def replaced(whole: Any, place: list[int], value: Any) -> Any:
+    """The same with a value in place of that which this way leads to, at each step to the child of that number."""
+    if not place or not isinstance(whole, dict | list) or not whole:
+        return value
+    keys = list(whole) if isinstance(whole, dict) else range(len(whole))
+    key = keys[place[0] % len(keys)]
+    copied: Any = whole.copy()
+    copied[key] = replaced(whole[key], place[1:], value)
+    return copied
+
+
+@examples(25)
+@given(name=st.sampled_from(FIGURES), place=PLACES, value=JSON)
+@example(name="report.json", place=[0], value=None)
+@example(name="report.json", place=[4], value=[])
+@example(name="report.json", place=[4], value=[{"scorer": {}}])
+@example(name="outputs.json", place=[3], value=[{}])
+@example(name="costs.json", place=[], value=[{}])
+@example(name="costs.json", place=[0, 3], value="long")
+def test_a_runs_figures_are_understood_or_refused(
+    name: str, place: list[int], value: Any, run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = Path(shutil.copytree(run, tmp_path_factory.mktemp("figures") / "copied"))
+    whole = json.loads((directory / name).read_text())
+    (directory / name).write_text(json.dumps(replaced(whole, place, value)))
+    _, error = tried(lambda: write_pages_again(directory), PadError)
+    assert error is None or "pad eval" in str(error.hint)
 
 
 def test_the_run_is_judged_when_nothing_is_changed(run: Path) -> None:

@@ -29,6 +29,7 @@ def test_an_installed_wheel_carries_its_recipes_and_its_world(tmp_path: Path) ->
     where = "import pad_cli, sys; print(pad_cli.__file__)"
     found = subprocess.run([python, "-c", where], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
     assert str(tmp_path) in found
+    assert (Path(found.strip()).parent / "py.typed").exists(), "type checkers would not read its types"
     listed = subprocess.run(
         [tmp_path / "env" / "bin" / "pad", "recipe", "list"], check=True, capture_output=True, text=True, cwd=tmp_path
     )

@@ -29,7 +29,7 @@ from pad_cli.evaluation.judge.report import (
     rated,
     rubric_rows,
 )
-from pad_cli.evaluation.pages import has_report, write_pages
+from pad_cli.evaluation.pages import has_report, write_pages_again
 from pad_cli.progress import bar
 from pad_cli.recipe import EvalRecipe
 from pad_cli.recipe.judge import JudgeSettings
@@ -129,6 +129,7 @@ def judge(plan: JudgePlan) -> dict[str, Any]:
 
     Raises:
         JudgeError: the judge refuses, or cannot be reached; replies so far are kept.
+        DataError: a file of the evaluation is damaged; `judge.json` is written, the report is not.
         StorageError: a file cannot be written.
     """
     asked = Asked()
@@ -141,7 +142,7 @@ def judge(plan: JudgePlan) -> dict[str, Any]:
     report = _report(plan, asked)
     write_json(plan.directory / JUDGE_REPORT, report)
     if has_report(plan.directory):
-        write_pages(plan.directory)
+        write_pages_again(plan.directory)
     return report
 
 

@@ -1,0 +1,101 @@
+"""The public names and their modules: for type checkers, for editors, and for `__init__.py`, which reads this."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from pad_cli.benchmarking.report import bench_table as bench_table
+from pad_cli.benchmarking.run import run_bench as run_bench
+from pad_cli.caches import Kept as Kept
+from pad_cli.caches import kept_hidden_states as kept_hidden_states
+from pad_cli.caches import remove_hidden_states as remove_hidden_states
+from pad_cli.catalogue import catalogue_kinds as catalogue_kinds
+from pad_cli.catalogue import names_of as names_of
+from pad_cli.decoding.batch import generate_file as generate_file
+from pad_cli.decoding.engine import PadEngine as PadEngine
+from pad_cli.decoding.fit import Fit as Fit
+from pad_cli.decoding.fit import fit_policy as fit_policy
+from pad_cli.decoding.heat_map import heat_map as heat_map
+from pad_cli.decoding.processor import PreferenceLogitsProcessor as PreferenceLogitsProcessor
+from pad_cli.demonstration import Demonstration as Demonstration
+from pad_cli.demonstration import run_demo as run_demo
+from pad_cli.doctor import Examination as Examination
+from pad_cli.doctor import examine as examine
+from pad_cli.embedded import build_embedded as build_embedded
+from pad_cli.errors import PadError as PadError
+from pad_cli.evaluation.judge.run import JudgePlan as JudgePlan
+from pad_cli.evaluation.judge.run import judge as judge
+from pad_cli.evaluation.judge.run import plan_judging as plan_judging
+from pad_cli.evaluation.judge.table import judge_tables as judge_tables
+from pad_cli.evaluation.report_table import report_table as report_table
+from pad_cli.evaluation.reproduce import reproduce as reproduce
+from pad_cli.evaluation.run import evaluate as evaluate
+from pad_cli.evaluation.sweep import run_sweep as run_sweep
+from pad_cli.evaluation.sweep_report import sweep_table as sweep_table
+from pad_cli.learning.choices import read_choices as read_choices
+from pad_cli.learning.choices import read_users as read_users
+from pad_cli.learning.comparisons import make_pool as make_pool
+from pad_cli.learning.conflicts import Pair as Pair
+from pad_cli.learning.conflicts import count_answers as count_answers
+from pad_cli.learning.conflicts import measure_pairs as measure_pairs
+from pad_cli.learning.effects import Effect as Effect
+from pad_cli.learning.effects import measure_effect as measure_effect
+from pad_cli.learning.effects import parts_of as parts_of
+from pad_cli.learning.effects import read_prompts as read_prompts
+from pad_cli.learning.learn import Learned as Learned
+from pad_cli.learning.learn import learn_user as learn_user
+from pad_cli.learning.learn import learn_users as learn_users
+from pad_cli.learning.new_principle import NewPrinciple as NewPrinciple
+from pad_cli.learning.new_principle import add_principle as add_principle
+from pad_cli.learning.session import Session as Session
+from pad_cli.models.checkpoint import load_reward_model as load_reward_model
+from pad_cli.models.inspection import Inspection as Inspection
+from pad_cli.models.inspection import inspect_reward_model as inspect_reward_model
+from pad_cli.models.inspection import known_wordings as known_wordings
+from pad_cli.models.publishing import push_reward_model as push_reward_model
+from pad_cli.models.reward_model import PersonalizedRewardModel as PersonalizedRewardModel
+from pad_cli.personal_adapter import export_preference as export_preference
+from pad_cli.personal_adapter import export_users as export_users
+from pad_cli.preference import Preference as Preference
+from pad_cli.profiles import Profile as Profile
+from pad_cli.profiles import load_profile as load_profile
+from pad_cli.profiles import profile_names as profile_names
+from pad_cli.profiles import profile_path as profile_path
+from pad_cli.profiles import save_profile as save_profile
+from pad_cli.recipe import BenchRecipe as BenchRecipe
+from pad_cli.recipe import DecodingSettings as DecodingSettings
+from pad_cli.recipe import EvalRecipe as EvalRecipe
+from pad_cli.recipe import GenerateRecipe as GenerateRecipe
+from pad_cli.recipe import ModelSettings as ModelSettings
+from pad_cli.recipe import ReproduceRecipe as ReproduceRecipe
+from pad_cli.recipe import SweepRecipe as SweepRecipe
+from pad_cli.recipe import TrainRecipe as TrainRecipe
+from pad_cli.recipe import check_names as check_names
+from pad_cli.recipe import field_keys as field_keys
+from pad_cli.recipe import find_recipe as find_recipe
+from pad_cli.recipe import load_recipe as load_recipe
+from pad_cli.recipe import read_recipe as read_recipe
+from pad_cli.recipe import recipe_kinds as recipe_kinds
+from pad_cli.recipe import recipe_schema as recipe_schema
+from pad_cli.recipe import recipe_text as recipe_text
+from pad_cli.recipe import shipped_recipes as shipped_recipes
+from pad_cli.records import BenchmarkItem as BenchmarkItem
+from pad_cli.records import Cell as Cell
+from pad_cli.records import Generation as Generation
+from pad_cli.records import PairData as PairData
+from pad_cli.records import PairSplit as PairSplit
+from pad_cli.records import PreferencePair as PreferencePair
+from pad_cli.run_lock import only_here as only_here
+from pad_cli.runs import write_whole as write_whole
+from pad_cli.server.reading import Limits as Limits
+from pad_cli.server.run import serve as serve
+from pad_cli.training.estimate import Estimate as Estimate
+from pad_cli.training.estimate import estimate as estimate
+from pad_cli.training.remeasure import Remeasurement as Remeasurement
+from pad_cli.training.remeasure import remeasure_reward_model as remeasure_reward_model
+from pad_cli.training.report import console_tables as console_tables
+from pad_cli.training.report import read_facts as read_facts
+from pad_cli.training.train import train_reward_model as train_reward_model
+
+__version__: str
+
+def show_imports(around: Callable[[], AbstractContextManager[None]]) -> None: ...
