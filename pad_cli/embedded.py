@@ -115,7 +115,7 @@ def _reward_model() -> Path:
         with in_turn(directory):
             if not finished.exists():
                 note("The embedded reward model is trained once, from the recipe 'embedded'.")
-                train_reward_model(recipe.model_copy(update={"output": str(directory)}))
+                train_reward_model(recipe.model_copy(update={"output": str(directory)}), data_table=False)
     return directory
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pad_cli.cli.options import Quiet
+from pad_cli.cli.tables import print_report
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import say, say_table
 
@@ -38,7 +39,7 @@ def demo(
     for split, values in result.metrics.items():
         measured.add_row(split, *(f"{values[figure]:g}" for figure in figures))
     say_table(measured)
-    say_table(pad_cli.report_table(result.report))
-    say(f"Written to {result.directory}: report.json, answers.jsonl, examples.jsonl, reward-model/")
+    print_report(result.report)
+    say(f"Report: {result.directory / 'report.html'}; beside it answers.jsonl, examples.jsonl and reward-model/")
     say('Next:  pad generate "How do I start with photography?" --pref humorous --compare')
-    say("       pad recipe copy real-local     for a reward model of your own language model and data")
+    say("       pad recipe copy real-local     for a reward model of your own")

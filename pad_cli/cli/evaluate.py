@@ -9,8 +9,9 @@ import typer
 
 from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
+from pad_cli.cli.tables import print_report
 from pad_cli.progress import set_quiet
-from pad_cli.terminal import console, say, say_json, say_table
+from pad_cli.terminal import say, say_json
 
 
 def evaluate(
@@ -34,8 +35,6 @@ def evaluate(
         for row in report["rows"]:
             say_json(row)
         return
-    here = console()
-    width = here.width if here.is_terminal else 100
-    say_table(pad_cli.report_table(report, every_preference=full, width=width), width=width)
+    print_report(report, every_preference=full)
     directory = Path(settings.output)
     say(f"Report: {directory / 'report.html'} (also report.md and report.json)")

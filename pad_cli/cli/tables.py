@@ -1,12 +1,14 @@
-"""Text and lists on stdout: words are wrapped, never cut, on however narrow a terminal; elsewhere lines stay whole."""
+"""Text, lists and reports on stdout: words are wrapped, never cut, on however narrow a terminal; in a pipe never."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from pad_cli.terminal import console, say
+from pad_cli.terminal import console, say, say_table
 
 _NAMES = 0.45  # of the width: where names need more, what is said of each stands below it
+_PIPED = 100  # letters of a line of a report where there is no terminal
 
 
 def print_text(text: str) -> None:
@@ -41,3 +43,12 @@ def print_facts(title: str, rows: Iterable[tuple[str, str]]) -> None:
         for name, text in listed:
             table.add_row("", Text(name), Text(text, style="dim"))
         here.print(table)
+
+
+def print_report(report: Mapping[str, Any], *, every_preference: bool = False) -> None:
+    """Print an evaluation's report, in as many tables as the terminal's width asks for."""
+    import pad_cli
+
+    here = console()
+    width = here.width if here.is_terminal else _PIPED
+    say_table(pad_cli.report_table(report, every_preference=every_preference, width=width), width=width)

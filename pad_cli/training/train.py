@@ -40,8 +40,12 @@ _TOLD = 5  # preferences of each split that are described before training; the r
 _WORK = ".work"  # stages of an unfinished run
 
 
-def train_reward_model(recipe: TrainRecipe) -> Path:
+def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True) -> Path:
     """Train (or continue, or find finished) the reward model of a recipe.
+
+    Args:
+        recipe: what to do.
+        data_table: whether to show first what the data hold; the report has it in any case.
 
     Returns:
         Its directory, `recipe.output`, which `load_reward_model` and `--reward-model` take.
@@ -51,10 +55,10 @@ def train_reward_model(recipe: TrainRecipe) -> Path:
     """
     output = Path(recipe.output)
     with only_here(output):
-        return _train(recipe, output)
+        return _train(recipe, output, data_table)
 
 
-def _train(recipe: TrainRecipe, output: Path) -> Path:
+def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> Path:
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     in_prompt = recipe.conditioning == "prompt"
@@ -67,7 +71,7 @@ def _train(recipe: TrainRecipe, output: Path) -> Path:
         shutil.rmtree(output / _WORK, ignore_errors=True)  # if the run was killed just before it did so
         note(f"{output} is finished; nothing to do.")
         return output
-    for line in as_lines(describe(data.report, most=_TOLD)):
+    for line in as_lines(describe(data.report, most=_TOLD)) if data_table else ():
         note(line)
     with stage("Tokenising answers"):
         material = gather_material(recipe, data, backbone)
