@@ -106,7 +106,8 @@ def test_explained_tokens_make_up_the_answer_in_a_table_and_on_a_page(models: li
     chosen = re.findall(r"^ (['\"].*?['\"])  ", pad(*asked, "--explain", "-").stdout, re.MULTILINE)
     assert "".join(map(ast.literal_eval, chosen)) == answer(*asked[1:])["text"]
     result = pad(*asked, "--explain", str(tmp_path / "map.html"))
-    assert result.stdout == f"{tmp_path / 'map.html'}\n"
+    assert result.stdout == pad(*asked).stdout
+    assert "map.html" in pad(*asked[:-1], "--explain", str(tmp_path / "map.html")).stderr  # -1: not quiet
     assert "<html" in (tmp_path / "map.html").read_text(encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ import typer
 from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
 from pad_cli.errors import DataError, UsageError
 from pad_cli.processes import processes
-from pad_cli.progress import set_quiet, stage
+from pad_cli.progress import note, set_quiet, stage
 from pad_cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: Decoding
         choices = engine.explain(prompt, preference, decoding)
     if target != "-":
         pad_cli.write_whole(Path(target), pad_cli.heat_map(prompt, preference.describe(), choices))
-        say(target)
+        say(engine.read_answer([choice.token for choice in choices]).text)
+        note(f"What competed for each token: {target}")
         return
     from rich.table import Table
     from rich.text import Text

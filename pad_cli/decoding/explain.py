@@ -31,12 +31,14 @@ class TokenChoice:
     """One token of an answer.
 
     Attributes:
-        text: the token that was chosen.
+        token: the id of the one that was chosen.
+        text: what it says.
         plain_text: what the policy alone would have said here.
         push: of the chosen token (nats).
         candidates: by guided score, best first.
     """
 
+    token: int
     text: str
     plain_text: str
     push: float
@@ -57,4 +59,4 @@ def explain_step(step: Step, tokenizer: Any) -> TokenChoice:
     chosen = int((step.candidates[0] == step.tokens[0]).nonzero()[0, 0])
     order = torch.argsort(scores, descending=True, stable=True).tolist()
     candidates = tuple(Candidate(texts[i], math.exp(log_probs[i].item()), pushed[i].item()) for i in order)
-    return TokenChoice(texts[chosen], texts[0], pushed[chosen].item(), candidates)
+    return TokenChoice(int(step.tokens[0]), texts[chosen], texts[0], pushed[chosen].item(), candidates)

@@ -48,7 +48,7 @@ def test_without_guidance_nothing_is_pushed(engine: PadEngine) -> None:
 
 def test_a_page_shows_the_answer_and_escapes_everything() -> None:
     rival = Candidate("<b>", 0.5, -1.0)
-    choice = TokenChoice("<script>x</script>", "&", 2.0, (Candidate("<script>x</script>", 0.5, 1.0), rival))
+    choice = TokenChoice(0, "<script>x</script>", "&", 2.0, (Candidate("<script>x</script>", 0.5, 1.0), rival))
     page = heat_map("<i>why?</i>", "humorous & <u>", [choice])
     seen: list[str] = []
     parser = HTMLParser()

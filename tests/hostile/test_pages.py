@@ -103,7 +103,7 @@ def test_sections_and_charts_show_whatever_they_are_given(text: str) -> None:
 def test_the_map_of_an_answer_shows_whatever_was_asked_and_said(text: str) -> None:
     def render(word: str) -> str:
         candidate = Candidate(word, 0.5, 1.0)
-        return heat_map(word, word, [TokenChoice(word, word, 1.0, (candidate,))])
+        return heat_map(word, word, [TokenChoice(0, word, word, 1.0, (candidate,))])
 
     shows(render, f"x{text}")
 
