@@ -175,10 +175,10 @@ def run_items(
             keys.setdefault(Answered(job.name, name, job.guidance_weight), []).extend(answer_keys(job, subject))
             answers.append(Answers(job.name, name, job.guidance_weight, job.settings.seed, samples))
         for scorer_name, scorer in scorers.items():
-            with bar(f"Scoring: {scorer_name}", total=len(answered)) as progress:
+            with bar(f"Scoring: {scorer_name}", total=sum(len(samples) for _, samples in answered)) as progress:
                 for job, samples in answered:
-                    scored += _score(job, samples, scorer_name, scorer, subject, scores)
-                    progress.advance()
+                    found = score(scorer_name, scorer, samples, subject, scores, progress.advance)
+                    scored += _scored(job, samples, scorer_name, subject.name, found)
         if everyone.count == 1:
             pairs += measured.measure(subject, ResultLog(output / PAIRS, needs=("rewards", "likelihoods")), scored)
             look(subject, [each for each in answers if each.policy == name])
@@ -234,18 +234,17 @@ def _jobs(recipe: EvalRecipe, methods: dict[str, Method], items: tuple[Benchmark
                 yield Job(name, method, weight, recipe.decoding.model_copy(update={"seed": seed}), items)
 
 
-def _score(
-    job: Job, samples: Sequence[Sample], name: str, scorer: Scorer, subject: Subject, log: ResultLog
+def _scored(
+    job: Job, samples: Sequence[Sample], scorer: str, policy: str, found: Sequence[Score | None]
 ) -> Iterator[Scored]:
-    found = score(name, scorer, samples, subject, log)
     for (item, _), value in zip(samples, found, strict=True):
         yield Scored(
             method=job.name,
-            policy=subject.name,
+            policy=policy,
             group=item.group,
             preference=item.label,
             guidance_weight=job.guidance_weight,
-            scorer=name,
+            scorer=scorer,
             item=item.id,
             prompt=prompt_key(item),
             value=None if value is None else value.value,

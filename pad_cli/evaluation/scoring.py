@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,14 @@ def load_scorer(settings: ScorerSettings) -> Scorer:
     return scorer
 
 
-def score(name: str, scorer: Scorer, samples: Sequence[Sample], subject: Subject, log: ResultLog) -> list[Score | None]:
+def score(
+    name: str,
+    scorer: Scorer,
+    samples: Sequence[Sample],
+    subject: Subject,
+    log: ResultLog,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Score | None]:
     """The scores of some answers, in order; None where the scorer failed, which is tried again by the next run.
 
     Args:
@@ -79,6 +86,7 @@ def score(name: str, scorer: Scorer, samples: Sequence[Sample], subject: Subject
         samples: what is scored.
         subject: whose answers they are.
         log: what was scored before; takes in what is new.
+        advance: called with the number of answers whose scores are there.
 
     Raises:
         PadError: the scorer cannot work at all, and says why.
@@ -90,8 +98,10 @@ def score(name: str, scorer: Scorer, samples: Sequence[Sample], subject: Subject
     def found(batch: Sequence[tuple[str, Sample]]) -> list[Score | None]:
         return _scored(name, scorer, [sample for _, sample in batch], subject)
 
+    advance(len(samples) - len(missing))
     for batch, scores in Halving(f"answers for the scorer '{name}'").batches(missing, scorer.batch_size, found):
         log.append({k: given._asdict() for (k, _), given in zip(batch, scores, strict=True) if given is not None})
+        advance(len(batch))
     return [Score(**log.done[k]) if k in log.done else None for k in keys]
 
 

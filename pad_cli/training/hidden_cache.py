@@ -27,8 +27,8 @@ _SHARD = 512  # answers in one file
 Sequence_ = tuple[tuple[int, ...], tuple[int, ...]]
 """(prompt tokens, answer tokens)."""
 
-Compute = Callable[[Sequence[Sequence_]], Mapping[str, torch.Tensor]]
-"""Some sequences, to tensors with one row for each answer token: (n, ...)."""
+Compute = Callable[[Sequence[Sequence_], Callable[[int], None]], Mapping[str, torch.Tensor]]
+"""Some sequences, to tensors with one row for each answer token: (n, ...); says how many it has just read."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,10 @@ def _write(shards: Sequence[_Shard], compute: Compute) -> None:
                 with storage_errors(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     scratch = path.with_suffix(".part")
-                    save_tensors(compute(members), scratch)
+                    save_tensors(compute(members, progress.advance), scratch)
                     scratch.replace(path)
-            progress.advance(len(members))
+            else:
+                progress.advance(len(members))
 
 
 def _is_whole(path: Path, members: Sequence[Sequence_]) -> bool:

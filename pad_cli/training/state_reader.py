@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -72,15 +72,24 @@ class StateReader:
         return [self._backbone.fingerprint, adapter, str(self._dtype), corpus]
 
     @torch.inference_mode()
-    def __call__(self, sequences: Sequence[Sequence_]) -> dict[str, torch.Tensor]:
-        """The rows of some sequences, which are best of similar length."""
+    def __call__(
+        self, sequences: Sequence[Sequence_], advance: Callable[[int], None] = lambda _: None
+    ) -> dict[str, torch.Tensor]:
+        """The rows of some sequences, which are best of similar length.
+
+        Args:
+            sequences: (prompt, answer) token sequences.
+            advance: called with the number of those just read.
+        """
         parts: list[dict[str, torch.Tensor]] = []
         batch: list[Sequence_] = []
         for number, sequence in enumerate(sequences):
             batch.append(sequence)
             longest = max(len(prompt) + len(answer) for prompt, answer in [*batch, *sequences[number + 1 : number + 2]])
             if (len(batch) + 1) * longest > _BATCH_TOKENS or number + 1 == len(sequences):
-                parts += [rows for _, rows in self._halving.batches(batch, len(batch), self._read)]
+                for read, rows in self._halving.batches(batch, len(batch), self._read):
+                    parts.append(rows)
+                    advance(len(read))
                 batch = []
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,9 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     computed: list[int] = []
     compute = StateReader.__call__
 
-    def count(reader: StateReader, sequences: Sequences) -> dict[str, torch.Tensor]:
+    def count(reader: StateReader, sequences: Sequences, advance: Callable[[int], None]) -> dict[str, torch.Tensor]:
         computed.append(len(sequences))
-        return compute(reader, sequences)
+        return compute(reader, sequences, advance)
 
     monkeypatch.setattr(StateReader, "__call__", count)
     return computed
@@ -78,6 +79,13 @@ def test_cached_states_equal_reading_each_answer_alone(
         alone = policy.model.model(input_ids=text).last_hidden_state[0, len(prompt) - 1 : -1]
         torch.testing.assert_close(states(cache, number), alone, atol=1e-5, rtol=1e-4)
     assert len(cache) == sum(len(answer) for _, answer in sequences)
+
+
+def test_every_batch_is_told_not_only_every_file(policy: LanguageModel, sequences: Sequences) -> None:
+    told: list[int] = []
+    StateReader(policy, None, torch.float32, None, 1)(sequences, told.append)
+    assert sum(told) == len(sequences)
+    assert len(told) > 1
 
 
 def test_positions_are_those_of_the_asked_answers_in_the_asked_order() -> None:
