@@ -150,11 +150,11 @@ def test_an_interrupted_cache_keeps_its_finished_shards(
     computed: list[int] = []
     compute = StateReader.__call__
 
-    def fail_once(reader: StateReader, sequences: Sequences) -> dict[str, torch.Tensor]:
+    def fail_once(reader: StateReader, sequences: Sequences, advance: Callable[[int], None]) -> dict[str, torch.Tensor]:
         computed.append(1)
         if len(computed) == 2:
             raise KeyboardInterrupt
-        return compute(reader, sequences)
+        return compute(reader, sequences, advance)
 
     monkeypatch.setattr(StateReader, "__call__", fail_once)
     with pytest.raises(KeyboardInterrupt):
