@@ -92,7 +92,7 @@ def _body(docstring: Any) -> Iterator[str]:
             yield "**Returns**\n\n" + "\n".join(f"- {_line(each.description)}" for each in section.value)
         elif section.kind is griffe.DocstringSectionKind.raises:
             yield "**Raises**\n\n" + "\n".join(
-                f"- `{each.annotation}`: {_line(each.description)}" for each in section.value
+                f"- {code(str(each.annotation).strip('()'))}: {_line(each.description)}" for each in section.value
             )
         else:
             title = {"parameters": "Arguments", "attributes": "Attributes"}[section.kind.value]

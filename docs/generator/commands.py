@@ -30,11 +30,22 @@ def _sections(command: Any, context: Any, depth: int) -> Iterator[str]:
         if record := parameter.get_help_record(context):
             records[parameter.param_type_name].append((code(record[0]), _told(record[1])))
     tables = [table((kind, "what it is"), rows) for kind, rows in records.items()]
-    parts = [f"{'#' * depth} {context.command_path}", f"```text\n{usage}\n```", (command.help or "").strip(), *tables]
+    parts = [
+        f"{'#' * depth} {context.command_path}",
+        f"```text\n{usage}\n```",
+        _paragraphs(command.help or ""),
+        *tables,
+    ]
     yield "\n\n".join(part for part in parts if part) + "\n"
     for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
         child = command.get_command(context, name)
         yield from _sections(child, typer.Context(child, info_name=name, parent=context), min(depth + 1, 3))
+
+
+def _paragraphs(text: str) -> str:
+    """What a command says of itself; a line of a file, which begins with #, is no heading."""
+    parts = text.strip().split("\n\n")
+    return "\n\n".join(f"```yaml\n{part}\n```" if part.startswith("#") else part for part in parts)
 
 
 def _told(text: str) -> str:

@@ -104,6 +104,12 @@ def test_the_recipe_reference_has_every_key_with_its_sentence(site: Path, model:
         assert " ".join(words) in " ".join(re.findall(r"\w+", text)), name
 
 
+def test_no_page_has_a_second_title(site: Path) -> None:
+    """As one that a # in somebody's help would make."""
+    for page in site.rglob("*.html"):
+        assert page.read_text(encoding="utf-8").count("<h1") <= 1, page.relative_to(site)
+
+
 def test_the_python_reference_has_every_public_name(site: Path) -> None:
     places = _Page(site / "reference" / "api.html").places
     assert {f"pad_cli.{name}" for name in pad_cli.__all__} <= places
