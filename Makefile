@@ -40,7 +40,7 @@ test-slow: setup  ## The slow tests: the demo's figures, crashes, the wheel
 	$(BIN)/python -m pytest -m slow
 
 docs: setup  ## Build these documents as a site: site/index.html
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs site
+	$(BIN)/python -m sphinx -W --keep-going -a -q -b html docs site
 
 fuzz: setup  ## Try hostile input for FUZZ_SECONDS (600) on each surface
 	PAD_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz -o timeout=0

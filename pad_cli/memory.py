@@ -23,6 +23,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return words or isinstance(error, MemoryError)
 
 
+def free_memory() -> None:
+    """Give back what no name holds any more; to be called after, not in, the `except` that caught the error."""
+    gc.collect()
+    clear_device_cache()
+
+
 class Halving:
     """How many items fit into memory at once: all that are asked for, until that was too much; then half, and so on.
 
@@ -69,6 +75,5 @@ class Halving:
                 continue
             # out here, where the error no longer holds on to what the attempt had computed
             self._most = len(batch) // 2
-            gc.collect()
-            clear_device_cache()
+            free_memory()
             note(f"Memory is too small for {len(batch)} {self._what} at once; going on with {self._most}.")

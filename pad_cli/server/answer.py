@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.items import Item
 from pad_cli.decoding.streaming import TextStream
 from pad_cli.recipe import DecodingSettings
-from pad_cli.server.api_error import ApiError, timed_out
+from pad_cli.server.api_error import ApiError, interrupted, timed_out
 from pad_cli.server.stop_strings import StopStrings
 
 Reason = Literal["stop", "length"]
@@ -82,11 +83,16 @@ class Answer:
         self._engine, self._index, self._emit = engine, index, emit
         self._pieces, self._timeout, self._deadline = pieces, timeout, self.asked + timeout
         self._tokens: list[int] = []
+        self._known: deque[int] = deque()
         self._text = TextStream(engine.policy.tokenizer) if pieces or stop else None
         self._stop, self._given = StopStrings(stop), ""
 
     def push(self, token: int) -> None:
         """Take the next token; one that ends the answer, too."""
+        if self._known:
+            if token != self._known.popleft():
+                self.fail(interrupted())
+            return
         self._tokens.append(token)
         ended = token in self._engine.policy.end_tokens
         if ended or (self._text is not None and self._give(self._text.push(token))):
@@ -95,6 +101,14 @@ class Answer:
             self._finish("length")
         elif self.late():
             self.expire()
+
+    def start_again(self) -> None:
+        """Its tokens will come once more from the first one; those it has are compared, and not given out again.
+
+        In float32 they are the same in every batch. Where one differs, in half precision, the answer fails: its
+        beginning, which a client may have read, would not fit its end.
+        """
+        self._known = deque(self._tokens)
 
     def late(self) -> bool:
         return time.monotonic() > self._deadline

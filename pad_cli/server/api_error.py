@@ -56,6 +56,10 @@ def failed() -> ApiError:
     return ApiError(500, "The server failed at this request; its log says why.", kind=SERVER, code="internal_error")
 
 
+def interrupted() -> ApiError:
+    return ApiError(503, "The server ran out of memory at this request. Ask again.", kind=SERVER, code="out_of_memory")
+
+
 def shutting_down() -> ApiError:
     return ApiError(503, "The server is shutting down.", kind=SERVER, code="shutting_down")
 

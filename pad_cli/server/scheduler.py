@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from pad_cli.decoding.engine import PadEngine
+from pad_cli.memory import free_memory, is_out_of_memory
 from pad_cli.server.answer import Answer
 from pad_cli.server.api_error import failed, shutting_down, too_busy
 from pad_cli.server.meters import Meters
@@ -83,13 +84,31 @@ class Scheduler:
             self.meters.batch_rows.observe(len(batch))
             for answer in batch:
                 self.meters.wait_seconds.observe(time.monotonic() - answer.asked)
+            too_large = False
             try:
                 self._decode(batch)
-            except Exception:  # whatever it is, it is these requests' end and not the server's
-                _log.exception("A batch of %d answers failed.", len(batch))
-                for answer in batch:
-                    answer.fail(failed())
+            except Exception as error:  # whatever it is, it is these requests' end and not the server's
+                too_large = len(batch) > 1 and is_out_of_memory(error)
+                if not too_large:
+                    _log.exception("A batch of %d answers failed.", len(batch))
+                    for answer in batch:
+                        answer.fail(failed())
+            if too_large:
+                self._halve(batch)
             self._running = 0
+
+    def _halve(self, batch: Sequence[Answer]) -> None:
+        """Begin a batch that was too large for the memory anew, in smaller ones; so are all that follow."""
+        self._max_batch = len(batch) // 2
+        free_memory()
+        _log.warning("Memory is too small for %d answers at once; going on with %d.", len(batch), self._max_batch)
+        with self._changed:
+            for answer in reversed(batch):
+                if self._closing:
+                    answer.fail(shutting_down())
+                elif not answer.over:
+                    answer.start_again()
+                    self._queue.appendleft(answer)
 
     def _next(self) -> list[Answer]:
         """The next batch, once there is one; empty when the server closes."""

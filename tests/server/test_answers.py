@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
 import openai
 import pytest
+import torch
 
 from pad_cli import Limits, PadEngine
 from pad_cli.models.prompts import decode_answer
@@ -212,3 +215,64 @@ def test_the_safety_floor_cannot_be_asked_away(serve: Serve, policy: Any, reward
         say(client, "pad", "Hi", extra_body={"pad": {"guidance_weight": 0}})
     answer = say(client, "pad", "Hi", extra_body={"pad": {"preference": "not formal"}})
     assert answer.choices[0].message.content == offline(engine, "Hi", ["formal"])[0]
+
+
+def cramped(engine: PadEngine, monkeypatch: pytest.MonkeyPatch, rows: int, after: int) -> None:
+    """Have memory for so many rows only; with more it runs out after some steps."""
+    steps_of = engine.steps
+
+    def steps(items: Sequence[Any], *arguments: Any) -> Iterator[Any]:
+        for number, step in enumerate(steps_of(items, *arguments)):
+            if len(items) > rows and number == after:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            yield step
+
+    monkeypatch.setattr(engine, "steps", steps)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_batch_too_large_for_the_memory_is_halved_and_no_client_notices(
+    serve: Serve,
+    policy: Any,
+    reward_model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    temperature: float,
+    after: int,
+) -> None:
+    engine = PadEngine(policy, reward_model)
+    expected = [offline(engine, prompt, ["humorous"], temperature=temperature, seed=7)[0] for prompt in QUESTIONS]
+    cramped(engine, monkeypatch, rows=2, after=after)
+    server = serve(Limits(max_batch=8, batch_wait=0.5), engine=engine)
+
+    def ask(prompt: str, stream: bool) -> str:
+        options = {"temperature": temperature, "seed": 7, "stream": stream}
+        told = say(server.client(), "pad/humorous", prompt, **options)
+        if not stream:
+            return str(told.choices[0].message.content)
+        return "".join(piece.choices[0].delta.content or "" for piece in told).strip()
+
+    with ThreadPoolExecutor(8) as pool:
+        given = list(pool.map(ask, QUESTIONS * 2, [False] * 4 + [True] * 4))
+    assert given == expected * 2
+    assert "Memory is too small" in caplog.text
+
+
+def test_where_the_beginning_of_an_answer_cannot_be_had_again_it_fails(
+    serve: Serve, policy: Any, reward_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in half precision, where two tokens nearly equal may change places in another batch."""
+    engine = PadEngine(policy, reward_model)
+    cramped(engine, monkeypatch, rows=1, after=3)
+    cramped_steps = engine.steps
+
+    def steps(items: Sequence[Any], *arguments: Any) -> Iterator[Any]:
+        for step in cramped_steps(items, *arguments):
+            yield step if len(items) > 1 else replace(step, tokens=step.tokens + 1)
+
+    monkeypatch.setattr(engine, "steps", steps)
+    server = serve(Limits(max_batch=2, batch_wait=0.5), engine=engine)
+    body = {"messages": [{"role": "user", "content": "Hi"}], "n": 2, "temperature": 0.5, "model": "pad/humorous"}
+    status, content = server.post(body)
+    assert (status, content["error"]["code"]) == (503, "out_of_memory")
