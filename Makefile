@@ -8,6 +8,9 @@ NEWEST := .venv-newest
 VLLM   := .venv-vllm
 TORCH  := $(shell grep ^torch== constraints.txt)
 FUZZ_SECONDS ?= 600
+# A file's tests stay together, in one of as many processes as there are cores, each with one thread.
+FAST   := -m "not slow" -n logical --maxprocesses 8 --dist loadfile
+test coverage test-oldest test-newest: export OMP_NUM_THREADS := 1
 
 .PHONY: help setup demo check lint test test-slow fuzz fuzz-guided docs coverage mutation build constraints
 .PHONY: test-oldest test-newest test-vllm control bench clean
@@ -34,7 +37,7 @@ lint: setup  ## What pre-commit runs: lint, format, types
 	$(BIN)/mypy
 
 test: setup  ## The fast tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(FAST)
 
 test-slow: setup  ## The slow tests: the demo's figures, crashes, the wheel
 	$(BIN)/python -m pytest -m slow
@@ -53,7 +56,7 @@ fuzz-guided: setup  ## The same, led by coverage (Atheris), where an example tak
 
 coverage: setup  ## Run the fast tests and list what they do not reach; less than 90 % fails
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage run -m pytest $(FAST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -69,10 +72,10 @@ constraints: test-newest  ## Test the newest versions and, where they pass, writ
 	$(NEWEST)/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 test-newest: $(NEWEST)/.installed  ## The fast tests with the newest versions of everything but torch, in .venv-newest
-	$(NEWEST)/bin/python -m pytest -m "not slow"
+	$(NEWEST)/bin/python -m pytest $(FAST)
 
 test-oldest: $(OLDEST)/.installed  ## The fast tests with the oldest allowed versions, in .venv-oldest
-	$(OLDEST)/bin/python -m pytest -W default -m "not slow"
+	$(OLDEST)/bin/python -m pytest -W default $(FAST)
 
 $(NEWEST)/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(NEWEST)
