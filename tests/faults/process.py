@@ -90,6 +90,7 @@ class Running:
 
 def _carry_out(arguments: list[str], directory: Path, home: Path, logs: Path, faults: list[Fault]) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background of a shell ignore
     directory.mkdir(parents=True, exist_ok=True)
     os.chdir(directory)
     os.environ.update(PAD_HOME=str(home), HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", COLUMNS="100", NO_COLOR="1")
