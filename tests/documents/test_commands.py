@@ -93,6 +93,12 @@ def test_every_command_exists_with_its_options_and_recipe_keys(command: Command)
     check(list(command.words))
 
 
+def test_what_is_run_is_ours() -> None:
+    """Other programs need a reason above their block why the tests only read it."""
+    for command in COMMANDS:
+        assert command.block.unrun or command.words[0] in ("pad", "python"), f"{command}: say why it is not run"
+
+
 def test_the_documents_show_commands() -> None:
     assert len(COMMANDS) > 60
     assert sum(not command.block.unrun for command in COMMANDS) > 40
