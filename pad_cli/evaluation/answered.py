@@ -55,6 +55,8 @@ def read_answered(directory: Path, recipe: Mapping[str, Any]) -> dict[Answered, 
         content = json.loads(path.read_text(encoding="utf-8"))
         answered_recipe = content["recipe"]
         keys = {Answered(*(row[name] for name in Answered._fields)): list(row["keys"]) for row in content["answers"]}
+        if not all(isinstance(key, str) for some in keys.values() for key in some):
+            raise TypeError("a key is a text")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError("cannot be read", path=path, hint=_AGAIN) from error
     if answered_recipe != _fingerprint(recipe):

@@ -146,6 +146,7 @@ FILES = ("recipe.json", "answered.json", "answers.jsonl", "judge.jsonl", *FIGURE
 @example(name="recipe.json", start=0, cut=10**6, piece=b"{")
 @example(name="recipe.json", start=0, cut=10**6, piece=b'{"decoding": []}')
 @example(name="answered.json", start=0, cut=10**6, piece=b"[]")
+@example(name="answered.json", start=192, cut=27, piece=b"{}")
 @example(name="answers.jsonl", start=0, cut=10**6, piece=b'{"key": "k"}\n')
 @example(name="judge.jsonl", start=0, cut=10**6, piece=b'{"key": "k"}\n')
 @example(name="judge.jsonl", start=0, cut=10**6, piece=b"[" * 5000 + b"\n")
