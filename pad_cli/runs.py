@@ -197,6 +197,8 @@ class ResultLog:
                 row = json.loads(line)
                 if lacking := [name for name in self._needs if name not in row]:
                     raise KeyError(*lacking)
+                if not isinstance(row["key"], str):
+                    raise TypeError("a key is a text")
                 self.done[row.pop("key")] = row
             except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                 raise DataError(

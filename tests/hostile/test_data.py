@@ -99,6 +99,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 @example(content=b'{"prompt": "a", "chosen": "b", "rejected": "c", "preference": ' + b"[" * 960 + b"]" * 960 + b"}\n")
 @example(content=b'{"key": ' + b"[" * 985 + b"]" * 985 + b"}\n")
 @example(content=b'{"key": ' + b"[" * 100_000)
+@example(content=b'{"key": ""}\n{"key": null}\n')
 @example(content=b'{"prompt": ' + b"9" * 5000 + b"}\n")
 @example(content=b'{"prompt": "a", "user": 1' + b"0" * 4000 + b"}\n")
 @example(content=b'\xef\xbb\xbf{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
