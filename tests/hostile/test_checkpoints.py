@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pad_cli.errors import CheckpointError, ModelLoadError, PadError, UsageError
+from pad_cli.errors import CheckpointError, ModelLoadError, PadError, PreferenceError, UsageError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, load_reward_model, save_reward_model
 from pad_cli.models.encoder import PreferenceEncoder
@@ -70,8 +70,9 @@ def use(directory: Path, policy: Any) -> PadError | None:
     tried(lambda: pad("inspect", str(directory)), PadError)
     model, loading = tried(lambda: load_reward_model(str(directory), backbone=policy), CheckpointError, ModelLoadError)
     if model is not None:
-        texts = [model.preference(["something else"])]
-        assert model.weights(texts).isfinite().all()
+        texts, unread = tried(lambda: [model.preference(["something else"])], PreferenceError)
+        assert texts is None or model.weights(texts).isfinite().all()
+        assert unread is None or model.encoder is None, "only one that claims no encoder reads no free text"
     return inspecting or loading
 
 
@@ -101,6 +102,7 @@ def test_the_good_one_loads(good: Path, policy: Any) -> None:
 @example(name=CONFIG, key="principles", value=["a", "A", "b"])
 @example(name=CONFIG, key="principles", value=[])
 @example(name=CONFIG, key="encoder_width", value=0)
+@example(name=CONFIG, key="encoder_width", value=None)
 @example(name=CONFIG, key="hidden_size", value=0)
 @example(name=CONFIG, key="stages", value=[1, "x"])
 @example(name=CONFIG, key="environment", value=["x"])
