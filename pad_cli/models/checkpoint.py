@@ -9,7 +9,7 @@ newer format.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ def _odd(config: Mapping[str, Any]) -> Iterator[str]:
         if plausible and key in _SIZES and value is not None:
             plausible = _SIZES[key] <= value < _LARGEST
         if plausible and key == "calibration":
-            plausible = math.isfinite(value)
+            plausible = abs(value) <= sys.float_info.max
         if plausible and key == "principles":
             plausible = all(isinstance(name, str) and name.strip() for name in value)
             plausible = plausible and len({name.lower() for name in value}) == len(value)

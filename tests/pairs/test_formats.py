@@ -166,7 +166,7 @@ def test_a_rating_that_is_none_names_its_attribute(write: Write, rating: Any) ->
 # ultrafeedback
 
 
-def completion(response: Any, *ratings: str) -> dict[str, Any]:
+def completion(response: Any, *ratings: Any) -> dict[str, Any]:
     names = ("helpfulness", "honesty", "instruction_following", "truthfulness")
     annotations = {name: {"Rating": rating, "Rationale": "..."} for name, rating in zip(names, ratings, strict=True)}
     return {"model": "m", "response": response, "annotations": annotations, "overall_score": 7.5}
@@ -185,7 +185,8 @@ def test_completions_give_a_pair_for_every_two_and_aspect_that_differs(write: Wr
 
 
 def test_ratings_that_are_none_and_empty_responses_are_skipped_and_counted(write: Write) -> None:
-    row = ultra(completion("a", "5", "N/A", "4", "4"), completion("b", "4", "4", "N/A", "4"), completion("", *"1111"))
+    second = completion("b", "4", "4", 10**400, "4")
+    row = ultra(completion("a", "5", "N/A", "4", "4"), second, completion("", *"1111"))
     data = load_as(write, "ultrafeedback", [row])
     assert texts_of(data) == [("How?", "helpfulness", "a", "b")]
     assert dropped(data) == {
@@ -243,6 +244,9 @@ def test_scores_must_be_named_be_numbers_and_differ_enough(write: Write) -> None
     with pytest.raises(DataError) as caught:
         load_as(write, "ric", [ric("How?", "a", 0.5)], RIC)
     assert caught.value.field == "score2"
+    for odd in (10**400, float("nan"), float("inf"), True):
+        with pytest.raises(DataError, match="no number"):
+            load_as(write, "ric", [ric("How?", "a", 0.5, odd)], RIC)
     rows = [ric("How?", "a", 0.5, 0.0), ric("How?", "b", 0.4, 2.0)]
     assert texts_of(load_as(write, "ric", rows, {**RIC, "minimum_difference": 1})) == [("How?", "helpful", "b", "a")]
 

@@ -7,6 +7,7 @@ one attribute against another are the same two under several preferences, and ea
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import Any
@@ -142,7 +143,8 @@ def _names(attributes: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
 
 def _number(row: Row, field: str, lowest: float = -math.inf, highest: float = math.inf) -> float:
     value: Any = row.values.get(field)
-    if type(value) not in (int, float) or not math.isfinite(value) or not lowest <= value <= highest:
+    finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if not finite or not lowest <= value <= highest:
         bounds = "" if math.isinf(lowest) else f" from {lowest:g} to {highest:g}"
         raise RowError(f"no number{bounds}", field=field, hint="Choose the columns that hold ratings in `options`.")
     return float(value)
@@ -157,7 +159,7 @@ def _ultra_rating(completion: Mapping[str, Any], name: str) -> float | None:
         )
     try:
         rating = float(annotation.get("Rating"))  # type: ignore[arg-type]  # what float() refuses is no rating
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return rating if math.isfinite(rating) else None
 
