@@ -40,7 +40,7 @@ def unresolved(size: Unknown, other: int = 1) -> tuple[Any, int]:
     return size, other
 
 
-def bare(size):  # type: ignore[no-untyped-def]
+def bare(size):
     return size
 
 
@@ -85,7 +85,7 @@ def test_all_options_of_another_form_are_named_at_once() -> None:
     ("entry", "given", "made"),
     [
         (Parts, {}, Parts()),
-        (Parts, {"size": 2, "share": 1, "names": ["a"]}, Parts(2, 1, ["a"])),  # type: ignore[arg-type]
+        (Parts, {"size": 2, "share": 1, "names": ["a"]}, Parts(2, 1, ["a"])),
         (Parts, {"examples": [{"prompt": "Why?"}]}, Parts(examples=[{"prompt": "Why?"}])),
         (exotic, {"size": 3, "thing": None}, 3),
         (bare, {"size": object}, object),

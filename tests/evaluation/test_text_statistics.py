@@ -40,7 +40,7 @@ def test_fewer_repeats_are_better() -> None:
 def value_of(name: str, text: str, options: dict[str, Any]) -> float:
     item = BenchmarkItem("1", "single", "x", as_messages("Hi"), ("x",))
     scorer = load_scorer(ScorerSettings(scorer=name, options=options))
-    return scorer.score([Sample(item, text)], None)[0].value  # type: ignore[arg-type]
+    return scorer.score([Sample(item, text)], None)[0].value
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,7 @@ def test_the_named_ones_are_those_of_two_and_four() -> None:
 
 
 def test_runs_of_other_lengths_are_scored_anew() -> None:
-    keys = [
-        load_scorer(ScorerSettings(scorer="distinct_n", options={"n": n})).key(None)  # type: ignore[arg-type]
-        for n in (2, 3)
-    ]
+    keys = [load_scorer(ScorerSettings(scorer="distinct_n", options={"n": n})).key(None) for n in (2, 3)]
     assert keys[0] != keys[1]
 
 

@@ -23,7 +23,7 @@ def _on_change(directory: Path, act: Any) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING):
             path = arguments[0]
-            if isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(below):  # noqa: PTH100
+            if isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(below):  # noqa: PTH100  # pathlib leaves .. in
                 act()
 
     sys.addaudithook(hook)

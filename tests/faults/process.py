@@ -97,7 +97,7 @@ def _carry_out(arguments: list[str], directory: Path, home: Path, logs: Path, fa
     for number, name in enumerate(("in", "out", "err")):
         flags = os.O_RDONLY if name == "in" else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(logs / name, flags, 0o644), number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115  # open until the process ends
     for fault in faults:
         fault()
     from pad_cli.cli.main import main

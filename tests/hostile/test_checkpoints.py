@@ -278,4 +278,4 @@ def test_a_damaged_model_is_loaded_or_refused(
     directory = Path(shutil.copytree(model_directory, tmp_path_factory.mktemp("damaged") / "model"))
     changed(directory, file, **{key: value})
     for load in LOADERS.values():
-        tried(lambda load=load: load(ModelSettings(model=str(directory), device="cpu")), ModelLoadError)  # type: ignore[misc]
+        tried(lambda load=load: load(ModelSettings(model=str(directory), device="cpu")), ModelLoadError)

@@ -53,7 +53,7 @@ GOOD = {"choices": [{"message": {"role": "assistant", "content": json.dumps(VERD
 def test_a_reply_is_a_verdict_or_is_not(reply: str) -> None:
     for mode in ("pairwise", "rubric"):
         try:
-            found = read_verdict(mode, reply, ["helpful"])  # type: ignore[arg-type]
+            found = read_verdict(mode, reply, ["helpful"])
         except UnparsedVerdictError:
             continue
         json.dumps(found).encode()

@@ -66,7 +66,7 @@ def test_killed_and_continued_equals_undisturbed(models: dict[str, str], tmp_pat
     chance = random.Random(0)
     for _ in range(KILLS):
         wanted = written(two) + chance.randrange(20, 120)
-        killed(command, two, wanted % 2, lambda wanted=wanted: written(two) >= wanted)  # type: ignore[misc]
+        killed(command, two, wanted % 2, lambda wanted=wanted: written(two) >= wanted)
     run(command, two, 2)
     for name in ("report.json", "outputs.json"):
         assert (two / "run" / name).read_bytes() == (one / "run" / name).read_bytes(), name
@@ -86,7 +86,7 @@ def test_training_killed_and_continued_equals_undisturbed(
     run(command, whole, 2)
     for victim, step in ((0, 4), (1, 16), (0, 28)):
         pattern = f"run/.work/*/adapter.unfinished/checkpoint-{step}"
-        killed(command, broken, victim, lambda pattern=pattern: bool(list(broken.glob(pattern))))  # type: ignore[misc]
+        killed(command, broken, victim, lambda pattern=pattern: bool(list(broken.glob(pattern))))
     run(command, broken, 2)
     for name in (HEADS, "adapter_model.safetensors", "metrics.json"):
         assert (broken / "run" / name).read_bytes() == (whole / "run" / name).read_bytes(), name

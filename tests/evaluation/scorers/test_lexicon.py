@@ -21,7 +21,7 @@ def scorer_of(name: str) -> Scorer:
 
 
 def value_of(scorer: Scorer, text: str) -> float:
-    (found,) = scorer.score(make_samples((("Hi", text),)), None)  # type: ignore[arg-type]
+    (found,) = scorer.score(make_samples((("Hi", text),)), None)
     return found.value
 
 
@@ -71,4 +71,4 @@ def test_another_version_of_the_library_scores_anew(name: str, package: str) -> 
     from importlib.metadata import version
 
     scorer = scorer_of(name)
-    assert version(package) in str(scorer.key(None))  # type: ignore[arg-type]
+    assert version(package) in str(scorer.key(None))
