@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.errors import DataError, UsageError, did_you_mean
-from pad_cli.pairs import read_rows
+from pad_cli.errors import UsageError, did_you_mean
+from pad_cli.pairs import RowError, read_rows
 from pad_cli.preference import LARGEST, Preference, with_floor
 from pad_cli.progress import bar
 from pad_cli.serving.export import PreferenceAdapter, preference_adapter, save_adapter
@@ -37,17 +37,15 @@ def export_users(
         UsageError, StorageError: as in `export_preference`.
     """
     preferences: dict[str, Preference] = {}
-    for line, row in read_rows(table):
-        user = row.get("user")
+    for row in read_rows(table):
+        user = row.values.get("user")
         if not isinstance(user, str) or not _NAME.fullmatch(user) or user in preferences:
-            raise DataError(
-                f"{user!r} is no name of a directory, or stands there twice",
-                path=table,
-                line=line,
-                field="user",
-                hint="Letters, digits, -, _ and dots.",
-            )
-        preferences[user] = _preference(engine, row, table, line)
+            reason = f"{user!r} is no name of a directory, or stands there twice"
+            raise RowError(reason, field="user", hint="Letters, digits, -, _ and dots.").at(row)
+        try:
+            preferences[user] = _preference(engine, row.values)
+        except RowError as problem:
+            raise problem.at(row) from problem
     without = [user for user, preference in preferences.items() if not with_floor(preference, engine.always)]
     wanted = {user: preference for user, preference in preferences.items() if user not in without}
     with bar("Exporting", total=len(wanted)) as progress:
@@ -57,24 +55,22 @@ def export_users(
     return len(wanted), without
 
 
-def _preference(engine: PadEngine, row: Mapping[str, Any], table: Path, line: int) -> Preference:
+def _preference(engine: PadEngine, row: Mapping[str, Any]) -> Preference:
     model, weights = engine.reward_model, row.get("weights")
     if not isinstance(weights, Mapping):
-        raise DataError("is no map of principles to weights", path=table, line=line, field="weights")
+        raise RowError("is no map of principles to weights", field="weights")
     if model is not None and row.get("reward_model", model.fingerprint) != model.fingerprint:
-        raise DataError(
+        raise RowError(
             f"belongs to another reward model than {model.fingerprint}",
-            path=table,
-            line=line,
             field="reward_model",
             hint="Learn it again: pad learn --users ... --reward-model ...",
         )
     for name, weight in weights.items():
         known = () if model is None else model.principles
         if name not in known:
-            raise DataError("no such principle", path=table, line=line, field=name, hint=did_you_mean(name, known))
+            raise RowError("no such principle", field=name, hint=did_you_mean(name, known))
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) <= LARGEST:
-            raise DataError(f"is no finite number up to {LARGEST:g}", path=table, line=line, field=name)
+            raise RowError(f"is no finite number up to {LARGEST:g}", field=name)
     return Preference({name: float(weight) for name, weight in weights.items() if weight}, {})
 
 

@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from pad_cli.errors import DataError
 
 Messages = tuple[Mapping[str, str], ...]
 """A conversation: messages with `role` and `content`, the field's standard form."""
 
 
-def as_messages(prompt: str | Sequence[Mapping[str, str]]) -> Messages:
-    """A plain prompt becomes one user message; a conversation stays as it is."""
+def as_messages(prompt: str | Sequence[Mapping[str, Any]]) -> Messages:
+    """A plain prompt becomes one user message; of a conversation, every message is read by `as_message`."""
     if isinstance(prompt, str):
         return ({"role": "user", "content": prompt},)
-    return tuple({"role": message["role"], "content": message["content"]} for message in prompt)
+    return tuple(as_message(message) for message in prompt)
+
+
+_TOOL_ROLES = ("tool", "function", "ipython")
+_TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
+
+
+def as_message(message: Mapping[str, Any]) -> dict[str, str]:
+    """A message's role and text: parts are joined, a developer is the system; other keys are left out.
+
+    Raises:
+        DataError: it calls a tool or is a tool's turn, or its content is not text.
+    """
+    role, content = message["role"], message.get("content")
+    if role in _TOOL_ROLES or any(message.get(key) for key in _TOOL_KEYS):
+        hint = "Write into the texts what was called and what came back, or leave such conversations out."
+        raise DataError("tool calls and the turns of tools are not supported", hint=hint)
+    if isinstance(content, list | tuple):
+        content = join_parts([_text_of(part) for part in content])
+    if content is not None and not isinstance(content, str):
+        hint = 'Write "content": "...", or a list of {"type": "text", "text": "..."}.'
+        raise DataError("a message whose content is neither a text nor a list of parts", hint=hint)
+    return {"role": "system" if role == "developer" else role, "content": content or ""}
+
+
+def _text_of(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    named = f"of type '{kind}'" if isinstance(kind, str) else "without a type"
+    reason = "a text part without text" if kind == "text" else f"a content part {named}; only text is read"
+    raise DataError(reason, hint='Write {"type": "text", "text": "..."}, or leave such conversations out.')
+
+
+def join_parts(texts: Iterable[str]) -> str:
+    """A message's text of its text parts: they stay apart, one a line."""
+    return "\n".join(texts)
 
 
 @dataclass(frozen=True)
@@ -27,6 +65,7 @@ class PreferencePair:
         chosen: the better answer under that preference.
         rejected: the worse answer.
         texts: weights of what the preference says in free text; they add to the named ones.
+        place: where it was read, `file:line` or `dataset[row]`; empty where it was made.
     """
 
     prompt: Messages
@@ -34,6 +73,7 @@ class PreferencePair:
     chosen: str
     rejected: str
     texts: Mapping[str, float] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -69,6 +109,21 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Something of a source that was read in another form than it is written, or not read.
+
+    Attributes:
+        change: what.
+        count: in how many rows.
+        examples: where the first of them stand, `file:line` or `dataset[row]`.
+    """
+
+    change: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SourceReport:
     """What came of one source: rows = rows_used + dropped rows, pairs_made = pairs_kept + dropped pairs.
 
@@ -82,6 +137,7 @@ class SourceReport:
         contrast_pairs: pairs added because every answer was written for one preference.
         weight: how often each pair is trained on.
         dropped: what was not used, and why.
+        changes: what of the rows used was read differently, or not.
     """
 
     name: str
@@ -93,6 +149,7 @@ class SourceReport:
     contrast_pairs: int
     weight: float
     dropped: tuple[Dropped, ...]
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,6 +236,7 @@ class BenchmarkItem:
         preference: preference specifications as typed after `--pref`.
         facts: ground truth for scorers, for example `{"topic": "chess", "asked": ["humorous"]}`.
         profiles: names of profiles whose weights the preference holds in their place.
+        place: where the prompt was read, `file:line` or `dataset[row]`; empty where it was made.
     """
 
     id: str
@@ -188,6 +246,7 @@ class BenchmarkItem:
     preference: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     profiles: tuple[str, ...] = ()
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

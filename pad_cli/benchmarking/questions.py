@@ -72,7 +72,7 @@ def benchmark_questions(engine: PadEngine, items: Sequence[BenchmarkItem], count
     Raises:
         UsageError: there are not so many.
         PreferenceError: the reward model does not know an item's preference.
-        DataError: a prompt is empty.
+        DataError: a prompt is empty, or a chat template refuses it.
     """
     if count > len(items):
         raise UsageError(f"The benchmark has {len(items)} items, too few for a batch of {count}.", "Lower batch_sizes.")
@@ -80,6 +80,7 @@ def benchmark_questions(engine: PadEngine, items: Sequence[BenchmarkItem], count
     asked = [items[row * len(items) // count] for row in range(count)]
     check_profiles((profile for item in asked for profile in item.profiles), model)
     preferences = [engine.preference(item.preference) for item in asked]
+    engine.check_prompts([(item.place or item.id, item.prompt) for item in asked])
     return Questions(
         [encode_prompt(engine.policy.tokenizer, item.prompt) for item in asked],
         [

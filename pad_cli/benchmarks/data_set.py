@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from pad_cli.benchmarks.grid import Prompt, ask, distinct, group_of, read_asked
 from pad_cli.errors import RecipeError
-from pad_cli.pairs.conversation import read_prompt
+from pad_cli.pairs.conversation import prompt_of
 from pad_cli.pairs.data_sets import scan_data_set
-from pad_cli.pairs.rows import Row, RowError, is_text
+from pad_cli.pairs.rows import Row, RowError, is_text, note_changes
 from pad_cli.recipe import PairsSettings
 from pad_cli.recipe.options import read_options
 from pad_cli.records import BenchmarkItem
@@ -54,12 +54,13 @@ def load_data_set(
     read = read_asked("dataset", asked if preference is None else {"preferences": {}, **asked})
     rows = list(scan(dataset, config=config, split=split, revision=revision))
     prompts = [
-        Prompt(read_cell(row, prompt, read_prompt), {key: read_cell(row, key, _read_fact) for key in facts})
+        Prompt(prompt_of(row, prompt), {key: _read_cell(row, key, _read_fact) for key in facts}, row.place)
         for row in rows
     ]
+    wanted = [] if preference is None else [_read_cell(row, preference, _read_specs) for row in rows]
+    note_changes(rows)
     if preference is None:
         return ask(name, prompts, read)
-    wanted = [read_cell(row, preference, _read_specs) for row in rows]
     return _under_its_own(name, prompts, wanted, read.limit)
 
 
@@ -75,7 +76,7 @@ def scan(dataset: str, **options: str | None) -> Iterable[Row]:
     return scan_data_set(settings)
 
 
-def read_cell(row: Row, column: str, read: Callable[[Any, str], T]) -> T:
+def _read_cell(row: Row, column: str, read: Callable[[Any, str], T]) -> T:
     """What a reader makes of one cell.
 
     Raises:
@@ -102,6 +103,7 @@ def _under_its_own(
             prompt=prompt.messages,
             preference=specs,
             facts={**prompt.facts, "asked": list(specs)},
+            place=prompt.place,
         )
         for specs, mine in by_preference.items()
         for number, prompt in enumerate(distinct(mine)[:limit])

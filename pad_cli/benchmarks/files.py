@@ -1,4 +1,4 @@
-"""Benchmarks from files: your own JSONL, and the prompts that ship with this package."""
+"""Benchmarks from files: your own, and the prompts that ship with this package."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from pad_cli.benchmarks.grid import Prompt, ask, read_asked
 from pad_cli.errors import DataError, RecipeError, did_you_mean
-from pad_cli.pairs import prompt_of, read_rows
+from pad_cli.pairs import note_changes, prompt_of, read_rows
 from pad_cli.records import BenchmarkItem
 from pad_cli.resources import shipped
 
 
 def load_jsonl(*, path: str, **asked: Any) -> list[BenchmarkItem]:
-    """Every distinct prompt of a JSONL file under every preference.
+    """Every distinct prompt of a file under every preference.
 
     Args:
-        path: file with a `prompt` on each line.
+        path: JSON lines with a `prompt` each, one JSON array, CSV or Parquet; compressed or not.
         asked: `preferences`, `combine`, `unseen` and `limit`; see `Asked`.
 
     Raises:
@@ -49,4 +49,6 @@ def _read(file: Path) -> list[Prompt]:
     rows = read_rows(file)
     if not rows:
         raise DataError("the file has no rows", path=file, hint="One JSON object a line.")
-    return [Prompt(prompt_of(row, file, line)) for line, row in rows]
+    prompts = [Prompt(prompt_of(row), place=row.place) for row in rows]
+    note_changes(rows)
+    return prompts

@@ -57,6 +57,7 @@ class Prompt(NamedTuple):
 
     messages: Messages
     facts: Mapping[str, Any] = {}
+    place: str = ""
 
 
 def read_asked(benchmark: str, given: Mapping[str, Any], own: _Given | None = None) -> Asked:
@@ -98,6 +99,7 @@ def ask(
             prompt=prompt.messages,
             preference=specs,
             facts={**prompt.facts, "asked": list(labels)},
+            place=prompt.place,
         )
         for group, labels, specs in _preferences(asked, exclusive)
         for number, prompt in enumerate(chosen)

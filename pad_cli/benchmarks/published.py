@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
-from pad_cli.benchmarks.data_set import read_cell, scan
+from pad_cli.benchmarks.data_set import scan
 from pad_cli.benchmarks.grid import Prompt, ask, read_asked
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.offline import hub_hint
-from pad_cli.pairs.conversation import read_prompt, read_steer_text
+from pad_cli.pairs.conversation import prompt_of, read_steer_text
+from pad_cli.pairs.files import read_rows
 from pad_cli.pairs.rows import Row
 from pad_cli.records import BenchmarkItem
 
@@ -62,7 +62,8 @@ def load_psoups(
             "`path` is a file such as koala_eval_50.json, from the repository zjuruizhechen/PAD, inference/data.",
         )
     place = Path(path) if path is not None else _fetched(str(dataset), file, revision)
-    return ask("psoups", _read_json(place), given, _OPPOSITES)
+    prompts = [Prompt(prompt_of(row), place=row.place) for row in read_rows(place)]
+    return ask("psoups", prompts, given, _OPPOSITES)
 
 
 def load_helpsteer2(
@@ -96,24 +97,12 @@ def load_helpsteer2(
         raise RecipeError("benchmark: options of 'helpsteer2': `every` is at least 1.", "1 takes every row.")
     rows = [row for row in scan(dataset, split=split, revision=revision) if _length(row) <= max_characters]
     chosen = rows[every - 1 :: every]
-    return ask("helpsteer2", [Prompt(read_cell(row, "prompt", read_steer_text)) for row in chosen], given)
+    return ask("helpsteer2", [Prompt(prompt_of(row, read=read_steer_text), place=row.place) for row in chosen], given)
 
 
 def _length(row: Row) -> int:
     prompt = row.values.get("prompt")
     return len(prompt) if isinstance(prompt, str) else 0
-
-
-def _read_json(path: Path) -> list[Prompt]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"cannot be read: {reason}", path=path, hint="It is one JSON list of prompts.") from error
-    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
-        raise DataError("not a list of JSON objects", path=path, hint='Write [{"id": ..., "prompt": ...}, ...].')
-    rows = [Row(entry, str(path), number, is_line=False) for number, entry in enumerate(content)]
-    return [Prompt(read_cell(row, "prompt", read_prompt)) for row in rows]
 
 
 def _fetched(dataset: str, file: str, revision: str | None) -> Path:

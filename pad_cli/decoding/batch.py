@@ -1,4 +1,4 @@
-"""`generate_file`: answer a JSONL file of prompts into another, batch by batch; running again continues.
+"""`generate_file`: answer a file of prompts into a JSONL file, batch by batch; running again continues.
 
 Of several processes each answers its share, in a part of the file that is merged in the end.
 """
@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.errors import DataError
-from pad_cli.pairs import prompt_of, read_rows
+from pad_cli.pairs import Row, RowError, note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
 from pad_cli.processes import processes
 from pad_cli.progress import bar
@@ -25,11 +24,11 @@ from pad_cli.runs import ResultLog, fingerprint, merge_parts
 def generate_file(
     engine: PadEngine, source: Path, target: Path, specs: Sequence[str], settings: DecodingSettings
 ) -> int:
-    """Answer every line of a JSONL file.
+    """Answer every row of a file.
 
     Args:
         engine: the policy and its reward model.
-        source: lines with `prompt` and, each line its own, `preference` (a specification or a list of them).
+        source: rows with `prompt` and, each row its own, `preference` (a specification or a list of them).
         target: one JSON object a line, in the order of the source: `key`, `line`, `prompt`, `preference` as given,
             `effective_preference` with the weights of profiles and the safety floor, that floor as `always`,
             `guidance_weight`, `text`, `finish_reason`, `tokens`. Lines already there are not answered again.
@@ -57,12 +56,16 @@ def _generate(engine: PadEngine, source: Path, target: Path, specs: Sequence[str
     guide = engine.reward_model.fingerprint if engine.reward_model else None
     context = [engine.policy.fingerprint, guide, settings.model_dump()]
     todo: dict[str, _Line] = {}
-    for line, row in read_rows(source):
-        prompt, wanted = prompt_of(row, source, line), _specs(row, source, line, specs)
+    rows = read_rows(source)
+    for row in rows:
+        prompt, wanted, line = prompt_of(row), _specs(row, specs), row.number
         preference = engine.preference(wanted)
         key = fingerprint([*context, line, [dict(message) for message in prompt], preference.describe()])
         if key not in log.done:
-            todo[key] = _Line(line, prompt, wanted, preference)
+            todo[key] = _Line(line, row.place, prompt, wanted, preference)
+    if everyone.main:
+        note_changes(rows)
+    engine.check_prompts([(line.place, line.prompt) for line in todo.values()])
     keys = everyone.share(list(todo))
     with bar(f"Answering {source.name}", total=len(keys)) as progress:
         for start in range(0, len(keys), settings.batch_size):
@@ -80,9 +83,10 @@ def _by_line(row: Mapping[str, Any]) -> int:
 
 
 class _Line(NamedTuple):
-    """One line to answer: its number, and what it asks."""
+    """One line to answer: its number and place, and what it asks."""
 
     number: int
+    place: str
     prompt: Messages
     specs: list[str]
     preference: Preference
@@ -111,18 +115,13 @@ def _answer(engine: PadEngine, todo: dict[str, _Line], settings: DecodingSetting
     log.append(rows)
 
 
-def _specs(row: dict[str, Any], path: Path, line: int, default: Sequence[str]) -> list[str]:
-    value = row.get("preference")
+def _specs(row: Row, default: Sequence[str]) -> list[str]:
+    value = row.values.get("preference")
     if value is None:
         return list(default)
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and all(isinstance(spec, str) for spec in value):
         return list(value)
-    raise DataError(
-        "neither a text nor a list of texts",
-        path=path,
-        line=line,
-        field="preference",
-        hint='Write "preference": "humorous" or "preference": ["humorous", "concise=0.5"].',
-    )
+    hint = 'Write "preference": "humorous" or "preference": ["humorous", "concise=0.5"].'
+    raise RowError("neither a text nor a list of texts", field="preference", hint=hint).at(row)

@@ -22,7 +22,7 @@ from pad_cli.errors import RecipeError, UsageError
 from pad_cli.memory import Halving
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
-from pad_cli.models.prompts import decode_answer
+from pad_cli.models.prompts import check_prompts, decode_answer
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference, with_floor
 from pad_cli.recipe import AnyRecipe, DecodingSettings, GenerateRecipe
@@ -258,6 +258,12 @@ class PadEngine:
             self.policy, self.reward_model, conversations, wanted, self.path(settings), settings, apart
         )
         return as_items(policy_reads, backbone_reads, wanted, settings, guidance_weights, streams)
+
+    def check_prompts(self, prompts: Sequence[tuple[str, Messages]]) -> None:
+        """Refuse what a chat template refuses before anything is answered; see `models.prompts.check_prompts`."""
+        models = [self.policy] if self.reward_model is None else [self.policy, self.reward_model.backbone]
+        for tokenizer in {id(model.tokenizer): model.tokenizer for model in models}.values():
+            check_prompts(tokenizer, prompts)
 
     def id_items(
         self,

@@ -165,6 +165,7 @@ def run_items(
         check_profiles((profile for item in mine for profile in item.profiles), reward_model)
         measured = measured or MeasuredPairs(recipe, scorers, reward_model.principles)
         subject = Subject(name, settings, PadEngine(policy, reward_model, always=recipe.always), mine, trained)
+        subject.engine.check_prompts([(item.place or item.id, item.prompt) for item in mine])
         for method_name, method in methods.items():
             with main_first() if everyone.count > 1 else contextlib.nullcontext():
                 costs[method_name, name] = method.prepare(subject)

@@ -1,4 +1,4 @@
-"""One user's choices between two answers, as rows of a JSONL file spell them.
+"""One user's choices between two answers, as rows of a file spell them.
 
     {"prompt": "...", "chosen": "...", "rejected": "..."}
     {"prompt": "...", "answers": ["...", "..."], "choice": 0}         0 or 1 for the better one, null for neither
@@ -8,15 +8,18 @@ A prompt is a text or a list of messages. In a file of many users every row has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.pairs.conversation import read_answer, read_prompt
-from pad_cli.pairs.rows import Row, RowError, is_text, read_rows
+from pad_cli.pairs.conversation import read_sample
+from pad_cli.pairs.files import read_rows
+from pad_cli.pairs.rows import Row, RowError, is_text, note_changes
 from pad_cli.records import Messages
+
+_OWN = ("key",)
+"""What `pad learn --ask` writes beside a choice; nobody needs to be told that it is not read."""
 
 FEWEST = 3
 """Choices that a profile needs."""
@@ -24,11 +27,12 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Choice:
-    """Two answers to one prompt, of which a user chose the first."""
+    """Two answers to one prompt, of which a user chose the first; `place` says where it was read."""
 
     prompt: Messages
     chosen: str
     rejected: str
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,10 @@ def read_choices(path: Path) -> Choices:
     Raises:
         DataError: a row is wrong, or too few choices are left.
     """
-    return collect_choices([_read(row) for row in _rows(path)], origin=str(path))
+    rows = read_rows(path)
+    choices = [_read(row) for row in rows]
+    note_changes(rows, unread=_OWN)
+    return collect_choices(choices, origin=str(path))
 
 
 def read_users(path: Path) -> dict[str, Choices]:
@@ -62,8 +69,10 @@ def read_users(path: Path) -> dict[str, Choices]:
         DataError: a row is wrong, or too few choices of a user are left.
     """
     users: dict[str, list[Choice | None]] = {}
-    for row in _rows(path):
+    rows = read_rows(path)
+    for row in rows:
         users.setdefault(_user(row), []).append(_read(row))
+    note_changes(rows)
     if not users:
         raise DataError("holds no choices", path=path, hint=_HINT)
     return {user: collect_choices(found, origin=f"{path}, user '{user}'") for user, found in users.items()}
@@ -113,38 +122,34 @@ def _too_few(kept: int, ties: int, contradictions: int) -> str:
     return f"a profile needs at least {FEWEST} choices, and there {'is' if kept == 1 else 'are'} {kept}{besides}"
 
 
-def _rows(path: Path) -> list[Row]:
-    return [Row(values, str(path), line) for line, values in read_rows(path)]
-
-
 def _read(row: Row) -> Choice | None:
     try:
-        return _choice(row.values)
+        return _choice(row)
     except RowError as problem:
         raise problem.at(row) from problem
 
 
-def _choice(row: Mapping[str, Any]) -> Choice | None:
-    prompt = read_prompt(row.get("prompt"))
-    if "answers" not in row:
-        return _differing(prompt, *(read_answer(row.get(field), field, prompt) for field in ("chosen", "rejected")))
-    answers = row["answers"]
+def _choice(row: Row) -> Choice | None:
+    if "answers" not in row.values:
+        prompt, (chosen, rejected) = read_sample(row, [(name, row.values.get(name)) for name in ("chosen", "rejected")])
+        return _differing(row, prompt, chosen, rejected)
+    answers = row.values["answers"]
     if not isinstance(answers, list) or len(answers) != 2:
         raise RowError("not a list of two answers", field="answers", hint='Write "answers": ["...", "..."].')
-    first, second = (read_answer(answer, "answers", prompt) for answer in answers)
-    choice = row.get("choice", "missing")
+    prompt, (first, second) = read_sample(row, [("answers", answer) for answer in answers])
+    choice = row.values.get("choice", "missing")
     if choice is None:
         return None
     if isinstance(choice, bool) or choice not in (0, 1):
         hint = "0 if the first answer is the better one, 1 if the second, null for neither."
         raise RowError("neither 0 nor 1 nor null", field="choice", hint=hint)
-    return _differing(prompt, *((second, first) if choice else (first, second)))
+    return _differing(row, prompt, *((second, first) if choice else (first, second)))
 
 
-def _differing(prompt: Messages, chosen: str, rejected: str) -> Choice:
+def _differing(row: Row, prompt: Messages, chosen: str, rejected: str) -> Choice:
     if chosen.strip() == rejected.strip():
         raise RowError("both answers are the same", hint="Leave this row out: it says nothing of what you prefer.")
-    return Choice(prompt, chosen, rejected)
+    return Choice(prompt, chosen, rejected, row.place)
 
 
 def _user(row: Row) -> str:

@@ -12,7 +12,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, UsageError
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.reward_model import RewardModel
-from pad_cli.pairs import prompt_of, read_rows
+from pad_cli.pairs import note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
 from pad_cli.recipe import BenchmarkSettings, DecodingSettings
 from pad_cli.records import Generation, Messages
@@ -69,7 +69,9 @@ def read_prompts(path: Path | None, count: int) -> list[Messages]:
         items = load_benchmark(BenchmarkSettings(benchmark="embedded", options=options))
         prompts = [item.prompt for item in items]
     else:
-        prompts = [prompt_of(row, path, line) for line, row in read_rows(path)]
+        rows = read_rows(path)
+        prompts = [prompt_of(row) for row in rows]
+        note_changes(rows)
     if not prompts:
         raise DataError("the file has no rows", path=path, hint='One JSON object a line: {"prompt": ...}')
     return [prompt.messages for prompt in distinct([Prompt(prompt) for prompt in prompts])[:count]]

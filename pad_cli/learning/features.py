@@ -59,7 +59,7 @@ def choice_features(model: RewardModel, choices: Sequence[Choice]) -> Features:
     numbers: dict[Sequence_, int] = {}
     pairs = []
     for choice in choices:
-        prompt = tuple(encode_prompt(tokenizer, choice.prompt))
+        prompt = tuple(encode_prompt(tokenizer, choice.prompt, place=choice.place))
         answers = (tuple(encode_answer(tokenizer, text)) for text in (choice.chosen, choice.rejected))
         pairs.append([numbers.setdefault((prompt, answer), len(numbers)) for answer in answers])
     slopes, offsets = _read(model, list(numbers))

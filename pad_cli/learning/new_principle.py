@@ -25,8 +25,9 @@ from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import LogitHead
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.pairs.conversation import read_answer, read_prompt
-from pad_cli.pairs.rows import Row, RowError, is_text, read_rows
+from pad_cli.pairs.conversation import read_sample
+from pad_cli.pairs.files import read_rows
+from pad_cli.pairs.rows import Row, RowError, is_text, note_changes
 from pad_cli.progress import note
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
@@ -153,37 +154,36 @@ def add_principle(settings: NewPrinciple) -> AddedPrinciple:
 
 
 def read_examples(path: Path, name: str) -> tuple[PreferencePair, ...]:
-    """The pairs of a JSONL file; a pair that occurs twice counts once.
+    """The pairs of a file; a pair that occurs twice counts once.
 
     Raises:
         DataError: a row is wrong, there are fewer than four pairs, or some contradict each other.
     """
     lines: dict[tuple[Any, str, str], tuple[int, PreferencePair]] = {}
-    for line, values in read_rows(path):
+    rows = read_rows(path)
+    for row in rows:
         try:
-            pair = _read(Row(values, str(path), line), name)
+            pair = _read(row, name)
         except RowError as problem:
-            raise problem.at(Row(values, str(path), line)) from problem
+            raise problem.at(row) from problem
         prompt = tuple((message["role"], message["content"]) for message in pair.prompt)
         if (other := lines.get((prompt, pair.rejected, pair.chosen))) is not None:
-            raise DataError(
+            raise RowError(
                 f"contradicts line {other[0]}: the same two answers the other way round",
-                path=path,
-                line=line,
                 hint="Keep the row whose chosen answer shows the principle.",
-            )
-        lines.setdefault((prompt, pair.chosen, pair.rejected), (line, pair))
+            ).at(row)
+        lines.setdefault((prompt, pair.chosen, pair.rejected), (row.number, pair))
+    note_changes(rows)
     if len(lines) < FEWEST:
         raise DataError(f"a new principle needs at least {FEWEST} pairs, here are {len(lines)}", path=path, hint=_HINT)
     return tuple(pair for _, pair in lines.values())
 
 
-def _read(row: Row, name: str) -> PreferencePair:
-    prompt = read_prompt(row.values.get("prompt"))
-    chosen, rejected = (read_answer(row.values.get(field), field, prompt) for field in ("chosen", "rejected"))
+def _read(row: Row, principle: str) -> PreferencePair:
+    prompt, (chosen, rejected) = read_sample(row, [(name, row.values.get(name)) for name in ("chosen", "rejected")])
     if chosen.strip() == rejected.strip():
         raise RowError("both answers are the same", hint=_HINT)
-    return PreferencePair(prompt, {name: 1.0}, chosen, rejected)
+    return PreferencePair(prompt, {principle: 1.0}, chosen, rejected, place=row.place)
 
 
 def _check_name(name: str, principles: Sequence[str]) -> None:

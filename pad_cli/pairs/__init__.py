@@ -10,10 +10,11 @@ form are read by another pair format (`pairs/formats/`, and the entry-point grou
 """
 
 from pad_cli.pairs.conversation import prompt_of
+from pad_cli.pairs.files import read_rows
 from pad_cli.pairs.load import load_pairs
 from pad_cli.pairs.readings import PairFormat, RawPair, Reading
 from pad_cli.pairs.report import Table, as_lines, describe
-from pad_cli.pairs.rows import Row, RowError, read_rows
+from pad_cli.pairs.rows import Row, RowError, note_changes
 from pad_cli.pairs.sources import read_pairs
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "as_lines",
     "describe",
     "load_pairs",
+    "note_changes",
     "prompt_of",
     "read_pairs",
     "read_rows",

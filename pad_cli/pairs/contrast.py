@@ -33,7 +33,9 @@ def contrast_pairs(found: Sequence[Found]) -> list[Found]:
             model = written[winner]
             if preference_key(model.pair) == preference_key(written[loser].pair):
                 continue
-            pair = PreferencePair(model.pair.prompt, model.pair.preference, winner, loser, model.pair.texts)
+            pair = PreferencePair(
+                model.pair.prompt, model.pair.preference, winner, loser, model.pair.texts, model.place
+            )
             question, chosen, rejected = key = pair_key(pair)
             if key not in given and (question, rejected, chosen) not in given:
                 given.add(key)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pad_cli.preference import Preference
-from pad_cli.records import Dropped, Messages, PreferencePair, SourceReport
+from pad_cli.records import Change, Dropped, Messages, PreferencePair, SourceReport
 
 _EXAMPLES = 3
 
@@ -27,6 +27,7 @@ class Ledger:
     contrast_pairs: int = 0
     _dropped: dict[tuple[What, str], list[str]] = field(default_factory=dict)
     _counts: dict[tuple[What, str], int] = field(default_factory=dict)
+    _changes: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
 
     def drop(self, what: What, reason: str, place: str) -> None:
         """Count one row, part or pair that is not used."""
@@ -35,6 +36,11 @@ class Ledger:
         examples = self._dropped.setdefault(key, [])
         if len(examples) < _EXAMPLES and place not in examples:
             examples.append(place)
+
+    def change(self, what: str, place: str) -> None:
+        """Count one row of which something was read differently, or not read."""
+        count, examples = self._changes.get(what, (0, ()))
+        self._changes[what] = count + 1, examples if len(examples) == _EXAMPLES else (*examples, place)
 
     def dropped(self) -> tuple[Dropped, ...]:
         """What was not used, rows first, the most frequent reason first."""
@@ -55,6 +61,7 @@ class Ledger:
             self.contrast_pairs,
             self.weight,
             dropped,
+            tuple(Change(what, *found) for what, found in self._changes.items()),
         )
 
 

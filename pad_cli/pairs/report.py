@@ -47,13 +47,18 @@ def split_report(name: str, pairs: Sequence[PreferencePair]) -> SplitReport:
 
 
 def describe(report: DataReport, most: int = _SHOWN) -> list[Table]:
-    """The report as tables: the sources, what was not used of them, the splits, and their preferences.
+    """The report as tables: the sources, what was not used or read differently, the splits, and their preferences.
 
     Args:
         report: on the data.
         most: preferences of a split that are described one by one.
     """
     dropped = [_dropped_row(source, entry) for source in report.sources for entry in source.dropped]
+    changes = [
+        (source.name, source.split, f"{entry.count:,}", entry.change, ", ".join(entry.examples))
+        for source in report.sources
+        for entry in source.changes
+    ]
     preferences = [row for split in report.splits for row in _preference_rows(split, most)]
     tables = [
         Table(
@@ -62,6 +67,7 @@ def describe(report: DataReport, most: int = _SHOWN) -> list[Table]:
             tuple(_source_row(source) for source in report.sources),
         ),
         Table("Not used", ("source", "split", "how many", "why", "for example"), tuple(dropped)),
+        Table("Read differently, or not read", ("source", "split", "rows", "what", "for example"), tuple(changes)),
         Table(
             "Splits (lengths in characters)",
             ("split", "pairs", "prompts", "answers", "mean prompt", "mean answer"),

@@ -1,17 +1,43 @@
-"""Rows of a JSONL file, and the words for what is wrong with one."""
+"""One row of a file or data set, what was done to it while it was read, and the words for what is wrong with one."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from pad_cli.errors import DataError
+from pad_cli.progress import note
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Columns(Mapping[str, Any]):
+    """The columns of a row, which remembers the ones that were read.
+
+    Attributes:
+        read: names that were looked up.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def unread(self) -> list[str]:
+        """Names of the columns that hold something and were not looked up."""
+        return [name for name, value in self._values.items() if name not in self.read and not is_blank(value)]
 
 
 @dataclass(frozen=True)
@@ -22,18 +48,29 @@ class Row:
         values: its columns; empty when it could not be read.
         origin: the file, or the data set's name.
         number: its line counted from 1, or its place in the data set counted from 0.
-        is_line: whether the origin is a file.
+        is_line: whether `number` is a line.
+        changes: what was read in another form than it is written, or not at all; filled by what reads the row.
     """
 
     values: Mapping[str, Any]
     origin: str
     number: int
     is_line: bool = True
+    changes: list[str] = field(default_factory=list, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", Columns(self.values))
 
     @property
     def place(self) -> str:
         """`file:line` or `dataset[row]`."""
         return f"{self.origin}:{self.number}" if self.is_line else f"{self.origin}[{self.number}]"
+
+    def all_changes(self, unread: Container[str] = ()) -> list[str]:
+        """Each of `changes` once, and the columns that hold something and were not read, but for those of `unread`."""
+        assert isinstance(self.values, Columns)
+        columns = [f"column '{name}' is not read" for name in self.values.unread() if name not in unread]
+        return [*dict.fromkeys(self.changes), *columns]
 
 
 class RowError(Exception):
@@ -62,39 +99,16 @@ class RowError(Exception):
         return DataError(message, path=path, line=line, field=self.field, hint=self.hint)
 
 
-def scan_lines(path: Path) -> Iterator[tuple[Row, RowError | None]]:
-    """Every line of a JSONL file that is not blank, with what is wrong with it, if anything.
+def note_changes(rows: Iterable[Row], unread: Container[str] = ()) -> None:
+    """Say on stderr what was read differently, or not at all, and in how many rows.
 
-    Raises:
-        DataError: the file is missing or not UTF-8.
+    Args:
+        rows: all of a file or data set, once they were read.
+        unread: columns that need not be read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError("not UTF-8 text", path=path, hint="Save it as UTF-8 JSONL.") from error
-    except (OSError, ValueError) as error:  # a ValueError is a name with a null byte
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"cannot be read: {reason}", path=path, hint="Check the path.") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield Row(_parse(line, is_end=number == len(lines)), str(path), number), None
-            except RowError as problem:
-                yield Row({}, str(path), number), problem
-
-
-def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The JSON objects of a JSONL file with their line numbers; blank lines are skipped.
-
-    Raises:
-        DataError: the file is missing or a line is no JSON object.
-    """
-    rows = []
-    for row, problem in scan_lines(path):
-        if problem is not None:
-            raise problem.at(row) from problem
-        rows.append((row.number, dict(row.values)))
-    return rows
+    counts = Counter((row.origin, change) for row in rows for change in row.all_changes(unread))
+    for (origin, change), count in counts.items():
+        note(f"{origin}: {change} ({count:,} row{'s' if count > 1 else ''})")
 
 
 def is_unicode(value: Any) -> TypeGuard[str]:
@@ -107,17 +121,15 @@ def is_text(value: Any) -> TypeGuard[str]:
     return is_unicode(value) and bool(value.strip())
 
 
-def _parse(line: str, *, is_end: bool) -> dict[str, Any]:
-    """One line's object; `is_end` says that the file ends in it, without a line end."""
-    if "\0" in line:
-        raise RowError("holds null bytes", hint="Save the file as UTF-8 text; a crash while writing leaves nulls too.")
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        hint = "The file ends in this line: it was cut off. Write it again." if is_end else "One JSON object a line."
-        if line.strip() == "[":
-            hint = "This is one JSON array: write one object a line, or name the file's directory as a `dataset`."
-        raise RowError("not JSON", detail=str(error), hint=hint) from error
-    if not isinstance(row, dict):
-        raise RowError("not a JSON object", hint='Write {"prompt": ...} a line.')
-    return row
+def is_blank(value: Any) -> bool:
+    """Null, an empty text, list or map, or one that holds nothing else (data sets fill rows up with null)."""
+    waiting = [value]  # no recursion: JSON may be nested deeper than Python's stack
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Mapping):
+            waiting.extend(each.values())
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
+        elif each is not None and not (isinstance(each, str) and not each.strip()):
+            return False
+    return True

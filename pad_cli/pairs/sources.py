@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from pad_cli.errors import DataError
 from pad_cli.pairs.data_sets import scan_data_set
+from pad_cli.pairs.files import scan_file
 from pad_cli.pairs.ledger import Found, Ledger
 from pad_cli.pairs.preferences import PreferenceReader
 from pad_cli.pairs.readings import PairFormat, RawPair, Reading
-from pad_cli.pairs.rows import Row, RowError, scan_lines
+from pad_cli.pairs.rows import Row, RowError
 from pad_cli.recipe import PairsSettings
 from pad_cli.recipe.options import make_with, read_options
 from pad_cli.records import PreferencePair
@@ -48,20 +49,22 @@ def read_source(
     bad: list[tuple[Row, RowError]] = []
     for reading in [*readings, *pair_format.read(rows)]:
         ledger.rows += len(reading.rows)
-        problem = reading.problem
+        problem, place = reading.problem, reading.rows[0].place
         pairs: list[PreferencePair] = []
         if problem is None:
             try:
-                pairs = [_with_preference(raw, reader) for raw in reading.pairs]
+                pairs = [_with_preference(raw, reader, place) for raw in reading.pairs]
             except RowError as error:
                 problem = error
-        place = reading.rows[0].place
         if problem is not None:
             bad.append((reading.rows[0], problem))
         for row in reading.rows if not pairs else ():
             ledger.drop("row", problem.kind if problem else reading.reason, row.place)
         for part in reading.parts if pairs else ():
             ledger.drop("part", part, place)
+        for row in reading.rows if pairs else ():
+            for change in row.all_changes():
+                ledger.change(change, row.place)
         ledger.rows_used += len(reading.rows) if pairs else 0
         ledger.pairs_made += len(pairs)
         found += [Found(pair, place, ledger) for pair in pairs]
@@ -71,7 +74,7 @@ def read_source(
 
 
 def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
-    """All pairs of a JSONL file with prompt, preference, chosen and rejected, as they stand.
+    """All pairs of a file with prompt, preference, chosen and rejected, as they stand.
 
     Raises:
         DataError: the file is missing, empty, or lines are wrong; names file, line and field.
@@ -85,7 +88,7 @@ def _scan(settings: PairsSettings) -> tuple[list[Row], list[Reading]]:
     """The rows that could be parsed, and a reading with its problem for each of the others."""
     if settings.path is None:
         return list(scan_data_set(settings)), []
-    scanned = list(scan_lines(Path(settings.path)))
+    scanned = list(scan_file(Path(settings.path)))
     rows = [row for row, problem in scanned if problem is None]
     return rows, [Reading((row,), problem=problem) for row, problem in scanned if problem is not None]
 
@@ -98,9 +101,9 @@ def _format(settings: PairsSettings, key: str) -> PairFormat:
     return pair_format
 
 
-def _with_preference(raw: RawPair, reader: PreferenceReader) -> PreferencePair:
+def _with_preference(raw: RawPair, reader: PreferenceReader, place: str) -> PreferencePair:
     preference = reader.read(raw.preference)
-    return PreferencePair(raw.prompt, preference.weights, raw.chosen, raw.rejected, preference.texts)
+    return PreferencePair(raw.prompt, preference.weights, raw.chosen, raw.rejected, preference.texts, place)
 
 
 def _name(settings: PairsSettings) -> str:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.items import Item
 from pad_cli.errors import PadError
@@ -116,8 +114,6 @@ class Reading:
                 items = self._text(request, preference, seeded, weight, choices)
         except PadError as error:
             raise ApiError(400, str(error), param=_PROMPT[type(request)]) from error
-        except TemplateError as error:
-            raise ApiError(400, f"This model's chat template refuses: {error}", param="messages") from error
         prompts = items[::choices]
         limit = self._limit(request, max(max(len(item.prompt), len(item.backbone_prompt)) for item in prompts))
         told = {"preference": preference.describe(), "guidance_weight": weight, "seed": seed}

@@ -46,7 +46,7 @@ from pad_cli.recipe import (
     Stage,
     TrainRecipe,
 )
-from pad_cli.records import Messages, PairData
+from pad_cli.records import PairData, PreferencePair
 
 _SAMPLE = 2000  # answers that are tokenised
 _CACHE_TOKENS = 8192  # of one forward pass when states are cached
@@ -208,13 +208,15 @@ def price(recipe: TrainRecipe, outline: Outline, volume: Volume, machine: Sequen
 def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any) -> Volume:
     """Count pairs and distinct answers, and tokenise a sample of them."""
     splits = [data.train, *(split.pairs for split in data.validation)]
-    distinct: dict[tuple[str, str], tuple[Messages, str]] = {}
+    distinct: dict[tuple[str, str], tuple[PreferencePair, str]] = {}
     for pairs in splits:
         for pair in pairs:
             for answer in (pair.chosen, pair.rejected):
-                distinct.setdefault((str(pair.prompt), answer), (pair.prompt, answer))
+                distinct.setdefault((str(pair.prompt), answer), (pair, answer))
     sample = random.Random(recipe.seed).sample(list(distinct.values()), min(_SAMPLE, len(distinct)))
-    prompts = [len(encode_prompt(tokenizer, prompt, recipe.data.max_prompt_tokens)) for prompt, _ in sample]
+    prompts = [
+        len(encode_prompt(tokenizer, pair.prompt, recipe.data.max_prompt_tokens, pair.place)) for pair, _ in sample
+    ]
     answers = [encode_answer(tokenizer, answer, recipe.data.max_answer_tokens) for _, answer in sample]
     seen = len({token for answer in answers for token in answer})
     names = recipe.heads.principles or {name for pair in data.train for name in pair.preference}

@@ -10,6 +10,7 @@ import torch
 from pad_cli.caches import hidden_states
 from pad_cli.errors import DataError, PreferenceError
 from pad_cli.models.adapter import Adapter
+from pad_cli.models.chat_template import closes_thought, opens_thought
 from pad_cli.models.language_model import LanguageModel, LogitHead
 from pad_cli.models.prompt_reward_model import conditioned
 from pad_cli.preference import Preference
@@ -72,7 +73,7 @@ def gather_material(recipe: TrainRecipe, data: PairData, backbone: LanguageModel
     """Tabulate the pairs of a recipe.
 
     Raises:
-        DataError: under `conditioning: prompt`, a preference that words cannot say.
+        DataError: the chat template refuses a prompt; or, under `conditioning: prompt`, words cannot say a preference.
     """
     prompt_of: Callable[[PreferencePair], Messages] = plain_prompt
     if recipe.conditioning == "prompt":
@@ -86,6 +87,15 @@ def gather_material(recipe: TrainRecipe, data: PairData, backbone: LanguageModel
         f"{lengths['answers']} distinct answers ({lengths['answers_cut']} cut at {lengths['answer_limit']} tokens, "
         f"{lengths['prompts_cut']} prompts at {lengths['prompt_limit']})"
     )
+    if lengths["systems_moved"]:
+        note(f"{lengths['systems_moved']} distinct prompts have their system text in a user turn.")
+    if opens_thought(backbone.tokenizer):
+        note(
+            "Warning: the chat template opens a thought before every answer and cannot close it, so answers are "
+            "trained as thoughts. Use a chat template that closes it (`enable_thinking`), or one without thoughts."
+        )
+    elif closes_thought(backbone.tokenizer):
+        note("The chat template opens a thought before every answer; it is closed first (enable_thinking=False).")
     if lengths["answers_cut"] > _CUT_WARNING * lengths["answers"]:
         note(
             f"Warning: {lengths['answers_cut'] / lengths['answers']:.0%} of the answers are cut (the longest has "

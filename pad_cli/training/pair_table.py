@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pad_cli.models.chat_template import moves_system
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.records import Messages, PreferencePair
 from pad_cli.training.hidden_cache import Sequence_
@@ -43,6 +44,7 @@ class SequenceBook:
         self._numbers: dict[tuple[Any, str], int] = {}
         self._prompts: dict[Any, tuple[tuple[int, ...], int]] = {}
         self._full: list[tuple[int, int]] = []  # lengths of each prompt and answer before they were cut
+        self._moved = 0
         self.sequences: list[Sequence_] = []
 
     def number(self, pair: PreferencePair, answer: str) -> int:
@@ -50,7 +52,8 @@ class SequenceBook:
         spoken = tuple((message["role"], message["content"]) for message in messages)
         if (spoken, answer) not in self._numbers:
             if spoken not in self._prompts:
-                whole = encode_prompt(self._tokenizer, messages)
+                whole = encode_prompt(self._tokenizer, messages, place=pair.place)
+                self._moved += moves_system(self._tokenizer, messages)
                 self._prompts[spoken] = tuple(whole[-self._limits[0] :]), len(whole)
             prompt, prompt_length = self._prompts[spoken]
             tokens = encode_answer(self._tokenizer, answer)
@@ -65,7 +68,7 @@ class SequenceBook:
         return torch.tensor(sorted({token for _, answer in self.sequences for token in answer}))
 
     def lengths(self) -> dict[str, float | int]:
-        """Statistics of the distinct (prompt, answer) sequences, in tokens, and how many were cut."""
+        """Statistics of the distinct (prompt, answer) sequences, in tokens; how many were cut or changed."""
         prompts, answers = zip(*self._full, strict=True)
         return {
             "answers": len(answers),
@@ -78,6 +81,7 @@ class SequenceBook:
             "prompt_longest": max(prompts),
             "prompts_cut": sum(length > self._limits[0] for length in prompts),
             "prompt_limit": self._limits[0],
+            "systems_moved": self._moved,
         }
 
 

@@ -16,6 +16,7 @@ import re
 from typing import Any, NamedTuple
 
 from pad_cli.errors import ModelLoadError
+from pad_cli.models.chat_template import render
 from pad_cli.records import Messages
 
 NAMES = ("auto", "chat", "pair", "answer", "hh")
@@ -46,6 +47,7 @@ def word(template: str | tuple[str, ...], tokenizer: Any, prompt: Messages, answ
 
     Raises:
         ModelLoadError: the template is `chat`, and the tokenizer has none.
+        DataError: the chat template refuses the conversation.
     """
     if template == "auto":
         template = "chat" if tokenizer.chat_template else "pair"
@@ -64,8 +66,8 @@ def _chat(tokenizer: Any, prompt: Messages, answer: str) -> Text:
         raise ModelLoadError(
             "The classifier's tokenizer has no chat template.", "Give another `template`: pair, hh, or a text."
         )
-    turns = [*(dict(message) for message in prompt), {"role": "assistant", "content": answer}]
-    return Text(tokenizer.apply_chat_template(turns, tokenize=False), special=False)
+    turns = (*prompt, {"role": "assistant", "content": answer})
+    return Text(render(tokenizer, turns, prompt=False), special=False)
 
 
 def _hh(prompt: Messages) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pad_cli.pairs.conversation import read_answer, read_hh_text, read_prompt
+from pad_cli.pairs.conversation import read_hh_text, read_sample
 from pad_cli.pairs.readings import RawPair, Reading, one_by_one
 from pad_cli.pairs.rows import Row, RowError
 from pad_cli.recipe.models import Settings
@@ -33,8 +33,7 @@ class SafeRlhf(Settings):
         return one_by_one(rows, self._read)
 
     def _read(self, row: Row) -> Reading:
-        prompt = read_prompt(row.values.get("prompt"))
-        answers = [read_answer(row.values.get(field), field, prompt) for field in ("response_0", "response_1")]
+        prompt, answers = read_sample(row, [(field, row.values.get(field)) for field in ("response_0", "response_1")])
         safe = [_flag(row, field) for field in ("is_response_0_safe", "is_response_1_safe")]
         pairs, parts = [], []
         for question, name in self.names.items():
@@ -56,10 +55,10 @@ class HhRlhf(Settings):
 
     def _read(self, row: Row) -> Reading:
         chosen, rejected = (read_hh_text(row.values.get(field), field) for field in ("chosen", "rejected"))
+        if {chosen[-1]["role"], rejected[-1]["role"]} != {"assistant"}:
+            return Reading((row,), reason="a conversation ends with Human, not with an answer of Assistant")
         if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
             return Reading((row,), reason="the two conversations differ before the last answer")
-        if {chosen[-1]["role"], rejected[-1]["role"]} != {"assistant"}:
-            return Reading((row,), reason="a conversation does not end with an answer")
         answers = chosen[-1]["content"], rejected[-1]["content"]
         if not all(answers):
             return Reading((row,), reason="an answer is empty")

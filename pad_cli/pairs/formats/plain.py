@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from pad_cli.pairs.conversation import read_answer, read_prompt, split_conversations
+from pad_cli.pairs.conversation import PROMPT, SYSTEM, read_sample
 from pad_cli.pairs.readings import RawPair, Reading, one_by_one
 from pad_cli.pairs.rows import Row, RowError, is_text
 from pad_cli.recipe.models import Settings
 
-_Column = Literal["prompt", "preference", "chosen", "rejected"]
+_Column = Literal["prompt", "system", "preference", "chosen", "rejected"]
 _COLUMNS: tuple[_Column, ...] = get_args(_Column)
 
 Weights = dict[str, float]
@@ -35,15 +35,9 @@ class Pairs(Settings):
 
     def _read(self, row: Row) -> Reading:
         name = {ours: self.columns.get(ours, ours) for ours in _COLUMNS}
-        value = {ours: row.values.get(theirs) for ours, theirs in name.items()}
-        if value["prompt"] is None and isinstance(value["chosen"], list):
-            fields = (name["chosen"], name["rejected"])
-            prompt, chosen, rejected = split_conversations(value["chosen"], value["rejected"], fields)
-        else:
-            prompt = read_prompt(value["prompt"], name["prompt"])
-            chosen = read_answer(value["chosen"], name["chosen"], prompt)
-            rejected = read_answer(value["rejected"], name["rejected"], prompt)
-        preference = value["preference"] if self.preference is None else self.preference
+        answers = [(name[ours], row.values.get(name[ours])) for ours in ("chosen", "rejected")]
+        prompt, (chosen, rejected) = read_sample(row, answers, name["prompt"], name["system"])
+        preference = row.values.get(name["preference"]) if self.preference is None else self.preference
         return Reading((row,), (RawPair(prompt, preference, chosen, rejected),))
 
 
@@ -54,7 +48,7 @@ class PerPreference(Settings):
     arXiv 2309.03126, `responses`), or a column each.
     """
 
-    columns: dict[Literal["prompt", "answers"], str] = Field(
+    columns: dict[Literal["prompt", "system", "answers"], str] = Field(
         default_factory=dict, description="Our column name to the data's."
     )
     preferences: dict[str, str | Weights] | None = Field(
@@ -68,11 +62,11 @@ class PerPreference(Settings):
         return one_by_one(rows, self._read)
 
     def _read(self, row: Row) -> Reading:
-        field = self.columns.get("prompt", "prompt")
-        prompt = read_prompt(row.values.get(field), field)
-        found = {
-            name: read_answer(value, name, prompt) for name, value in self._answers(row).items() if value is not None
-        }
+        answers = [(name, value) for name, value in self._answers(row).items() if value is not None]
+        prompt, texts = read_sample(
+            row, answers, self.columns.get("prompt", PROMPT), self.columns.get("system", SYSTEM)
+        )
+        found = {name: text for (name, _), text in zip(answers, texts, strict=True)}
         wanted = self._preferences(found)
         pairs = [
             RawPair(prompt, wanted[winner], found[winner], found[loser])

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from pad_cli.pairs.conversation import read_answer, read_hh_text, read_prompt, read_steer_text
+from pad_cli.pairs.conversation import read_hh_text, read_prompt, read_sample, read_steer_text
 from pad_cli.pairs.readings import RawPair, Reading, one_by_one
 from pad_cli.pairs.rows import Row, RowError, is_text
 from pad_cli.recipe.models import Settings
@@ -43,8 +43,7 @@ class HelpSteer2(Settings):
         read: list[tuple[Row, Messages, Rated]] = []
         for row in rows:
             try:
-                prompt = read_steer_text(row.values.get("prompt"), "prompt")
-                answer = read_answer(row.values.get("response"), "response", prompt)
+                prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], read_steer_text(row))
                 read.append((row, prompt, (answer, {name: _number(row, name, 0, 4) for name in names})))
             except RowError as problem:
                 yield Reading((row,), problem=problem)
@@ -66,8 +65,7 @@ class Ric(Settings):
         groups: dict[str, tuple[Messages, list[tuple[Row, Messages, Rated]]]] = {}
         for row in rows:
             try:
-                prompt = _ric_prompt(row)
-                answer = read_answer(row.values.get("response"), "response", prompt)
+                prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], _ric_prompt(row))
                 rated = answer, {name: _number(row, name) for name in self.scores}
                 groups.setdefault(repr(prompt), (prompt, []))[1].append((row, prompt, rated))
             except RowError as problem:
@@ -90,7 +88,7 @@ class UltraFeedback(Settings):
 
     def _read(self, row: Row) -> Reading:
         names = _names(self.attributes)
-        prompt = read_prompt(row.values.get("instruction"), "instruction")
+        prompt = read_prompt(row, "instruction")
         completions = row.values.get("completions")
         if not isinstance(completions, list) or not all(isinstance(one, dict) for one in completions):
             raise RowError("no list of completions", field="completions", hint="Is this openbmb/UltraFeedback's form?")
@@ -166,8 +164,7 @@ def _ultra_rating(completion: Mapping[str, Any], name: str) -> float | None:
 
 def _ric_prompt(row: Row) -> Messages:
     """The prompt without the mark of the answer that follows."""
-    text = row.values.get("prompt")
-    prompt = read_prompt(text)
+    text, prompt = row.values.get("prompt"), read_prompt(row)
     if isinstance(text, str) and text.lstrip().startswith("Human:"):
         turns = read_hh_text(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}", "prompt")
         prompt = turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
