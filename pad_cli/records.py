@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pad_cli.errors import DataError
@@ -74,6 +74,10 @@ class PreferencePair:
     rejected: str
     texts: Mapping[str, float] = field(default_factory=dict)
     place: str = field(default="", compare=False)
+
+    def content(self) -> dict[str, Any]:
+        """What it says, wherever it was read: for fingerprints."""
+        return {name: value for name, value in asdict(self).items() if name != "place"}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def load_jsonl(*, path: str, **asked: Any) -> list[BenchmarkItem]:
         DataError: a line is wrong, or there is none.
     """
     file, wanted = Path(path), read_asked("jsonl", asked)
-    return ask(file.stem, _read(file), wanted)
+    return ask(file.stem, read_prompts(file), wanted)
 
 
 def load_shipped(*, name: str = "helpful-harmless-humorous", **asked: Any) -> list[BenchmarkItem]:
@@ -42,10 +42,15 @@ def load_shipped(*, name: str = "helpful-harmless-humorous", **asked: Any) -> li
     files = {file.stem: file for file in sorted((shipped("data") / "prompts").glob("*.jsonl"))}
     if name not in files:
         raise RecipeError(f"benchmark: no prompts are called '{name}'.", did_you_mean(name, files))
-    return ask(name, _read(files[name]), read_asked("prompts", asked, own=name.split("-")))
+    return ask(name, read_prompts(files[name]), read_asked("prompts", asked, own=name.split("-")))
 
 
-def _read(file: Path) -> list[Prompt]:
+def read_prompts(file: Path) -> list[Prompt]:
+    """The prompt of every row of a file.
+
+    Raises:
+        DataError: a row is wrong, or there is none.
+    """
     rows = read_rows(file)
     if not rows:
         raise DataError("the file has no rows", path=file, hint="One JSON object a line.")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.benchmarks.data_set import scan
+from pad_cli.benchmarks.files import read_prompts
 from pad_cli.benchmarks.grid import Prompt, ask, read_asked
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.offline import hub_hint
 from pad_cli.pairs.conversation import prompt_of, read_steer_text
-from pad_cli.pairs.files import read_rows
 from pad_cli.pairs.rows import Row
 from pad_cli.records import BenchmarkItem
 
@@ -62,8 +62,7 @@ def load_psoups(
             "`path` is a file such as koala_eval_50.json, from the repository zjuruizhechen/PAD, inference/data.",
         )
     place = Path(path) if path is not None else _fetched(str(dataset), file, revision)
-    prompts = [Prompt(prompt_of(row), place=row.place) for row in read_rows(place)]
-    return ask("psoups", prompts, given, _OPPOSITES)
+    return ask("psoups", read_prompts(place), given, _OPPOSITES)
 
 
 def load_helpsteer2(

@@ -12,7 +12,7 @@ means over the guided policy's answers stand beside them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pad_cli.errors import RecipeError
@@ -102,6 +102,7 @@ class MeasuredPairs:
             scored: the scores of its answers.
         """
         for name, pairs in self.splits.items():
+            subject.engine.check_prompts([(pair.place, pair.prompt) for pair in pairs])
             readings = self._read(subject, name, pairs, log)
             for weight in dict.fromkeys([0.0, *self._recipe.guidance_weights]):
                 yield self._row(subject, name, pairs, readings, weight, scored)
@@ -111,7 +112,7 @@ class MeasuredPairs:
     ) -> list[dict[str, Any]]:
         weights = list(dict.fromkeys([0.0, *self._recipe.guidance_weights]))
         context = [subject.policy.fingerprint, subject.reward_model.fingerprint, weights]
-        keys = [fingerprint([*context, asdict(pair)]) for pair in pairs]
+        keys = [fingerprint([*context, pair.content()]) for pair in pairs]
         with bar(f"Measuring pairs: {split}", total=len(pairs)) as progress:
             for key, pair in zip(keys, pairs, strict=True):
                 if key not in log.done:

@@ -58,7 +58,7 @@ def read_prompts(path: Path | None, count: int) -> list[Messages]:
     """Prompts to try a preference on, each once.
 
     Args:
-        path: JSONL with a `prompt` on each line; None takes the embedded world's held-out prompts.
+        path: a file with a `prompt` in each row; None takes the embedded world's held-out prompts.
         count: at most so many, the first ones.
 
     Raises:

@@ -123,7 +123,14 @@ def add_principle(settings: NewPrinciple) -> AddedPrinciple:
         )
     wordings = tuple(dict.fromkeys([name, *(" ".join(text.split()) for text in settings.paraphrases)]))
     key = fingerprint(
-        [model.fingerprint, name, [asdict(pair) for pair in pairs], wordings, asdict(settings.training), settings.seed]
+        [
+            model.fingerprint,
+            name,
+            [pair.content() for pair in pairs],
+            wordings,
+            asdict(settings.training),
+            settings.seed,
+        ]
     )
     if (kept := _finished(settings.out, key)) is not None:
         note(f"{settings.out} is finished; nothing to do.")

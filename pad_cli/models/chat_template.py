@@ -2,7 +2,7 @@
 
 What a template does with a sequence of roles is tried once, on known texts: each has to come back. The first form that
 gives all of them back is used from then on: the messages as they are, their content as lists of parts, and each of both
-with system texts at the beginning of the user turn that follows. Nothing of a conversation is lost, or it is refused.
+with system texts at the beginning of the next user turn. Nothing of a conversation is lost, or it is refused.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def _form(tokenizer: Any, known: _Known, messages: Messages) -> _Form:
             missing = [number for number, message in enumerate(probe) if message["content"] not in text]
             if not missing:
                 if form.moved and not any(other.moved for other in known.forms.values()):
-                    note("This chat template takes no system message: its text is put before the user's next one.")
+                    note(
+                        "This chat template takes no system message: system text goes to the beginning of the next user turn."
+                    )
                 known.forms[roles] = form
                 break
             lost.append(missing[0])

@@ -147,13 +147,13 @@ def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
 
 
 def read_messages(row: Row, field: str) -> Messages:
-    """A column with a text, a message or a list of messages; nothing where it is absent or null.
+    """A column with a text or a list of messages; nothing where it is absent or null.
 
     Raises:
         RowError: it is of another form.
     """
     value = row.values.get(field)
-    if isinstance(value, list | Mapping) and value:
+    if isinstance(value, list) and value:
         return _conversation(row, field, value, "neither a text nor a list of {role, content}")
     if value is None:
         return ()

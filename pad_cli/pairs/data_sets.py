@@ -51,7 +51,7 @@ def _load(library: Any, settings: PairsSettings) -> Any:
     if any((path / name).is_file() for name in _SAVED):
         return _saved(library, settings)
     if path.is_file():
-        raise DataError("a file, not a data set", path=path, hint="Name its directory, or a JSONL file as `path`.")
+        raise DataError("a file, not a data set", path=path, hint="Name it as `path`, or its directory as `dataset`.")
     return library.load_dataset(
         settings.dataset, name=settings.config, split=settings.split, revision=settings.revision
     )

@@ -202,13 +202,18 @@ def _array(text: str, origin: str) -> Iterator[Scanned]:
         lines.append(line)
     apart = len(set(lines)) == len(lines)
     for number, (line, (_, value)) in enumerate(zip(lines, elements, strict=True)):
-        yield _scanned(value, origin, line if apart else number, is_line=apart)
+        if apart:
+            yield _scanned(value, origin, line, is_line=True)
+        else:
+            yield _scanned(value, origin, number, is_line=False, line=line)
 
 
 def _elements(text: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
     """Where each element of the array begins, and the element; the last one may be what is wrong with the array."""
     parser, position = _Parser(), _skip(text, text.index("[") + 1)
     more = not text.startswith("]", position)
+    if not more:
+        yield 0, RowError("a JSON array without elements", hint="Write one object for each row.")
     while more:
         try:
             value, end = parser.at(text, position)
@@ -265,7 +270,7 @@ def _parquet(data: bytes, path: Path) -> Iterator[Scanned]:
         yield Row(values, str(path), number, is_line=False), None
 
 
-def _scanned(value: dict[str, Any] | RowError, origin: str, number: int, *, is_line: bool) -> Scanned:
+def _scanned(value: dict[str, Any] | RowError, origin: str, number: int, *, is_line: bool, line: int = 0) -> Scanned:
     if isinstance(value, RowError):
-        return Row({}, origin, number, is_line), value
-    return Row(value, origin, number, is_line), None
+        return Row({}, origin, number, is_line, line), value
+    return Row(value, origin, number, is_line, line), None

@@ -47,8 +47,9 @@ class Row:
     Attributes:
         values: its columns; empty when it could not be read.
         origin: the file, or the data set's name.
-        number: its line counted from 1, or its place in the data set counted from 0.
+        number: its line counted from 1, or its place in the data set counted from 0; no two rows have the same.
         is_line: whether `number` is a line.
+        line: the line of a row that shares it with others, so that it is no number; 0 where there are no lines.
         changes: what was read in another form than it is written, or not at all; filled by what reads the row.
     """
 
@@ -56,6 +57,7 @@ class Row:
     origin: str
     number: int
     is_line: bool = True
+    line: int = 0
     changes: list[str] = field(default_factory=list, compare=False)
 
     def __post_init__(self) -> None:
@@ -94,8 +96,11 @@ class RowError(Exception):
 
     def at(self, row: Row) -> DataError:
         """The error that also says where."""
-        path, line = (row.origin, row.number) if row.is_line else (row.place, 0)
+        line = row.number if row.is_line else row.line
         message = f"{self.reason}: {self.detail}" if self.detail else self.reason
+        if line and not row.is_line:
+            message = f"element {row.number} of the array: {message}"
+        path = row.origin if line else row.place
         return DataError(message, path=path, line=line, field=self.field, hint=self.hint)
 
 

@@ -14,7 +14,7 @@ import torch
 from pad_cli.errors import DataError, UsageError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model, same_vocabulary
-from pad_cli.models.prompts import encode_answer, encode_prompt
+from pad_cli.models.prompts import check_prompts, encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference
@@ -88,13 +88,14 @@ def remeasure_reward_model(
         max_tokens: prompts lose their beginning, answers their end above it, as training's default is.
 
     Raises:
-        DataError: the file is wrong, or names a principle that the reward model does not know.
+        DataError: the file is wrong, the chat template refuses a prompt, or a pair names a principle that the reward model does not know.
         CheckpointError, ModelLoadError: the reward model or its backbone cannot be loaded.
         UsageError: the released form is given no policy, or one of another vocabulary.
         PreferenceError: a pair has a weight that words cannot carry, for a reward model that reads words.
     """
     model = load_reward_model(location)
     rows = load_pairs(DataSettings(train=pairs, contrast=False), seed=0, principles=model.principles).train
+    check_prompts(model.backbone.tokenizer, [(pair.place, pair.prompt) for pair in rows])
     steered = model.backbone
     if model.reference == "policy":
         if policy is None:

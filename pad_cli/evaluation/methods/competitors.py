@@ -125,7 +125,7 @@ class Competitors:
         if place not in self._found:
             settings, pairs = self.settings, goal_pairs(self._pairs, goal)
             context = [policy.fingerprint, number_format, settings.stage.model_dump(), settings.seed, self._limits]
-            target = home() / "competitors" / fingerprint([*context, [asdict(pair) for pair in pairs]])
+            target = home() / "competitors" / fingerprint([*context, [pair.content() for pair in pairs]])
             cost = _kept_cost(target)
             if cost is None:
                 with in_turn(target):
@@ -142,7 +142,7 @@ class Competitors:
 
     @functools.cached_property
     def _data_key(self) -> str:
-        return fingerprint([asdict(pair) for pair in self._pairs])
+        return fingerprint([pair.content() for pair in self._pairs])
 
     @property
     def _limits(self) -> tuple[int, int]:

@@ -167,7 +167,8 @@ def _ric_prompt(row: Row) -> Messages:
     text, prompt = row.values.get("prompt"), read_prompt(row)
     if isinstance(text, str) and text.lstrip().startswith("Human:"):
         turns = read_hh_text(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}", "prompt")
-        prompt = turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
+        before, prompt = prompt[:-1], turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
         if not prompt:
             raise RowError("missing or empty", field="prompt")
+        prompt = (*before, *prompt)
     return prompt
