@@ -44,21 +44,25 @@ class _Known(NamedTuple):
 _KNOWN: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 
 
-def render(tokenizer: Any, messages: Messages, *, prompt: bool) -> str:
+def render(
+    tokenizer: Any, messages: Messages, *, prompt: bool, template_options: Mapping[str, Any] = _NO_OPTIONS
+) -> str:
     """A conversation as its tokenizer's chat template words it.
 
     Args:
         tokenizer: has a chat template.
         messages: with `role` and `content`.
         prompt: whether an answer follows. A thought that the template would open for it is closed, if the template can.
+        template_options: variables of the template (`enable_thinking`), which win over that.
 
     Raises:
         DataError: the template refuses the conversation, leaves a message out, or cannot be used.
     """
     known = _known(tokenizer)
     shaped = _shaped(messages, _form(tokenizer, known, messages))
+    options = {**(known.options if prompt else {}), **template_options}
     try:
-        return _apply(tokenizer, shaped, prompt=prompt, options=known.options if prompt else {})
+        return _apply(tokenizer, shaped, prompt=prompt, options=options)
     except Exception as error:  # whatever a template raises is about the conversation or the model
         raise _refusal(tokenizer, messages, error) from error
 
@@ -118,9 +122,7 @@ def _form(tokenizer: Any, known: _Known, messages: Messages) -> _Form:
             missing = [number for number, message in enumerate(probe) if message["content"] not in text]
             if not missing:
                 if form.moved and not any(other.moved for other in known.forms.values()):
-                    note(
-                        "This chat template takes no system message: system text goes to the beginning of the next user turn."
-                    )
+                    note(_MOVED)
                 known.forms[roles] = form
                 break
             lost.append(missing[0])
@@ -133,6 +135,7 @@ def _form(tokenizer: Any, known: _Known, messages: Messages) -> _Form:
     return known.forms[roles]
 
 
+_MOVED = "This chat template takes no system message: system text goes to the beginning of the next user turn."
 _HINT = (
     "Write the prompt in the roles that this template takes (mostly user and assistant in turns), or use another model."
 )

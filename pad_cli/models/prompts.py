@@ -5,7 +5,7 @@ The plain template of a single instruction is "Instruction: ...\\nResponse:"; of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pad_cli.errors import DataError
@@ -16,19 +16,27 @@ from pad_cli.records import Messages
 _PLAIN_NAMES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
 
-def encode_prompt(tokenizer: Any, messages: Messages, max_tokens: int | None = None, place: str = "") -> list[int]:
+def encode_prompt(
+    tokenizer: Any,
+    messages: Messages,
+    max_tokens: int | None = None,
+    *,
+    template_options: Mapping[str, Any] | None = None,
+    place: str = "",
+) -> list[int]:
     """Token ids of a prompt, ready for an answer; a long one loses its beginning.
 
     Args:
         tokenizer: of the model that reads it.
         messages: the conversation.
         max_tokens: how much of its end to keep.
+        template_options: variables of the chat template (`enable_thinking`); the plain template has none.
         place: where it was read, for messages.
 
     Raises:
         DataError: the prompt is empty, or the chat template refuses it.
     """
-    text = _render(tokenizer, messages, place)
+    text = _render(tokenizer, messages, place, template_options or {})
     if tokenizer.chat_template:
         tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     else:
@@ -49,7 +57,7 @@ def check_prompts(tokenizer: Any, prompts: Sequence[tuple[str, Messages]]) -> No
         DataError: one is empty, or the chat template refuses it; says which.
     """
     for place, messages in prompts:
-        _render(tokenizer, messages, place)
+        _render(tokenizer, messages, place, {})
     if moved := sum(moves_system(tokenizer, messages) for _, messages in prompts):
         note(f"{moved:,} of {len(prompts):,} prompts have their system text in a user turn.")
 
@@ -65,11 +73,13 @@ def decode_answer(tokenizer: Any, tokens: list[int]) -> str:
     return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
-def _render(tokenizer: Any, messages: Messages, place: str) -> str:
+def _render(tokenizer: Any, messages: Messages, place: str, template_options: Mapping[str, Any]) -> str:
     try:
         if not messages or not messages[-1]["content"].strip():
             raise DataError("The prompt is empty.", hint="Say what to answer.")
-        return render(tokenizer, messages, prompt=True) if tokenizer.chat_template else _plain(messages)
+        if not tokenizer.chat_template:
+            return _plain(messages)
+        return render(tokenizer, messages, prompt=True, template_options=template_options)
     except DataError as error:
         raise DataError(error.message, path=place, hint=error.hint) from error
 

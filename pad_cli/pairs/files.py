@@ -255,7 +255,7 @@ def _table(text: str, delimiter: str, origin: str) -> Iterator[Scanned]:
             yield _scanned(value, origin, reader.line_num, is_line=True)
     except csv.Error as error:
         problem = RowError("not CSV", detail=str(error), hint="Quote texts, and double the quotes in them.")
-        yield _scanned(problem, origin, max(reader.line_num, 1), is_line=True)
+        yield _scanned(problem, origin, reader.reader.line_num, is_line=True)
 
 
 def _parquet(data: bytes, path: Path) -> Iterator[Scanned]:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from pad_cli.errors import did_you_mean
-from pad_cli.records import join_parts
 from pad_cli.server.api_error import ApiError
 
 _UNUSED = frozenset(
@@ -104,7 +103,7 @@ class Message(_Schema):
 
     @property
     def text(self) -> str:
-        return self.content if isinstance(self.content, str) else join_parts(part.text for part in self.content)
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
 class ChatRequest(_Asked):

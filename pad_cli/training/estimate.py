@@ -215,7 +215,8 @@ def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any) -> Volum
                 distinct.setdefault((str(pair.prompt), answer), (pair, answer))
     sample = random.Random(recipe.seed).sample(list(distinct.values()), min(_SAMPLE, len(distinct)))
     prompts = [
-        len(encode_prompt(tokenizer, pair.prompt, recipe.data.max_prompt_tokens, pair.place)) for pair, _ in sample
+        len(encode_prompt(tokenizer, pair.prompt, recipe.data.max_prompt_tokens, place=pair.place))
+        for pair, _ in sample
     ]
     answers = [encode_answer(tokenizer, answer, recipe.data.max_answer_tokens) for _, answer in sample]
     seen = len({token for answer in answers for token in answer})

@@ -88,7 +88,7 @@ def remeasure_reward_model(
         max_tokens: prompts lose their beginning, answers their end above it, as training's default is.
 
     Raises:
-        DataError: the file is wrong, the chat template refuses a prompt, or a pair names a principle that the reward model does not know.
+        DataError: the file is wrong, a chat template refuses a prompt, or a pair names an unknown principle.
         CheckpointError, ModelLoadError: the reward model or its backbone cannot be loaded.
         UsageError: the released form is given no policy, or one of another vocabulary.
         PreferenceError: a pair has a weight that words cannot carry, for a reward model that reads words.

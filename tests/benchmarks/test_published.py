@@ -64,7 +64,7 @@ def test_psoups_is_in_a_file_or_on_the_hub(options: dict[str, Any]) -> None:
     assert "koala_eval_50.json" in caught.value.hint
 
 
-@pytest.mark.parametrize("content", ["", "[", '{"prompt": "x"}', "[1]", '[{"id": "0"}]', '[{"prompt": ""}]'])
+@pytest.mark.parametrize("content", ["", "[", '{"id": "x"}', "[1]", '[{"id": "0"}]', '[{"prompt": ""}]'])
 def test_a_file_of_another_shape_is_a_data_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(content, encoding="utf-8")

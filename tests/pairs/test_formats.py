@@ -301,6 +301,7 @@ def test_rows_of_another_schema_name_the_field(write: Write, row: dict[str, Any]
 
 # hh_rlhf
 
+HUMAN_LAST = "a conversation ends with Human, not with an answer of Assistant"
 HH = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: How?\n\nAssistant: "
 
 
@@ -319,8 +320,9 @@ def test_conversations_in_one_text_are_taken_apart(write: Write) -> None:
     [
         (HH + "Ha.", HH.replace("Hi", "Hello") + "So.", "the two conversations differ before the last answer"),
         (HH + "Ha.", HH, "an answer is empty"),
-        (HH + "Ha.", HH + "So.\n\nHuman: Oh", "the two conversations differ before the last answer"),
-        ("\n\nHuman: Oh\n\nHuman: A", "\n\nHuman: Oh\n\nHuman: B", "a conversation does not end with an answer"),
+        (HH + "Ha.", HH + "So.\n\nHuman: Oh", HUMAN_LAST),
+        (HH + "Ha.\n\nHuman: Thanks", HH + "So.\n\nHuman: Thanks", HUMAN_LAST),
+        ("\n\nHuman: Oh\n\nHuman: A", "\n\nHuman: Oh\n\nHuman: B", HUMAN_LAST),
     ],
 )
 def test_rows_that_compare_nothing_are_counted(write: Write, chosen: str, rejected: str, reason: str) -> None:

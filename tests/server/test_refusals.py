@@ -14,6 +14,7 @@ import pytest
 
 from pad_cli import Limits, PadEngine
 from tests.server.conftest import Serve, Server
+from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
 HI: Any = [{"role": "user", "content": "Hi"}]
 ASK = {"model": "pad/humorous", "messages": HI}
@@ -262,3 +263,24 @@ def test_meters_count_what_came_of_requests(serve: Serve) -> None:
     assert server.meter("pad_new_tokens_total") == 15
     assert server.meter("pad_batch_rows_sum") == 3
     assert server.meter("pad_waiting") == 0
+
+
+def test_a_chat_template_that_refuses_is_quoted_and_takes_a_system_message_in_the_users_turn(serve: Serve) -> None:
+    tokenizer = make_tokenizer(chat=False)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('Roles must alternate') }}{% endif %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    policy = make_language_model(tokenizer, seed=0)
+    server = serve(engine=PadEngine(policy, make_reward_model(policy)))
+    status, body = server.post(changed(messages=[*HI, *HI]))
+    assert (status, body["error"]["param"]) == (400, "messages")
+    assert "refuses message 2 (role 'user'): Roles must alternate" in body["error"]["message"]
+    system = {"role": "system", "content": "Be kind."}
+    answers = [
+        server.post(changed(messages=messages, max_tokens=4))
+        for messages in ([system, *HI], [{"role": "user", "content": "Be kind.\n\nHi"}])
+    ]
+    assert [status for status, _ in answers] == [200, 200]
+    assert answers[0][1]["choices"] == answers[1][1]["choices"]
