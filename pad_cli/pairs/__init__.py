@@ -1,11 +1,12 @@
 """Preference pairs (floor 3): from files, data sets or a registered source, cleaned and counted.
 
-A file has one JSON object a line, the field's columns plus `preference`:
+A file has one JSON object a line (or is a JSON array, CSV or Parquet), the field's columns plus `preference`:
 
     {"prompt": str | [{"role", "content"}, ...], "preference": str | [str, ...] | {name: weight},
      "chosen": ..., "rejected": ...}
 
-`chosen` and `rejected` are texts, or conversations that end with the answer (an assistant's message). Rows of another
+`chosen` and `rejected` are texts, or conversations that end with the answer (an assistant's message). What stands before
+an answer is read whole, or the row is refused. Rows of another
 form are read by another pair format (`pairs/formats/`, and the entry-point group `pad.pair_formats`).
 """
 
