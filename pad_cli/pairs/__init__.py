@@ -5,9 +5,9 @@ A file has one JSON object a line (or is a JSON array, CSV or Parquet), the fiel
     {"prompt": str | [{"role", "content"}, ...], "preference": str | [str, ...] | {name: weight},
      "chosen": ..., "rejected": ...}
 
-`chosen` and `rejected` are texts, or conversations that end with the answer (an assistant's message). What stands before
-an answer is read whole, or the row is refused. Rows of another
-form are read by another pair format (`pairs/formats/`, and the entry-point group `pad.pair_formats`).
+`chosen` and `rejected` are texts, or conversations that end with the answer (an assistant's message). What stands
+before an answer is read whole, or the row is refused. Rows of another form are read by another pair format
+(`pairs/formats/`, and the entry-point group `pad.pair_formats`).
 """
 
 from pad_cli.pairs.conversation import prompt_of
