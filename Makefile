@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 600
 FAST   := -m "not slow" -n logical --maxprocesses 8 --dist loadfile
 test coverage test-oldest test-newest: export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo check lint test test-slow fuzz fuzz-guided docs coverage mutation build constraints
+.PHONY: help setup demo embedded check lint test test-slow fuzz fuzz-guided docs coverage mutation build constraints
 .PHONY: test-oldest test-newest test-vllm control bench clean
 
 help:  ## Show this list
@@ -26,8 +26,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-demo: setup  ## Build small models, train a reward model, steer, evaluate: runs/demo/
+demo: setup  ## Steer the embedded models and evaluate them: runs/demo/
 	$(BIN)/pad demo --out runs/demo
+
+embedded: setup  ## Train the embedded models anew, when what they are made from has changed: data/embedded/
+	$(BIN)/python -m pad_cli.embedded.build
 
 check: lint test  ## What CI runs: lint, types, fast tests
 

@@ -20,7 +20,6 @@ from pad_cli.demonstration import Demonstration as Demonstration
 from pad_cli.demonstration import run_demo as run_demo
 from pad_cli.doctor import Examination as Examination
 from pad_cli.doctor import examine as examine
-from pad_cli.embedded import build_embedded as build_embedded
 from pad_cli.errors import PadError as PadError
 from pad_cli.evaluation.judge.run import JudgePlan as JudgePlan
 from pad_cli.evaluation.judge.run import judge as judge

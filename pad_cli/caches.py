@@ -1,4 +1,4 @@
-"""What `PAD_HOME` keeps (floor 2): cached hidden states, and embedded models; all of it can be made again."""
+"""What `PAD_HOME` keeps (floor 2): cached hidden states, and derived models; all of it can be made again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def kept_hidden_states() -> Kept:
 
 
 def kept_models() -> list[Kept]:
-    """Embedded models, a directory for each way of building them; of older versions of the program, too."""
+    """The enlarged policy, and embedded models of versions that did not ship them."""
     return [_measured(path, _files(path)) for path in sorted(home().glob("embedded-*"))]
 
 

@@ -26,7 +26,6 @@ from pad_cli.registry import (
     SCORERS,
     Registry,
 )
-from pad_cli.runs import home
 
 _DEFAULT = "embedded-generate"  # the recipe whose reward model is meant where none is named
 _SHOWN = 3  # weights of a profile that a line has room for
@@ -54,18 +53,16 @@ def catalogue_kinds() -> tuple[str, ...]:
 
 
 def _principles(reward_model: str | None) -> dict[str, str]:
-    """Of a reward model at hand: a directory, or a model source's, which may not be built yet."""
+    """Of a reward model at hand: a directory's, or a model source's."""
     location = reward_model or _default_reward_model()
-    source, _, name = location.partition("/")
-    built = [Path(location), *home().glob(f"{source}-*/{name}-*")] if name else [Path(location)]
-    told: dict[str, str] = PRINCIPLES.get(source)() if source in PRINCIPLES.names() else {}
-    for directory in sorted(filter(Path.is_dir, built), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            config = json.loads((directory / "pad_config.json").read_text(encoding="utf-8"))
-            return {str(each): told.get(each, "") for each in config["principles"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return told
+    source, slash, _ = location.partition("/")
+    if slash and source in PRINCIPLES.names() and not Path(location).exists():
+        return dict(PRINCIPLES.get(source)())
+    try:
+        config = json.loads((Path(location) / "pad_config.json").read_text(encoding="utf-8"))
+        return dict.fromkeys(map(str, config["principles"]), "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _default_reward_model() -> str:

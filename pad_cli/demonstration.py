@@ -1,4 +1,4 @@
-"""`run_demo` (floor 6): the whole of PAD on the embedded world, from nothing to a report."""
+"""`run_demo` (floor 6): the embedded models steered and evaluated, with a report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.embedded import build_embedded
 from pad_cli.evaluation.run import evaluate
 from pad_cli.models.checkpoint import CONFIG
 from pad_cli.models.language_model import resolve_model
@@ -42,17 +41,16 @@ class Demonstration:
 
 
 def run_demo(directory: Path) -> Demonstration:
-    """Build, train, steer and evaluate; what is already done is not done again.
+    """Copy the embedded reward model, steer and evaluate; finished answers are not written again.
 
     Raises:
-        StorageError: the directory or `PAD_HOME` cannot be written.
+        StorageError: the directory cannot be written.
     """
     settings = read_recipe("embedded-generate")
     evaluation = read_recipe("embedded-eval", [f"output={json.dumps(str(directory))}"])
     assert isinstance(settings, GenerateRecipe)
     assert isinstance(evaluation, EvalRecipe)
     with whole_files(directory / "reward-model", last=CONFIG) as scratch:
-        build_embedded()
         for path in Path(resolve_model(settings.reward_model)).iterdir():
             shutil.copy(path, scratch)
     engine = PadEngine.from_recipe(settings)

@@ -95,7 +95,7 @@ class Examination:
         home: `PAD_HOME`.
         writable: whether files can be written there.
         free: bytes on its disk.
-        models: embedded models.
+        models: derived from embedded ones, and kept in `PAD_HOME`.
         hidden_states: cached ones.
         hub: the hub's cache.
         offline: whether the hub is never asked.
@@ -228,7 +228,7 @@ def _place_problems(place: Path, writable: bool, free: int, cached: Kept) -> Ite
 
 
 def _shipped_problems() -> Iterator[Problem]:
-    for folder in ("recipes", "data"):
+    for folder in ("recipes", "data", "data/embedded"):
         try:
             shipped(folder)
         except Exception as error:  # the message names what is missing

@@ -113,7 +113,7 @@ METHODS = Registry(
 MODEL_SOURCES = Registry("model_sources", {"embedded": "pad_cli.embedded:model_directory"})
 PAIR_SOURCES = Registry("pair_sources", {"embedded": "pad_cli.world.preference_pairs:load"})
 PRINCIPLES = Registry("principles", {"embedded": "pad_cli.world.grammar:trained_principles"})
-"""What the reward model of a model source will know, for when it is not built yet."""
+"""What the reward model of a model source knows: each principle with a line about it, without loading a model."""
 
 PAIR_FORMATS = Registry(
     "pair_formats",

@@ -1,4 +1,4 @@
-"""Files that ship with the package (floor 1): recipes and the embedded world's text."""
+"""Files that ship with the package (floor 1): recipes, and the embedded world's text and models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped(folder: str) -> Path:
-    """The directory of shipped files called `folder` ("recipes" or "data").
+    """The directory of shipped files called `folder`: "recipes", "data", or one in them.
 
     An installed wheel carries it inside the package, a checkout beside it.
 

@@ -194,12 +194,11 @@ def test_only_the_trainer_imports_trl() -> None:
 
 def test_only_the_embedded_modules_import_the_world() -> None:
     knowing = {name for name in MODULES if any(group_of(target) == "world" for target in own_imports(name))}
-    assert {name for name in knowing if group_of(name) != "world"} <= {"embedded", "demonstration"}
+    assert {name for name in knowing if group_of(name) != "world"} <= {"embedded.build"}
 
 
 def test_elsewhere_the_world_is_reached_through_the_registry() -> None:
-    allowed = {"embedded", "demonstration", "registry", ""}
     for name in MODULES:
-        if group_of(name) != "world" and name not in allowed:
+        if group_of(name) not in ("world", "embedded", "registry", ""):
             found = [text for text in string_constants(name) if text.startswith(("embedded/", "pad_cli.world"))]
             assert not found, f"{name} knows the embedded world: {found}"

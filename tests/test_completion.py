@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pad_cli.cli.bash_words import whole_words
+from pad_cli.embedded import model_directory
 from pad_cli.errors import RecipeError
 from pad_cli.recipe import GenerateRecipe, field_keys, read_recipe
 from pad_cli.registry import SCORERS
@@ -55,7 +56,7 @@ def offered(*words: str) -> set[str]:
     return set(done.stdout.splitlines())
 
 
-def test_principles_and_profiles_complete_before_anything_is_built() -> None:
+def test_principles_and_profiles_complete_without_a_reward_model_on_the_line() -> None:
     assert offered("pad", "generate", "x", "--pref", "") >= TRAINED | {"@me"}
     assert offered("pad", "generate", "x", "--pref", "hum") == {"humorous"}
 
@@ -65,11 +66,9 @@ def test_principles_are_those_of_the_reward_model_on_the_line() -> None:
     assert found == {"terse", "literary", "@me"}
 
 
-def test_principles_are_those_of_a_built_embedded_reward_model(tmp_path: Path) -> None:
-    built = tmp_path / "home" / "embedded-0123" / "reward-model-4567"
-    built.mkdir(parents=True)
-    (built / "pad_config.json").write_text(json.dumps({"principles": ["wild"]}))
-    assert offered("pad", "prefs", "test", "") == {"wild", "@me"}
+def test_principles_are_those_of_the_embedded_reward_model() -> None:
+    config = json.loads((model_directory("reward-model") / "pad_config.json").read_text())
+    assert offered("pad", "prefs", "test", "") == {*config["principles"], "@me"}
 
 
 @pytest.mark.parametrize(

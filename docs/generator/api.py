@@ -17,7 +17,7 @@ Everything that `pad` does is a call of these names, which are imported when fir
 `from pad_cli import PadEngine`. Other modules may change without notice.
 """
 _GROUPS = {
-    "Steering": ("decoding", "embedded", "demonstration", "serving", "personal_adapter", "server"),
+    "Steering": ("decoding", "demonstration", "serving", "personal_adapter", "server"),
     "Preferences": ("preference", "profiles", "learning"),
     "Reward models": ("models", "training"),
     "Evaluation": ("evaluation", "benchmarking"),

@@ -1,4 +1,4 @@
-"""`pad demo`: the whole of PAD on the embedded world, from nothing to a table."""
+"""`pad demo`: the embedded models steered, from three examples to a table."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def demo(
     ),
     quiet: Quiet = False,
 ) -> None:
-    """Build small models, train a reward model, steer, evaluate, and show it all.
+    """Steer the small embedded models, evaluate them, and show it all.
 
-    Takes a few minutes the first time and seconds afterwards.
+    Takes a minute the first time and seconds afterwards.
     """
     set_quiet(quiet)
     import pad_cli

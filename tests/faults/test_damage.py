@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,20 +118,4 @@ def test_a_damaged_reward_model_is_refused(
         path.write_bytes(whole)
     assert ended.code == 1, ended.err
     assert f"'{path}' is damaged" in ended.err.replace("\n", "")
-    check_again(command, place, undisturbed)
-
-
-@pytest.mark.parametrize("damage", [cut, zeroed])
-@pytest.mark.parametrize("command", ["build"], indirect=True)
-def test_a_damaged_embedded_model_is_named_and_built_again_when_it_is_deleted(
-    command: Command, damage: Callable[[bytes], bytes], place: Place, undisturbed: Undisturbed
-) -> None:
-    killed(command, place, undisturbed, LATER)
-    (path,) = place.home.glob("embedded-*/medium/model.safetensors")
-    path.write_bytes(damage(path.read_bytes()))
-    ended = command.carry_out(place)
-    assert ended.code == 1, ended.err
-    assert "Cannot load a causal language model from" in ended.err
-    assert f"Delete {path.parent} and run again" in ended.err
-    shutil.rmtree(path.parent)
     check_again(command, place, undisturbed)

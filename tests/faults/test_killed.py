@@ -17,15 +17,15 @@ from tests.faults.faults import LargestFile, SignalAtChange
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-POINTS = dict.fromkeys(NAMES, 8) | {"build": 4}
-KILLS = [(name, number) for name in NAMES for number in range(POINTS[name])]
+POINTS = 9
+KILLS = [(name, number) for name in NAMES for number in range(POINTS)]
 assert len(KILLS) >= 50
 
 
 @pytest.mark.parametrize(("command", "number"), KILLS, indirect=["command"])
 def test_killed_before_a_change(command: Command, number: int, place: Place, undisturbed: Undisturbed) -> None:
     """Each point is drawn from its own part of the run."""
-    share = (number + random.Random(f"{command.name} {number}").random()) / POINTS[command.name]
+    share = (number + random.Random(f"{command.name} {number}").random()) / POINTS
     ended = command.carry_out(place, SignalAtChange(1 + int(share * undisturbed.changes)))
     assert ended.code == -signal.SIGKILL, ended.err
     check_again(command, place, undisturbed)

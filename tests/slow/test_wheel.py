@@ -17,7 +17,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_an_installed_wheel_carries_its_recipes_and_its_world(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment with the wheel, far from the checkout."""
+    tmp_path = tmp_path_factory.mktemp("installed")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True)
     wheel = next(tmp_path.glob("*.whl"))
@@ -26,16 +29,35 @@ def test_an_installed_wheel_carries_its_recipes_and_its_world(tmp_path: Path) ->
     packages = next(Path(sys.prefix).glob("lib/python*/site-packages"))  # the dependencies of this environment
     (next((tmp_path / "env").glob("lib/python*/site-packages")) / "dependencies.pth").write_text(str(packages))
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    return python.parent
+
+
+def test_an_installed_wheel_carries_its_recipes_and_its_world(installed: Path, tmp_path: Path) -> None:
+    python = installed / "python"
     where = "import pad_cli, sys; print(pad_cli.__file__)"
     found = subprocess.run([python, "-c", where], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
-    assert str(tmp_path) in found
+    assert found.startswith(str(installed.parent))
     assert (Path(found.strip()).parent / "py.typed").exists(), "type checkers would not read its types"
     listed = subprocess.run(
-        [tmp_path / "env" / "bin" / "pad", "recipe", "list"], check=True, capture_output=True, text=True, cwd=tmp_path
+        [installed / "pad", "recipe", "list"], check=True, capture_output=True, text=True, cwd=tmp_path
     )
     assert "embedded" in listed.stdout
     world = "from pad_cli.world.grammar import load_world; print(len(load_world().topics))"
     assert subprocess.run([python, "-c", world], check=True, capture_output=True, cwd=tmp_path).stdout.strip() == b"50"
+
+
+def test_an_installed_wheel_answers_at_once_and_writes_nothing(installed: Path, tmp_path: Path) -> None:
+    home, kept = tmp_path / "home", tmp_path / "kept"
+    home.mkdir()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PAD_HOME": str(kept)}
+    command = ["generate", "How do I start with photography?", "--pref", "humorous", "--compare"]
+    answered = subprocess.run(
+        [installed / "pad", *command], check=True, capture_output=True, text=True, cwd=home, env=environment
+    )
+    assert "humorous (weight 1.5)" in answered.stdout
+    assert "photography" in answered.stdout
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in (".lock", ".log")]
+    assert written == []
 
 
 def tracked() -> list[str]:

@@ -1,20 +1,14 @@
-"""`embedded/following`: what it reads, and that asking for it changes nothing about the other models."""
+"""What the embedded policies are trained on, above all `embedded/following`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pad_cli import embedded
-from pad_cli.embedded import model_directory
-from pad_cli.models.language_model import load_language_model
+from pad_cli.embedded import build
 from pad_cli.preference import Preference, parse_preference, prompted
-from pad_cli.recipe import ModelSettings
 from pad_cli.records import as_messages
-from pad_cli.training.pretrain import PretrainPlan
 from pad_cli.world.benchmark import load
 from pad_cli.world.documents import Document, wordings, write_asked_documents
 from pad_cli.world.grammar import load_world
@@ -87,55 +81,13 @@ def test_asked_documents_word_preferences_as_the_benchmark_is_prompted(documents
     assert message["content"].split(MARK)[1] in styles
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An embedded world with nothing but a byte tokenizer, in which the follower is tiny."""
-    from tests.tiny import make_tokenizer
-
-    monkeypatch.setenv("PAD_HOME", str(tmp_path))
-    tiny = replace(embedded._FOLLOWER, plan=PretrainPlan(16, 1, 2, 1e-2, 0.05, 2), answers=20, glossary=5)
-    monkeypatch.setattr(embedded, "_FOLLOWER", tiny)
-    monkeypatch.setattr(embedded, "_ASKED", 30)
-    world = embedded._world_directory()
-    make_tokenizer().save_pretrained(world / "tokenizer")
-    return world
-
-
-def test_it_is_built_once_when_asked_for_and_nothing_else_is(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[str] = []
-
-    def build(directory: Path, names: list[str]) -> None:
-        built.extend(names)
-        for name in names:
-            embedded._build_policy(directory / name)
-
-    monkeypatch.setattr(embedded, "_train_policies", build)
-    directory = model_directory("following")
-    assert model_directory("following") == directory
-    assert built == [directory.name]
-    assert {path.name for path in world.iterdir()} == {"tokenizer", directory.name}
-    model = load_language_model(ModelSettings(model="embedded/following", device="cpu"))
-    assert model.hidden_size == 16
-
-
-def test_it_reads_asked_documents_beside_plain_ones(world: Path) -> None:
-    prompts = [document.prompt[0]["content"] for document in embedded._documents(embedded._FOLLOWER)]
+def test_the_follower_reads_asked_documents_beside_plain_ones() -> None:
+    follower = replace(build.POLICIES["following"], answers=20, glossary=5, asked=30)
+    prompts = [document.prompt[0]["content"] for document in build.write_training_documents(follower)]
     assert len(prompts) == 20 + 5 + 30
     assert sum(MARK in prompt for prompt in prompts) == 30
 
 
-def test_another_plan_or_template_gives_it_another_directory_and_the_world_the_same(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embedded, "_build", lambda *_: None)
-    before = model_directory("following")
-    monkeypatch.setattr(embedded, "_FOLLOWER", replace(embedded._FOLLOWER, seed=4))
-    other = model_directory("following")
-
-    def differently(*args: Any, **kwargs: Any) -> list[Document]:
-        documents = write_asked_documents(*args, **kwargs)
-        return [Document(as_messages(d.prompt[0]["content"].replace(MARK, " In short: ")), d.answer) for d in documents]
-
-    monkeypatch.setattr(embedded, "write_asked_documents", differently)
-    assert len({before, other, model_directory("following")}) == 3
-    assert before.parent == other.parent == embedded._world_directory() == world
+@pytest.mark.parametrize("name", ["small", "medium", "large"])
+def test_no_other_policy_is_taught_to_follow_a_preference(name: str) -> None:
+    assert build.POLICIES[name].asked == 0

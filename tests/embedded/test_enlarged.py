@@ -7,21 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from pad_cli import embedded
-from pad_cli.embedded import model_directory
-from pad_cli.errors import UsageError
+from pad_cli.embedded import enlarged, model_directory
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.recipe import ModelSettings
 
 
 @pytest.fixture
-def world(policy: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An embedded world of which nothing but `large` is built."""
-    monkeypatch.setenv("PAD_HOME", str(tmp_path))
-    world = embedded._world_directory()
-    policy.model.save_pretrained(world / "large")
-    policy.tokenizer.save_pretrained(world / "large")
-    return world
+def place(policy: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty `PAD_HOME`; the installation has a random model as `large`, and nothing else."""
+    large = tmp_path / "package" / "shipped" / "data" / "embedded" / "large"
+    policy.model.save_pretrained(large)
+    policy.tokenizer.save_pretrained(large)
+    monkeypatch.setattr("pad_cli.resources._PACKAGE", tmp_path / "package")
+    monkeypatch.setenv("PAD_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 @torch.no_grad()
@@ -33,7 +32,7 @@ def written(model: LanguageModel) -> list[int]:
     return answer
 
 
-def test_it_writes_what_large_writes_with_the_same_tokenizer(world: Path) -> None:
+def test_it_writes_what_large_writes_with_the_same_tokenizer(place: Path) -> None:
     large, enlarged = (load_language_model(ModelSettings(model=f"embedded/{name}")) for name in ("large", "enlarged"))
     assert written(enlarged) == written(large)
     assert len(set(written(large))) > 10
@@ -45,37 +44,29 @@ def test_it_writes_what_large_writes_with_the_same_tokenizer(world: Path) -> Non
     assert enlarged.model.dtype == torch.float32
 
 
-def test_it_is_written_once_on_first_use_and_builds_nothing_else(world: Path) -> None:
-    assert model_directory("large") == world / "large"
-    assert [path.name for path in world.iterdir()] == ["large"]
+def test_it_is_written_once_into_the_home_on_first_use(place: Path) -> None:
+    model_directory("large")
+    assert not place.exists()
     directory = model_directory("enlarged")
-    assert directory.parent == world
-    assert {path.name for path in world.iterdir()} == {"large", directory.name}
+    assert {path.name for path in place.iterdir()} == {"locks", directory.name}
     before = {path: path.stat().st_mtime_ns for path in [directory, *directory.iterdir()]}
     assert model_directory("enlarged") == directory
     assert {path: path.stat().st_mtime_ns for path in [directory, *directory.iterdir()]} == before
 
 
-def test_an_interrupted_writing_leaves_nothing_behind(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_large_policy_is_enlarged_anew(place: Path, other_policy: LanguageModel) -> None:
+    first = model_directory("enlarged")
+    other_policy.model.save_pretrained(model_directory("large"))
+    assert model_directory("enlarged") != first
+
+
+def test_an_interrupted_writing_leaves_nothing_behind(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedded, "enlarge", interrupt)
+        patch.setattr(enlarged, "enlarge", interrupt)
         with pytest.raises(KeyboardInterrupt):
             model_directory("enlarged")
-    assert [path.name for path in world.iterdir()] == ["large"]
+    assert [path.name for path in place.iterdir()] == ["locks"]
     assert (model_directory("enlarged") / "model.safetensors").is_file()
-
-
-@pytest.mark.parametrize("name", ["enlargd", "Enlarged", "enlarged-4-8"])
-def test_a_name_like_it_is_answered_with_it(name: str) -> None:
-    with pytest.raises(UsageError, match=f"No embedded model is named '{name}'") as caught:
-        model_directory(name)
-    assert "enlarged" in caught.value.hint
-
-
-def test_a_name_far_from_all_lists_it_among_the_known() -> None:
-    with pytest.raises(UsageError) as caught:
-        model_directory("zzz")
-    assert caught.value.hint == "Known: enlarged, following, large, medium, reward-model, small."
