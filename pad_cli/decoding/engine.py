@@ -251,7 +251,7 @@ class PadEngine:
         policy_prompts: Sequence[str | Messages] | None = None,
         template_options: Mapping[str, Any] | None = None,
     ) -> list[Item]:
-        """Read B prompts, for `steps`; `template_options` as in `encode_prompt`, the rest and errors as in `generate`."""
+        """Read B prompts, for `steps`; `template_options` as in `encode_prompt`, the rest as in `generate`."""
         settings = settings or DecodingSettings()
         wanted = self._per_prompt(len(prompts), preferences, guidance_weights, streams, policy_prompts)
         conversations = [as_messages(prompt) for prompt in prompts]

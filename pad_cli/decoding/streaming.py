@@ -13,13 +13,13 @@ _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 class TextStream:
     """Turns a growing list of tokens into pieces of text.
 
-    A piece is held back while the text ends inside a character, or an answer in white space, so that the pieces together
-    are the text that `decode_answer` or `Continuation` gives for all tokens.
+    A piece is held back while the text ends inside a character, or an answer in white space, so that the pieces
+    together are the text that `decode_answer` or `Continuation` gives for all tokens.
 
     Args:
         tokenizer: of the policy.
         ends: tokens that end an answer, and are no part of its text.
-        continues: the prompt's tokens where the text goes on from the prompt's, with its white space; None for an answer.
+        continues: the prompt's tokens where the text goes on from the prompt's; None for an answer, which is trimmed.
     """
 
     def __init__(self, tokenizer: Any, ends: Collection[int] = (), continues: Sequence[int] | None = None) -> None:

@@ -115,7 +115,7 @@ class LanguageModel:
 
     @property
     def end_tokens(self) -> frozenset[int]:
-        """Tokens that end an answer: the tokenizer's, the chat template's, and those of the generation configuration."""
+        """Tokens that end an answer: the tokenizer's, the chat template's and the generation configuration's."""
         configured = self.model.generation_config.eos_token_id
         tokens = configured if isinstance(configured, list) else [configured]
         return frozenset(t for t in [*tokens, self.tokenizer.eos_token_id, self._end_of_turn] if t is not None)

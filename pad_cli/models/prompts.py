@@ -84,7 +84,7 @@ def decode_answer(tokenizer: Any, tokens: Sequence[int], ends: Collection[int] =
 class Continuation:
     """Text that goes on from a prompt: what the prompt's text grows by, with its white space.
 
-    Decoders drop the blank of a first token that begins a word, so new tokens are decoded behind the prompt's last ones.
+    Decoders drop the blank of a first token that begins a word, so new tokens are decoded after the prompt's last ones.
 
     Args:
         tokenizer: of the model that writes.
