@@ -175,8 +175,8 @@ class Reading:
     ) -> list[Item]:
         options = request.chat_template_kwargs or {}
         if taken := _TEMPLATE_ARGUMENTS & options.keys():
-            name = min(taken)
-            raise ApiError(400, f"The chat template's `{name}` is the server's.", param=f"chat_template_kwargs.{name}")
+            name = f"chat_template_kwargs.{min(taken)}"
+            raise ApiError(400, f"`{name}` is set by the server, not by requests.", param=name)
         roles = {"developer": "system"}
         messages = tuple(
             {"role": roles.get(message.role, message.role), "content": message.text} for message in request.messages

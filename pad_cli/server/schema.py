@@ -52,9 +52,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Keys of the API that are not supported, and the values that ask for nothing, as null does in any key."""
 
-_WHY = dict.fromkeys(("tools", "tool_choice", "functions", "function_call", "tool_calls"), "It calls no tools. ") | {
-    "reasoning_effort": "Chat templates take `chat_template_kwargs`. "
-}
+_WHY = dict.fromkeys(
+    ("tools", "tool_choice", "functions", "function_call", "tool_calls"), ": this server calls no tools"
+) | {"reasoning_effort": ": what a chat template reads goes into `chat_template_kwargs`"}
 
 _CLAUSES = 64
 Spec = Annotated[str, Field(max_length=2000)]
@@ -220,7 +220,7 @@ _CODES = {
 
 
 def _unsupported(name: str) -> str:
-    return f"this server does not support it. {_WHY.get(name, '')}Leave it out."
+    return f"not supported{_WHY.get(name, '')}. Leave it out."
 
 
 def _place(content: Any, error: ErrorDetails) -> list[int | str]:
