@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -54,9 +54,9 @@ def say(text: object = "", *, end: str = "\n", stderr: bool = False) -> None:
 
 def say_json(row: Any, *, indent: int | None = None) -> None:
     """Print a row of the result as JSON, on one line unless indented; it reads back the same, whatever it holds."""
-    text = json.dumps(row, ensure_ascii=False, indent=indent)
-    text = _UNSAFE.sub(lambda found: _escape(found.group()), text)
-    say(_encodable(text, sys.stdout.encoding, replace=_escape))
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(row, ensure_ascii=not unicode, indent=indent)
+    say(_UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
 def say_table(*renderables: RenderableType, stderr: bool = False, width: int | None = None) -> None:
@@ -93,16 +93,13 @@ class _Console(Console):
         return _encodable(text, self.encoding, getattr(self.file, "errors", None))
 
 
-def _encodable(
-    text: str, encoding: str | None, errors: str | None = None, replace: Callable[[str], str] = lambda letter: "?"
-) -> str:
-    """The text with another in place of each character that an output cannot take.
+def _encodable(text: str, encoding: str | None, errors: str | None) -> str:
+    """The text with "?" in place of each character that an output cannot take.
 
     Args:
         text: what is to be written.
         encoding: of the output; None for one in memory, which takes everything.
         errors: what the output itself does about such characters; None for nothing.
-        replace: gives the other text.
     """
 
     def takes(part: str) -> bool:
@@ -112,12 +109,7 @@ def _encodable(
             return False
         return True
 
-    return text if takes(text) else "".join(letter if takes(letter) else replace(letter) for letter in text)
-
-
-def _escape(character: str) -> str:
-    """As JSON writes it."""
-    return json.dumps(character)[1:-1]
+    return text if takes(text) else "".join(letter if takes(letter) else "?" for letter in text)
 
 
 def _picture(found: re.Match[str]) -> str:

@@ -25,7 +25,7 @@ def make_scripted(text: str, tokenizer: Any = None, end: str = "<end>") -> Langu
     tokenizer = tokenizer or make_tokenizer()
     script = tokenizer(text, add_special_tokens=False).input_ids
     assert len(set(script)) == len(script)
-    made = make_language_model(tokenizer, seed=0, hidden_size=2 * (len(script) // 2 + 2), tied=False)
+    made = make_language_model(tokenizer, seed=0, hidden_size=4 * ((len(script) + 5) // 4), tied=False)
     for name, weight in made.model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             weight.zero_()
