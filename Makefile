@@ -6,6 +6,7 @@ STAMP  := $(VENV)/.installed
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 VLLM   := .venv-vllm
+CLIENT := .venv-clients
 TORCH  := $(shell grep ^torch== constraints.txt)
 FUZZ_SECONDS ?= 600
 # A file's tests stay together, in one of as many processes as there are cores, each with one thread.
@@ -42,7 +43,7 @@ lint: setup  ## What pre-commit runs: lint, format, types
 test: setup  ## The fast tests
 	$(BIN)/python -m pytest $(FAST)
 
-test-slow: setup  ## The slow tests: the demo's figures, crashes, the wheel
+test-slow: setup $(CLIENT)/.installed  ## The slow tests: the demo's figures, crashes, clients, the wheel
 	$(BIN)/python -m pytest -m slow
 
 docs: setup  ## Build these documents as a site: site/index.html
@@ -92,6 +93,12 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable ".[test]"
 	@touch $@
 
+# Clients that people use with `pad serve`, which this project does not need: their dependencies stay out of .venv.
+$(CLIENT)/.installed: Makefile
+	$(PYTHON) -m venv --clear $(CLIENT)
+	$(CLIENT)/bin/python -m pip install --quiet "langchain-openai==1.7.4" "litellm==1.110.2"
+	@touch $@
+
 test-vllm: $(VLLM)/.installed  ## Serve exported preferences with vLLM's CPU build, in .venv-vllm
 	$(VLLM)/bin/python -m pytest -W default tests/vllm
 
@@ -113,5 +120,5 @@ bench: setup  ## Time steered decoding against plain decoding, interleaved
 	$(BIN)/pad bench embedded-bench-speculative
 
 clean:  ## Remove the environments and the caches of tools; runs/ and PAD_HOME stay
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(VLLM) dist site docs/reference mutants .coverage* .pytest_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(VLLM) $(CLIENT) dist site docs/reference mutants .coverage* .pytest_cache .mypy_cache
 	rm -rf .ruff_cache .hypothesis

@@ -3,6 +3,8 @@
 A terminal obeys control characters: it recolours, moves its cursor back over what it said, renames its window, writes
 the clipboard (OSC 52), or shows a link that leads elsewhere (OSC 8). Here each becomes a character that can be seen,
 one for one, so that it plays no part how a text is cut into pieces. Rich's markup is never read from a text.
+
+Where the output's encoding lacks a character, "?" stands in its place, and an escape in JSON: no answer is lost.
 """
 
 from __future__ import annotations
@@ -47,12 +49,13 @@ def say(text: object = "", *, end: str = "\n", stderr: bool = False) -> None:
     """
     stream = sys.stderr if stderr else sys.stdout
     shown = neutralised(str(text)) if stderr or stream.isatty() else _UNWRITABLE.sub("\ufffd", str(text))
-    print(shown, end=end, file=stream, flush=True)
+    print(_encodable(shown, stream.encoding, stream.errors), end=end, file=stream, flush=True)
 
 
-def say_json(row: Any) -> None:
-    """Print a row of the result as JSON on one line; it reads back the same, whatever it holds."""
-    text = json.dumps(row, ensure_ascii=False)
+def say_json(row: Any, *, indent: int | None = None) -> None:
+    """Print a row of the result as JSON, on one line unless indented; it reads back the same, whatever it holds."""
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(row, ensure_ascii=not unicode, indent=indent)
     say(_UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
@@ -74,13 +77,39 @@ def console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool =
 
 class _Console(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Every text passes here on its way out, those in cells and titles of tables, too."""
+        """Every text passes here on its way out, those in cells and titles of tables, too; then what Rich draws."""
         if isinstance(renderable, str):
-            renderable = neutralised(renderable)
-        elif isinstance(renderable, Text) and _UNSAFE.search(renderable.plain):
+            renderable = self._shown(renderable)
+        elif isinstance(renderable, Text) and (shown := self._shown(renderable.plain)) != renderable.plain:
             renderable = renderable.copy()
-            renderable.plain = neutralised(renderable.plain)
-        return super().render(renderable, options)
+            renderable.plain = shown
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=self._encodable(segment.text))
+
+    def _shown(self, text: str) -> str:
+        return self._encodable(neutralised(text))
+
+    def _encodable(self, text: str) -> str:
+        return _encodable(text, self.encoding, getattr(self.file, "errors", None))
+
+
+def _encodable(text: str, encoding: str | None, errors: str | None) -> str:
+    """The text with "?" in place of each character that an output cannot take.
+
+    Args:
+        text: what is to be written.
+        encoding: of the output; None for one in memory, which takes everything.
+        errors: what the output itself does about such characters; None for nothing.
+    """
+
+    def takes(part: str) -> bool:
+        try:
+            part.encode(encoding or "utf-8", errors or "strict")
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    return text if takes(text) else "".join(letter if takes(letter) else "?" for letter in text)
 
 
 def _picture(found: re.Match[str]) -> str:

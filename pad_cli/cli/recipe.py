@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -85,4 +84,4 @@ def schema(
     """
     import pad_cli
 
-    say(json.dumps(pad_cli.recipe_schema(kind), indent=2, ensure_ascii=False))
+    say_json(pad_cli.recipe_schema(kind), indent=2)

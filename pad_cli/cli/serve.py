@@ -27,8 +27,14 @@ def serve(
     max_prompt_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest prompt; by default what the models can read.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer a request may ask for.")] = 1024,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest answer; a request that asks for more gets this.")
+    ] = 1024,
     timeout: Annotated[float, typer.Option(min=0.1, help="Longest wait for an answer, in seconds.")] = 120.0,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Let web pages of this origin ask, e.g. http://localhost:3000; '*' for all. Repeatable."),
+    ] = None,
     recipe: GenerateRecipeName = "embedded-generate",
     policy: Policy = None,
     reward_model: RewardModel = None,
@@ -60,4 +66,4 @@ def serve(
         run = pad_cli.serve
     except ModuleNotFoundError as error:
         raise UsageError(f"pad serve needs the package {error.name}.", "pip install 'pad-cli[serve]'") from error
-    run(settings, limits, default=pref or [], host=host, port=port, api_key=key)
+    run(settings, limits, default=pref or [], host=host, port=port, api_key=key, allow_origins=allow_origin or [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -223,7 +224,7 @@ class PadEngine:
         settings: DecodingSettings | None = None,
     ) -> Iterator[str]:
         """Answer one prompt piece by piece; the pieces together are the text of `generate`."""
-        text = TextStream(self.policy.tokenizer)
+        text = TextStream(self.policy.tokenizer, self.policy.end_tokens)
         for step in self._single(prompt, preference, settings):
             if piece := text.push(int(step.tokens[0])):
                 yield piece
@@ -248,14 +249,22 @@ class PadEngine:
         *,
         streams: Sequence[str] | None = None,
         policy_prompts: Sequence[str | Messages] | None = None,
+        template_options: Mapping[str, Any] | None = None,
     ) -> list[Item]:
-        """Read B prompts, for `steps`; arguments and errors as in `generate`."""
+        """Read B prompts, for `steps`; `template_options` as in `encode_prompt`, the rest as in `generate`."""
         settings = settings or DecodingSettings()
         wanted = self._per_prompt(len(prompts), preferences, guidance_weights, streams, policy_prompts)
         conversations = [as_messages(prompt) for prompt in prompts]
         apart = None if policy_prompts is None else [as_messages(prompt) for prompt in policy_prompts]
         policy_reads, backbone_reads = prompt_tokens(
-            self.policy, self.reward_model, conversations, wanted, self.path(settings), settings, apart
+            self.policy,
+            self.reward_model,
+            conversations,
+            wanted,
+            self.path(settings),
+            settings,
+            apart,
+            template_options=template_options,
         )
         return as_items(policy_reads, backbone_reads, wanted, settings, guidance_weights, streams)
 
@@ -309,8 +318,9 @@ class PadEngine:
 
     def read_answer(self, tokens: list[int]) -> Generation:
         """New tokens of the policy's, as text and with the reason why they end."""
-        stopped = bool(tokens) and tokens[-1] in self.policy.end_tokens
-        text = decode_answer(self.policy.tokenizer, tokens)
+        ends = self.policy.end_tokens
+        stopped = bool(tokens) and tokens[-1] in ends
+        text = decode_answer(self.policy.tokenizer, tokens, ends)
         return Generation(text, tuple(tokens), "stop" if stopped else "length")
 
     def _single(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
@@ -54,6 +55,8 @@ def prompt_tokens(
     path: str | None,
     settings: DecodingSettings,
     policy_prompts: Sequence[Messages] | None = None,
+    *,
+    template_options: Mapping[str, Any] | None = None,
 ) -> tuple[list[list[int]], list[list[int]]]:
     """What policy and backbone read for B conversations: two lists of token ids; one and the same if they can share it.
 
@@ -65,20 +68,25 @@ def prompt_tokens(
         path: of policy and reward model.
         settings: whether the policy reads the preference too.
         policy_prompts: what the policy reads in place of the conversations.
+        template_options: variables of the chat templates.
 
     Raises:
         DataError: a prompt is empty.
     """
+
+    def encode(reader: LanguageModel, conversation: Messages) -> list[int]:
+        return encode_prompt(reader.tokenizer, conversation, template_options=template_options)
+
     policy_reads = list(policy_prompts or conversations)
     if model is None:
-        prompts = [encode_prompt(policy.tokenizer, conversation) for conversation in policy_reads]
+        prompts = [encode(policy, conversation) for conversation in policy_reads]
         return prompts, prompts
     reads = [model.prompt(each, preference) for each, preference in zip(conversations, preferences, strict=True)]
     same = settings.policy_reads_preference and policy_prompts is None
     if same:
         policy_reads = reads
-    prompts = [encode_prompt(policy.tokenizer, conversation) for conversation in policy_reads]
+    prompts = [encode(policy, conversation) for conversation in policy_reads]
     shared = same and path != "bridged"
     if shared or (model.backbone.tokenizer is policy.tokenizer and reads == policy_reads):
         return prompts, prompts
-    return prompts, [encode_prompt(model.backbone.tokenizer, conversation) for conversation in reads]
+    return prompts, [encode(model.backbone, conversation) for conversation in reads]

@@ -4,7 +4,8 @@
     model.generate(**inputs, logits_processor=[processor])
 
 The processor reads along with the reward model's backbone and a cache of its own; sampling, streaming and stopping stay
-transformers' business. It costs a second forward pass: where the policy is the backbone, `PadEngine` is cheaper.
+transformers' business: `eos_token_id=sorted(engine.policy.end_tokens)` stops where `PadEngine` does. It costs a second
+forward pass: where the policy is the backbone, `PadEngine` is cheaper.
 """
 
 from __future__ import annotations

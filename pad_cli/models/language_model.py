@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.loading import at_hand, load_pretrained
+from pad_cli.models.prompts import end_of_turn
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import MODEL_SOURCES
 from pad_cli.runs import fingerprint
@@ -114,10 +115,14 @@ class LanguageModel:
 
     @property
     def end_tokens(self) -> frozenset[int]:
-        """Tokens that end an answer: the tokenizer's, and those of the generation configuration."""
+        """Tokens that end an answer: the tokenizer's, the chat template's and the generation configuration's."""
         configured = self.model.generation_config.eos_token_id
         tokens = configured if isinstance(configured, list) else [configured]
-        return frozenset(t for t in [*tokens, self.tokenizer.eos_token_id] if t is not None)
+        return frozenset(t for t in [*tokens, self.tokenizer.eos_token_id, self._end_of_turn] if t is not None)
+
+    @functools.cached_property
+    def _end_of_turn(self) -> int:
+        return end_of_turn(self.tokenizer)
 
     def new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.model.config.get_text_config(decoder=True))

@@ -7,14 +7,13 @@ some are added, and sometimes the last ones are replaced ("hum" + "orous" may be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pad_cli.errors import VocabularyError
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompts import encode_answer
+from pad_cli.models.prompts import end_of_turn, whole_characters
 
-_UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what decoding shows of a character whose last bytes are missing
-_LONGEST_REST = 4  # tokens after the last whole character: three bytes, and an end of sequence
 _PROBES = ("The Cat sat.", "x = 1,000;", "line\nline", "naïve Größe", "日本", "𠮷 🦜")
 _WINDOW = 16  # tokens of the policy at the end of an answer that are always read again
 _AGREED = 2  # tokens after which window and answer are taken to agree, and which must stay
@@ -58,7 +57,7 @@ class VocabularyBridge:
                     "Steer a policy that shares the backbone's tokenizer, or train a reward model on this policy.",
                 )
         self._prefix = "" if self._backbone.chat_template else " "  # as `encode_answer` begins an answer
-        self._end_of_turn = encode_answer(self._backbone, "")[-1]
+        self._end_of_turn = end_of_turn(self._backbone)
 
     def text(self, written: list[int]) -> str:
         """The whole characters of an answer, without white space in front."""
@@ -106,15 +105,11 @@ class VocabularyBridge:
         return self._encode(self._prefix + text) if text else []
 
     def _whole_characters(self, written: list[int]) -> str:
-        text = self._decode(written)
-        if not text.endswith(_UNFINISHED):
-            return text
-        # a decoder of byte fallback shows no character of a row of bytes until all are whole
-        shorter = [self._decode(written[:-rest]) for rest in range(1, _LONGEST_REST + 1)]
-        return max((each.rstrip(_UNFINISHED) for each in (text, *shorter)), key=len)
+        return whole_characters(self._decode, written)
 
-    def _decode(self, written: list[int]) -> str:
-        return str(self._policy.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    def _decode(self, written: Sequence[int]) -> str:
+        text = [token for token in written if token not in self._ends]  # some are not flagged as special
+        return str(self._policy.decode(text, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _encode(self, text: str) -> list[int]:
         return list(self._backbone(text, add_special_tokens=False)["input_ids"])

@@ -57,6 +57,7 @@ class Answer:
         settings: how to decode; answers with equal settings are decoded together.
         limit: longest answer (tokens).
         stop: strings that end it.
+        continues: whether the text goes on from the prompt's, with its white space.
         pieces: whether text is wanted as it is decided.
         timeout: seconds from now until it is given up.
         emit: takes the events, on the decoding thread.
@@ -74,6 +75,7 @@ class Answer:
         settings: DecodingSettings,
         limit: int,
         stop: Sequence[str],
+        continues: bool,
         pieces: bool,
         timeout: float,
         emit: Callable[[Event], None],
@@ -84,7 +86,9 @@ class Answer:
         self._pieces, self._timeout, self._deadline = pieces, timeout, self.asked + timeout
         self._tokens: list[int] = []
         self._known: deque[int] = deque()
-        self._text = TextStream(engine.policy.tokenizer) if pieces or stop else None
+        self._ends = engine.policy.end_tokens
+        before = item.prompt if continues else None
+        self._text = TextStream(engine.policy.tokenizer, self._ends, before) if pieces or stop or continues else None
         self._stop, self._given = StopStrings(stop), ""
 
     def push(self, token: int) -> None:
@@ -94,7 +98,7 @@ class Answer:
                 self.fail(interrupted())
             return
         self._tokens.append(token)
-        ended = token in self._engine.policy.end_tokens
+        ended = token in self._ends
         if ended or (self._text is not None and self._give(self._text.push(token))):
             self._finish("stop")
         elif len(self._tokens) >= self.limit:

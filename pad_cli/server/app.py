@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.recipe import DecodingSettings
@@ -38,6 +39,7 @@ def build_app(
     *,
     default: Sequence[str] = (),
     api_key: str | None = None,
+    allow_origins: Sequence[str] = (),
 ) -> Starlette:
     """The application, for any ASGI server; its lifespan starts and ends its scheduler, `app.state.scheduler`.
 
@@ -47,6 +49,7 @@ def build_app(
         limits: what the server takes on.
         default: the preference that model `pad` stands for.
         api_key: what clients must send as a bearer token; None lets everybody in.
+        allow_origins: web pages that may ask, by origin (`http://localhost:3000`); "*" for all.
     """
     service = _Service(engine, settings, limits, default)
     routes = [
@@ -57,7 +60,8 @@ def build_app(
         Route("/health", service.health),
         Route("/metrics", service.metrics),
     ]
-    app = Starlette(
+    app = _App(
+        allow_origins,
         routes=routes,
         exception_handlers={ApiError: _refusal, HTTPException: _http_refusal, Exception: _bug},
         lifespan=service.lifespan,
@@ -66,6 +70,24 @@ def build_app(
     patience = limits.timeout + 2 * limits.read_timeout
     app.add_middleware(Guard, api_key=api_key, patience=patience, requests=service.scheduler.meters.requests)
     return app
+
+
+class _App(Starlette):
+    def __init__(self, allow_origins: Sequence[str], **options: Any) -> None:
+        super().__init__(**options)
+        self._allow_origins = allow_origins
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Starlette's own, within CORS: preflights need no key, and every answer has the header, errors of ours too."""
+        stack = super().build_middleware_stack()
+        if not self._allow_origins:
+            return stack
+        cors = CORSMiddleware(
+            stack, self._allow_origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
+        )
+        # what a preflight that names no headers is told; one that names some gets those
+        cors.preflight_headers.setdefault("Access-Control-Allow-Headers", "authorization, content-type")
+        return cors
 
 
 class _Service:

@@ -43,6 +43,7 @@ class Job:
                 settings=work.settings,
                 limit=work.limit,
                 stop=work.stop,
+                continues=work.continues,
                 pieces=pieces,
                 timeout=timeout,
                 emit=emit,

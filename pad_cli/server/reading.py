@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.items import Item
 from pad_cli.errors import PadError
+from pad_cli.models.prompts import encode_text
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
 from pad_cli.server.api_error import ApiError
 from pad_cli.server.catalogue import STEERED, Catalogue
 from pad_cli.server.schema import ChatRequest, TextRequest
 
+_TEMPLATE_ARGUMENTS = {
+    *inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters,
+    *("conversations", "messages"),
+}
+"""What a template is rendered with already, and how: not for clients. (`chat_template` is a program.)"""
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -32,8 +41,9 @@ class Limits:
         grace: how long answers under way may take when the server is told to stop (seconds).
         max_body: longest body of a request (bytes).
         max_prompt_tokens: longest prompt; null for what the models can read.
-        max_new_tokens: longest answer that may be asked for.
+        max_new_tokens: longest answer; where a request asks for more, it is cut there.
         max_stops: most stop strings of a request.
+        keep_alive: how long an idle connection stays open (seconds); clients that pool theirs keep them up to 90.
     """
 
     max_batch: int = 32
@@ -46,6 +56,7 @@ class Limits:
     max_prompt_tokens: int | None = None
     max_new_tokens: int = 1024
     max_stops: int = 4
+    keep_alive: int = 120
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class Work:
         settings: how to decode; equal for requests that can be decoded together.
         limit: longest answer (tokens).
         stop: strings that end an answer.
+        continues: whether an answer's text goes on from the prompt's, with its white space.
         prompt_tokens: of all prompts, each counted once.
         told: what the response says of it under `pad`.
     """
@@ -65,6 +77,7 @@ class Work:
     settings: DecodingSettings
     limit: int
     stop: tuple[str, ...]
+    continues: bool
     prompt_tokens: int
     told: dict[str, Any]
 
@@ -117,7 +130,10 @@ class Reading:
         prompts = items[::choices]
         limit = self._limit(request, max(max(len(item.prompt), len(item.backbone_prompt)) for item in prompts))
         told = {"preference": preference.describe(), "guidance_weight": weight, "seed": seed}
-        return Work(items, settings, limit, request.stops, sum(len(item.prompt) for item in prompts), told)
+        if request.longest is not None and request.longest > limit:
+            told["max_tokens"] = limit
+        tokens = sum(len(item.prompt) for item in prompts)
+        return Work(items, settings, limit, request.stops, isinstance(request, TextRequest), tokens, told)
 
     def _steering(self, request: ChatRequest | TextRequest) -> tuple[Preference, float]:
         options = request.pad
@@ -147,16 +163,28 @@ class Reading:
         given = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
         if request.pad is not None and request.pad.candidates is not None:
             given["candidates"] = request.pad.candidates
+        if request.top_k == -1:
+            given["top_k"] = 0
         return self._settings.model_copy(update=given)
 
     def _chat(
         self, request: ChatRequest, preference: Preference, settings: DecodingSettings, weight: float, choices: int
     ) -> list[Item]:
+        options = request.chat_template_kwargs or {}
+        if taken := _TEMPLATE_ARGUMENTS & options.keys():
+            name = f"chat_template_kwargs.{min(taken)}"
+            raise ApiError(400, f"`{name}` is set by the server, not by requests.", param=name)
         roles = {"developer": "system"}
         messages = tuple(
             {"role": roles.get(message.role, message.role), "content": message.text} for message in request.messages
         )
-        return self._engine.items([messages] * choices, [preference] * choices, settings, [weight] * choices)
+        return self._engine.items(
+            [messages] * choices,
+            [preference] * choices,
+            settings,
+            [weight] * choices,
+            template_options=options,
+        )
 
     def _text(
         self, request: TextRequest, preference: Preference, settings: DecodingSettings, weight: float, choices: int
@@ -164,9 +192,7 @@ class Reading:
         tokenizer = self._engine.policy.tokenizer
         prompts: list[list[int]] = []
         for number, prompt in enumerate(_prompts(request)):
-            tokens = prompt if isinstance(prompt, list) else list(tokenizer(prompt)["input_ids"])
-            if isinstance(prompt, str) and tokens and tokens[-1] == tokenizer.eos_token_id:
-                tokens = tokens[:-1]
+            tokens = prompt if isinstance(prompt, list) else encode_text(tokenizer, prompt)
             if not all(0 <= token < self._engine.policy.vocabulary_size for token in tokens):
                 raise ApiError(400, "There is no such token.", param=f"prompt.{number}")
             prompts += [tokens] * choices
@@ -184,24 +210,8 @@ class Reading:
                 code="context_length_exceeded",
                 param=_PROMPT[type(request)],
             )
-        asked = request.longest
-        if asked is None:
-            return min(
-                self._settings.max_new_tokens, self._limits.max_new_tokens, room or self._settings.max_new_tokens
-            )
-        if asked > self._limits.max_new_tokens:
-            raise ApiError(
-                400, f"At most {self._limits.max_new_tokens} new tokens may be asked for.", param="max_tokens"
-            )
-        if room is not None and asked > room:
-            raise ApiError(
-                400,
-                f"{prompt} tokens of prompt and {asked} new ones are more than these models can read "
-                f"({self._context}).",
-                code="context_length_exceeded",
-                param="max_tokens",
-            )
-        return asked
+        asked = self._settings.max_new_tokens if request.longest is None else request.longest
+        return min(asked, self._limits.max_new_tokens, asked if room is None else room)
 
 
 _PROMPT: dict[type, str] = {ChatRequest: "messages", TextRequest: "prompt"}

@@ -6,14 +6,27 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pad_cli.errors import did_you_mean
+from pad_cli.records import join_parts
 from pad_cli.server.api_error import ApiError
 
 _UNUSED = frozenset(
-    ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
+    (
+        *("user", "metadata", "store", "service_tier", "safety_identifier", "parallel_tool_calls", "prediction"),
+        *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "cache_control"),
+    )
 )
 """Keys of the API that change no answer here."""
 
@@ -24,15 +37,25 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "logprobs": (False, 0),
     "top_logprobs": (0,),
     "response_format": ({"type": "text"},),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "web_search_options": (),
+    "moderation": (),
+    "audio": (),
     "echo": (False,),
     "best_of": (1,),
     "suffix": ("",),
     "modalities": (["text"],),
 }
-"""Keys of the API that are not supported, and the values that ask for nothing."""
+"""Keys of the API that are not supported, and the values that ask for nothing, as null does in any key."""
 
+_WHY = dict.fromkeys(
+    ("tools", "tool_choice", "functions", "function_call", "tool_calls"), ": this server calls no tools"
+) | {"reasoning_effort": ": what a chat template reads goes into `chat_template_kwargs`"}
 
 _CLAUSES = 64
 Spec = Annotated[str, Field(max_length=2000)]
@@ -41,6 +64,14 @@ Spec = Annotated[str, Field(max_length=2000)]
 
 class _Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, content: Any) -> Any:
+        """null asks for nothing in a key that nobody knows, too."""
+        if not isinstance(content, dict):
+            return content
+        return {name: value for name, value in content.items() if value is not None or name in cls.model_fields}
 
 
 class PadOptions(_Schema):
@@ -78,7 +109,7 @@ class _Asked(_Schema):
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0)
+    top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
     seed: int | None = None
@@ -91,19 +122,43 @@ class _Asked(_Schema):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
-class TextPart(_Schema):
-    type: Literal["text"]
-    text: str
+class Part(_Schema):
+    """A piece of a message; keys such as `cache_control` are for other servers, and change no answer."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["text", "refusal"]
+    text: str = Field(validation_alias=AliasChoices("text", "refusal"))
+
+
+def _nothing(value: Any, info: ValidationInfo) -> None:
+    if value:
+        raise PydanticCustomError("unsupported", _unsupported(str(info.field_name)))
+
+
+Nothing = Annotated[Any, AfterValidator(_nothing)]
+"""A key of a message that may only say nothing: null, or an empty value."""
 
 
 class Message(_Schema):
+    """A message as clients write it, or as an answer held it."""
+
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | list[Part] | None = None
+    refusal: str | None = None
     name: str | None = None
+    annotations: Any = None
+    cache_control: Any = None
+    audio: Nothing = None
+    function_call: Nothing = None
+    tool_calls: Nothing = None
 
     @property
     def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        """Parts on lines of their own, as vLLM reads them."""
+        if isinstance(self.content, list):
+            return join_parts(part.text for part in self.content)
+        return self.content or self.refusal or ""
 
 
 class ChatRequest(_Asked):
@@ -111,6 +166,7 @@ class ChatRequest(_Asked):
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    chat_template_kwargs: dict[str, Any] | None = None
 
     @property
     def longest(self) -> int | None:
@@ -127,6 +183,7 @@ class TextRequest(_Asked):
         return self.max_tokens
 
 
+_NESTED: dict[str, type[_Schema]] = {"messages": Message, "pad": PadOptions, "stream_options": StreamOptions}
 Asked = TypeVar("Asked", ChatRequest, TextRequest)
 
 
@@ -142,7 +199,7 @@ def read_request(schema: type[Asked], body: bytes) -> Asked:
     for name in _NEUTRAL.keys() & content.keys():
         value = content.pop(name)
         if value is not None and value not in _NEUTRAL[name]:
-            raise ApiError(400, f"`{name}` is not supported.", code="unsupported_parameter", param=name)
+            raise ApiError(400, f"`{name}`: {_unsupported(name)}", code="unsupported_parameter", param=name)
     try:
         return schema.model_validate(content)
     except ValidationError as error:
@@ -151,11 +208,20 @@ def read_request(schema: type[Asked], body: bytes) -> Asked:
         kind, param = first["type"], ".".join(str(part) for part in _place(content, first))
         told = first["msg"]
         if kind == "extra_forbidden":
-            told = f"there is no such key. {did_you_mean(param, schema.model_fields)}".rstrip()
+            fields = _NESTED.get(param.partition(".")[0] if "." in param else "", schema).model_fields
+            told = f"there is no such key. {did_you_mean(param.rpartition('.')[2], fields)}".rstrip()
         raise ApiError(400, f"`{param}`: {told}", code=_CODES.get(kind, "invalid_value"), param=param) from error
 
 
-_CODES = {"missing": "missing_parameter", "extra_forbidden": "unknown_parameter"}
+_CODES = {
+    "missing": "missing_parameter",
+    "extra_forbidden": "unknown_parameter",
+    "unsupported": "unsupported_parameter",
+}
+
+
+def _unsupported(name: str) -> str:
+    return f"not supported{_WHY.get(name, '')}. Leave it out."
 
 
 def _place(content: Any, error: ErrorDetails) -> list[int | str]:

@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from pad_cli.models.prompts import decode_answer
+from pad_cli.models.prompts import decode_answer, end_of_turn
 from pad_cli.training.hidden_cache import Sequence_
 from pad_cli.training.pair_table import PairTable
 
@@ -56,7 +56,8 @@ class CutAnswers:
 
 def read_answers(tokenizer: Any, sequences: Sequence[Sequence_]) -> CutAnswers:
     """The answers of a `SequenceBook`, decoded from their cut tokens."""
-    texts = tuple(decode_answer(tokenizer, list(answer)) for _, answer in sequences)
+    ends = (end_of_turn(tokenizer),)
+    texts = tuple(decode_answer(tokenizer, answer, ends) for _, answer in sequences)
     return CutAnswers(texts, np.array([len(answer) for _, answer in sequences]))
 
 

@@ -199,9 +199,10 @@ def test_an_answer_stops_at_its_first_end_token_and_says_why(
     assert {answer.finish_reason for answer in answers} == {"stop", "length"}
 
 
-def test_the_text_is_the_tokens_without_special_tokens(engine: PadEngine) -> None:
+def test_the_text_is_the_tokens_without_special_and_end_tokens(engine: PadEngine) -> None:
     answer = engine.generate(["Hi"], [engine.preference(["formal"])], settings())[0]
-    assert answer.text == engine.policy.tokenizer.decode(answer.token_ids, skip_special_tokens=True).strip()
+    text = [token for token in answer.token_ids if token not in engine.policy.end_tokens]
+    assert answer.text == engine.policy.tokenizer.decode(text, skip_special_tokens=True).strip()
 
 
 def test_a_larger_guidance_weight_earns_a_larger_reward(policy: LanguageModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,26 +16,26 @@ from tests.tiny import make_language_model, make_tokenizer
 
 
 @torch.no_grad()
-def make_scripted(text: str) -> LanguageModel:
-    """A model whose every answer is `text`, of bytes that differ from each other.
+def make_scripted(text: str, tokenizer: Any = None, end: str = "<end>") -> LanguageModel:
+    """A model whose every answer is `text`, of bytes that differ from each other, and the token `end`.
 
     Layers add nothing, so the last state is the last token's embedding: each byte of the text has a direction of its
     own, and the unembedding of the next byte is that direction. All other tokens share one, which leads to the end.
     """
-    tokenizer = make_tokenizer()
+    tokenizer = tokenizer or make_tokenizer()
     script = tokenizer(text, add_special_tokens=False).input_ids
     assert len(set(script)) == len(script)
-    made = make_language_model(tokenizer, seed=0, hidden_size=2 * (len(script) // 2 + 2), tied=False)
+    made = make_language_model(tokenizer, seed=0, hidden_size=4 * ((len(script) + 5) // 4), tied=False)
     for name, weight in made.model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             weight.zero_()
-    asked, end = tokenizer.convert_tokens_to_ids(["<assistant>", "<end>"])
+    asked, last_of_all = tokenizer.convert_tokens_to_ids(["<assistant>", end])
     read, said = made.model.get_input_embeddings().weight, made.model.get_output_embeddings().weight
     read.zero_()
     said.zero_()
     read[:, -1] = 1.0
-    said[end, -1] = 1.0
-    for place, (last, following) in enumerate(zip([asked, *script], [*script, end], strict=True)):
+    said[last_of_all, -1] = 1.0
+    for place, (last, following) in enumerate(zip([asked, *script], [*script, last_of_all], strict=True)):
         read[last] = 0.0
         read[last, place] = said[following, place] = 1.0
     return wrap_language_model("scripted", made.model, tokenizer)  # its fingerprint is of the weights as they are now

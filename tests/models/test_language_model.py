@@ -154,6 +154,14 @@ def test_end_tokens_are_the_tokenizers_and_the_generation_configurations(byte_to
     assert model.end_tokens == {end}
 
 
+def test_the_end_of_a_chat_templates_turn_is_an_end_token() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("<end>", "<user>")
+    assert make_language_model(tokenizer, seed=0).end_tokens == set(
+        tokenizer.convert_tokens_to_ids(["<end>", "<user>"])
+    )
+
+
 def test_a_tokenizer_without_padding_pads_with_its_end_token() -> None:
     tokenizer = make_tokenizer()
     tokenizer.pad_token = None

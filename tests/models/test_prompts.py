@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers import processors
 from transformers import AddedToken
 
 from pad_cli.errors import DataError
-from pad_cli.models.prompts import decode_answer, encode_answer, encode_prompt
+from pad_cli.models.prompts import decode_answer, encode_answer, encode_prompt, encode_text, end_of_turn
 from pad_cli.records import Messages, as_messages
 from tests.tiny import make_tokenizer
 
@@ -118,6 +119,66 @@ def test_a_template_that_puts_nothing_after_an_answer_ends_with_the_end_of_seque
     tokenizer = make_tokenizer(chat=False)
     tokenizer.chat_template = "{% for m in messages %}{{ '<user>' + m['content'] }}{% endfor %}"
     assert encode_answer(tokenizer, "Yes.")[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("after", ["<turn_end>", "<turn_end>\n", " \n<turn_end>", "<turn_end><user>"])
+@pytest.mark.parametrize("special", [True, False])
+def test_the_end_of_a_turn_is_found_whatever_its_flags(after: str, special: bool) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([AddedToken("<turn_end>", special=special)])
+    tokenizer.chat_template = tokenizer.chat_template.replace("'<end>'", repr(after))
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<turn_end>")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ '\n' + m['role'] + ': ' + m['content'] + '\nEnd' }}<user>{% endfor %}",
+        "{{ raise_exception('Only one turn is allowed') }}",
+        "{{ messages[0]['content'] }}",
+        None,
+    ],
+)
+def test_where_no_token_follows_an_answer_the_end_of_sequence_ends_it(template: str | None) -> None:
+    tokenizer = make_tokenizer(chat=False)
+    tokenizer.chat_template = template
+    assert end_of_turn(tokenizer) == tokenizer.eos_token_id
+
+
+def test_a_template_that_reads_parts_ends_its_turns_too() -> None:
+    tokenizer = make_tokenizer(chat=False)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{% endfor %}<assistant>{% endfor %}"
+    )
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<assistant>")
+
+
+def framed(template: str) -> Any:
+    """A tokenizer that puts special tokens around every text."""
+    tokenizer = make_tokenizer()
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<user>", "<assistant>", "<end>")}
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=list(ids.items())
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("end", ["", " <end>"])
+@pytest.mark.parametrize("beginning", ["", "<user>", "<user> <assistant>"])
+def test_a_text_that_spells_its_beginning_out_gets_no_second_one(beginning: str, end: str) -> None:
+    tokenizer = framed(f"{beginning} $A{end}".strip())
+    spelled = beginning.replace(" ", "")
+    plain = tokenizer("Explain", add_special_tokens=False)["input_ids"]
+    expected = [*tokenizer.convert_tokens_to_ids(beginning.split()), *plain]
+    assert encode_text(tokenizer, "Explain") == expected
+    assert encode_text(tokenizer, f"{spelled}Explain") == expected
+    if spelled:
+        assert (
+            encode_text(tokenizer, f"{spelled}{spelled}Explain")[: len(expected) - len(plain)]
+            == expected[: -len(plain)]
+        )
+        assert len(encode_text(tokenizer, f"{spelled}{spelled}Explain")) == 2 * len(expected) - len(plain)
+    assert encode_text(tokenizer, "Explain<end>") == [*expected, tokenizer.eos_token_id], "what a text spells stays"
 
 
 @pytest.mark.parametrize("text", ["Hello.", "Grüße, 世界 🎉", "two\nlines"])

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from pad_cli import DecodingSettings, Limits, PadEngine
+from pad_cli.models.checkpoint import save_reward_model
+from pad_cli.recipe import ModelSettings
 from pad_cli.server.app import build_app
 from pad_cli.server.run import HttpServer
 
 SETTINGS = DecodingSettings(max_new_tokens=24, guidance_weight=1.5)
+PROGRAM = "from pad_cli.cli.main import main; main()"
+Start = Callable[..., tuple["subprocess.Popen[str]", str]]
 
 
 @dataclass(frozen=True)
@@ -106,3 +115,39 @@ def _end(server: HttpServer, thread: threading.Thread) -> None:
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def models(model_directory: Path, reward_model: Any, tmp_path: Path) -> list[str]:
+    """Options that name the tiny models, on disk."""
+    saved = tmp_path / "rm"
+    saved.mkdir()
+    save_reward_model(reward_model, saved, ModelSettings(model=str(model_directory)))
+    return ["--policy", str(model_directory), "--reward-model", str(saved)]
+
+
+@pytest.fixture
+def start(models: list[str]) -> Iterator[Start]:
+    """Starts `pad serve` as a process; gives it and its address, and ends it with the test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "serve", "--port", "0", *models, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+        running.append(process)
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if found := re.search(r"at (http://\S+)", line):
+                return process, found[1]
+        raise AssertionError(said)
+
+    yield run
+    for process in running:
+        process.kill()
+        process.communicate()

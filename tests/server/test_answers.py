@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from pad_cli import Limits, PadEngine
-from pad_cli.models.prompts import decode_answer
 from pad_cli.preference import Preference
 from tests.server.conftest import SETTINGS, Serve, Server
 
@@ -118,7 +117,7 @@ def test_conversations_and_parts_of_text_are_read_as_the_engine_reads_them(serve
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello."},
-        {"role": "user", "content": "How so?"},
+        {"role": "user", "content": "How \nso?"},
     ]
     preference = server.engine.preference(["formal"])
     expected = server.engine.generate([tuple(conversation)], [preference], SETTINGS)[0]
@@ -133,7 +132,9 @@ def test_text_completions_go_on_from_text_or_tokens(serve: Serve) -> None:
     preference = Preference({"humorous": 1.0}, {})
     count = len(QUESTIONS)
     made = server.engine.generate_ids(tokens, [preference] * count, SETTINGS)
-    expected = [decode_answer(server.engine.policy.tokenizer, answer) for answer in made]
+    ends = server.engine.policy.end_tokens
+    tokenizer = server.engine.policy.tokenizer
+    expected = [tokenizer.decode([token for token in answer if token not in ends]) for answer in made]
     forms: list[Any] = [list(QUESTIONS), tokens]
     for prompt in forms:
         answer = server.client().completions.create(model="pad/humorous", prompt=prompt)

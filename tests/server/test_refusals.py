@@ -54,8 +54,6 @@ def lives(server: Server) -> bool:
         (changed(temperature=3), 400, "invalid_value", "temperature"),
         (changed(max_tokens=0), 400, "invalid_value", "max_tokens"),
         (changed(max_tokens=True), 400, "invalid_value", "max_tokens"),
-        (changed(max_tokens=10_000), 400, "invalid_value", "max_tokens"),
-        (changed(max_tokens=255), 400, "context_length_exceeded", "max_tokens"),
         (changed(messages=[{"role": "user", "content": "a" * 300}]), 400, "context_length_exceeded", "messages"),
         (changed(n=33), 400, "invalid_value", "n"),
         (changed(stop=["a"] * 5), 400, "invalid_value", "stop"),
