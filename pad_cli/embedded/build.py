@@ -29,6 +29,7 @@ from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.progress import bar
 from pad_cli.recipe import TrainRecipe, read_recipe, shipped_recipes
+from pad_cli.records import PairData, PairSplit
 from pad_cli.resources import shipped
 from pad_cli.runs import environment, fingerprint, whole_directory, write_json
 from pad_cli.training.pretrain import PretrainPlan, pretrain
@@ -114,7 +115,7 @@ def made_from() -> dict[str, Any]:
         "recipes/embedded.yaml": _sha256(shipped_recipes()["embedded"]),
         **{f"data/world/{path.name}": _sha256(path) for path in world},
         "resolved recipe": fingerprint(recipe.model_dump(exclude={"output"})),
-        "preference pairs": fingerprint(asdict(data)),
+        "preference pairs": _pairs_hash(data),
         **{f"plan of {name}": fingerprint(asdict(policy)) for name, policy in POLICIES.items()},
         **{f"documents of {name}": _documents_hash(policy) for name, policy in POLICIES.items()},
         "tokenizer": fingerprint([_VOCABULARY, _PAD, _END, _USER, _ASSISTANT, _SYSTEM]),
@@ -172,6 +173,11 @@ def _recipe() -> TrainRecipe:
     recipe = read_recipe(str(shipped_recipes()["embedded"]))
     assert isinstance(recipe, TrainRecipe)
     return recipe
+
+
+def _pairs_hash(data: PairData) -> str:
+    splits = [PairSplit("train", data.train, data.texts), *data.validation]
+    return fingerprint([(split.name, split.texts, [pair.content() for pair in split.pairs]) for split in splits])
 
 
 def _documents_hash(policy: Policy) -> str:
