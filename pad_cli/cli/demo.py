@@ -10,7 +10,7 @@ import typer
 from pad_cli.cli.options import Quiet
 from pad_cli.cli.tables import print_report
 from pad_cli.progress import set_quiet
-from pad_cli.terminal import say, say_table
+from pad_cli.terminal import FittingTable, say, say_table
 
 
 def demo(
@@ -27,15 +27,14 @@ def demo(
     import pad_cli
 
     result = pad_cli.run_demo(out)
-    from rich.table import Table
     from rich.text import Text
 
-    examples = Table("preference", "base", "pad", title="Three examples", show_lines=True)
+    examples = FittingTable("preference", "base", "pad", title="Three examples", show_lines=True)
     for row in result.examples:
         examples.add_row(Text(f"{row['prompt']}\n\n{row['preference']}"), Text(row["base"]), Text(row["pad"]))
     say_table(examples)
     figures = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
-    measured = Table("validation split", *figures, title="Reward model")
+    measured = FittingTable("validation split", *figures, title="Reward model")
     for split, values in result.metrics.items():
         measured.add_row(split, *(f"{values[figure]:g}" for figure in figures))
     say_table(measured)
