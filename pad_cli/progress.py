@@ -1,8 +1,9 @@
 """Progress of long work (floor 1), on stderr; nothing when quiet.
 
 On a terminal a line stands under the work from its second second on: how much is done, how fast, the time left, memory.
-Elsewhere (a pipe, a file, a terminal that cannot move its cursor) counted work gets one line when it ends, other work
-too if it took long, and both one a minute until then; without control codes.
+Elsewhere (a pipe, a file, a terminal that cannot move its cursor) the same is printed as lines without control codes:
+of counted work the first when its first batch is done, of other work after some seconds, then more and more rarely up
+to one a minute, and one at the end. Work of less than a second has only that last line.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count
 
 from rich.console import Console
 from rich.progress import Progress, Task, TaskID
 from rich.text import Text
 
 from pad_cli.processes import processes
-from pad_cli.progress_line import Line, rate, seconds, told
+from pad_cli.progress_line import Line, done, rate, seconds, told
 from pad_cli.terminal import console, say
 
 _PATIENCE = 1.0  # seconds of work of which a terminal shows nothing
 _SHORT = 2.0  # seconds of uncounted work of which a pipe is told nothing
-_AGAIN = 60.0  # seconds between two lines of a pipe
+_FIRST = 1.0  # seconds of counted work before the first line of a pipe
+_SOON, _AGAIN = 5.0, 60.0  # seconds between two lines of a pipe: at first, and at most
 _RECENT = 300.0  # seconds over which the rate is measured
 _settings = {"quiet": False}
 
@@ -37,11 +40,21 @@ class Bar:
 
     def __init__(self, progress: Progress | None = None, task: TaskID | None = None) -> None:
         self._progress, self._task = progress, task
+        self.begun = threading.Event()
+        """Set when the first steps are done."""
 
     def advance(self, amount: int = 1, status: str = "") -> None:
-        """So many more steps are done; `status` is what else there is to say."""
+        """N more steps are done; `status` is what else there is to say."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=amount, status=status)
+            self.begun.set()
+
+    def skip(self, amount: int) -> None:
+        """N more steps need not be done, because an earlier run did them: they count as done, but not as fast."""
+        if self._progress is not None and self._task is not None and amount:
+            task = _task(self._progress, self._task)
+            left = None if task.total is None else task.total - amount
+            self._progress.update(self._task, total=left, before=task.fields["before"] + amount)
 
 
 @contextlib.contextmanager
@@ -72,7 +85,7 @@ def note(message: str) -> None:
 
 @contextlib.contextmanager
 def _shown(description: str, total: int | None) -> Iterator[Bar]:
-    if _settings["quiet"]:
+    if _settings["quiet"] or total == 0:
         yield Bar()
         return
     here = console(stderr=True)
@@ -132,9 +145,9 @@ _screen = _Screen()
 @contextlib.contextmanager
 def _on_screen(here: Console, description: str, total: int | None) -> Iterator[Bar]:
     progress = _screen.enter(here)
-    task = progress.add_task(description, total=total, visible=False, status="")
+    task = progress.add_task(description, total=total, visible=False, status="", before=0)
     try:
-        with _every(_PATIENCE, lambda: _screen.show(task)):
+        with _beside(lambda: _screen.show(task), [_PATIENCE]):
             yield Bar(progress, task)
     finally:
         _screen.leave(task, keep=total is not None)
@@ -143,45 +156,64 @@ def _on_screen(here: Console, description: str, total: int | None) -> Iterator[B
 @contextlib.contextmanager
 def _in_lines(here: Console, description: str, total: int | None) -> Iterator[Bar]:
     progress = Progress(console=here, speed_estimate_period=_RECENT)  # never started: it only counts
-    number = progress.add_task(description, total=total, status="")
-    task = _task(progress, number)
+    number = progress.add_task(description, total=total, status="", before=0)
+    task, shown = _task(progress, number), Bar(progress, number)
 
     def tell(ending: str = "") -> None:
+        if task.finished and not ending:
+            return  # the last line follows at once
         parts = told(task)
         if ending:
             parts = {"ending": ending, **{part: parts[part] for part in ("memory", "status") if part in parts}}
         say(f"{description}: {', '.join(parts.values())}", stderr=True)
 
-    with _every(_AGAIN, tell):
+    gaps = (min(_SOON * 2**number, _AGAIN) for number in count())
+    with _beside(tell, gaps if total is None else chain([_FIRST], gaps), None if total is None else shown.begun):
         try:
-            yield Bar(progress, number)
+            yield shown
         except BaseException:
             if total is not None:
-                tell(f"stopped at {task.completed:,.0f} of {total:,} after {seconds(task.elapsed or 0)}")
+                tell(f"stopped at {done(task):,.0f} of {total:,} after {seconds(task.elapsed or 0)}")
             raise
     taken = task.elapsed or 0
     if total is not None:
         speed = rate(task)
-        tell(f"{task.completed:,.0f} in {seconds(taken)}" + (f", {speed}" if speed else ""))
+        tell(f"{done(task):,.0f} in {seconds(taken)}" + (f", {speed}" if speed else ""))
     elif taken >= _SHORT:
         tell(seconds(taken))
 
 
 @contextlib.contextmanager
-def _every(period: float, act: Callable[[], None]) -> Iterator[None]:
-    """Do something again and again beside the block, first after one period."""
+def _beside(act: Callable[[], None], gaps: Iterable[float], begun: threading.Event | None = None) -> Iterator[None]:
+    """Do something again and again beside the block.
+
+    Args:
+        act: what is done.
+        gaps: seconds before each time.
+        begun: what all but the first gap wait for; until then it is done every `_AGAIN` seconds.
+    """
     ended = threading.Event()
 
-    def repeat() -> None:
-        while not ended.wait(period):
+    def work() -> None:
+        waits = iter(gaps)
+        if ended.wait(next(waits)):
+            return
+        while begun is not None and not begun.wait(_AGAIN):
             act()
+        for gap in chain(waits, [None]):
+            if ended.is_set():
+                return
+            act()
+            ended.wait(gap)
 
-    thread = threading.Thread(target=repeat, daemon=True)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
+        if begun is not None:
+            begun.set()
         thread.join()
 
 

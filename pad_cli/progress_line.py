@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 
@@ -16,6 +17,7 @@ from rich.text import Text
 _BAR = 16  # cells
 _NAME = 20  # cells of a task's name that count for more than anything but the time
 _GAP = 2  # cells between parts
+_EARLY = 0.5  # seconds after which the first batch says how fast it goes
 _LEAST = ("status", "memory", "rate", "count")  # what a narrow terminal does without, first things first
 
 
@@ -34,8 +36,8 @@ class Line(ProgressColumn):
         name = Text(task.description)
         name.truncate(max(1, room), overflow="ellipsis")
         cells: list[Text | ProgressBar] = [name]
-        if task.total and room >= name.cell_len + _GAP + _BAR:
-            cells.append(ProgressBar(total=task.total, completed=task.completed, width=_BAR))
+        if _whole(task) and room >= name.cell_len + _GAP + _BAR:
+            cells.append(ProgressBar(total=_whole(task), completed=done(task), width=_BAR))
         cells += [Text(text, style="" if part == "count" else "dim") for part, text in parts.items()]
         grid = Table.grid(*("" for _ in cells), padding=(0, _GAP, 0, 0))
         for column in grid.columns:
@@ -61,7 +63,7 @@ def fitting(name: str, parts: Mapping[str, str], width: int) -> dict[str, str]:
 
 def rate(task: Task) -> str:
     """Steps a second, or seconds a step; empty while it is not known."""
-    speed = task.finished_speed or task.speed
+    speed = _speed(task)
     if not speed:
         return ""
     if speed >= 1:
@@ -88,13 +90,30 @@ def memory() -> str:
     return said
 
 
+def done(task: Task) -> float:
+    """Steps that need not be done any more, those of an earlier run included."""
+    return float(task.completed + task.fields.get("before", 0))
+
+
+def _whole(task: Task) -> float:
+    """All steps; 0 where they are not counted."""
+    return 0 if task.total is None else float(task.total + task.fields.get("before", 0))
+
+
+def _speed(task: Task) -> float:
+    """Steps a second; after only one batch, over the whole time. 0 while it is too early to tell."""
+    elapsed = task.elapsed or 0
+    return task.finished_speed or task.speed or (task.completed / elapsed if elapsed >= _EARLY else 0)
+
+
 def _count(task: Task) -> str:
-    return "" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f}"
+    return "" if task.total is None else f"{done(task):,.0f}/{_whole(task):,.0f}"
 
 
 def _time(task: Task) -> str:
-    left = None if task.finished else task.time_remaining
-    return seconds(task.elapsed or 0) if left is None else f"{seconds(left)} left"
+    if task.total is None or task.finished or not (speed := _speed(task)):
+        return seconds(task.elapsed or 0)
+    return f"{seconds(math.ceil((task.total - task.completed) / speed))} left"
 
 
 def _size(count: int) -> str:

@@ -21,7 +21,7 @@ from rich.progress import Progress
 import pad_cli
 from pad_cli import progress
 from pad_cli.progress import bar, note, set_quiet, stage
-from pad_cli.progress_line import Line, fitting, seconds
+from pad_cli.progress_line import Line, fitting, seconds, told
 
 PARTS = {"count": "120/2,400", "rate": "387/s", "time": "0:06 left", "memory": "512 MB", "status": "loss 0.3"}
 
@@ -52,20 +52,51 @@ def test_a_longer_stage_is_one_line_at_its_end(
 
 
 def test_long_work_is_told_again_and_again_when_piped(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines, told = io.StringIO(), threading.Event()
+    lines, heard = io.StringIO(), threading.Event()
     write = lines.write
 
     def hear(text: str) -> int:
-        told.set()
+        heard.set()
         return write(text)
 
     monkeypatch.setattr(lines, "write", hear)
     monkeypatch.setattr(sys, "stderr", lines)
+    monkeypatch.setattr(progress, "_FIRST", 0.01)
     monkeypatch.setattr(progress, "_AGAIN", 0.01)
     with bar("Counting", total=4) as counting:
         counting.advance()
-        assert told.wait(60)
+        for _ in range(2):
+            assert heard.wait(60)
+            heard.clear()
+    lines_said = lines.getvalue().splitlines()
+    assert all(re.fullmatch(r"Counting: 1/4, .+ [MG]B", line) for line in lines_said[:-1])
+
+
+def test_a_pipe_hears_of_the_first_batch_when_it_is_done_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", lines)
+    monkeypatch.setattr(progress, "_FIRST", 0.0)
+    monkeypatch.setattr(progress, "_SOON", 60.0)
+    with bar("Counting", total=4) as counting:
+        assert not counting.begun.wait(0.05)
+        assert lines.getvalue() == ""
+        counting.advance()
+        while not lines.getvalue():
+            counting.begun.wait(0.01)
     assert lines.getvalue().startswith("Counting: 1/4, ")
+
+
+def test_steps_of_an_earlier_run_count_as_done_but_not_as_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Progress()
+    task = counted.add_task("Counting", total=100, status="", before=0)
+    counting = progress.Bar(counted, task)
+    counting.skip(90)
+    monkeypatch.setattr(counted.tasks[0], "start_time", counted.get_time() - 9.9)
+    counting.advance(5)
+    parts = told(counted.tasks[0])
+    assert parts["count"] == "95/100"
+    assert parts["rate"] == "2.0 s each"
+    assert parts["time"] == "10 s left"
 
 
 def test_what_fails_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
+from pad_cli.terminal import FittingTable
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class BenchRow:
     sampled_steps: int | None
 
 
-def bench_table(report: dict[str, Any]) -> Table:
+def bench_table(report: dict[str, Any]) -> FittingTable:
     """The rows of `run_bench` for a terminal of 80 columns."""
-    table = Table("path", box=None, padding=(0, 1, 0, 0), header_style="bold underline")
+    table = FittingTable("path", box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     for name in ("batch", "prompt", "ms/token", "first ms", "ratio", "range", "forwards", "MiB"):
         table.add_column(name, justify="right")
     shown = None

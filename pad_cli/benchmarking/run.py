@@ -23,7 +23,7 @@ from pad_cli.benchmarking.report import BenchRow
 from pad_cli.benchmarks import load_benchmark
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
-from pad_cli.progress import bar, stage
+from pad_cli.progress import Bar, bar
 from pad_cli.recipe import BenchRecipe, GenerateRecipe
 
 _SAMPLED_STEPS = 4  # tokens at which `uncached` is timed: the first, the last, and evenly between
@@ -96,10 +96,13 @@ class _Case:
 
     def run(self, repeats: int) -> list[BenchRow]:
         names, asked = self._paths.names, self._paths.questions
-        with stage("Checking that all paths agree"):
-            forwards, answer = self._check()
-        with stage("Measuring memory"):
-            memory = {path: self._peak(path, answer) for path in names}
+        with bar("Checking that all paths agree", total=len(self._whole)) as progress:
+            forwards, answer = self._check(progress)
+        memory: dict[str, int] = {}
+        with bar("Measuring memory", total=len(names)) as progress:
+            for path in names:
+                memory[path] = self._peak(path, answer)
+                progress.advance(status=path)
         totals: dict[str, list[float]] = {path: [] for path in names}
         firsts: dict[str, list[float]] = {path: [] for path in names}
         order, chance = list(names), random.Random(_SEED)
@@ -113,18 +116,23 @@ class _Case:
                     progress.advance(status=path)
         return [self._row(p, totals[p], totals["generate"], firsts[p], memory[p], forwards[p]) for p in names]
 
-    def _check(self) -> tuple[dict[str, float], list[int]]:
+    @property
+    def _whole(self) -> tuple[Whole, ...]:
+        """The paths that write whole answers."""
+        return ("generate", "plain", *self._paths.guided)
+
+    def _check(self, progress: Bar) -> tuple[dict[str, float], list[int]]:
         """Warm up and compare; return the forwards a token of each path, and the first row's guided answer."""
         forwards: dict[str, float] = {}
         written: dict[str, Written] = {}
         exact = {dtype_of(self._paths.policy), dtype_of(self._paths.backbone)} == {"float32"}
-        paths: tuple[Whole, ...] = ("generate", "plain", *self._paths.guided)
-        for path in paths:
+        for path in self._whole:
             watch = Watch(self._clock, self._candidates)
             with count_forwards(self._paths.policy, self._paths.backbone) as counted:
                 tokens = self._paths.answer(path, watch)
             forwards[path] = len(counted) / self._paths.new_tokens
             written[path] = Written(path, torch.tensor(tokens), watch.best)
+            progress.advance(status=path)
         check_agreement(written["generate"], written["plain"], exact=exact)
         reference = written[self._paths.guided[0]]
         for path in self._paths.guided[1:]:

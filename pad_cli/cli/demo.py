@@ -1,45 +1,95 @@
-"""`pad demo`: the embedded models steered, from three examples to a table."""
+"""`pad demo`: one prompt under several preferences, a table of how well that works, and what to type next."""
 
 from __future__ import annotations
 
+import math
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pad_cli.cli.options import Quiet
 from pad_cli.cli.tables import print_report
 from pad_cli.progress import set_quiet
-from pad_cli.terminal import say, say_table
+from pad_cli.terminal import FittingTable, console, say, say_table
+
+_OUT = Path("runs/demo")
+_ANSWER = 25  # columns in which an answer is easy to read
+_FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the report, the reward model and the answers go.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Where the report, the reward model and the answers go.")] = _OUT,
+    full: Annotated[bool, typer.Option("--full", help="Evaluate on every prompt, not on a fifth of them.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Steer the small embedded models, evaluate them, and show it all.
 
-    Takes a minute the first time and seconds afterwards.
+    Takes less than a minute the first time and seconds afterwards.
     """
     set_quiet(quiet)
     import pad_cli
 
-    result = pad_cli.run_demo(out)
-    from rich.table import Table
-    from rich.text import Text
-
-    examples = Table("preference", "base", "pad", title="Three examples", show_lines=True)
-    for row in result.examples:
-        examples.add_row(Text(f"{row['prompt']}\n\n{row['preference']}"), Text(row["base"]), Text(row["pad"]))
-    say_table(examples)
-    figures = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
-    measured = Table("validation split", *figures, title="Reward model")
-    for split, values in result.metrics.items():
-        measured.add_row(split, *(f"{values[figure]:g}" for figure in figures))
-    say_table(measured)
+    result = pad_cli.run_demo(out, full=full, on_examples=_show_examples)
+    _show_training(result.metrics)
     print_report(result.report)
     say(f"Report: {result.directory / 'report.html'}; beside it answers.jsonl, examples.jsonl and reward-model/")
-    say('Next:  pad generate "How do I start with photography?" --pref humorous --compare')
-    say("       pad recipe copy real-local     for a reward model of your own")
+    say()
+    for line in _next(_program(), out, full):
+        say(line)
+
+
+def _show_examples(examples: Sequence[Mapping[str, str]]) -> None:
+    """The answers side by side, as many as the terminal has room for."""
+    from rich.text import Text
+
+    answers = [("the policy alone", examples[0]["base"]), *((each["preference"], each["pad"]) for each in examples)]
+    lines = math.ceil(len(answers) / max(1, console().width // _ANSWER))
+    across = math.ceil(len(answers) / lines)
+    title = Text(f"{examples[0]['prompt']}  One prompt, {len(examples)} preferences", style="bold")
+    for start in range(0, len(answers), across):
+        row = answers[start : start + across]
+        table = FittingTable(expand=True, title=None if start else title, title_justify="left")
+        for name, _ in row:
+            table.add_column(Text(name), ratio=1, overflow="fold")
+        table.add_row(*(Text(text) for _, text in row))
+        say_table(table)
+    say()
+
+
+def _show_training(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich.text import Text
+
+    title = "The reward model, measured on preference pairs"
+    table = FittingTable(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    table.add_column("validation split")
+    for figure in _FIGURES:
+        table.add_column(figure.replace("_", " "), justify="right")
+    for split, values in metrics.items():
+        table.add_row(Text(split), *(f"{values[figure]:,g}" for figure in _FIGURES))
+    say_table(table)
+    say()
+
+
+def _program() -> str:
+    """How the shell calls this program: by its name where that is on the path, by where it is elsewhere."""
+    called, named = Path(sys.argv[0]), shutil.which("pad")
+    if called.stem != "pad":
+        return f"{shlex.quote(sys.executable)} -m pad_cli"
+    return "pad" if named and Path(named).resolve() == called.resolve() else shlex.quote(str(called))
+
+
+def _next(program: str, out: Path, full: bool) -> Iterator[str]:
+    """What to type next."""
+    elsewhere = "" if out == _OUT else f" --out {shlex.quote(str(out))}"
+    yield "Next:"
+    yield f'  {program} generate "How do I start with photography?" --pref humorous --compare'
+    yield f'  {program} generate "Why should I try sailing?" --pref "something a bit more lyrical"'
+    yield f"  {program} learn me --ask"
+    if not full:
+        yield f"  {program} demo --full{elsewhere}"
+    yield f"  {program} recipe copy real-local"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pad_cli.cli.tables import print_text
-from pad_cli.terminal import say, say_json, say_table
+from pad_cli.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import Estimate
-
 _CARDS = (24, 80)  # gigabytes of memory
 
 
@@ -19,30 +19,37 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     if as_json:
         say_json(dataclasses.asdict(estimate))
         return
-    from rich.table import Table
-
     volume = estimate.volume
     say(f"{estimate.backbone}: {_si(estimate.parameters)} parameters")
     print_text(
         f"{volume.pairs:,} training pairs, {volume.answers:,} distinct answers to read; tokens after cutting: prompt "
         f"{volume.prompt_tokens:.0f}, answer {volume.answer_tokens:.0f} (mean of {volume.sampled:,})"
     )
-    work = Table("work", "steps", "tokens read", "operations", "on the CPU", "device memory")
-    for cost in estimate.costs:
-        memory = _gigabytes(sum(cost.memory.values()))
-        numbers = (cost.tokens, cost.operations, cost.cpu_operations)
-        work.add_row(cost.name, f"{cost.steps:,}" if cost.steps else "", *map(_si, numbers), memory)
-    say_table(work)
-    times = Table("device", *(cost.name for cost in estimate.costs), "in all")
-    for device, seconds in estimate.seconds.items():
-        times.add_row(device, *map(_duration, seconds.values()), _duration(sum(seconds.values())))
-    say_table(times)
+    say_table(*tables(estimate))
     most = max(estimate.costs, key=lambda cost: sum(cost.memory.values()))
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in most.memory.items())
     print_text(f"Device memory {_gigabytes(estimate.memory)} in '{most.name}': {parts}.")
     for size in _CARDS:
         say(f"  {size} GB are {'enough' if estimate.fits(size) else 'not enough'}, with a tenth left free.")
     print_text(f"Cached states on the disk: {_gigabytes(estimate.disk)}. Validation during training is not counted.")
+
+
+def tables(estimate: Estimate) -> Iterator[FittingTable]:
+    """The work, and how long it takes on each device."""
+    work = FittingTable("work")
+    for name in ("steps", "tokens read", "operations", "on the CPU", "device memory"):
+        work.add_column(name, justify="right")
+    for cost in estimate.costs:
+        memory = _gigabytes(sum(cost.memory.values()))
+        numbers = (cost.tokens, cost.operations, cost.cpu_operations)
+        work.add_row(cost.name, f"{cost.steps:,}" if cost.steps else "", *map(_si, numbers), memory)
+    yield work
+    times = FittingTable("device")
+    for name in (*(cost.name for cost in estimate.costs), "in all"):
+        times.add_column(name, justify="right")
+    for device, seconds in estimate.seconds.items():
+        times.add_row(device, *map(_duration, seconds.values()), _duration(sum(seconds.values())))
+    yield times
 
 
 def _si(number: float) -> str:

@@ -12,7 +12,7 @@ from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Pre
 from pad_cli.errors import DataError, UsageError
 from pad_cli.processes import processes
 from pad_cli.progress import note, set_quiet, stage
-from pad_cli.terminal import say, say_json, say_table
+from pad_cli.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import DecodingSettings, PadEngine
@@ -130,10 +130,9 @@ def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: Decoding
         say(engine.read_answer([choice.token for choice in choices]).text)
         note(f"What competed for each token: {target}")
         return
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("token", "policy alone", "candidates (probability, push in nats)", box=None)
+    table = FittingTable("token", "policy alone", "candidates (probability, push in nats)", box=None)
     for choice in choices:
         style = "bold green" if choice.steered else ""
         rivals = [c for c in choice.candidates if c.probability >= 0.01 or c.text == choice.text][:4]
@@ -143,10 +142,9 @@ def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: Decoding
 
 
 def _side_by_side(base: str, steered: str, title: str) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(expand=True, show_lines=True)
+    table = FittingTable(expand=True, show_lines=True)
     for name in ("base", title):
         table.add_column(Text(name), ratio=1, overflow="fold")
     table.add_row(Text(base), Text(steered))

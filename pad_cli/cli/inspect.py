@@ -11,7 +11,7 @@ import typer
 from pad_cli.cli.options import Json, Quiet
 from pad_cli.cli.tables import print_text
 from pad_cli.progress import set_quiet
-from pad_cli.terminal import console, say_json, say_table
+from pad_cli.terminal import FittingTable, console, say_json, say_table
 
 _SIZES = ("pairs", "prompts", "answers", "mean_prompt", "mean_answer")
 _FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
@@ -93,7 +93,6 @@ def _show(found: Inspection) -> None:
 
 def _splits(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """A line for each split; on a narrow terminal a few."""
-    from rich.table import Table
     from rich.text import Text
 
     here = console()
@@ -102,14 +101,11 @@ def _splits(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
             _table(f"{title} {split}", row.items())
         return
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = Table(title, *("\n".join(name.rsplit(" ", 1)) for name in names), box=None, header_style="bold")
-    table.columns[0].min_width = max(map(len, rows))
-    written = {split: [_written(row[name]) if name in row else "" for name in names] for split, row in rows.items()}
-    for column, *cells in zip(table.columns[1:], *written.values(), strict=True):
-        column.justify = "right"
-        column.min_width = max(map(len, cells))
-    for split, cells in written.items():
-        table.add_row(Text(split), *map(Text, cells))
+    table = FittingTable(title, box=None, header_style="bold")
+    for name in names:
+        table.add_column("\n".join(name.rsplit(" ", 1)), justify="right")
+    for split, row in rows.items():
+        table.add_row(Text(split), *(Text(_written(row[name]) if name in row else "") for name in names))
     here.print(table)
 
 
@@ -154,10 +150,9 @@ def _lines(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 
 def _table(title: str, facts: Any) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), box=None, show_header=False, title_justify="left", title_style="bold")
+    table = FittingTable(title=Text(title), box=None, show_header=False, title_justify="left", title_style="bold")
     for name, value in facts:
         if value is not None:
             table.add_row(Text(str(name), style="dim"), Text(_written(value)))

@@ -15,7 +15,7 @@ from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Quiet, Rewa
 from pad_cli.cli.tables import print_text
 from pad_cli.errors import UsageError
 from pad_cli.progress import note, set_quiet
-from pad_cli.terminal import say, say_json, say_table
+from pad_cli.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import GenerateRecipe, Learned, Profile, Session
@@ -151,10 +151,9 @@ def _put_questions(session: Session, most: int) -> None:
 
 
 def _show(number: int, prompt: str, first: str, second: str) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{number}. {prompt}"), title_justify="left", expand=True, show_lines=True)
+    table = FittingTable(title=Text(f"{number}. {prompt}"), title_justify="left", expand=True, show_lines=True)
     for place in ("1", "2"):
         table.add_column(place, ratio=1, overflow="fold")
     table.add_row(Text(first), Text(second))

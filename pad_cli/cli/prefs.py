@@ -13,7 +13,7 @@ from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Qui
 from pad_cli.cli.tables import print_text
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.progress import bar, set_quiet
-from pad_cli.terminal import say, say_json, say_table
+from pad_cli.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import Effect, Pair, Profile
@@ -253,12 +253,11 @@ def _show_pairs(pairs: list[Pair]) -> None:
 
 
 def _table(names: Iterable[str], rows: Iterable[Iterable[Any]], *, lines: bool = False) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_lines=lines)
+    table = FittingTable(show_lines=lines, expand=lines)
     for name in names:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Text(name), overflow="fold", ratio=1 if lines else None)
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row))
     say_table(table)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pad_cli.terminal import console, say, say_table
+from pad_cli.terminal import FittingTable, console, say, say_table
 
 _NAMES = 0.45  # of the width: where names need more, what is said of each stands below it
-_PIPED = 100  # letters of a line of a report where there is no terminal
 
 
 def print_text(text: str) -> None:
@@ -22,7 +21,6 @@ def print_text(text: str) -> None:
 def print_facts(title: str, rows: Iterable[tuple[str, str]]) -> None:
     """Print a heading, then rows of a name and a text, aligned."""
     from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
 
     here = console()
@@ -37,7 +35,7 @@ def print_facts(title: str, rows: Iterable[tuple[str, str]]) -> None:
             here.print(Padding(Text(name), (0, 0, 0, 2)))
             here.print(Padding(Text(text, style="dim"), (0, 0, 0, 4)))
     else:
-        table = Table.grid(padding=(0, 2, 0, 0))
+        table = FittingTable.grid(padding=(0, 2, 0, 0))
         for _ in ("", "name", "text"):
             table.add_column(overflow="fold")
         for name, text in listed:
@@ -46,9 +44,7 @@ def print_facts(title: str, rows: Iterable[tuple[str, str]]) -> None:
 
 
 def print_report(report: Mapping[str, Any], *, every_preference: bool = False) -> None:
-    """Print an evaluation's report, in as many tables as the terminal's width asks for."""
+    """Print an evaluation's report, in as many tables as the width asks for."""
     import pad_cli
 
-    here = console()
-    width = here.width if here.is_terminal else _PIPED
-    say_table(pad_cli.report_table(report, every_preference=every_preference, width=width), width=width)
+    say_table(pad_cli.report_table(report, every_preference=every_preference, width=console().width))

@@ -13,8 +13,6 @@ from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
 from pad_cli.progress import set_quiet, stage
 from pad_cli.terminal import console, say, say_json, say_table
 
-_PIPED = 100  # columns where there is no terminal
-
 
 def train_rm(
     recipe: Annotated[
@@ -46,8 +44,6 @@ def train_rm(
         metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
         say_json({"reward_model": str(directory), "metrics": metrics})
         return
-    here = console()
-    width = here.width if here.is_terminal else _PIPED
-    for table in pad_cli.console_tables(pad_cli.read_facts(directory), width):
+    for table in pad_cli.console_tables(pad_cli.read_facts(directory), console().width):
         say_table(table)
     say(f"Reward model: {directory}  (report: {directory / 'report.html'})")

@@ -7,12 +7,12 @@ differ from run to run, and answers do not.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pad_cli.evaluation.contract import Method, Sample, Subject
 from pad_cli.memory import Halving
 from pad_cli.processes import Processes
+from pad_cli.progress import Bar
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation
 from pad_cli.runs import ResultLog, fingerprint
@@ -56,7 +56,7 @@ def prompt_key(item: BenchmarkItem) -> str:
     return fingerprint([dict(message) for message in item.prompt])
 
 
-def answer(job: Job, subject: Subject, logs: Logs, advance: Callable[[int], None], everyone: Processes) -> list[Sample]:
+def answer(job: Job, subject: Subject, logs: Logs, progress: Bar, everyone: Processes) -> list[Sample]:
     """The answers to a job's items, in order; the method answers what the log lacks.
 
     Of several processes each answers its share, batch by batch: batches are the same however many there are.
@@ -65,7 +65,7 @@ def answer(job: Job, subject: Subject, logs: Logs, advance: Callable[[int], None
         job: what to answer.
         subject: on which policy.
         logs: take in what is new.
-        advance: called with the number of items just answered.
+        progress: shows how many items are answered.
         everyone: whose share is answered.
     """
     items = job.distinct()
@@ -76,10 +76,12 @@ def answer(job: Job, subject: Subject, logs: Logs, advance: Callable[[int], None
         if not everyone.owns(number):
             continue
         batch, wanted = items[start : start + size], names[start : start + size]
-        if not all(name in logs.answers.done for name in wanted):
+        if all(name in logs.answers.done for name in wanted):
+            progress.skip(len(batch))
+        else:
             _answer_batch(job, subject, batch, wanted, logs)
+            progress.advance(len(batch))
         mine.update(wanted)
-        advance(len(batch))
     places = [(item, keys[_place(job, item)]) for item in job.items]
     return [Sample(item, logs.answers.done[name]["text"]) for item, name in places if name in mine]
 

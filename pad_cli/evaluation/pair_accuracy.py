@@ -115,11 +115,13 @@ class MeasuredPairs:
         keys = [fingerprint([*context, pair.content()]) for pair in pairs]
         with bar(f"Measuring pairs: {split}", total=len(pairs)) as progress:
             for key, pair in zip(keys, pairs, strict=True):
-                if key not in log.done:
+                if key in log.done:
+                    progress.skip(1)
+                else:
                     reading = read_pair(subject.reward_model, pair, subject.policy, weights)
                     likelihoods = {str(weight): both for weight, both in reading.likelihoods.items()}
                     log.append({key: {"rewards": reading.rewards, "likelihoods": likelihoods}})
-                progress.advance()
+                    progress.advance()
         return [log.done[key] for key in keys]
 
     def _row(

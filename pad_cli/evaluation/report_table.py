@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from pad_cli.evaluation.cells import POOLED
 from pad_cli.evaluation.report import REPORT
+from pad_cli.terminal import FittingTable
 
 MARKS = {"better": "▲", "worse": "▼", "undecided": ""}
 """How a table shows a comparison's verdict."""
@@ -139,8 +139,8 @@ def _fitting(left: list[_Column], right: list[_Column], width: int) -> Iterator[
     yield table
 
 
-def _table(columns: list[_Column]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
+def _table(columns: list[_Column]) -> FittingTable:
+    table = FittingTable(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     for column in columns:
         if column.is_number:
             table.add_column(Text(column.header), justify="right", no_wrap=True)

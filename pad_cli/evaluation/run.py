@@ -171,14 +171,14 @@ def run_items(
                 costs[method_name, name] = method.prepare(subject)
         jobs = list(_jobs(recipe, methods, mine))
         with bar(f"Answering with {name}", total=sum(len(job.distinct()) for job in jobs)) as progress:
-            answered = [(job, answer(job, subject, logs, progress.advance, everyone)) for job in jobs]
+            answered = [(job, answer(job, subject, logs, progress, everyone)) for job in jobs]
         for job, samples in answered:
             keys.setdefault(Answered(job.name, name, job.guidance_weight), []).extend(answer_keys(job, subject))
             answers.append(Answers(job.name, name, job.guidance_weight, job.settings.seed, samples))
         for scorer_name, scorer in scorers.items():
             with bar(f"Scoring: {scorer_name}", total=sum(len(samples) for _, samples in answered)) as progress:
                 for job, samples in answered:
-                    found = score(scorer_name, scorer, samples, subject, scores, progress.advance)
+                    found = score(scorer_name, scorer, samples, subject, scores, progress)
                     scored += _scored(job, samples, scorer_name, subject.name, found)
         if everyone.count == 1:
             pairs += measured.measure(subject, ResultLog(output / PAIRS, needs=("rewards", "likelihoods")), scored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from pad_cli.errors import PadError, RecipeError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
 from pad_cli.memory import Halving, is_out_of_memory
-from pad_cli.progress import note
+from pad_cli.progress import Bar, note
 from pad_cli.recipe import ScorerSettings
 from pad_cli.recipe.options import make_with
 from pad_cli.registry import SCORERS
@@ -76,7 +76,7 @@ def score(
     samples: Sequence[Sample],
     subject: Subject,
     log: ResultLog,
-    advance: Callable[[int], None] = lambda _: None,
+    progress: Bar | None = None,
 ) -> list[Score | None]:
     """The scores of some answers, in order; None where the scorer failed, which is tried again by the next run.
 
@@ -86,7 +86,7 @@ def score(
         samples: what is scored.
         subject: whose answers they are.
         log: what was scored before; takes in what is new.
-        advance: called with the number of answers whose scores are there.
+        progress: shows how many answers have their score.
 
     Raises:
         PadError: the scorer cannot work at all, and says why.
@@ -98,10 +98,11 @@ def score(
     def found(batch: Sequence[tuple[str, Sample]]) -> list[Score | None]:
         return _scored(name, scorer, [sample for _, sample in batch], subject)
 
-    advance(len(samples) - len(missing))
+    progress = progress or Bar()
+    progress.skip(len(samples) - len(missing))
     for batch, scores in Halving(f"answers for the scorer '{name}'").batches(missing, scorer.batch_size, found):
         log.append({k: given._asdict() for (k, _), given in zip(batch, scores, strict=True) if given is not None})
-        advance(len(batch))
+        progress.advance(len(batch))
     return [Score(**log.done[k]) if k in log.done else None for k in keys]
 
 

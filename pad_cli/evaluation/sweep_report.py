@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 
 from pad_cli.evaluation.report_table import method_name
 from pad_cli.pages.charts import Point, Series, series_chart
 from pad_cli.pages.content import Figure, Grid, Section
 from pad_cli.pages.html import document, section_html
 from pad_cli.runs import write_whole
+from pad_cli.terminal import FittingTable
 
 PAGE = "sweep.html"
 
@@ -117,8 +117,8 @@ def _reference(result: Mapping[str, Any]) -> str:
     return f"Reference point: {', '.join(f'{value:g}' for value in result['reference'])}."
 
 
-def _table(grid: Grid[str]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline", title=grid.title)
+def _table(grid: Grid[str]) -> FittingTable:
+    table = FittingTable(box=None, padding=(0, 1, 0, 0), header_style="bold underline", title=grid.title)
     for name, side in zip(grid.header, grid.align, strict=True):
         table.add_column(name, justify="right" if side == ">" else "left")
     for row in grid.rows:

@@ -239,7 +239,8 @@ def _train(
     margins = held_out_margins(examples, rank, training, settings.seed)
     trained = train_maps(examples, range(len(pairs)), rank, training, settings.seed).as_head(name)
     if not adapted:  # with an adapter there is a part of the reward that all principles share
-        balance(trained, strengths(trained, rewards, settings.seed) * model.calibration)
+        found = strengths(trained, rewards, settings.seed, title="Calibrating")
+        balance(trained, found * model.calibration)
     return trained, margins
 
 

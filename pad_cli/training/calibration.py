@@ -7,10 +7,13 @@ deviation of its rewards among the reference's likeliest tokens, and calibration
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
 from pad_cli.models.heads import PreferenceHeads
+from pad_cli.progress import Bar, bar
 from pad_cli.training.token_rewards import TokenRewards
 
 STRENGTH = 0.5
@@ -22,13 +25,14 @@ _CHUNK = 128  # states
 
 
 @torch.inference_mode()
-def strengths(shift: nn.Module, rewards: TokenRewards, seed: int = 0) -> torch.Tensor:
+def strengths(shift: nn.Module, rewards: TokenRewards, seed: int = 0, *, title: str | None = None) -> torch.Tensor:
     """How strongly each principle steers on its own, before calibration.
 
     Args:
         shift: preference heads, or a dense head.
         rewards: over the cache from which states are drawn.
         seed: of the draw.
+        title: under which progress is shown; without one there is none.
 
     Returns:
         (K,) nats; (1,) for a head without principles.
@@ -37,7 +41,9 @@ def strengths(shift: nn.Module, rewards: TokenRewards, seed: int = 0) -> torch.T
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(rewards.cache), generator=generator)[:_STATES]
     alone = torch.eye(len(names)) if names else torch.zeros(1, 0)
-    found = [_strength(shift, rewards, drawn, weights) for weights in alone]
+    total = len(alone) * len(drawn)
+    with bar(title, total=total) if title else nullcontext(Bar()) as progress:
+        found = [_strength(shift, rewards, drawn, weights, progress) for weights in alone]
     return torch.stack(found)
 
 
@@ -66,7 +72,9 @@ def _factors(found: torch.Tensor) -> torch.Tensor:
     return torch.where(found > 0, STRENGTH / found, 1.0)
 
 
-def _strength(shift: nn.Module, rewards: TokenRewards, states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def _strength(
+    shift: nn.Module, rewards: TokenRewards, states: torch.Tensor, weights: torch.Tensor, progress: Bar
+) -> torch.Tensor:
     squares = []
     for part in states.split(_CHUNK):
         reference, personalised, _ = rewards.logits(shift, part, weights.expand(len(part), -1))
@@ -76,4 +84,5 @@ def _strength(shift: nn.Module, rewards: TokenRewards, states: torch.Tensor, wei
         mean = difference.where(finite, 0).sum(1, keepdim=True) / finite.sum(1, keepdim=True)
         spread = (difference - mean).where(finite, 0).square().sum(1) / (finite.sum(1) - 1).clamp(min=1)
         squares.append(spread)
+        progress.advance(len(part))
     return torch.cat(squares).mean().sqrt()

@@ -13,6 +13,7 @@ import torch
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.progress import stage
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.training.baselines import fit_baselines, read_answers
@@ -67,32 +68,35 @@ def _splits(recipe: TrainRecipe, material: Material, run: TrainingRun, calibrati
     if not judged:
         return ()
     answers = read_answers(material.backbone.tokenizer, material.book.sequences)
-    baselines = fit_baselines(material.train, answers)
+    with stage("Fitting the baselines"):
+        baselines = fit_baselines(material.train, answers)
     last = [stage for stage in recipe.stages if not isinstance(stage, EncoderStage)][-1]
     return tuple(
         split_facts(
             name,
-            score_pairs(run.head, run.rewards, table, weights, calibration),
+            score_pairs(run.head, run.rewards, table, weights, calibration, title=f"Measuring pairs: {name}"),
             _labels(table),
             {baseline: fitted.margins(table) for baseline, fitted in baselines.items()},
             last.beta,
-            trained=_as_trained(run, table, weights),
+            trained=_as_trained(run, table, weights, f"Measuring pairs: {name}, as trained"),
             length_normalised=last.length_normalised,
         )
         for name, table, weights in judged
     )
 
 
-def _as_trained(run: TrainingRun, table: PairTable, weights: torch.Tensor) -> PairScores | None:
+def _as_trained(run: TrainingRun, table: PairTable, weights: torch.Tensor, title: str) -> PairScores | None:
     """Scores as the loss saw them; None where calibration has scaled nothing since."""
     trained = run.as_trained(weights)
-    return None if torch.equal(trained, weights) else score_pairs(run.head, run.rewards, table, trained, 1.0)
+    if torch.equal(trained, weights):
+        return None
+    return score_pairs(run.head, run.rewards, table, trained, 1.0, title=title)
 
 
 def _train_accuracy(run: TrainingRun) -> Share:
     drawn = torch.randperm(len(run.pairs), generator=torch.Generator().manual_seed(0))[:_TRAIN_PAIRS]
     pairs = run.pairs.rows(drawn.tolist())
-    scores = score_pairs(run.head, run.rewards, pairs, run.weights(pairs), 1.0)
+    scores = score_pairs(run.head, run.rewards, pairs, run.weights(pairs), 1.0, title="Measuring training pairs")
     return share_of(outcomes(scores.margins))
 
 

@@ -68,7 +68,7 @@ def fit(
     batches = _Batches(pairs, stage.batch_size, seed)
     saved, every = time.monotonic(), max(1, total // _POINTS)
     with bar(name, total=total) as progress, torch.random.fork_rng(devices=[]):
-        progress.advance(state.step)
+        progress.skip(state.step)
         while state.step < total and not (stage.patience and state.stale >= stage.patience):
             torch.manual_seed(_mixed(seed, state.step))
             batch = batches.of(state.step)

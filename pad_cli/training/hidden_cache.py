@@ -127,7 +127,7 @@ def _write(shards: Sequence[_Shard], compute: Compute) -> None:
                     save_tensors(compute(members, progress.advance), scratch)
                     scratch.replace(path)
             else:
-                progress.advance(len(members))
+                progress.skip(len(members))
 
 
 def _is_whole(path: Path, members: Sequence[Sequence_]) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from pad_cli.preference import Preference
+from pad_cli.progress import Bar, bar
 from pad_cli.training.pair_table import PairTable
 from pad_cli.training.token_rewards import TokenRewards
 
@@ -93,6 +95,8 @@ def score_pairs(
     pairs: PairTable,
     weights: torch.Tensor,
     calibration: float,
+    *,
+    title: str | None = None,
 ) -> PairScores:
     """Score every pair of a split.
 
@@ -102,18 +106,21 @@ def score_pairs(
         pairs: N pairs.
         weights: (N, K), their preferences' weights.
         calibration: what guidance weight 1 multiplies rewards by.
+        title: under which progress is shown; without one there is none.
     """
     parts = []
-    for start in range(0, len(pairs), _CHUNK):
-        batch = torch.arange(start, min(start + _CHUNK, len(pairs)))
-        answers = torch.cat([pairs.chosen[batch], pairs.rejected[batch]])
-        positions, owners = rewards.cache.positions(answers)
-        rows = torch.cat([weights[batch], weights[batch]])[owners]
-        pieces = zip(positions.split(_CHUNK_TOKENS), rows.split(_CHUNK_TOKENS), strict=True)
-        tokens = torch.cat([_token_scores(heads, rewards, *piece, calibration) for piece in pieces])  # (T, 2)
-        lengths = torch.bincount(owners, minlength=len(answers))
-        sums = torch.zeros(len(answers), 2).index_add(0, owners, tokens)
-        parts.append(torch.stack([sums[:, 0], sums[:, 1] / lengths, lengths.float()]).view(3, 2, -1))
+    with bar(title, total=len(pairs)) if title else nullcontext(Bar()) as progress:
+        for start in range(0, len(pairs), _CHUNK):
+            batch = torch.arange(start, min(start + _CHUNK, len(pairs)))
+            answers = torch.cat([pairs.chosen[batch], pairs.rejected[batch]])
+            positions, owners = rewards.cache.positions(answers)
+            rows = torch.cat([weights[batch], weights[batch]])[owners]
+            pieces = zip(positions.split(_CHUNK_TOKENS), rows.split(_CHUNK_TOKENS), strict=True)
+            tokens = torch.cat([_token_scores(heads, rewards, *piece, calibration) for piece in pieces])  # (T, 2)
+            lengths = torch.bincount(owners, minlength=len(answers))
+            sums = torch.zeros(len(answers), 2).index_add(0, owners, tokens)
+            parts.append(torch.stack([sums[:, 0], sums[:, 1] / lengths, lengths.float()]).view(3, 2, -1))
+            progress.advance(len(batch))
     table = torch.cat(parts, dim=-1)
     return PairScores(*table[:2].flatten(0, 1), *table[2].long())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from pad_cli.models.heads import PreferenceHeads
+from pad_cli.progress import bar
 from pad_cli.training.metrics import score_pairs
 from pad_cli.training.pair_table import PairTable
 from pad_cli.training.token_rewards import TokenRewards
@@ -28,7 +29,10 @@ def pair_moments(heads: PreferenceHeads, rewards: TokenRewards, pairs: PairTable
     drawn = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:_PAIRS]
     table = pairs.rows(drawn.tolist())
     alone = torch.eye(len(heads.names))
-    margins = torch.stack(
-        [score_pairs(heads, rewards, table, each.expand(len(drawn), -1), 1.0).margins for each in alone], dim=1
-    ).double()
+    found = []
+    with bar("Comparing heads", total=len(alone)) as progress:
+        for each in alone:
+            found.append(score_pairs(heads, rewards, table, each.expand(len(drawn), -1), 1.0).margins)
+            progress.advance()
+    margins = torch.stack(found, dim=1).double()
     return [[round(value, _DIGITS) for value in row] for row in (margins.T @ margins / len(margins)).tolist()]

@@ -29,7 +29,8 @@ from pad_cli.training.report_page import page
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
+
+    from pad_cli.terminal import FittingTable
 
 MARKDOWN, PAGE, FACTS = "report.md", "report.html", "report.json"
 """The files of a training report."""
@@ -108,7 +109,7 @@ def console_tables(facts: TrainingFacts, width: int = 100) -> list[RenderableTyp
     return parts
 
 
-def _against_baselines(facts: TrainingFacts, width: int) -> Table:
+def _against_baselines(facts: TrainingFacts, width: int) -> FittingTable:
     from rich.text import Text
 
     names = [baseline.name for baseline in facts.splits[0].baselines]
@@ -131,7 +132,7 @@ def _against_baselines(facts: TrainingFacts, width: int) -> Table:
     return table
 
 
-def _preferences(split: SplitFacts, width: int) -> Table:
+def _preferences(split: SplitFacts, width: int) -> FittingTable:
     from rich.text import Text
 
     grid = by_preference(split)
@@ -143,11 +144,12 @@ def _preferences(split: SplitFacts, width: int) -> Table:
     return table
 
 
-def _table(title: str, first: str) -> Table:
-    from rich.table import Table
+def _table(title: str, first: str) -> FittingTable:
     from rich.text import Text
 
-    table = Table(
+    from pad_cli.terminal import FittingTable
+
+    table = FittingTable(
         title=Text(title), box=None, padding=(0, 1, 0, 0), header_style="bold underline", title_justify="left"
     )
     table.add_column(first, overflow="fold")

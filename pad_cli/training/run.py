@@ -121,7 +121,7 @@ class TrainingRun:
     def finish(self) -> PersonalizedRewardModel | PromptRewardModel:
         """The calibrated reward model."""
         backbone = self._material.backbone
-        calibration = overall(strengths(self._head, self.rewards))
+        calibration = overall(strengths(self._head, self.rewards, title="Calibrating"))
         if isinstance(self._head, DenseHead):
             return PromptRewardModel(backbone, self._head.linear, calibration, self._adapter)
         return PersonalizedRewardModel(backbone, self._head, self._encoder, calibration, {}, self._adapter)
@@ -175,7 +175,7 @@ class TrainingRun:
             self._factors = torch.ones(len(self._principles))
             if isinstance(self._head, PreferenceHeads) and self._adapter is None:
                 # with an adapter there is a part of the reward that all principles share
-                self._factors = balance(self._head, strengths(self._head, self.rewards))
+                self._factors = balance(self._head, strengths(self._head, self.rewards, title="Balancing heads"))
             return history
         if isinstance(stage, EncoderStage):
             assert isinstance(self._head, PreferenceHeads)

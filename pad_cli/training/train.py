@@ -81,8 +81,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> Path:
     with main_reads_first(backbone.model):
         if processes().main:
             model = run.finish()
-            with stage("Measuring, beside the baselines"):
-                facts = conclude(recipe, data, material, run, model)
+            facts = conclude(recipe, data, material, run, model)
             model.details = {
                 "stages": [settings.model_dump() for settings in recipe.stages],
                 "run": key,

@@ -267,7 +267,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]  # nor transformers
         self._trainer, self._progress = trainer, progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress.advance(state.global_step)
+        self._progress.skip(state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.batches = []

@@ -19,7 +19,7 @@ KILLS = 6
 
 
 def _demo(home: Path, out: Path, stop_after: float | None = None) -> int:
-    return run_pad(["demo", "--quiet", "--out", str(out)], home, stop_after, COLUMNS="100")
+    return run_pad(["demo", "--full", "--quiet", "--out", str(out)], home, stop_after, COLUMNS="100")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,17 @@ def test_a_second_demo_gives_the_same_report(demo: tuple[Path, float]) -> None:
     before = (demo[0] / "demo" / "report.json").read_bytes()
     assert _demo(demo[0] / "home", demo[0] / "demo") == 0
     assert (demo[0] / "demo" / "report.json").read_bytes() == before
+
+
+def test_fewer_prompts_are_a_part_of_all_of_them(demo: tuple[Path, float]) -> None:
+    """After `--full`, a demo without it answers nothing anew, and the one after it gives the full report again."""
+    directory = demo[0] / "demo"
+    answers, report = ((directory / name).read_bytes() for name in ("answers.jsonl", "report.json"))
+    assert run_pad(["demo", "--quiet", "--out", str(directory)], demo[0] / "home") == 0
+    assert (directory / "answers.jsonl").read_bytes() == answers
+    assert (directory / "report.json").read_bytes() != report
+    assert _demo(demo[0] / "home", directory) == 0
+    assert (directory / "report.json").read_bytes() == report
 
 
 def test_a_demo_killed_at_random_moments_ends_in_the_same_report(demo: tuple[Path, float], tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from pad_cli.evaluation.cells import POOLED
+from pad_cli.terminal import FittingTable
 
 
-def judge_tables(report: Mapping[str, Any], *, every_preference: bool = False) -> list[Table]:
+def judge_tables(report: Mapping[str, Any], *, every_preference: bool = False) -> list[FittingTable]:
     """One table for each mode that the judge was asked in.
 
     Args:
@@ -25,7 +24,7 @@ def judge_tables(report: Mapping[str, Any], *, every_preference: bool = False) -
     return tables
 
 
-def _pairwise(rows: Sequence[Mapping[str, Any]], every_preference: bool) -> Table:
+def _pairwise(rows: Sequence[Mapping[str, Any]], every_preference: bool) -> FittingTable:
     table = _table("Win rates", every_preference, ["method", "against"])
     faults = _faults(rows)
     for name in ("n", "win rate", "equal length", "disagreed", *faults):
@@ -39,7 +38,7 @@ def _pairwise(rows: Sequence[Mapping[str, Any]], every_preference: bool) -> Tabl
     return table
 
 
-def _rubric(rows: Sequence[Mapping[str, Any]], every_preference: bool) -> Table:
+def _rubric(rows: Sequence[Mapping[str, Any]], every_preference: bool) -> FittingTable:
     table = _table("Ratings, 1 to 10", every_preference, ["method", "dimension"])
     faults = _faults(rows)
     for name in ("n", "mean", *faults):
@@ -50,8 +49,8 @@ def _rubric(rows: Sequence[Mapping[str, Any]], every_preference: bool) -> Table:
     return table
 
 
-def _table(title: str, every_preference: bool, names: Sequence[str]) -> Table:
-    table = Table("group", "policy", box=None, padding=(0, 1, 0, 0), header_style="bold underline", title=title)
+def _table(title: str, every_preference: bool, names: Sequence[str]) -> FittingTable:
+    table = FittingTable("group", "policy", box=None, padding=(0, 1, 0, 0), header_style="bold underline", title=title)
     for name in ["preference"] * every_preference + list(names):
         table.add_column(name)
     return table
