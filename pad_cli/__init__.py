@@ -25,7 +25,10 @@ _HOMES = {
 }
 __all__ = sorted(_HOMES)
 
-_LIGHT = ("caches", "catalogue", "doctor", "errors", "preference", "profiles", "recipe", "records", "runs")
+_LIGHT = (
+    *("caches", "catalogue", "doctor", "errors", "preference", "profiles", "recipe", "records", "runs"),
+    "models.inspection",
+)
 """Modules that import no torch."""
 
 _around_imports: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext

@@ -61,6 +61,17 @@ def test_a_command_that_loads_no_model_loads_no_torch(arguments: list[str]) -> N
     assert done.stderr.decode().split("\n")[-2:] == ["[]", ""]
 
 
+@pytest.mark.parametrize("command", [["inspect"], ["prefs", "list", "--reward-model"]], ids=" ".join)
+def test_what_is_read_of_a_reward_model_without_its_weights_is_read_without_torch(
+    models: list[str], command: list[str]
+) -> None:
+    done = shell(
+        *command, models[-1], "--json", check="print({'torch', 'transformers'} & {*sys.modules}, file=sys.stderr)"
+    )
+    assert (done.returncode, done.stderr.decode()) == (0, "set()\n")
+    assert b"humorous" in done.stdout
+
+
 @pytest.mark.parametrize("output", [["--compare"], ["--stream"], ["--explain", "-"]], ids=" ".join)
 def test_generate_imports_nothing_that_it_has_no_use_for(models: list[str], output: list[str]) -> None:
     found = f"print([name for name in {UNUSED!r} if name in sys.modules], file=sys.stderr)"
