@@ -14,15 +14,14 @@ import torch
 
 from pad_cli import spare_threads
 from pad_cli.models import inference_only, loading
-from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.recipe import ModelSettings
 from tests.architectures import ARCHITECTURES, make_architecture
 from tests.test_cli import NO_TORCH, shell
-from tests.tiny import make_reward_model
 
 UNUSED = (
     *(f"pad_cli.{floor}" for floor in ("training", "evaluation", "learning", "benchmarking", "server", "serving")),
+    *("pad_cli.embedded.build", "pad_cli.world.documents"),
     *("sklearn", "pandas", "scipy", "sympy", "datasets", "trl", "peft", "matplotlib", "starlette", "openai"),
     *(f"torch.{part}" for part in ("_dynamo", "_inductor", "distributed.tensor", "distributed.fsdp")),
     "transformers.trainer",
@@ -33,14 +32,6 @@ UNUSED = (
 @pytest.fixture(autouse=True)
 def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def models(policy: LanguageModel, model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The options that name a tiny policy and its reward model."""
-    directory = tmp_path_factory.mktemp("reward-model")
-    save_reward_model(make_reward_model(policy), directory, ModelSettings(model=str(model_directory)))
-    return ["--policy", str(model_directory), "--reward-model", str(directory)]
 
 
 @pytest.mark.parametrize(
@@ -61,21 +52,17 @@ def test_a_command_that_loads_no_model_loads_no_torch(arguments: list[str]) -> N
     assert done.stderr.decode().split("\n")[-2:] == ["[]", ""]
 
 
-@pytest.mark.parametrize("command", [["inspect"], ["prefs", "list", "--reward-model"]], ids=" ".join)
-def test_what_is_read_of_a_reward_model_without_its_weights_is_read_without_torch(
-    models: list[str], command: list[str]
-) -> None:
-    done = shell(
-        *command, models[-1], "--json", check="print({'torch', 'transformers'} & {*sys.modules}, file=sys.stderr)"
-    )
+@pytest.mark.parametrize("arguments", [["inspect", "embedded/reward-model"], ["prefs", "list"]], ids=" ".join)
+def test_what_is_read_of_a_reward_model_without_its_weights_is_read_without_torch(arguments: list[str]) -> None:
+    done = shell(*arguments, "--json", check="print({'torch', 'transformers'} & {*sys.modules}, file=sys.stderr)")
     assert (done.returncode, done.stderr.decode()) == (0, "set()\n")
     assert b"humorous" in done.stdout
 
 
 @pytest.mark.parametrize("output", [["--compare"], ["--stream"], ["--explain", "-"]], ids=" ".join)
-def test_generate_imports_nothing_that_it_has_no_use_for(models: list[str], output: list[str]) -> None:
+def test_generate_imports_nothing_that_it_has_no_use_for(output: list[str]) -> None:
     found = f"print([name for name in {UNUSED!r} if name in sys.modules], file=sys.stderr)"
-    done = shell("generate", "How?", "--pref", "humorous", "--quiet", *output, *models, check=found)
+    done = shell("generate", "How?", "--pref", "humorous", "--quiet", *output, check=found)
     assert (done.returncode, done.stderr.decode()) == (0, "[]\n")
     assert done.stdout
 
