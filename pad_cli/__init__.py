@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +25,36 @@ _HOMES = {
 }
 __all__ = sorted(_HOMES)
 
-_LIGHT = ("caches", "catalogue", "doctor", "errors", "preference", "profiles", "recipe", "records", "runs")
+_LIGHT = (
+    *("caches", "catalogue", "doctor", "errors", "preference", "profiles", "recipe", "records", "runs"),
+    "models.inspection",
+)
 """Modules that import no torch."""
 
 _around_imports: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-
-try:
-    __version__ = version("pad-cli")
-except PackageNotFoundError:
-    __version__ = "0+unknown"
-
 
 if offline():
     go_offline()  # before the hub's libraries are imported, which ask only once
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'pad_cli' has no attribute '{name}'")
     home = _HOMES[name]
     at_once = home in sys.modules or home.removeprefix("pad_cli.") in _LIGHT
     with contextlib.nullcontext() if at_once else _around_imports():
         return getattr(importlib.import_module(home), name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow: it brings Python's `email`
+
+    try:
+        return version("pad-cli")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def show_imports(around: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
@@ -57,4 +64,4 @@ def show_imports(around: Callable[[], contextlib.AbstractContextManager[None]]) 
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), "__version__", *_HOMES]

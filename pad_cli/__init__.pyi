@@ -47,6 +47,8 @@ from pad_cli.learning.new_principle import NewPrinciple as NewPrinciple
 from pad_cli.learning.new_principle import add_principle as add_principle
 from pad_cli.learning.session import Session as Session
 from pad_cli.models.checkpoint import load_reward_model as load_reward_model
+from pad_cli.models.inference_only import inference_only as inference_only
+from pad_cli.models.inference_only import spare_threads as spare_threads
 from pad_cli.models.inspection import Inspection as Inspection
 from pad_cli.models.inspection import inspect_reward_model as inspect_reward_model
 from pad_cli.models.inspection import known_wordings as known_wordings

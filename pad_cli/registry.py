@@ -13,6 +13,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import PadError, PluginError, UsageError, did_you_mean
@@ -127,3 +128,11 @@ PAIR_FORMATS = Registry(
         "hh_rlhf": "pad_cli.pairs.formats.compared:HhRlhf",
     },
 )
+
+
+def resolve_model(name: str) -> str:
+    """A location that transformers can load: registered sources are built or found, anything else is left alone."""
+    source, slash, rest = name.partition("/")
+    if slash and source in MODEL_SOURCES.names() and not Path(name).exists():
+        return str(MODEL_SOURCES.get(source)(rest))
+    return name

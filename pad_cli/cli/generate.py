@@ -73,7 +73,9 @@ def generate(
         "reward_model": reward_model,
     }
     settings = read_as("generate", recipe, overrides, options=options)
-    engine = pad_cli.PadEngine.from_recipe(settings)
+    with pad_cli.inference_only():
+        engine = pad_cli.PadEngine.from_recipe(settings)
+    pad_cli.spare_threads(engine.policy)
     if file is not None and out is not None:
         count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding)
         if processes().main:

@@ -17,7 +17,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from pad_cli import __version__, show_imports
+from pad_cli import show_imports
 from pad_cli.cli import (
     bench,
     demo,
@@ -127,6 +127,8 @@ app.add_typer(recipe.app, name="recipe", rich_help_panel="Begin")
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from pad_cli import __version__
+
         say(f"pad {__version__}")
         raise typer.Exit
 

@@ -23,12 +23,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError
+from pad_cli.models.checkpoint_config import ADAPTER, ADAPTER_CONFIG
 from pad_cli.models.checkpoint_files import read_object, read_tensors
 from pad_cli.models.tensor_file import save_tensors
 from pad_cli.runs import write_json
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_CONFIG, ADAPTER
 
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
 _PATTERN = re.compile(r"\^?(?:\w|\\?\.|-)+\$?")  # PEFT takes any regular expression, some of which never end

@@ -9,8 +9,7 @@ newer format.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,11 @@ from pydantic import ValidationError
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.checkpoint_files import AGAIN, check_shapes, read_object, read_tensors, tensor_shapes
+from pad_cli.models.checkpoint_config import CONFIG as CONFIG
+from pad_cli.models.checkpoint_config import ENCODER as ENCODER
+from pad_cli.models.checkpoint_config import FORMAT_VERSION, heads_shapes, read_config
+from pad_cli.models.checkpoint_config import HEADS as HEADS
+from pad_cli.models.checkpoint_files import AGAIN, check_shapes, read_tensors, tensor_shapes
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import fetch_checkpoint
@@ -35,25 +38,6 @@ from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.models.tensor_file import save_tensors
 from pad_cli.recipe import ModelSettings
 from pad_cli.runs import write_json
-
-FORMAT_VERSION = 2
-CONFIG = "pad_config.json"
-HEADS = "preference_heads.safetensors"
-ENCODER = "preference_encoder.safetensors"
-_NEEDED: dict[str, type | tuple[type, ...]] = {
-    "backbone": str,
-    "backbone_revision": (str, type(None)),
-    "backbone_fingerprint": str,
-    "hidden_size": int,
-    "tokenizer_hash": str,
-    "principles": list,
-    "rank": int,
-    "encoder_width": (int, type(None)),
-    "encoder_texts": (int, type(None)),
-    "calibration": (int, float),
-}
-_SIZES = {"hidden_size": 1, "rank": 0, "encoder_width": 1, "encoder_texts": 0}  # the least that each may be
-_LARGEST = 2**31
 
 
 def save_reward_model(
@@ -126,63 +110,6 @@ def load_reward_model(
     encoder = None if config["encoder_width"] is None else _read_encoder(directory / ENCODER, config)
     heads = heads.to(backbone.device).eval().requires_grad_(False)
     return PersonalizedRewardModel(backbone, heads, encoder, config["calibration"], config, adapter)
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    if not directory.is_dir():
-        raise CheckpointError(f"No reward model at '{directory}'.", "Train one: pad train-rm RECIPE")
-    if not (directory / CONFIG).exists():
-        raise CheckpointError(
-            f"'{directory}' is no reward model: it has no {CONFIG}.", "Name the directory that pad train-rm wrote."
-        )
-    config = read_object(directory / CONFIG)
-    if type(config.get("format_version")) is not int:
-        raise CheckpointError(f"'{directory / CONFIG}' has no format version.", "Train or copy the reward model again.")
-    if config["format_version"] < FORMAT_VERSION:
-        raise CheckpointError(
-            f"'{directory}' has format {config['format_version']}, from before this program's first release.",
-            "Train it again: pad train-rm RECIPE",
-        )
-    if config["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(
-            f"'{directory}' has format {config['format_version']}; this program reads up to {FORMAT_VERSION}.",
-            "Upgrade: pip install --upgrade pad-cli",
-        )
-    if wrong := sorted({key for key in _NEEDED if key not in config} | set(_odd(config))):
-        raise CheckpointError(
-            f"'{directory / CONFIG}' lacks {', '.join(wrong)}, or holds something else there.",
-            "Train or copy it again.",
-        )
-    return config
-
-
-def heads_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The tensors that a configuration, as `read_config` gives it, says there are in `preference_heads.safetensors`."""
-    count, rank, size = len(config["principles"]), config["rank"], config["hidden_size"]
-    return {"down": (count, rank, size), "up": (count, size, rank)}
-
-
-def _odd(config: Mapping[str, Any]) -> Iterator[str]:
-    """Keys whose value can be none of ours."""
-    for key, kinds in _NEEDED.items():
-        value: Any = config.get(key)
-        plausible = isinstance(value, kinds) and not isinstance(value, bool)
-        if plausible and key in _SIZES and value is not None:
-            plausible = _SIZES[key] <= value < _LARGEST
-        if plausible and key == "calibration":
-            plausible = abs(value) <= sys.float_info.max
-        if plausible and key == "principles":
-            plausible = all(isinstance(name, str) and name.strip() for name in value)
-            plausible = plausible and len({name.lower() for name in value}) == len(value)
-        if not plausible:
-            yield key
-    if config.get("conditioning", "heads") not in ("heads", "prompt"):
-        yield "conditioning"
-    if config.get("encoder_width") is not None:
-        if config.get("encoder_texts") is None:
-            yield "encoder_texts"
-        if not config.get("principles"):
-            yield "principles"
 
 
 def _backbone_settings(directory: Path, config: Mapping[str, Any], dtype: str, device: str) -> ModelSettings:

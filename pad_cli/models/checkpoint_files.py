@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from pad_cli.errors import CheckpointError
-from pad_cli.models.tensor_file import load_tensors
+
+if TYPE_CHECKING:
+    import torch
 
 AGAIN = "Train or copy it again."
 
@@ -42,6 +43,10 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: it is missing or damaged, or a number in it is not finite.
     """
+    import torch
+
+    from pad_cli.models.tensor_file import load_tensors
+
     _check_there(path)
     try:
         tensors, _ = load_tensors(path)
@@ -61,7 +66,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """
     _check_there(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"'{path}' is damaged: {error}", AGAIN) from error

@@ -11,16 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers.utils import cached_file
-
 from pad_cli.errors import CheckpointError
-from pad_cli.models.adapter import CONFIG as ADAPTER_CONFIG
-from pad_cli.models.adapter import WEIGHTS as ADAPTER
-from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, heads_shapes, read_config
+from pad_cli.models.checkpoint_config import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    CONFIG,
+    ENCODER,
+    HEADS,
+    VALUE_HEAD,
+    heads_shapes,
+    read_config,
+)
 from pad_cli.models.checkpoint_files import AGAIN, check_shapes, read_object, read_tensors, tensor_shapes
 from pad_cli.models.hub import fetch_checkpoint
-from pad_cli.models.language_model import resolve_model
-from pad_cli.models.prompt_reward_model import HEAD, is_released_form
+from pad_cli.registry import resolve_model
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,11 @@ def inspect_reward_model(location: str) -> Inspection:
     """
     place = fetch_checkpoint(resolve_model(location))
     directory = Path(place)
-    if not (directory / CONFIG).exists() and is_released_form(place):
-        return _inspect_released(location, place)
+    if not (directory / CONFIG).exists():
+        from pad_cli.models.prompt_reward_model import is_released_form  # it brings torch
+
+        if is_released_form(place):
+            return _inspect_released(location, place)
     config = read_config(directory)
     shapes = {}
     if config.get("conditioning", "heads") == "heads":
@@ -71,7 +78,7 @@ def inspect_reward_model(location: str) -> Inspection:
         if config["encoder_width"] is not None:
             shapes[ENCODER] = tensor_shapes(directory / ENCODER)
     else:
-        shapes[HEAD] = tensor_shapes(directory / HEAD)
+        shapes[VALUE_HEAD] = tensor_shapes(directory / VALUE_HEAD)
     adapter = None
     if config.get("adapter"):
         shapes[ADAPTER] = tensor_shapes(directory / ADAPTER)
@@ -137,9 +144,11 @@ def known_wordings(location: str) -> dict[str, int]:
 
 
 def _inspect_released(location: str, place: str) -> Inspection:
+    from transformers.utils import cached_file
+
     path = Path(place)
     try:
-        head = path / HEAD if path.is_dir() else Path(cached_file(place, HEAD))
+        head = path / VALUE_HEAD if path.is_dir() else Path(cached_file(place, VALUE_HEAD))
         backbone = path / "config.json" if path.is_dir() else Path(cached_file(place, "config.json"))
     except OSError as error:
         raise CheckpointError(f"'{location}' lacks a file: {error}", AGAIN) from error
@@ -156,7 +165,7 @@ def _inspect_released(location: str, place: str) -> Inspection:
             "vocabulary_size": text.get("vocab_size"),
             "calibration": 1.0,
         },
-        parameters={HEAD: _count(shapes)},
+        parameters={VALUE_HEAD: _count(shapes)},
         bytes=head.stat().st_size,
     )
 

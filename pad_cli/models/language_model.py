@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from pad_cli.errors import ModelLoadError
 from pad_cli.models.loading import at_hand, load_pretrained
 from pad_cli.models.prompts import end_of_turn
 from pad_cli.recipe import ModelSettings
-from pad_cli.registry import MODEL_SOURCES
+from pad_cli.registry import resolve_model as resolve_model
 from pad_cli.runs import fingerprint
 
 _SAMPLES = 64  # numbers of each weight that enter a fingerprint
@@ -204,14 +203,6 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     cap = getattr(config, "final_logit_softcapping", None)
     head = LogitHead(unembedding.weight, getattr(unembedding, "bias", None), scale, cap)
     return LanguageModel(name, model, tokenizer, head, _fingerprint(model, config))
-
-
-def resolve_model(name: str) -> str:
-    """A location that transformers can load: registered sources are built or found, anything else is left alone."""
-    source, slash, rest = name.partition("/")
-    if slash and source in MODEL_SOURCES.names() and not Path(name).exists():
-        return str(MODEL_SOURCES.get(source)(rest))
-    return name
 
 
 def same_vocabulary(first: LanguageModel, second: LanguageModel) -> bool:

@@ -29,6 +29,7 @@ from pad_cli.recipe import ModelSettings
 from pad_cli.registry import MODEL_SOURCES
 from pad_cli.runs import home
 
+_SMALL = 2**28  # bytes of weights
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
 
@@ -47,7 +48,12 @@ def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     _check_packages(settings, packed="gguf_file" in source)
     device = chosen_device(settings.device)
     packed = "gguf_file" in source
-    with stage(f"Loading {settings.model}"), _explained(settings, location, packed=packed), _quiet():
+    with (
+        stage(f"Loading {settings.model}"),
+        _explained(settings, location, packed=packed),
+        _quiet(),
+        _at_once(location),
+    ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
         options = _options(settings, source, device)
         model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
@@ -202,6 +208,32 @@ def _quiet() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(verbosity)
         hub.setLevel(before)
+
+
+@contextlib.contextmanager
+def _at_once(location: str) -> Iterator[None]:
+    """Let transformers build a small model with its memory at once, not on the meta device first.
+
+    For that device torch computes shapes in Python, and imports its compiler and sympy to do so. Every number that is
+    not in the file is initialised after loading either way.
+    """
+    if sum(file.stat().st_size for file in Path(location).glob("*.safetensors")) not in range(1, _SMALL):
+        yield
+        return
+    from transformers import PreTrainedModel
+    from transformers.initialization import no_init_weights
+
+    own = PreTrainedModel.get_init_context
+
+    def without_meta(cls: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        contexts = own.__func__(cls, *args, **kwargs)
+        return [no_init_weights() if context == torch.device("meta") else context for context in contexts]
+
+    PreTrainedModel.get_init_context = classmethod(without_meta)
+    try:
+        yield
+    finally:
+        PreTrainedModel.get_init_context = own
 
 
 def chosen_device(name: str | int) -> torch.device:

@@ -25,6 +25,7 @@ from transformers.utils import cached_file
 
 from pad_cli.errors import CheckpointError, PreferenceError
 from pad_cli.models.adapter import Adapter
+from pad_cli.models.checkpoint_config import VALUE_HEAD
 from pad_cli.models.checkpoint_files import read_tensors
 from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model
 from pad_cli.preference import Preference, expand_profiles, parse_preference, rewrite_question
@@ -33,7 +34,7 @@ from pad_cli.recipe import ModelSettings
 from pad_cli.records import Messages
 from pad_cli.runs import fingerprint
 
-HEAD = "value_head.safetensors"
+HEAD = VALUE_HEAD
 _PICKLED_HEAD = "value_head.bin"
 _PREFIX = "v_head.summary."
 _NAMES = ("weight", "bias")
