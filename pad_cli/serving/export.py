@@ -22,7 +22,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from pad_cli.errors import UsageError
-from pad_cli.models.language_model import LanguageModel, resolve_model
+from pad_cli.models.language_model import LanguageModel, resolve_model, same_model
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.runs import whole_directory
 from pad_cli.serving.adapter_card import adapter_card
@@ -82,7 +82,7 @@ def preference_adapter(
             "This reward model reads through an adapter of its own, which no change of the output layer can stand for.",
             "Train one on a frozen backbone: stages [heads, encoder].",
         )
-    if model.backbone.fingerprint != policy.fingerprint:
+    if not same_model(policy, model.backbone):
         raise UsageError(
             f"The policy '{policy.name}' is not the reward model's backbone '{model.backbone.name}'.",
             "An adapter changes the backbone's own output layer: name the backbone as --policy.",

@@ -69,7 +69,7 @@ class StateReader:
             digest.update(tensor.cpu().numpy().tobytes())
         adapter = None if self._adapter is None else digest.hexdigest()
         corpus = None if self._corpus is None else [fingerprint(self._corpus.tolist()), self._candidates]
-        return [self._backbone.fingerprint, adapter, str(self._dtype), corpus]
+        return [self._backbone.fingerprint, str(self._backbone.dtype), adapter, str(self._dtype), corpus]
 
     @torch.inference_mode()
     def __call__(

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError
 from pad_cli.evaluation.scorers.classifier_text import Text
+from pad_cli.models.dtype import choose_dtype
+from pad_cli.models.loading import own_dtype
 from pad_cli.offline import hub_hint
 from pad_cli.progress import stage
 
@@ -29,7 +31,7 @@ class ClassifierSource(NamedTuple):
     Attributes:
         model: directory, or id on the hub.
         revision: branch, tag or commit there.
-        dtype: number format of the weights, `auto` for its own.
+        dtype: of the weights; `auto` for its own where the device is fast in it.
         device: where it is put.
         head: name of the last linear layer, where the checkpoint has one of its own on a decoder.
         outputs: how many numbers it gives; 0 for what its configuration says.
@@ -135,7 +137,7 @@ def load_classifier(source: ClassifierSource) -> Classifier:
         ModelLoadError: it is missing, damaged, or no trained classifier.
     """
     shared = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-    options: dict[str, Any] = {"dtype": source.dtype if source.dtype == "auto" else getattr(torch, source.dtype)}
+    options: dict[str, Any] = {}
     if source.trust_remote_code:
         options["code_revision"] = source.revision  # else code of another repository would come unpinned
     if source.head is not None:
@@ -144,6 +146,7 @@ def load_classifier(source: ClassifierSource) -> Classifier:
         options["num_labels"] = source.outputs
     with stage(f"Loading {source.model}"), _explained(source), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(source.model, **shared)
+        options["dtype"] = _dtype(source, shared)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             source.model, **shared, **options, output_loading_info=True
         )
@@ -154,6 +157,14 @@ def load_classifier(source: ClassifierSource) -> Classifier:
             )
         model = model.eval().requires_grad_(False).to(source.device)
     return Classifier(model, tokenizer, _longest(model, tokenizer), model.config.get_text_config().pad_token_id)
+
+
+def _dtype(source: ClassifierSource, shared: dict[str, Any]) -> torch.dtype | str:
+    if source.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, source.dtype)
+        return dtype
+    own = own_dtype(AutoConfig.from_pretrained(source.model, **shared))
+    return "auto" if own is None else choose_dtype(own, torch.device(source.device)).dtype
 
 
 def _longest(model: Any, tokenizer: Any) -> int:
