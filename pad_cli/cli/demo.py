@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.options import Quiet
+from pad_cli.cli.options import Overwrite, Quiet
 from pad_cli.cli.tables import print_report
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import say, say_table
@@ -17,6 +17,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the report, the reward model and the answers go.")] = Path(
         "runs/demo"
     ),
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Steer the small embedded models, evaluate them, and show it all.
@@ -26,7 +27,7 @@ def demo(
     set_quiet(quiet)
     import pad_cli
 
-    result = pad_cli.run_demo(out)
+    result = pad_cli.run_demo(out, overwrite=overwrite)
     from rich.table import Table
     from rich.text import Text
 

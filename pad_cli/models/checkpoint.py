@@ -1,6 +1,6 @@
 """A reward model on disk: `pad_config.json`, `preference_heads.safetensors` (under `conditioning: prompt`
-`value_head.safetensors`), `backbone_sample.safetensors`, by which its backbone is recognised in any dtype, and if it has
-them `preference_encoder.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`.
+`value_head.safetensors`), `backbone_sample.safetensors`, by which its backbone is recognised in any dtype; where it has
+them, `preference_encoder.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`.
 
 A directory without `pad_config.json` but with `value_head.safetensors` is one of the paper's authors; see
 `prompt_reward_model.py`. Loading refuses what would silently be wrong: missing heads, another backbone or tokenizer, a

@@ -89,5 +89,5 @@ def _why_bfloat16_is_slow() -> str:
 def _gpu_has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type != "mps" or bool(torch.backends.mps.is_macos_or_newer(*_FIRST_MACOS))

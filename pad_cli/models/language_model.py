@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from pad_cli.errors import ModelLoadError
+from pad_cli.errors import ModelLoadError, UsageError
+from pad_cli.models.context import context_length
 from pad_cli.models.loading import load_pretrained
 from pad_cli.models.prompts import end_of_turn
 from pad_cli.models.weight_sample import WeightSample, sample_weights
@@ -116,6 +117,11 @@ class LanguageModel:
         return int(self.head.weight.shape[0])
 
     @functools.cached_property
+    def context_length(self) -> int | None:
+        """Tokens of prompt and answer together that it can read; None where nothing limits them."""
+        return context_length(self.model)
+
+    @functools.cached_property
     def vocabulary(self) -> str:
         """A hash of every token and its number: equal where two tokenizers mean the same by them."""
         return vocabulary_hash(self.tokenizer)
@@ -146,14 +152,33 @@ class LanguageModel:
 
         Returns:
             (B, T, H) hidden states after the final norm, where the head is.
+
+        Raises:
+            UsageError: a row is longer than the model can read.
+            ModelLoadError: the model overflows in float16.
         """
+        self._check_length(mask)
         tokens, mask = tokens.to(self._input_device), mask.to(self._input_device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         inputs = {"input_ids": tokens, "attention_mask": mask, self._cache_name: cache, "use_cache": cache is not None}
         if self._takes_positions:
             inputs["position_ids"] = positions
         hidden: torch.Tensor = self.model.get_decoder()(**inputs).last_hidden_state
+        if self.dtype == torch.float16 and not torch.isfinite(hidden[mask[:, -tokens.shape[1] :].bool()]).all():
+            raise ModelLoadError(
+                f"'{self.name}' overflows in float16: some of its hidden states are not finite.",
+                "Load it in another dtype: --set policy.dtype=bfloat16, or float32 (backbone.dtype in training).",
+            )
         return hidden.to(self.device)
+
+    def _check_length(self, mask: torch.Tensor) -> None:
+        """The last resort; whoever reads texts of unknown length cuts or refuses them first."""
+        longest = self.context_length
+        if longest is not None and mask.shape[1] > longest and (found := int(mask.sum(-1).max())) > longest:
+            raise UsageError(
+                f"A text of {found} tokens is too long for '{self.name}', which reads at most {longest}.",
+                "Shorten the prompt or the answer.",
+            )
 
     @functools.cached_property
     def _input_device(self) -> torch.device:

@@ -16,9 +16,10 @@ answer once. The stages `heads` and `encoder` read it once too, into the cache; 
 and 12 K r H for the K heads of rank r. Time is operations over rate, or bytes over bandwidth where that is longer.
 
 Memory. Weights in the dtype that they are loaded in; 4 bits with a float32 constant for each 64 numbers (Dettmers et
-al. 2023, arXiv 2305.14314), 8 bits with one for each row. A trained number takes 16 bytes: itself, its gradient, AdamW's two moments,
-all in float32. Activations, of the longest texts: what the linear layers read and write is kept for the backward pass
-(with checkpointing only each layer's input, and one layer's inside), beside the gradients of one layer.
+al. 2023, arXiv 2305.14314), 8 bits with one for each row. A trained number takes 16 bytes: itself, its gradient,
+AdamW's two moments, all in float32. Activations, of the longest texts: what the linear layers read and write is kept
+for the backward pass (with checkpointing only each layer's input, and one layer's inside), beside the gradients of one
+layer.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any
 
 import torch
 
+from pad_cli.models.context import context_length, cut_to_context, room
 from pad_cli.models.dtype import DtypeChoice, choose_dtype
 from pad_cli.models.loading import chosen_device
 from pad_cli.models.outline import Outline, load_outline
@@ -160,7 +162,7 @@ def estimate(recipe: TrainRecipe) -> Estimate:
     outline = load_outline(recipe.backbone)
     principles = () if recipe.conditioning == "prompt" else recipe.heads.principles
     data = load_pairs(recipe.data, recipe.seed, principles)
-    volume = measure_volume(recipe, data, outline.tokenizer)
+    volume = measure_volume(recipe, data, outline.tokenizer, context_length(outline.model))
     return price(recipe, outline, volume, measure_machine(), chosen_device(recipe.backbone.device))
 
 
@@ -193,8 +195,8 @@ def price(
     )
 
 
-def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any) -> Volume:
-    """Count pairs and distinct answers, and tokenise a sample of them."""
+def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any, context: int | None = None) -> Volume:
+    """Count pairs and distinct answers, and tokenise a sample of them; `context` is what the backbone can read."""
     splits = [data.train, *(split.pairs for split in data.validation)]
     distinct: dict[tuple[str, str], tuple[PreferencePair, str]] = {}
     for pairs in splits:
@@ -202,11 +204,13 @@ def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any) -> Volum
             for answer in (pair.chosen, pair.rejected):
                 distinct.setdefault((str(pair.prompt), answer), (pair, answer))
     sample = random.Random(recipe.seed).sample(list(distinct.values()), min(_SAMPLE, len(distinct)))
-    prompts = [
-        len(encode_prompt(tokenizer, pair.prompt, recipe.data.max_prompt_tokens, place=pair.place))
-        for pair, _ in sample
+    most = recipe.data.max_answer_tokens
+    longest = cut_to_context(context, recipe.data.max_prompt_tokens, most)
+    prompts = [len(encode_prompt(tokenizer, pair.prompt, longest, place=pair.place)) for pair, _ in sample]
+    answers = [
+        encode_answer(tokenizer, answer, most if (left := room(context, read)) is None else min(most, left))
+        for read, (_, answer) in zip(prompts, sample, strict=True)
     ]
-    answers = [encode_answer(tokenizer, answer, recipe.data.max_answer_tokens) for _, answer in sample]
     seen = len({token for answer in answers for token in answer})
     names = recipe.heads.principles or {name for pair in data.train for name in pair.preference}
 

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError
 from pad_cli.evaluation.scorers.classifier_text import Text
+from pad_cli.models.context import context_length
 from pad_cli.models.dtype import choose_dtype
 from pad_cli.models.loading import own_dtype
 from pad_cli.offline import hub_hint
@@ -169,11 +170,7 @@ def _dtype(source: ClassifierSource, shared: dict[str, Any]) -> torch.dtype | st
 
 def _longest(model: Any, tokenizer: Any) -> int:
     """Tokens that a classifier can read: what its tokenizer and its positions allow."""
-    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or sys.maxsize]
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            limits.append(module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts from behind the padding
-    return int(min(limits))
+    return int(min(tokenizer.model_max_length, context_length(model) or sys.maxsize))
 
 
 def _ones(rows: Sequence[list[int]]) -> list[list[int]]:
