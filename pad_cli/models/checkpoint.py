@@ -231,7 +231,7 @@ def _is_backbone(directory: Path, config: dict[str, Any], known: WeightSample | 
     """Is this the model that a checkpoint was trained on, in whatever dtype?
 
     A checkpoint of version 0.1 has no sample, only a fingerprint of the weights in bfloat16. That cannot be computed
-    from float16 weights, so the backbone is then read once more, as float32.
+    from float16 weights, nor can that of float16 weights from bfloat16, so the backbone is then read again, as float32.
     """
     recorded: str = config["backbone_fingerprint"]
     if known is not None and model.sample is not None:
@@ -241,10 +241,12 @@ def _is_backbone(directory: Path, config: dict[str, Any], known: WeightSample | 
     if model.sample.to(torch.float16).fingerprint == recorded:  # trained in float16
         return True
     sizes = (model.hidden_size, model.vocabulary)
-    if model.dtype != torch.float16 or sizes != (config["hidden_size"], config["tokenizer_hash"]):
+    if model.dtype == torch.float32 or sizes != (config["hidden_size"], config["tokenizer_hash"]):
         return False
     original = load_language_model(_backbone_settings(directory, config, "float32", "cpu"))
-    return original.fingerprint == recorded and same_model(original, model)
+    if original.sample is None or not same_model(original, model):
+        return False
+    return recorded in (original.fingerprint, original.sample.to(torch.float16).fingerprint)
 
 
 def _read_heads(path: Path, config: Mapping[str, Any]) -> PreferenceHeads:

@@ -26,6 +26,9 @@ _SAMPLES = 64  # values of each weight; up to twice as many are taken
 _KEYS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 _NARROW = (torch.bfloat16, torch.float16)
 _ARCHITECTURE = "architecture"
+_TWICE = (
+    1.125  # half a step of bfloat16 and of float16, in the former: for values that were rounded to both, one by one
+)
 _LOADED_AS = "quant_state"  # bitsandbytes' record of how a weight was packed: it names the dtype of the activations
 
 
@@ -125,11 +128,18 @@ def _agree(
         return True
     apart = (first.double() - second.double()).abs()
     return any(
-        bool((apart <= _half_step(first, grid) + _half_step(second, theirs)).all())
+        bool((apart <= _tolerance(first, grid, second, theirs)).all())
         for grid in grids
         for theirs in their_grids
         if grid != theirs
     )
+
+
+def _tolerance(
+    first: torch.Tensor, grid: torch.dtype | None, second: torch.Tensor, theirs: torch.dtype | None
+) -> torch.Tensor:
+    steps = _half_step(first, grid) + _half_step(second, theirs)
+    return steps * _TWICE if {grid, theirs} == {None, torch.bfloat16} else steps
 
 
 def _half_step(values: torch.Tensor, grid: torch.dtype | None) -> torch.Tensor:

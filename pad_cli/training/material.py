@@ -97,9 +97,10 @@ def gather_material(recipe: TrainRecipe, data: PairData, backbone: LanguageModel
         )
     elif closes_thought(backbone.tokenizer):
         note("The chat template opens a thought before every answer; it is closed first (enable_thinking=False).")
-    if lengths["answers_cut"] > _CUT_WARNING * lengths["answers"]:
+    by_recipe = lengths["answers_cut"] - book.cut_to_context
+    if by_recipe > _CUT_WARNING * lengths["answers"]:
         note(
-            f"Warning: {lengths['answers_cut'] / lengths['answers']:.0%} of the answers are cut (the longest has "
+            f"Warning: {by_recipe / lengths['answers']:.0%} of the answers are cut (the longest has "
             f"{lengths['answer_longest']} tokens); data.max_answer_tokens sets the limit."
         )
     if (lengths["prompt_limit"] < recipe.data.max_prompt_tokens and lengths["prompts_cut"]) or book.cut_to_context:
