@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from pad_cli.errors import CheckpointError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import AGAIN, check_shapes, read_object, read_tensors, tensor_shapes
+from pad_cli.models.dtype import dtype_name
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import fetch_checkpoint
@@ -84,6 +85,7 @@ def save_reward_model(
             "backbone": settings.model,
             "backbone_revision": settings.revision,
             "backbone_quantization": settings.quantization,
+            "backbone_dtype": dtype_name(model.backbone.dtype),
             "backbone_fingerprint": model.backbone.fingerprint,
             "hidden_size": model.backbone.hidden_size,
             "vocabulary_size": model.backbone.vocabulary_size,
