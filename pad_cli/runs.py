@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import glob
 import hashlib
 import json
@@ -10,7 +11,7 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def check_output(
-    target: Path, what: str, is_own: Callable[[Path], bool], *, folder: bool = True, overwrite: bool = False
+    target: Path,
+    what: str,
+    is_own: Callable[[Path], bool],
+    *,
+    writes: Collection[str] = ("*",),
+    folder: bool = True,
+    overwrite: bool = False,
 ) -> bool:
     """Make sure that writing to `target` replaces nothing but earlier output of the same kind.
 
@@ -134,11 +141,12 @@ def check_output(
         target: where output goes.
         what: is written there, in words, without an article.
         is_own: recognises earlier output of this kind.
+        writes: patterns of the names that may be written into a directory; other files in it stay, and do not matter.
         folder: whether `target` is to be a directory. One that is empty, but for hidden files, counts as missing.
         overwrite: whether files may be replaced that are not our own.
 
     Returns:
-        Whether `target` holds something else, which may be overwritten.
+        Whether `target` holds something else, which may be replaced.
 
     Raises:
         UsageError: it holds something else, which may not.
@@ -148,13 +156,14 @@ def check_output(
     if target.is_dir() != folder:
         kind = "a file, but a directory" if folder else "a directory, but a file"
         raise UsageError(f"'{target}' is {kind} is to be written.", "Name another place: --out")
-    entries = sorted(path.name for path in target.iterdir() if not path.name.startswith(".")) if folder else []
-    if (folder and not entries) or is_own(target):
+    names = sorted(path.name for path in target.iterdir() if not path.name.startswith(".")) if folder else []
+    found = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in writes)]
+    if (folder and not found) or is_own(target):
         return False
     if not overwrite:
-        found = f" (there is {', '.join(entries[:3])}{', ...' if len(entries) > 3 else ''})" if folder else ""
+        holds = f": it holds {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}" if folder else ""
         raise UsageError(
-            f"{target} exists and is no {what}{found}.",
+            f"{target} exists and is no {what}{holds}.",
             "Name another place with --out, or say --overwrite to replace files that have the same names.",
         )
     return True

@@ -281,7 +281,8 @@ def test_output_goes_to_a_place_that_is_missing_empty_or_our_own(tmp_path: Path)
 @pytest.mark.parametrize("name", ["README.md", "notes.txt"])
 def test_output_never_goes_among_files_that_are_not_our_own_unless_that_is_asked_for(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("months of notes")
-    with pytest.raises(UsageError, match=f"is no run .there is {name}") as caught:
+    assert not check_output(tmp_path, "run", own, writes=("report.*", "metrics.json"))
+    with pytest.raises(UsageError, match=f"is no run: it holds {name}") as caught:
         check_output(tmp_path, "run", own)
     assert "--overwrite" in caught.value.hint
     assert check_output(tmp_path, "run", own, overwrite=True)

@@ -18,6 +18,7 @@ from pad_cli.errors import DataError
 from pad_cli.models.adapter import CONFIG as ADAPTER
 from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, save_reward_model
+from pad_cli.models.hub import OWN_FILES
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -67,7 +68,7 @@ def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrit
     output = Path(recipe.output)
     with only_here(output):
         if processes().main:
-            check_output(output, "reward model of pad train-rm", _is_own, overwrite=overwrite)
+            check_output(output, "reward model of pad train-rm", _is_own, writes=OWN_FILES, overwrite=overwrite)
         return _train(recipe, output, data_table)
 
 
