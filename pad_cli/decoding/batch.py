@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.items import check_room
-from pad_cli.errors import DataError
 from pad_cli.pairs import Row, RowError, note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
 from pad_cli.processes import processes
@@ -87,10 +85,7 @@ def _generate(engine: PadEngine, source: Path, target: Path, specs: Sequence[str
         note_changes(rows)
     engine.check_prompts([(line.place, line.prompt) for line in todo.values()])
     for each in todo.values():
-        try:
-            check_room(engine.policy, engine.reward_model, engine.items([each.prompt], [each.preference], settings))
-        except DataError as error:
-            raise DataError(error.message, path=each.place, field="prompt", hint=error.hint) from error
+        engine.check_room(each.place, each.prompt, each.preference)
     keys = everyone.share(list(todo))
     with bar(f"Answering {source.name}", total=len(keys)) as progress:
         for start in range(0, len(keys), settings.batch_size):

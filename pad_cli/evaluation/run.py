@@ -183,6 +183,8 @@ def run_items(
         measured = measured or MeasuredPairs(recipe, scorers, reward_model.principles)
         subject = Subject(name, settings, PadEngine(policy, reward_model, always=recipe.always), mine, trained)
         subject.engine.check_prompts([(item.place or item.id, item.prompt) for item in mine])
+        for item in mine:
+            subject.engine.check_room(item.place or item.id, item.prompt)
         for method_name, method in methods.items():
             with main_first() if everyone.count > 1 else contextlib.nullcontext():
                 costs[method_name, name] = method.prepare(subject)
