@@ -19,7 +19,7 @@ from pad_cli.decoding.readers import Guidance
 from pad_cli.decoding.sampling import Chooser, policy_processors
 from pad_cli.decoding.speculative import speculate_steps
 from pad_cli.decoding.streaming import TextStream
-from pad_cli.errors import DataError, RecipeError, UsageError
+from pad_cli.errors import RecipeError, UsageError
 from pad_cli.memory import Halving
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
@@ -279,11 +279,7 @@ class PadEngine:
 
     def check_room(self, place: str, prompt: Messages, preference: Preference = NO_PREFERENCE) -> None:
         """Refuse a prompt, read at this place, that leaves the models no room for an answer (DataError)."""
-        items = self.items([prompt], [preference])
-        try:
-            check_room(self.policy, self.reward_model, items)
-        except DataError as error:
-            raise DataError(error.message, path=place, field="prompt", hint=error.hint) from error
+        check_room(self.policy, self.reward_model, self.items([prompt], [preference]), place=place)
 
     def id_items(
         self,

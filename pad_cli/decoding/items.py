@@ -55,6 +55,8 @@ def check_room(
     model: RewardModel | None,
     items: Sequence[Item],
     prompts: Sequence[str | Messages] | None = None,
+    *,
+    place: str = "",
 ) -> None:
     """Make sure that the models can read every prompt and at least one token more.
 
@@ -63,6 +65,7 @@ def check_room(
         model: the reward model.
         items: what they read.
         prompts: the same as text, to say which one is too long.
+        place: where the prompt was read, if it is one.
 
     Raises:
         DataError: they cannot.
@@ -78,6 +81,8 @@ def check_room(
                 raise DataError(
                     f"{which} has {len(tokens)} tokens; '{reader.name}' reads at most {longest}, of which one is for "
                     "the answer.",
+                    path=place,
+                    field="prompt" if place else "",
                     hint="Shorten it, or choose a model that reads more.",
                 )
 
