@@ -10,10 +10,12 @@ from pad_cli.caches import kept_hidden_states as kept_hidden_states
 from pad_cli.caches import remove_hidden_states as remove_hidden_states
 from pad_cli.catalogue import catalogue_kinds as catalogue_kinds
 from pad_cli.catalogue import names_of as names_of
+from pad_cli.decoding.batch import check_answers_output as check_answers_output
 from pad_cli.decoding.batch import generate_file as generate_file
 from pad_cli.decoding.engine import PadEngine as PadEngine
 from pad_cli.decoding.fit import Fit as Fit
 from pad_cli.decoding.fit import fit_policy as fit_policy
+from pad_cli.decoding.heat_map import check_page_output as check_page_output
 from pad_cli.decoding.heat_map import heat_map as heat_map
 from pad_cli.decoding.processor import PreferenceLogitsProcessor as PreferenceLogitsProcessor
 from pad_cli.demonstration import Demonstration as Demonstration
@@ -58,6 +60,7 @@ from pad_cli.personal_adapter import export_preference as export_preference
 from pad_cli.personal_adapter import export_users as export_users
 from pad_cli.preference import Preference as Preference
 from pad_cli.profiles import Profile as Profile
+from pad_cli.profiles import check_profile_output as check_profile_output
 from pad_cli.profiles import load_profile as load_profile
 from pad_cli.profiles import profile_names as profile_names
 from pad_cli.profiles import profile_path as profile_path
@@ -86,9 +89,11 @@ from pad_cli.records import PairData as PairData
 from pad_cli.records import PairSplit as PairSplit
 from pad_cli.records import PreferencePair as PreferencePair
 from pad_cli.run_lock import only_here as only_here
+from pad_cli.runs import check_output as check_output
 from pad_cli.runs import write_whole as write_whole
 from pad_cli.server.reading import Limits as Limits
 from pad_cli.server.run import serve as serve
+from pad_cli.serving.export import check_adapter_output as check_adapter_output
 from pad_cli.training.estimate import Estimate as Estimate
 from pad_cli.training.estimate import estimate as estimate
 from pad_cli.training.remeasure import Remeasurement as Remeasurement

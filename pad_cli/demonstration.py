@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.evaluation.run import evaluate
+from pad_cli.evaluation.run import DEMO_MODEL, evaluate, is_evaluation
 from pad_cli.models.checkpoint import CONFIG
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import resolve_model
 from pad_cli.recipe import EvalRecipe, GenerateRecipe, read_recipe
-from pad_cli.runs import whole_files, write_whole
+from pad_cli.runs import check_output, whole_files, write_whole
 
 _PROMPT = "How do I start with photography?"
 _PREFERENCES = ("humorous", "formal", "concise, humorous", "casual, expert", "the more ceremonious the better")
@@ -43,7 +43,11 @@ class Demonstration:
 
 
 def run_demo(
-    directory: Path, *, full: bool = False, on_examples: Callable[[list[dict[str, str]]], None] = lambda _: None
+    directory: Path,
+    *,
+    full: bool = False,
+    on_examples: Callable[[list[dict[str, str]]], None] = lambda _: None,
+    overwrite: bool = False,
 ) -> Demonstration:
     """Copy the embedded reward model, steer and evaluate; finished answers are not written again.
 
@@ -51,10 +55,13 @@ def run_demo(
         directory: where everything goes.
         full: evaluate on every prompt of the recipe `embedded-eval`, instead of a fifth of them.
         on_examples: called with the examples before the evaluation begins.
+        overwrite: whether files there may be replaced that no demo wrote.
 
     Raises:
+        UsageError: the directory holds something else.
         StorageError: the directory cannot be written.
     """
+    check_output(directory, "demo of pad", is_evaluation, overwrite=overwrite)
     with _one_thread():
         return _run_demo(directory, full, on_examples)
 
@@ -64,13 +71,13 @@ def _run_demo(directory: Path, full: bool, on_examples: Callable[[list[dict[str,
     evaluation = read_recipe("embedded-eval", _overrides(directory, full))
     assert isinstance(settings, GenerateRecipe)
     assert isinstance(evaluation, EvalRecipe)
-    with whole_files(directory / "reward-model", last=CONFIG) as scratch:
+    with whole_files(directory / DEMO_MODEL, last=CONFIG) as scratch:
         for path in Path(resolve_model(settings.reward_model)).iterdir():
             shutil.copy(path, scratch)
     examples = _examples(settings)
     write_whole(directory / "examples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in examples))
     on_examples(examples)
-    metrics = dict(inspect_reward_model(str(directory / "reward-model")).metrics)
+    metrics = dict(inspect_reward_model(str(directory / DEMO_MODEL)).metrics)
     return Demonstration(examples, metrics, evaluate(evaluation), directory)
 
 

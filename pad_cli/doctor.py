@@ -33,6 +33,7 @@ _LEFT_OUT = ("dev", "docs", "test")  # extras that users do not need
 _KEYS = ("OPENAI_API_KEY", "PAD_API_KEY")
 _ASK_TORCH = """
 import json, torch
+from pad_cli.models.dtype import choices
 cuda = torch.cuda.is_available()
 cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())] if cuda else []
 print(json.dumps({
@@ -40,6 +41,7 @@ print(json.dumps({
     "cuda": torch.version.cuda or torch.version.hip,
     "gpus": [{"name": card.name, "bytes": card.total_memory} for card in cards],
     "mps": torch.backends.mps.is_available(),
+    "dtypes": choices(),
 }))
 """
 
@@ -91,7 +93,8 @@ class Examination:
         packages: that are needed, and those of the extras.
         cores: of the CPU that this process may use.
         memory: bytes, and how many of them are free.
-        torch: version, CUDA version, GPUs and MPS as torch sees them; None when it cannot be imported.
+        torch: version, CUDA version, GPUs and MPS as torch sees them, and what `dtype: auto` means on each device, by
+            the checkpoint's dtype, and why; None when it cannot be imported.
         home: `PAD_HOME`.
         writable: whether files can be written there.
         free: bytes on its disk.

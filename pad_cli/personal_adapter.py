@@ -12,13 +12,19 @@ from pad_cli.errors import UsageError, did_you_mean
 from pad_cli.pairs import RowError, read_rows
 from pad_cli.preference import LARGEST, Preference, with_floor
 from pad_cli.progress import bar
-from pad_cli.serving.export import PreferenceAdapter, preference_adapter, save_adapter
+from pad_cli.serving.export import PreferenceAdapter, check_adapter_output, preference_adapter, save_adapter
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 def export_users(
-    engine: PadEngine, table: Path, guidance_weight: float, out: Path | str, rank: int | None = None
+    engine: PadEngine,
+    table: Path,
+    guidance_weight: float,
+    out: Path | str,
+    rank: int | None = None,
+    *,
+    overwrite: bool = False,
 ) -> tuple[int, list[str]]:
     """Write an adapter for each user of a table, as `pad learn --users` makes it: `out`/USER.
 
@@ -28,6 +34,7 @@ def export_users(
         guidance_weight: how strongly.
         out: their directory; an adapter that is there is replaced.
         rank: of each adapter.
+        overwrite: whether files may be replaced that are of no exported adapter.
 
     Returns:
         How many were written, and the users who have none because no principle has a weight: the base serves them.
@@ -48,9 +55,11 @@ def export_users(
             raise problem.at(row) from problem
     without = [user for user, preference in preferences.items() if not with_floor(preference, engine.always)]
     wanted = {user: preference for user, preference in preferences.items() if user not in without}
+    for user in wanted:
+        check_adapter_output(Path(out) / user, overwrite=overwrite)
     with bar("Exporting", total=len(wanted)) as progress:
         for user, preference in wanted.items():
-            export_preference(engine, preference, guidance_weight, Path(out) / user, rank)
+            export_preference(engine, preference, guidance_weight, Path(out) / user, rank, overwrite=overwrite)
             progress.advance()
     return len(wanted), without
 
@@ -75,7 +84,13 @@ def _preference(engine: PadEngine, row: Mapping[str, Any]) -> Preference:
 
 
 def export_preference(
-    engine: PadEngine, preference: Preference, guidance_weight: float, out: Path | str, rank: int | None = None
+    engine: PadEngine,
+    preference: Preference,
+    guidance_weight: float,
+    out: Path | str,
+    rank: int | None = None,
+    *,
+    overwrite: bool = False,
 ) -> PreferenceAdapter:
     """Write a preference as a LoRA adapter of the policy's output layer, the safety floor included.
 
@@ -85,6 +100,7 @@ def export_preference(
         guidance_weight: how strongly.
         out: a new directory, or one of an earlier export.
         rank: of the adapter; by default that of the heads times the number of principles with a weight.
+        overwrite: whether files in `out` may be replaced that are of no exported adapter.
 
     Returns:
         What was written.
@@ -95,6 +111,7 @@ def export_preference(
     """
     if guidance_weight < 0 and engine.always:
         raise UsageError("A negative guidance weight turns `always` into its opposite.", "Give one of 0 or above.")
+    check_adapter_output(Path(out), overwrite=overwrite)
     preference = with_floor(preference, engine.always)
     weights = engine.preference_weights([preference])[0]
     model = engine.reward_model

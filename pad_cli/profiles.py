@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import yaml
 
 from pad_cli.errors import DataError, PreferenceError, did_you_mean
-from pad_cli.runs import write_whole
+from pad_cli.runs import check_output, write_whole
 from pad_cli.yaml_text import YamlError, read_yaml
 
 PROFILES = Path("profiles")
@@ -95,6 +95,21 @@ def profile_path(name: str) -> Path:
 def profile_names() -> list[str]:
     """The names of the profiles in the working directory, sorted."""
     return sorted(path.stem for path in PROFILES.glob("*.yaml") if _NAME.fullmatch(path.stem))
+
+
+def check_profile_output(target: Path, *, overwrite: bool = False) -> None:
+    """Make sure that a learned profile written to a file replaces nothing but an earlier one.
+
+    Raises:
+        UsageError: it holds something else, for example a profile written by hand, which may not be replaced.
+    """
+    check_output(target, "profile that pad learned", _is_learned, folder=False, overwrite=overwrite)
+
+
+def _is_learned(path: Path) -> bool:
+    start = _HEADER.splitlines()[0].encode()
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def save_profile(profile: Profile, path: Path | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import glob
 import hashlib
 import json
@@ -10,7 +11,7 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from typing import Any
 import platformdirs
 from safetensors import SafetensorError
 
-from pad_cli.errors import DataError, StorageError
+from pad_cli.errors import DataError, StorageError, UsageError
 
+RECIPE = "recipe.json"
+_LINE = b'{"key": "'  # how each line of a log begins
 _PART = ".part-"
 _SCRATCH = ".scratch"
 _REPORTED_PACKAGES = ("pad-cli", "torch", "transformers", "peft", "trl", "datasets", "tokenizers")
@@ -123,6 +126,58 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def check_output(
+    target: Path,
+    what: str,
+    is_own: Callable[[Path], bool],
+    *,
+    writes: Collection[str] = ("*",),
+    folder: bool = True,
+    overwrite: bool = False,
+) -> bool:
+    """Make sure that writing to `target` replaces nothing but earlier output of the same kind.
+
+    Args:
+        target: where output goes.
+        what: is written there, in words, without an article.
+        is_own: recognises earlier output of this kind.
+        writes: patterns of the names that may be written into a directory; other files in it stay, and do not matter.
+        folder: whether `target` is to be a directory. One that is empty, but for hidden files, counts as missing.
+        overwrite: whether files may be replaced that are not our own.
+
+    Returns:
+        Whether `target` holds something else, which may be replaced.
+
+    Raises:
+        UsageError: it holds something else, which may not.
+    """
+    if not target.exists():
+        return False
+    if target.is_dir() != folder:
+        kind = "a file, but a directory" if folder else "a directory, but a file"
+        raise UsageError(f"'{target}' is {kind} is to be written.", "Name another place: --out")
+    names = sorted(path.name for path in target.iterdir() if not path.name.startswith(".")) if folder else []
+    found = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in writes)]
+    if (folder and not found) or is_own(target):
+        return False
+    if not overwrite:
+        holds = f": it holds {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}" if folder else ""
+        raise UsageError(
+            f"{target} exists and is no {what}{holds}.",
+            "Name another place with --out, or say --overwrite to replace files that have the same names.",
+        )
+    return True
+
+
+def recipe_kind(directory: Path) -> str | None:
+    """The kind of recipe whose output a directory is, by its `recipe.json`; None where that says nothing."""
+    try:
+        recipe = json.loads((directory / RECIPE).read_text(encoding="utf-8"))
+        return str(recipe["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def sweep(place: Path) -> None:
     """Delete what killed processes were about to write as `place`, or into it; nobody else may be at work there."""
     for folder, name in ((place.parent, glob.escape(place.name)), (place, "*")):
@@ -208,7 +263,19 @@ class ResultLog:
                     hint="Delete the line and run again: it is done anew, all others stay.",
                 ) from error
         if len(whole) < len(raw):
+            if not _begins_line(raw[len(whole) :]):
+                raise DataError("not a result line", path=self.path, hint="It is no log of results: name another file.")
             write_whole(self.path, whole)
+
+
+def is_log(path: Path) -> bool:
+    """Is a file a log of results, also an empty one or one whose first line was cut short?"""
+    with path.open("rb") as file:
+        return _begins_line(file.read(len(_LINE)))
+
+
+def _begins_line(raw: bytes) -> bool:
+    return raw[: len(_LINE)] == _LINE[: len(raw)]
 
 
 def merge_parts(path: Path, order: Callable[[Mapping[str, Any]], Any] | None = None) -> None:

@@ -14,8 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli import runs
-from pad_cli.errors import DataError, StorageError
-from pad_cli.runs import ResultLog, fingerprint, whole_directory, whole_files, write_json, write_whole
+from pad_cli.errors import DataError, StorageError, UsageError
+from pad_cli.runs import (
+    ResultLog,
+    check_output,
+    fingerprint,
+    is_log,
+    whole_directory,
+    whole_files,
+    write_json,
+    write_whole,
+)
 
 
 class CrashError(Exception):
@@ -253,3 +262,49 @@ def test_what_is_written_whole_has_the_permissions_of_other_files(tmp_path: Path
     for directory in (tmp_path / "new", tmp_path / "kept"):
         assert directory.stat().st_mode & 0o777 == 0o777 & ~mask
         assert (directory / "weights").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def own(directory: Path) -> bool:
+    return (directory / "ours").exists()
+
+
+def test_output_goes_to_a_place_that_is_missing_empty_or_our_own(tmp_path: Path) -> None:
+    for name in ("missing", "empty", "hidden", "own"):
+        place = tmp_path / name
+        if name != "missing":
+            place.mkdir()
+        if name in ("hidden", "own"):
+            (place / {"hidden": ".DS_Store", "own": "ours"}[name]).touch()
+        assert not check_output(place, "run", own)
+
+
+@pytest.mark.parametrize("name", ["README.md", "notes.txt"])
+def test_output_never_goes_among_files_that_are_not_our_own_unless_that_is_asked_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("months of notes")
+    assert not check_output(tmp_path, "run", own, writes=("report.*", "metrics.json"))
+    with pytest.raises(UsageError, match=f"is no run: it holds {name}") as caught:
+        check_output(tmp_path, "run", own)
+    assert "--overwrite" in caught.value.hint
+    assert check_output(tmp_path, "run", own, overwrite=True)
+
+
+def test_a_file_is_not_taken_for_a_directory_nor_a_directory_for_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place, folder in ((tmp_path / "file", True), (tmp_path, False)):
+        with pytest.raises(UsageError):
+            check_output(place, "run", own, folder=folder, overwrite=True)
+
+
+def test_a_log_is_known_by_its_first_line_and_no_other_file_is_cut(tmp_path: Path) -> None:
+    """A note without an end of line is not a line that a crash cut short."""
+    path = tmp_path / "log.jsonl"
+    ResultLog(path).append({"a": {"n": 1}})
+    assert is_log(path)
+    path.write_text('{"key": "b", "n"')
+    assert is_log(path)
+    assert ResultLog(path).done == {}
+    path.write_text("my notes")
+    assert not is_log(path)
+    with pytest.raises(DataError, match="not a result line"):
+        ResultLog(path)
+    assert path.read_text() == "my notes"

@@ -39,7 +39,9 @@ def make_tokenizer(*, chat: bool = True, extra: tuple[str, ...] = ()) -> Any:
     return wrapped
 
 
-def make_language_model(tokenizer: Any, *, seed: int, hidden_size: int = 32, tied: bool = True) -> LanguageModel:
+def make_language_model(
+    tokenizer: Any, *, seed: int, hidden_size: int = 32, tied: bool = True, positions: int = 256
+) -> LanguageModel:
     """A random two-layer Llama in float32, with weights large enough that its answers vary."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -49,7 +51,7 @@ def make_language_model(tokenizer: Any, *, seed: int, hidden_size: int = 32, tie
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=positions,
         tie_word_embeddings=tied,
         initializer_range=0.3,
         pad_token_id=tokenizer.pad_token_id,

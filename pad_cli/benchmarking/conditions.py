@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
+from pad_cli.models.dtype import dtype_name
 from pad_cli.models.language_model import LanguageModel
 
 Clock = Callable[[], float]
@@ -62,8 +63,8 @@ def _takes_cpu_time(device: torch.device) -> bool:
 
 
 def dtype_of(model: LanguageModel) -> str:
-    """The number format of its weights, as recipes write it."""
-    return str(model.head.weight.dtype).removeprefix("torch.")
+    """The dtype of its weights, as recipes write it."""
+    return dtype_name(model.dtype)
 
 
 def machine(policy: LanguageModel) -> str:

@@ -78,7 +78,7 @@ def _check_length(paths: Paths) -> None:
     asked = paths.questions
     for model, prompts in ((paths.policy, asked.prompts), (paths.backbone, asked.backbone_prompts)):
         length = max(map(len, prompts)) + paths.new_tokens
-        longest = getattr(model.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        longest = model.context_length
         if longest is not None and length > longest:
             raise UsageError(
                 f"{length} tokens of prompt and answer are too many for '{model.name}', which reads {longest}.",

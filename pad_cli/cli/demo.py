@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import Quiet
+from pad_cli.cli.options import Overwrite, Quiet
 from pad_cli.cli.tables import print_report
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import FittingTable, console, say, say_table
@@ -25,6 +25,7 @@ _FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 def demo(
     out: Annotated[Path, typer.Option(help="Where the report, the reward model and the answers go.")] = _OUT,
     full: Annotated[bool, typer.Option("--full", help="Evaluate on every prompt, not on a fifth of them.")] = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Steer the small embedded models, evaluate them, and show it all.
@@ -34,7 +35,7 @@ def demo(
     set_quiet(quiet)
     import pad_cli
 
-    result = pad_cli.run_demo(out, full=full, on_examples=_show_examples)
+    result = pad_cli.run_demo(out, full=full, on_examples=_show_examples, overwrite=overwrite)
     _show_training(result.metrics)
     print_report(result.report)
     say(f"Report: {result.directory / 'report.html'}; beside it answers.jsonl, examples.jsonl and reward-model/")

@@ -115,6 +115,11 @@ def _devices(found: Examination) -> Iterator[tuple[str, str]]:
     if not found.torch["gpus"] and not found.torch["mps"]:
         built = f"CUDA {found.torch['cuda']}" if found.torch["cuda"] else "the CPU alone"
         yield "GPU", f"none (this torch is built for {built})"
+    for device, dtypes in found.torch.get("dtypes", {}).items():
+        for own, choice in dtypes.items():
+            if own != "float32":
+                reason = f": {choice['reason']}" if choice["reason"] else ""
+                yield f"{own} on {device}", f"loaded as {choice['dtype']} (dtype: auto){reason}"
 
 
 def _places(found: Examination) -> Iterator[tuple[str, str]]:

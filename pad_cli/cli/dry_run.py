@@ -17,10 +17,12 @@ _CARDS = (24, 80)  # gigabytes of memory
 def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     """Print an estimate on stdout."""
     if as_json:
-        say_json(dataclasses.asdict(estimate))
+        choice = {"dtype": estimate.choice.name, "reason": estimate.choice.reason}
+        say_json({**dataclasses.asdict(estimate), "choice": choice})
         return
     volume = estimate.volume
-    say(f"{estimate.backbone}: {_si(estimate.parameters)} parameters")
+    reason = f" ({estimate.choice.reason})" if estimate.choice.reason else ""
+    print_text(f"{estimate.backbone}: {_si(estimate.parameters)} parameters, loaded as {estimate.choice.name}{reason}")
     print_text(
         f"{volume.pairs:,} training pairs, {volume.answers:,} distinct answers to read; tokens after cutting: prompt "
         f"{volume.prompt_tokens:.0f}, answer {volume.answer_tokens:.0f} (mean of {volume.sampled:,})"
@@ -30,7 +32,7 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in most.memory.items())
     print_text(f"Device memory {_gigabytes(estimate.memory)} in '{most.name}': {parts}.")
     for size in _CARDS:
-        say(f"  {size} GB are {'enough' if estimate.fits(size) else 'not enough'}, with a tenth left free.")
+        say(f"  On a GPU, {size} GB are {'enough' if estimate.fits(size) else 'not enough'}, with a tenth left free.")
     print_text(f"Cached states on the disk: {_gigabytes(estimate.disk)}. Validation during training is not counted.")
 
 

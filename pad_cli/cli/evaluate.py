@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pad_cli.cli.completion import complete_recipes_of
-from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
+from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, read_as
 from pad_cli.cli.tables import print_report
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import say, say_json
@@ -21,6 +21,7 @@ def evaluate(
     ],
     overrides: Overrides = None,
     out: Out = None,
+    overwrite: Overwrite = False,
     full: Annotated[bool, typer.Option("--full", help="A line for each preference, not only the pooled ones.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -30,7 +31,7 @@ def evaluate(
     import pad_cli
 
     settings = read_as("eval", recipe, overrides, out)
-    report = pad_cli.evaluate(settings)
+    report = pad_cli.evaluate(settings, overwrite=overwrite)
     if as_json:
         for row in report["rows"]:
             say_json(row)

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.options import GenerateRecipeName, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
+from pad_cli.cli.options import (
+    GenerateRecipeName,
+    Overrides,
+    Overwrite,
+    Policy,
+    Preferences,
+    Quiet,
+    RewardModel,
+    read_as,
+)
 from pad_cli.errors import UsageError
 from pad_cli.progress import note, set_quiet, stage
 from pad_cli.terminal import say
@@ -25,6 +34,7 @@ def export(
     policy: Policy = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a preference as an ordinary LoRA adapter of the policy's output layer.
@@ -38,15 +48,19 @@ def export(
 
     options = {"decoding.guidance_weight": weight, "policy.model": policy, "reward_model": reward_model}
     settings = read_as("generate", recipe, overrides, options=options)
+    if users is None:
+        pad_cli.check_adapter_output(out, overwrite=overwrite)
     engine = pad_cli.PadEngine.from_recipe(settings)
     guidance_weight = settings.decoding.guidance_weight
     if users is not None:
-        count, without = pad_cli.export_users(engine, users, guidance_weight, out, rank)
+        count, without = pad_cli.export_users(engine, users, guidance_weight, out, rank, overwrite=overwrite)
         say(f"{count} adapters in {out}")
         if without:
             note(f"No preference was found for {len(without)} users ({', '.join(without[:3])} ...): no adapter.")
         return
     with stage("Exporting"):
-        adapter = pad_cli.export_preference(engine, engine.preference(pref or []), guidance_weight, out, rank)
+        adapter = pad_cli.export_preference(
+            engine, engine.preference(pref or []), guidance_weight, out, rank, overwrite=overwrite
+        )
     reduced = f", relative error {adapter.error:.2%}" if adapter.error else ""
     say(f"{out}  (rank {adapter.rank}{reduced})")

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
+from pad_cli.cli.options import (
+    GenerateRecipeName,
+    Json,
+    Overrides,
+    Overwrite,
+    Policy,
+    Preferences,
+    Quiet,
+    RewardModel,
+    read_as,
+)
 from pad_cli.errors import DataError, UsageError
 from pad_cli.processes import processes
 from pad_cli.progress import note, set_quiet, stage
@@ -43,6 +53,7 @@ def generate(
     policy: Policy = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -62,6 +73,10 @@ def generate(
     text = None if file is not None else _read_prompt(prompt)
     import pad_cli
 
+    if out is not None:
+        pad_cli.check_answers_output(out, overwrite=overwrite)
+    if explain not in (None, "-"):
+        pad_cli.check_page_output(Path(explain), overwrite=overwrite)
     options = {
         "decoding.guidance_weight": weight,
         "decoding.candidates": candidates,
@@ -77,7 +92,7 @@ def generate(
         engine = pad_cli.PadEngine.from_recipe(settings)
     pad_cli.spare_threads(engine.policy)
     if file is not None and out is not None:
-        count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding)
+        count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding, overwrite=overwrite)
         if processes().main:
             say(f"{count} answered now, all of {file} in {out}", stderr=True)
         return

@@ -66,6 +66,7 @@ def _show(found: Inspection) -> None:
         ("backbone", config["backbone"]),
         ("revision", config.get("backbone_revision")),
         ("quantization", config.get("backbone_quantization")),
+        ("trained with dtype", config.get("backbone_dtype")),
         ("fingerprint", config.get("backbone_fingerprint")),
         ("hidden size", config.get("hidden_size")),
         ("vocabulary", config.get("vocabulary_size")),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Quiet, RewardModel, read_as
+from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Overwrite, Quiet, RewardModel, read_as
 from pad_cli.cli.tables import print_text
 from pad_cli.errors import UsageError
 from pad_cli.progress import note, set_quiet
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ANSWERS = {"1": True, "2": False, "n": None}
 _STOP = ("q", "")
+_ROW = b'{"user": '  # how a table of users begins
 
 
 def learn(
@@ -54,6 +55,7 @@ def learn(
     policy: Annotated[str | None, typer.Option(help="With --ask: language model that answers.")] = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -63,9 +65,10 @@ def learn(
     options = {"policy.model": policy, "reward_model": reward_model}
     settings = read_as("generate", recipe, overrides, options=options)
     assert name is not None
+    _check_output(name, users, new_principle, out, overwrite)
     if new_principle is not None:
         assert out is not None
-        _add_principle(settings, new_principle, Path(name), wording or [], out, as_json)
+        _add_principle(settings, new_principle, Path(name), wording or [], out, overwrite, as_json)
     elif users:
         assert out is not None
         _learn_users(settings, Path(name), out)
@@ -94,6 +97,21 @@ def _check(
         )
     elif not ask and choices is None:
         raise UsageError(f"There are no choices to learn '{name}' from.", f"pad learn {name} choices.jsonl, or --ask")
+
+
+def _check_output(name: str, users: bool, new_principle: str | None, out: Path | None, overwrite: bool) -> None:
+    """Refuse to replace what pad did not write, before anybody answers a question."""
+    import pad_cli
+
+    if users and out is not None:
+        pad_cli.check_output(out, "table of users", _is_table, folder=False, overwrite=overwrite)
+    elif new_principle is None:
+        pad_cli.check_profile_output(out or pad_cli.profile_path(name), overwrite=overwrite)
+
+
+def _is_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_ROW)) == _ROW
 
 
 def _learn_user(settings: GenerateRecipe, name: str, choices: Path, out: Path | None, as_json: bool) -> None:
@@ -183,12 +201,18 @@ def _learn_users(settings: GenerateRecipe, file: Path, out: Path) -> None:
 
 
 def _add_principle(
-    settings: GenerateRecipe, principle: str, examples: Path, wordings: list[str], out: Path, as_json: bool
+    settings: GenerateRecipe,
+    principle: str,
+    examples: Path,
+    wordings: list[str],
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     import pad_cli
 
     added = pad_cli.add_principle(
-        pad_cli.NewPrinciple(principle, examples, settings.reward_model, out, tuple(wordings))
+        pad_cli.NewPrinciple(principle, examples, settings.reward_model, out, tuple(wordings), overwrite=overwrite)
     )
     if as_json:
         say_json({**dataclasses.asdict(added), "directory": str(added.directory)})

@@ -46,6 +46,9 @@ Preferences = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that are in the way, though another program wrote them.")
+]
 Out = Annotated[Path | None, typer.Option(help="Directory of the run, in place of the recipe's.")]
 
 

@@ -46,15 +46,15 @@ def show(name: Name) -> None:
 def copy(
     name: Name,
     to: Annotated[Path | None, typer.Argument(help="Where to; by default NAME.yaml here.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Copy a shipped recipe, to change it."""
     import pad_cli
 
     text = pad_cli.recipe_text(name)
     target = to or Path(pad_cli.find_recipe(name).name)
-    if target.exists() and not force:
-        raise UsageError(f"'{target}' exists already.", "Name another file, or say --force.")
+    if target.exists() and not overwrite:
+        raise UsageError(f"'{target}' exists already.", "Name another file, or say --overwrite.")
     pad_cli.write_whole(target, text)
     say(target)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pad_cli.cli.completion import complete_recipes_of
-from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
+from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, read_as
 from pad_cli.cli.tables import print_text
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import say, say_json
@@ -23,6 +23,7 @@ def reproduce(
     ] = "embedded-reproduce",
     overrides: Overrides = None,
     out: Out = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -31,7 +32,7 @@ def reproduce(
     import pad_cli
 
     settings = read_as("reproduce", recipe, overrides, out)
-    result = pad_cli.reproduce(settings)
+    result = pad_cli.reproduce(settings, overwrite=overwrite)
     if as_json:
         for name, table in result["tables"].items():
             for label, run in table["runs"].items():

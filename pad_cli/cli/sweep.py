@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pad_cli.cli.completion import complete_recipes_of
-from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
+from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, read_as
 from pad_cli.progress import set_quiet
 from pad_cli.terminal import say, say_json, say_table
 
@@ -20,6 +20,7 @@ def sweep(
     ],
     overrides: Overrides = None,
     out: Out = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -28,7 +29,7 @@ def sweep(
     import pad_cli
 
     settings = read_as("sweep", recipe, overrides, out)
-    result = pad_cli.run_sweep(settings)
+    result = pad_cli.run_sweep(settings, overwrite=overwrite)
     if as_json:
         for point in result["points"]:
             say_json(point)

@@ -9,7 +9,7 @@ import typer
 
 from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.dry_run import show_estimate
-from pad_cli.cli.options import Json, Out, Overrides, Quiet, read_as
+from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, read_as
 from pad_cli.progress import set_quiet, stage
 from pad_cli.terminal import console, say, say_json, say_table
 
@@ -23,6 +23,7 @@ def train_rm(
     ],
     overrides: Overrides = None,
     out: Out = None,
+    overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost (time, memory, disk); train and write nothing.")
     ] = False,
@@ -39,7 +40,7 @@ def train_rm(
             estimate = pad_cli.estimate(settings)
         show_estimate(estimate, as_json)
         return
-    directory = pad_cli.train_reward_model(settings)
+    directory = pad_cli.train_reward_model(settings, overwrite=overwrite)
     if as_json:
         metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
         say_json({"reward_model": str(directory), "metrics": metrics})

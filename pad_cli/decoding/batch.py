@@ -18,11 +18,17 @@ from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Messages
 from pad_cli.rendezvous import wait_for_all
 from pad_cli.run_lock import only_here
-from pad_cli.runs import ResultLog, fingerprint, merge_parts
+from pad_cli.runs import ResultLog, check_output, fingerprint, is_log, merge_parts
 
 
 def generate_file(
-    engine: PadEngine, source: Path, target: Path, specs: Sequence[str], settings: DecodingSettings
+    engine: PadEngine,
+    source: Path,
+    target: Path,
+    specs: Sequence[str],
+    settings: DecodingSettings,
+    *,
+    overwrite: bool = False,
 ) -> int:
     """Answer every row of a file.
 
@@ -34,6 +40,7 @@ def generate_file(
             `guidance_weight`, `text`, `finish_reason`, `tokens`. Lines already there are not answered again.
         specs: the preference of lines that have none.
         settings: how to decode.
+        overwrite: whether a target that holds something else may be replaced.
 
     Returns:
         How many lines were answered now, by all processes.
@@ -41,10 +48,21 @@ def generate_file(
     Raises:
         DataError: a line is wrong; nothing is answered then.
         PreferenceError: a preference cannot be understood; likewise.
-        UsageError: another process writes this target.
+        UsageError: another process writes this target, or it holds something else.
     """
     with only_here(target):
+        check_answers_output(target, overwrite=overwrite)
         return _generate(engine, source, target, specs, settings)
+
+
+def check_answers_output(target: Path, *, overwrite: bool = False) -> None:
+    """Make sure that answers written to a file replace nothing but earlier ones, which are continued.
+
+    Raises:
+        UsageError: it holds something else, which may not be replaced.
+    """
+    if processes().main and check_output(target, "file of answers", is_log, folder=False, overwrite=overwrite):
+        target.unlink()
 
 
 def _generate(engine: PadEngine, source: Path, target: Path, specs: Sequence[str], settings: DecodingSettings) -> int:
@@ -66,6 +84,8 @@ def _generate(engine: PadEngine, source: Path, target: Path, specs: Sequence[str
     if everyone.main:
         note_changes(rows)
     engine.check_prompts([(line.place, line.prompt) for line in todo.values()])
+    for each in todo.values():
+        engine.check_room(each.place, each.prompt, each.preference)
     keys = everyone.share(list(todo))
     with bar(f"Answering {source.name}", total=len(keys)) as progress:
         for start in range(0, len(keys), settings.batch_size):

@@ -16,6 +16,7 @@ import torch
 from pad_cli.decoding.guidance import candidate_rewards
 from pad_cli.decoding.ragged_stream import RaggedStream, can_be_ragged
 from pad_cli.decoding.readers import Guidance, PolicyReader
+from pad_cli.models.context import room
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.vocabulary_bridge import KnownAnswer, VocabularyBridge
 
@@ -32,11 +33,13 @@ class _Row:
         tokens: n tokens in the backbone's.
         rewards: of those n tokens, nats.
         states: n + 1 states (H,), before each of them and after the last.
+        room: the most tokens that the backbone can read here; None where nothing limits them.
         known: what the bridge has settled of it.
         changes: what each candidate of this step would do to it.
     """
 
     states: list[torch.Tensor]
+    room: int | None
     written: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -68,7 +71,10 @@ class BridgedReader(PolicyReader):
         self._ragged = can_be_ragged(backbone, rows=2)
         self._reward = RaggedStream(backbone, [prompt[:-1] for prompt in guidance.prompts])
         states = self._reward.read([prompt[-1:] for prompt in guidance.prompts])
-        self._rows = [_Row([state[-1]]) for state in states]
+        self._rows = [
+            _Row([state[-1]], room(backbone.context_length, len(prompt)))
+            for state, prompt in zip(states, guidance.prompts, strict=True)
+        ]
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
         listed = candidates.tolist()
@@ -80,6 +86,12 @@ class BridgedReader(PolicyReader):
         ]
         rewards = torch.tensor(gains, device=log_probs.device)
         return rewards - log_probs if self._guidance.model.reference == "policy" else rewards
+
+    def full(self, tokens: torch.Tensor) -> list[bool]:
+        return [
+            row.room is not None and row.changes[token].kept + len(row.changes[token].new) >= row.room
+            for row, token in zip(self._rows, tokens.tolist(), strict=True)
+        ]
 
     def push(self, tokens: torch.Tensor) -> None:
         super().push(tokens)
@@ -108,7 +120,7 @@ class BridgedReader(PolicyReader):
         kept = len(settled) if after[: len(settled)] == settled else 0
         while kept < min(len(before), len(after)) and before[kept] == after[kept]:
             kept += 1
-        return _Change(row, kept, after[kept:])
+        return _Change(row, kept, after[kept : answer.room])  # what cannot be read earns nothing; see `full`
 
     def _gain(self, change: _Change) -> float:
         return sum(change.rewards) - sum(self._rows[change.row].rewards[change.kept :])

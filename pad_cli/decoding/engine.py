@@ -11,7 +11,7 @@ import torch
 
 from pad_cli.decoding.explain import TokenChoice, explain_step
 from pad_cli.decoding.floor import hold_up, safety_floor
-from pad_cli.decoding.items import Item, as_items, prompt_tokens
+from pad_cli.decoding.items import Item, as_items, check_room, prompt_tokens
 from pad_cli.decoding.loop import Request, Step, collect, decode_steps
 from pad_cli.decoding.paths import check_bridge, choose_path, speculation
 from pad_cli.decoding.ragged_stream import can_be_ragged
@@ -135,13 +135,14 @@ class PadEngine:
 
         Raises:
             UsageError: the lists differ in length.
-            DataError: a prompt is empty.
+            DataError: a prompt is empty, or longer than the models can read.
             ResourceError: memory is too small for one answer.
         """
         settings = settings or DecodingSettings()
         items = self.items(
             prompts, preferences, settings, guidance_weights, streams=streams, policy_prompts=policy_prompts
         )
+        check_room(self.policy, self.reward_model, items, prompts)
         answers: list[Generation] = []
 
         def decoded(batch: Sequence[Item]) -> list[list[int]]:
@@ -180,9 +181,11 @@ class PadEngine:
         Raises:
             UsageError: the lists differ in length, a prompt is empty, or the reward model needs text: its vocabulary is
                 another one, or it reads the preference in its prompt.
+            DataError: a prompt is longer than the models can read.
         """
         settings = _changed(settings, candidates, max_new_tokens)
         items = self.id_items(prompts, preference, settings, guidance_weight, streams=streams)
+        check_room(self.policy, self.reward_model, items)
 
         def decoded(batch: Sequence[Item]) -> list[list[int]]:
             request = replace(self._request(batch, settings), ignore_eos=ignore_eos)
@@ -274,6 +277,10 @@ class PadEngine:
         for tokenizer in {id(model.tokenizer): model.tokenizer for model in models}.values():
             check_prompts(tokenizer, prompts)
 
+    def check_room(self, place: str, prompt: Messages, preference: Preference = NO_PREFERENCE) -> None:
+        """Refuse a prompt, read at this place, that leaves the models no room for an answer (DataError)."""
+        check_room(self.policy, self.reward_model, self.items([prompt], [preference]), place=place)
+
     def id_items(
         self,
         prompts: Sequence[Sequence[int]],
@@ -328,6 +335,7 @@ class PadEngine:
     ) -> Iterator[Step]:
         settings = settings or DecodingSettings()
         items = self.items([prompt], None if preference is None else [preference], settings)
+        check_room(self.policy, self.reward_model, items, [prompt])
         return self.steps(items, settings)
 
     def _steps(self, request: Request, settings: DecodingSettings) -> Iterator[Step]:

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from pad_cli.decoding.paths import check_bridge, choose_path
 from pad_cli.decoding.readers import Path
 from pad_cli.errors import CheckpointError, VocabularyError
+from pad_cli.models.checkpoint import SAMPLE
 from pad_cli.models.hub import fetch_checkpoint
 from pad_cli.models.inspection import Inspection, inspect_reward_model
 from pad_cli.models.language_model import (
@@ -23,10 +24,12 @@ from pad_cli.models.language_model import (
     LogitHead,
     load_language_model,
     resolve_model,
+    same_model,
     same_vocabulary,
 )
 from pad_cli.models.outline import load_outline
 from pad_cli.models.reward_model import Reference, RewardModel
+from pad_cli.models.weight_sample import read_sample
 from pad_cli.recipe import ModelSettings
 
 _MEANING: dict[Path, str] = {
@@ -86,7 +89,7 @@ def fit_policy(reward_model: str, policy: ModelSettings) -> Fit:
     if _may_be_backbone(inspection, steered):
         steered = _identified(inspection, steered, policy)
     model = cast(RewardModel, known)
-    same, is_backbone = same_vocabulary(steered, known.backbone), steered.fingerprint == known.backbone.fingerprint
+    same, is_backbone = same_vocabulary(steered, known.backbone), same_model(steered, known.backbone)
     path = choose_path(steered, model, "auto")
     reason = _MEANING[path]
     if path == "bridged":
@@ -111,7 +114,8 @@ def _backbone(inspection: Inspection) -> LanguageModel:
         ) from error
     fingerprint = inspection.config.get("backbone_fingerprint", f"of {inspection.location}")
     nothing: Any = None
-    return LanguageModel(str(inspection.config["backbone"]), nothing, tokenizer, cast(LogitHead, nothing), fingerprint)
+    name, sample = str(inspection.config["backbone"]), read_sample(FilePath(place) / SAMPLE)
+    return LanguageModel(name, nothing, tokenizer, cast(LogitHead, nothing), fingerprint, sample)
 
 
 def _reference(inspection: Inspection) -> Reference:
@@ -131,7 +135,8 @@ def _identified(inspection: Inspection, policy: LanguageModel, settings: ModelSe
     if inspection.form == "released":
         same = FilePath(settings.model).absolute() == FilePath(inspection.location).absolute()
         return replace(policy, fingerprint=f"of {inspection.location}" if same else "")
-    return replace(policy, fingerprint=load_language_model(settings).fingerprint)
+    loaded = load_language_model(settings)
+    return replace(policy, fingerprint=loaded.fingerprint, sample=loaded.sample)
 
 
 def _outlined(inspection: Inspection, backbone: LanguageModel) -> LanguageModel:

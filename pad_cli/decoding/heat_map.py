@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from pathlib import Path
 
 from pad_cli.decoding.explain import TokenChoice
 from pad_cli.pages.html import POLICY
+from pad_cli.runs import check_output
 
+_HEAD = 1024  # bytes of a page in which its policy stands
 _STRONGEST = 4.0  # nats at which a colour is full
 
 _PAGE = """<!doctype html>
@@ -34,6 +37,20 @@ policy, and their push in nats.</p>
 <p>{tokens}</p>
 </html>
 """
+
+
+def check_page_output(target: Path, *, overwrite: bool = False) -> None:
+    """Make sure that a page written to a file replaces nothing but an earlier one.
+
+    Raises:
+        UsageError: it holds something else, which may not be replaced.
+    """
+    check_output(target, "page of pad", _is_page, folder=False, overwrite=overwrite)
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return POLICY.encode() in file.read(_HEAD)
 
 
 def heat_map(prompt: str, preference: str, choices: Sequence[TokenChoice]) -> str:

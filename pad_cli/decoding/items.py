@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pad_cli.errors import DataError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
-from pad_cli.records import Messages
+from pad_cli.records import Messages, as_messages
+
+_QUOTED = 40  # characters of a prompt
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,43 @@ def as_items(
     weights = guidance_weights or [settings.guidance_weight] * len(prompts)
     names = [f"{settings.seed}/{name}" for name in streams or range(len(prompts))]
     return [Item(*fields) for fields in zip(prompts, backbone_prompts, preferences, weights, names, strict=True)]
+
+
+def check_room(
+    policy: LanguageModel,
+    model: RewardModel | None,
+    items: Sequence[Item],
+    prompts: Sequence[str | Messages] | None = None,
+    *,
+    place: str = "",
+) -> None:
+    """Make sure that the models can read every prompt and at least one token more.
+
+    Args:
+        policy: the language model to steer.
+        model: the reward model.
+        items: what they read.
+        prompts: the same as text, to say which one is too long.
+        place: where the prompt was read, if it is one.
+
+    Raises:
+        DataError: they cannot.
+    """
+    backbone = policy if model is None else model.backbone
+    for number, item in enumerate(items):
+        for reader, tokens in ((policy, item.prompt), (backbone, item.backbone_prompt)):
+            longest = reader.context_length
+            if longest is not None and len(tokens) >= longest:
+                which = f"Prompt {number + 1} of {len(items)}" if len(items) > 1 else "The prompt"
+                if prompts is not None and len(items) > 1:
+                    which += f" ({as_messages(prompts[number])[-1]['content'][:_QUOTED]!r} ...)"
+                raise DataError(
+                    f"{which} has {len(tokens)} tokens; '{reader.name}' reads at most {longest}, of which one is for "
+                    "the answer.",
+                    path=place,
+                    field="prompt" if place else "",
+                    hint="Shorten it, or choose a model that reads more.",
+                )
 
 
 def prompt_tokens(

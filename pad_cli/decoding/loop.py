@@ -5,6 +5,7 @@ Finished rows leave the batch, so they stop costing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from pad_cli.decoding.bridged import BridgedReader
 from pad_cli.decoding.guidance import guided_scores, select_candidates, withhold_repeats
 from pad_cli.decoding.readers import FusedReader, Guidance, PairedReader, PolicyReader, SeparateReader
 from pad_cli.decoding.sampling import Chooser
+from pad_cli.models.context import room
 from pad_cli.models.language_model import LanguageModel
 
 _READERS = {"fused": FusedReader, "paired": PairedReader, "separate": SeparateReader, "bridged": BridgedReader}
@@ -31,7 +33,7 @@ class Request:
         guidance: the reward side; None is plain decoding among the top candidates.
         candidates: C.
         reward_ngram: n-grams whose repetition earns no reward; 0 for none.
-        max_new_tokens: longest answer.
+        max_new_tokens: longest answer; see `limits`.
         chooser: picks among candidates.
         processors: act on the policy's logits first, for example transformers' repetition controls.
         ignore_eos: go on after an end of sequence, to `max_new_tokens` (for measuring).
@@ -48,6 +50,22 @@ class Request:
     processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)
     ignore_eos: bool = False
     stopped: Callable[[int], bool] | None = None
+
+    @property
+    def reads(self) -> list[tuple[LanguageModel, Sequence[list[int]]]]:
+        """The models that read the answers in the policy's tokens, each with its prompts."""
+        if self.guidance is None or self.guidance.path == "bridged":
+            return [(self.policy, self.prompts)]
+        return [(self.policy, self.prompts), (self.guidance.model.backbone, self.guidance.prompts)]
+
+    @functools.cached_property
+    def limits(self) -> list[int]:
+        """Longest answer of each row: `max_new_tokens`, or less where a model cannot read that much behind its prompt.
+
+        A backbone with another vocabulary reads other tokens; see `BridgedReader.full`.
+        """
+        lengths = [[room(model.context_length, len(prompt)) for prompt in prompts] for model, prompts in self.reads]
+        return [min([self.max_new_tokens, *(n for n in row if n is not None)]) for row in zip(*lengths, strict=True)]
 
     @property
     def shared_tokens(self) -> int:
@@ -121,11 +139,14 @@ def decode_steps(request: Request) -> Iterator[Step]:
         running = running & ~torch.isin(tokens, ends)
         if request.stopped is not None:
             running &= torch.tensor([not request.stopped(row) for row in rows], device=running.device)
+        full = [request.limits[row] <= position + 1 for row in rows]
+        full = [one or other for one, other in zip(full, reader.full(tokens), strict=True)]
+        running &= ~torch.tensor(full, device=running.device)
         answers = torch.cat([answers, tokens[:, None]], dim=1)
         left = int(running.sum())
-        if left == 0 or position + 1 == request.max_new_tokens:
+        if left == 0:
             break
-        if left < _COMPACT_BELOW * len(rows):
+        if left < _COMPACT_BELOW * len(rows) or any(full):  # a full row cannot read on, though it has ended
             kept = running.nonzero()[:, 0]
             rows = [rows[index] for index in kept.tolist()]
             tokens, answers, running = tokens[kept], answers[kept], running[kept]

@@ -139,6 +139,10 @@ class _MixedRequest(Request):
     def shared_tokens(self) -> int:
         return min(voice.model.vocabulary_size for voice in self.voices)
 
+    @property
+    def reads(self) -> list[tuple[LanguageModel, Sequence[list[int]]]]:
+        return [(voice.model, voice.prompts) for voice in self.voices]
+
     def reader(self) -> PolicyReader:
         return MixtureReader(self.voices)
 

@@ -16,7 +16,7 @@ from pad_cli.decoding.ragged_stream import can_be_ragged
 from pad_cli.decoding.readers import Path
 from pad_cli.decoding.speculative import can_speculate
 from pad_cli.errors import UsageError, VocabularyError
-from pad_cli.models.language_model import LanguageModel, same_vocabulary
+from pad_cli.models.language_model import LanguageModel, same_model, same_vocabulary
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.models.vocabulary_bridge import VocabularyBridge
 
@@ -35,7 +35,7 @@ def choose_path(policy: LanguageModel, model: RewardModel, wanted: str, *, apart
     Raises:
         UsageError: they cannot take the path that is wanted.
     """
-    if model.backbone.fingerprint != policy.fingerprint:
+    if not same_model(policy, model.backbone):
         if wanted in ("fused", "paired"):
             raise UsageError(
                 f"decoding.path: {wanted} needs a policy that is the reward model's backbone.", "Use: auto"

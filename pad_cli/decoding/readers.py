@@ -80,6 +80,10 @@ class PolicyReader:
         """Rewards of (B, C) candidates with their log-probabilities under the policy: (B, C) nats; here none."""
         return torch.zeros_like(log_probs)
 
+    def full(self, tokens: torch.Tensor) -> list[bool]:
+        """For each row: can a model read no more after these tokens (B,)? Only where it reads tokens of its own."""
+        return [False] * len(tokens)
+
     def push(self, tokens: torch.Tensor) -> None:
         """Read one more token (B,) in every row."""
         self._policy.push(tokens)

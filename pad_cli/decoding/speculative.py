@@ -41,7 +41,7 @@ def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
     policy = RaggedStream(request.policy, [prompt[:-1] for prompt in request.prompts])
     reward = RaggedStream(guidance.model.backbone, [prompt[:-1] for prompt in guidance.prompts])
     while True:
-        count = min(length.next(len(rows)), request.max_new_tokens - min(len(answers[row]) for row in rows) - 1)
+        count = min(length.next(len(rows)), min(request.limits[row] - len(answers[row]) for row in rows) - 1)
         written = [answers[row] for row in rows]
         start = time.perf_counter()
         drafts, states = _draft(request, guidance, reward, reward_pending, written, rows, count)
@@ -57,7 +57,7 @@ def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
                 is_right = place < count and token == drafts[index][place]
                 tried += place < count
                 right += is_right
-                if token in ends or len(answers[row]) == request.max_new_tokens:
+                if token in ends or len(answers[row]) == request.limits[row]:
                     break
                 if request.stopped is not None and request.stopped(row):
                     break

@@ -12,7 +12,7 @@ import torch
 
 from pad_cli.decoding.guidance import guided_scores, select_candidates, withhold_repeats
 from pad_cli.decoding.readers import Guidance
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.language_model import LanguageModel, same_model
 
 
 @torch.inference_mode()
@@ -50,7 +50,7 @@ def _rewards(policy: LanguageModel, guidance: Guidance, logits: torch.Tensor, an
     personalised = _log_probs(backbone, shifted.to(hidden.dtype), logits)
     if model.reference == "state":
         return personalised - _log_probs(backbone, hidden[-1:], logits)
-    if model.reference == "policy" or policy.fingerprint == backbone.fingerprint:
+    if model.reference == "policy" or same_model(policy, backbone):
         return personalised - logits.float().log_softmax(-1)
     return personalised - _log_probs(backbone, _states(backbone, text), logits)
 

@@ -17,19 +17,24 @@ from typing import Any
 
 from pad_cli.evaluation.costs import COSTS
 from pad_cli.evaluation.reproduce_report import write_summary
-from pad_cli.evaluation.run import evaluate
+from pad_cli.evaluation.run import evaluate, is_evaluation
+from pad_cli.processes import processes
 from pad_cli.progress import note
 from pad_cli.recipe import ReproduceRecipe
 from pad_cli.run_lock import only_here
-from pad_cli.runs import environment, write_json
+from pad_cli.runs import check_output, environment, write_json
 
 REPRODUCE = "reproduce.json"
 _VERSION = 1
 _KEPT = ("reference", "rows", "comparisons", "pairs")
 
 
-def reproduce(recipe: ReproduceRecipe) -> dict[str, Any]:
+def reproduce(recipe: ReproduceRecipe, *, overwrite: bool = False) -> dict[str, Any]:
     """Run (or continue) all evaluations of a recipe.
+
+    Args:
+        recipe: what to do.
+        overwrite: whether files in `recipe.output` may be replaced that no reproduction wrote.
 
     Returns:
         The result, as written to `reproduce.json` in `recipe.output`; `reproduce.md` and `reproduce.html`
@@ -38,11 +43,19 @@ def reproduce(recipe: ReproduceRecipe) -> dict[str, Any]:
     Raises:
         DataError, RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
     """
-    with only_here(Path(recipe.output)):
-        return _reproduce(recipe)
+    output = Path(recipe.output)
+    with only_here(output):
+        if processes().main:
+            check_output(output, "reproduction of pad reproduce", _is_own, overwrite=overwrite)
+        return _reproduce(recipe, overwrite)
 
 
-def _reproduce(recipe: ReproduceRecipe) -> dict[str, Any]:
+def _is_own(directory: Path) -> bool:
+    """Was this written by a reproduction, finished or not?"""
+    return (directory / REPRODUCE).is_file() or any(map(is_evaluation, directory.glob("*/*")))
+
+
+def _reproduce(recipe: ReproduceRecipe, overwrite: bool) -> dict[str, Any]:
     output = Path(recipe.output)
     tables: dict[str, Any] = {}
     costs = {}
@@ -50,7 +63,7 @@ def _reproduce(recipe: ReproduceRecipe) -> dict[str, Any]:
         runs = {}
         for label, settings in table.runs.items():
             note(f"Table {name}: {label}")
-            report = evaluate(settings.model_copy(update={"output": str(output / name / label)}))
+            report = evaluate(settings.model_copy(update={"output": str(output / name / label)}), overwrite=overwrite)
             runs[label] = {key: report[key] for key in _KEPT}
             costs[name, label] = json.loads((output / name / label / COSTS).read_text(encoding="utf-8"))
         scorers = table.scorers or [scorer.shown for run in table.runs.values() for scorer in run.scorers]

@@ -92,8 +92,8 @@ def _read(subject: Subject, sample: Sample) -> tuple[AnswerToReward, list[_Span]
     preference = model.preference(sample.item.preference)
     prompt = encode_prompt(tokenizer, model.prompt(sample.item.prompt, preference))
     tokens, spans = encode_answer(tokenizer, sample.text), _spans(tokenizer, sample.text)
-    longest = getattr(model.backbone.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if longest and len(prompt) + len(tokens) > longest:
+    longest = model.backbone.context_length
+    if longest is not None and len(prompt) + len(tokens) > longest:
         raise UsageError(f"The reward model reads no more than {longest} tokens.", "Ask for shorter answers.")
     return AnswerToReward(sample.item.prompt, preference, tuple(tokens)), spans
 

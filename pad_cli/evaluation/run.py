@@ -27,7 +27,7 @@ from pad_cli.evaluation.pages import write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, MeasuredPairs, PairRow
 from pad_cli.evaluation.report import REPORT, build_report, write_report
 from pad_cli.evaluation.scoring import load_scorer, score
-from pad_cli.models.checkpoint import load_reward_model
+from pad_cli.models.checkpoint import CONFIG, load_reward_model
 from pad_cli.models.language_model import load_language_model
 from pad_cli.processes import ALONE, Processes, processes
 from pad_cli.profiles import check_profiles
@@ -38,16 +38,23 @@ from pad_cli.records import BenchmarkItem
 from pad_cli.registry import METHODS
 from pad_cli.rendezvous import main_first, wait_for_all
 from pad_cli.run_lock import only_here
-from pad_cli.runs import ResultLog, merge_parts, write_json
+from pad_cli.runs import RECIPE, ResultLog, check_output, merge_parts, recipe_kind, write_json
 
 ANSWERS, TIMES, SCORES = "answers.jsonl", "times.jsonl", "scores.jsonl"
 TOKENS = "token_rewards.jsonl"
+DEMO_MODEL = "reward-model"
+"""The directory of the reward model that a demo puts beside its evaluation."""
+
 CROSS_POLICY = "cross-policy"
 """The group of items meant for every policy but the first, the home policy."""
 
 
-def evaluate(recipe: EvalRecipe) -> dict[str, Any]:
+def evaluate(recipe: EvalRecipe, *, overwrite: bool = False) -> dict[str, Any]:
     """Run (or continue) an evaluation.
+
+    Args:
+        recipe: what to do.
+        overwrite: whether files in `recipe.output` may be replaced that no evaluation wrote.
 
     Returns:
         The report, as written to `report.json` in `recipe.output`.
@@ -55,8 +62,18 @@ def evaluate(recipe: EvalRecipe) -> dict[str, Any]:
     Raises:
         RecipeError, UsageError, DataError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
     """
-    with only_here(Path(recipe.output)):
+    output = Path(recipe.output)
+    with only_here(output):
+        what = "evaluation of pad eval"
+        if processes().main and check_output(output, what, is_evaluation, overwrite=overwrite):
+            for name in (ANSWERS, TIMES, SCORES, TOKENS, PAIRS):  # logs, to which it would append
+                (output / name).unlink(missing_ok=True)
         return _evaluate(recipe)
+
+
+def is_evaluation(directory: Path) -> bool:
+    """Was this directory written by an evaluation, finished or not, or by a demo, which leaves one?"""
+    return recipe_kind(directory) == "eval" or (directory / DEMO_MODEL / CONFIG).is_file()
 
 
 def _evaluate(recipe: EvalRecipe) -> dict[str, Any]:
@@ -144,7 +161,7 @@ def run_items(
     methods = {settings.shown: load_method(settings) for settings in recipe.methods}
     _check_facts(scorers, benchmarks)
     if everyone.main:
-        write_json(output / "recipe.json", recipe.model_dump())
+        write_json(output / RECIPE, recipe.model_dump())
     logs = Logs(
         ResultLog(output / ANSWERS, everyone.part, needs=("text",)),
         ResultLog(output / TIMES, everyone.part, needs=("tokens", "seconds")),
@@ -166,6 +183,8 @@ def run_items(
         measured = measured or MeasuredPairs(recipe, scorers, reward_model.principles)
         subject = Subject(name, settings, PadEngine(policy, reward_model, always=recipe.always), mine, trained)
         subject.engine.check_prompts([(item.place or item.id, item.prompt) for item in mine])
+        for item in mine:
+            subject.engine.check_room(item.place or item.id, item.prompt)
         for method_name, method in methods.items():
             with main_first() if everyone.count > 1 else contextlib.nullcontext():
                 costs[method_name, name] = method.prepare(subject)

@@ -12,6 +12,7 @@ import torch
 
 from pad_cli.errors import UsageError
 from pad_cli.memory import Halving
+from pad_cli.models.context import room
 from pad_cli.models.language_model import LanguageModel, same_vocabulary
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import RewardModel
@@ -114,7 +115,10 @@ def check_reference(model: RewardModel, policy: LanguageModel) -> None:
 
 
 def _sequence(model: RewardModel, each: AnswerToReward) -> Sequence_:
-    return tuple(encode_prompt(model.backbone.tokenizer, model.prompt(each.prompt, each.preference))), each.answer
+    """Prompt and answer in the backbone's tokens; a prompt loses its beginning where the two are too long for it."""
+    prompt = encode_prompt(model.backbone.tokenizer, model.prompt(each.prompt, each.preference))
+    left = room(model.backbone.context_length, len(each.answer))
+    return tuple(prompt if left is None else prompt[-max(1, left) :]), each.answer
 
 
 def _rewards(

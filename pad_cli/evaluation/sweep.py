@@ -27,13 +27,13 @@ from pad_cli.benchmarks import load_benchmark
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.pareto import Floats, pareto_front, weight_grid
-from pad_cli.evaluation.run import run_items
+from pad_cli.evaluation.run import is_evaluation, run_items
 from pad_cli.evaluation.sweep_report import write_sweep_page
 from pad_cli.progress import stage
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
 from pad_cli.run_lock import only_here
-from pad_cli.runs import environment, write_json
+from pad_cli.runs import check_output, environment, write_json
 
 SWEEP = "sweep.json"
 _VERSION = 1
@@ -52,8 +52,12 @@ Table = dict[tuple[Family, str], dict[str, list[float | None]]]
 """(family, weights as a label) to scorer to its values, in the prompts' order."""
 
 
-def run_sweep(recipe: SweepRecipe) -> dict[str, Any]:
+def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]:
     """Run (or continue) a sweep.
+
+    Args:
+        recipe: what to do.
+        overwrite: whether files in `recipe.output` may be replaced that no sweep wrote.
 
     Returns:
         The result, as written to `sweep.json` in `recipe.output`; `sweep.html` shows it.
@@ -61,8 +65,15 @@ def run_sweep(recipe: SweepRecipe) -> dict[str, Any]:
     Raises:
         RecipeError, UsageError, DataError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
     """
-    with only_here(Path(recipe.output)):
+    output = Path(recipe.output)
+    with only_here(output):
+        check_output(output, "sweep of pad sweep", _is_own, overwrite=overwrite)
         return _sweep(recipe)
+
+
+def _is_own(directory: Path) -> bool:
+    """Was this written by a sweep, finished or not?"""
+    return (directory / SWEEP).is_file() or any(map(is_evaluation, directory.glob("candidates-*")))
 
 
 def _sweep(recipe: SweepRecipe) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import Choice
 from pad_cli.memory import Halving
+from pad_cli.models.context import cut_to_context, room
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
-from pad_cli.progress import Bar, bar
+from pad_cli.progress import Bar, bar, note
 from pad_cli.training.answer_likelihood import token_log_probs
 from pad_cli.training.answer_states import answer_states
 from pad_cli.training.hidden_cache import Sequence_
@@ -56,12 +57,18 @@ def choice_features(model: RewardModel, choices: Sequence[Choice]) -> Features:
             "Use one with preference heads; pad train-rm makes them unless the recipe says `conditioning: prompt`.",
         )
     tokenizer = model.backbone.tokenizer
+    context, cut = model.backbone.context_length, 0
     numbers: dict[Sequence_, int] = {}
     pairs = []
     for choice in choices:
-        prompt = tuple(encode_prompt(tokenizer, choice.prompt, place=choice.place))
-        answers = (tuple(encode_answer(tokenizer, text)) for text in (choice.chosen, choice.rejected))
+        whole = encode_prompt(tokenizer, choice.prompt, place=choice.place)
+        both = [encode_answer(tokenizer, text) for text in (choice.chosen, choice.rejected)]
+        prompt = tuple(whole[-cut_to_context(context, len(whole), max(map(len, both))) :])
+        answers = [tuple(answer[: room(context, len(prompt))]) for answer in both]
+        cut += len(prompt) < len(whole) or any(len(read) < len(full) for read, full in zip(answers, both, strict=True))
         pairs.append([numbers.setdefault((prompt, answer), len(numbers)) for answer in answers])
+    if cut:
+        note(f"Warning: {cut} choices are cut: '{model.backbone.name}' reads at most {context} tokens.")
     slopes, offsets = _read(model, list(numbers))
     chosen, rejected = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
     return Features((slopes[chosen] - slopes[rejected]).numpy(), (offsets[chosen] - offsets[rejected]).numpy())

@@ -31,7 +31,7 @@ from pad_cli.pairs.rows import Row, RowError, is_text, note_changes
 from pad_cli.progress import note
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
-from pad_cli.runs import fingerprint, whole_directory, write_json, write_whole
+from pad_cli.runs import check_output, fingerprint, whole_files, write_json, write_whole
 from pad_cli.training.calibration import balance, strengths
 from pad_cli.training.hidden_cache import build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of
@@ -65,6 +65,7 @@ class NewPrinciple:
         training: of the head.
         seed: of everything random.
         device: of the backbone.
+        overwrite: whether files in `out` may be replaced.
     """
 
     name: str
@@ -75,6 +76,7 @@ class NewPrinciple:
     training: FewShotSettings = field(default_factory=FewShotSettings)
     seed: int = 0
     device: str = "auto"
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def add_principle(settings: NewPrinciple) -> AddedPrinciple:
     if (kept := _finished(settings.out, key)) is not None:
         note(f"{settings.out} is finished; nothing to do.")
         return kept
-    _check_free(settings.out)
+    _check_free(settings)
     encoder = _extended(model, name, wordings)
     started = time.monotonic()
     head, margins = _train(model, name, pairs, settings)
@@ -294,7 +296,7 @@ def _write(model: PersonalizedRewardModel, data: Mapping[str, Any], out: Path) -
     config = model.details
     names = {"model": "backbone", "revision": "backbone_revision", "quantization": "backbone_quantization"}
     backbone = ModelSettings.model_validate({ours: config.get(theirs) for ours, theirs in names.items()})
-    with whole_directory(out) as scratch:
+    with whole_files(out, last=CONFIG) as scratch:
         save_reward_model(model, scratch, backbone)
         write_json(scratch / "metrics.json", config["metrics"])
         written = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
@@ -313,6 +315,7 @@ def _finished(out: Path, key: str) -> AddedPrinciple | None:
         return None
 
 
-def _check_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"'{out}' exists already.", "Name a new directory: a new version never replaces an older one.")
+def _check_free(settings: NewPrinciple) -> None:
+    """A new version never replaces an older one, unless it is told to."""
+    what = "empty directory: it exists already"
+    check_output(settings.out, what, lambda _: False, overwrite=settings.overwrite)

@@ -1,6 +1,6 @@
 """A reward model on disk: `pad_config.json`, `preference_heads.safetensors` (under `conditioning: prompt`
-`value_head.safetensors`), and if it has them `preference_encoder.safetensors` and PEFT's `adapter_config.json` and
-`adapter_model.safetensors`.
+`value_head.safetensors`), `backbone_sample.safetensors`, by which its backbone is recognised in any dtype; where it has
+them, `preference_encoder.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`.
 
 A directory without `pad_config.json` but with `value_head.safetensors` is one of the paper's authors; see
 `prompt_reward_model.py`. Loading refuses what would silently be wrong: missing heads, another backbone or tokenizer, a
@@ -10,6 +10,7 @@ newer format.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from pad_cli.models.checkpoint_config import CONFIG as CONFIG
 from pad_cli.models.checkpoint_config import ENCODER as ENCODER
 from pad_cli.models.checkpoint_config import FORMAT_VERSION, heads_shapes, read_config
 from pad_cli.models.checkpoint_config import HEADS as HEADS
+from pad_cli.models.checkpoint_config import SAMPLE as SAMPLE
 from pad_cli.models.checkpoint_files import AGAIN, check_shapes, read_tensors, tensor_shapes
+from pad_cli.models.dtype import dtype_name
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import fetch_checkpoint
-from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model
+from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model, same_model
 from pad_cli.models.prompt_reward_model import (
     PromptRewardModel,
     is_released_form,
@@ -36,6 +39,7 @@ from pad_cli.models.prompt_reward_model import (
 )
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.models.tensor_file import save_tensors
+from pad_cli.models.weight_sample import WeightSample, read_sample
 from pad_cli.recipe import ModelSettings
 from pad_cli.runs import write_json
 
@@ -54,6 +58,8 @@ def save_reward_model(
         save_tensors({k: v.cpu().contiguous() for k, v in encoder.state_dict().items()}, directory / ENCODER)
     if model.adapter is not None:
         model.adapter.save(directory)
+    if model.backbone.sample is not None:
+        model.backbone.sample.save(directory / SAMPLE)
     model.backbone.tokenizer.save_pretrained(directory)
     write_json(
         directory / CONFIG,
@@ -63,6 +69,7 @@ def save_reward_model(
             "backbone": settings.model,
             "backbone_revision": settings.revision,
             "backbone_quantization": settings.quantization,
+            "backbone_dtype": dtype_name(model.backbone.dtype),
             "backbone_fingerprint": model.backbone.fingerprint,
             "hidden_size": model.backbone.hidden_size,
             "vocabulary_size": model.backbone.vocabulary_size,
@@ -87,7 +94,7 @@ def load_reward_model(
         location: its directory, a registered source (`embedded/reward-model`), or its id on the hub (`owner/name`,
             `owner/name@revision`), also of one in the form that the paper's authors released.
         backbone: an already loaded model to reuse when it is this reward model's backbone (usually the policy).
-        dtype: number format for a backbone that has to be loaded.
+        dtype: of a backbone that has to be loaded; it need not be the one that it was trained with.
         device: device for it.
 
     Raises:
@@ -99,9 +106,12 @@ def load_reward_model(
     if not (directory / CONFIG).exists() and is_released_form(location):
         return load_prompt_reward_model(location, dtype, device)
     config = read_config(directory)
-    if backbone is None or backbone.fingerprint != config["backbone_fingerprint"]:
+    known = read_sample(directory / SAMPLE)
+    if backbone is None or not _is_backbone(directory, config, known, backbone):
         backbone = load_language_model(_backbone_settings(directory, config, dtype, device))
-    _check_backbone(directory, config, backbone)
+        _check_backbone(directory, config, known, backbone)
+    if backbone.fingerprint != config["backbone_fingerprint"]:  # rounded: what belongs to this reward model still does
+        backbone = replace(backbone, fingerprint=config["backbone_fingerprint"], sample=known or backbone.sample)
     adapter = Adapter.load(directory, backbone.model) if config.get("adapter") else None
     if config.get("conditioning") == "prompt":
         head = read_prompt_head(directory.as_posix(), config["hidden_size"]).to(backbone.device)
@@ -129,7 +139,9 @@ def _backbone_settings(directory: Path, config: Mapping[str, Any], dtype: str, d
         ) from error
 
 
-def _check_backbone(directory: Path, config: dict[str, Any], backbone: LanguageModel) -> None:
+def _check_backbone(
+    directory: Path, config: dict[str, Any], known: WeightSample | None, backbone: LanguageModel
+) -> None:
     named = f"'{directory}' was trained on '{config['backbone']}'"
     if backbone.hidden_size != config["hidden_size"]:
         raise CheckpointError(
@@ -140,8 +152,30 @@ def _check_backbone(directory: Path, config: dict[str, Any], backbone: LanguageM
         raise CheckpointError(
             f"{named}, whose tokenizer is not the one found there now.", "Put it back, or train again."
         )
-    if backbone.fingerprint != config["backbone_fingerprint"]:
+    if not _is_backbone(directory, config, known, backbone):
         raise CheckpointError(f"{named}, but its weights have changed since.", "Put the original back, or train again.")
+
+
+def _is_backbone(directory: Path, config: dict[str, Any], known: WeightSample | None, model: LanguageModel) -> bool:
+    """Is this the model that a checkpoint was trained on, in whatever dtype?
+
+    A checkpoint of version 0.1 has no sample, only a fingerprint of the weights in bfloat16. That cannot be computed
+    from float16 weights, nor can that of float16 weights from bfloat16, so the backbone is then read again, as float32.
+    """
+    recorded: str = config["backbone_fingerprint"]
+    if known is not None and model.sample is not None:
+        return known.agrees(model.sample)
+    if model.fingerprint == recorded or model.sample is None:
+        return model.fingerprint == recorded
+    if model.sample.to(torch.float16).fingerprint == recorded:  # trained in float16
+        return True
+    sizes = (model.hidden_size, model.vocabulary)
+    if model.dtype == torch.float32 or sizes != (config["hidden_size"], config["tokenizer_hash"]):
+        return False
+    original = load_language_model(_backbone_settings(directory, config, "float32", "cpu"))
+    if original.sample is None or not same_model(original, model):
+        return False
+    return recorded in (original.fingerprint, original.sample.to(torch.float16).fingerprint)
 
 
 def _read_heads(path: Path, config: Mapping[str, Any]) -> PreferenceHeads:

@@ -14,6 +14,7 @@ FORMAT_VERSION = 2
 CONFIG = "pad_config.json"
 HEADS = "preference_heads.safetensors"
 ENCODER = "preference_encoder.safetensors"
+SAMPLE = "backbone_sample.safetensors"
 VALUE_HEAD = "value_head.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "adapter_model.safetensors"

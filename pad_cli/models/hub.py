@@ -28,6 +28,7 @@ OWN_FILES = (
     "preference_heads.safetensors",
     "preference_encoder.safetensors",
     "value_head.safetensors",
+    "backbone_sample.safetensors",
     "adapter_config.json",
     "adapter_model.safetensors",
     "metrics.json",

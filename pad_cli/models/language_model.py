@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
-from pad_cli.errors import ModelLoadError
-from pad_cli.models.loading import at_hand, load_pretrained
+from pad_cli.errors import ModelLoadError, UsageError
+from pad_cli.models.context import context_length
+from pad_cli.models.loading import load_pretrained
 from pad_cli.models.prompts import end_of_turn
+from pad_cli.models.weight_sample import WeightSample, sample_weights
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import resolve_model as resolve_model
 from pad_cli.runs import fingerprint
-
-_SAMPLES = 64  # numbers of each weight that enter a fingerprint
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,9 @@ class LanguageModel:
         model: the transformers model, in evaluation mode, without gradients.
         tokenizer: its tokenizer; `pad_token_id` is always set.
         head: its unembedding.
-        fingerprint: of the configuration and a sample of every weight; models with equal fingerprints are the same.
+        fingerprint: of the configuration and a sample of every weight, see `WeightSample.fingerprint`; a key for what
+            was computed with it. Whether two models are the same one says `same_model`.
+        sample: what tells whether another model is the same in another dtype; None of a model without weights.
     """
 
     name: str
@@ -93,6 +95,12 @@ class LanguageModel:
     tokenizer: Any
     head: LogitHead
     fingerprint: str
+    sample: WeightSample | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the unembedding, and of all weights that are not packed."""
+        return self.head.weight.dtype
 
     @property
     def device(self) -> torch.device:
@@ -106,6 +114,11 @@ class LanguageModel:
     @property
     def vocabulary_size(self) -> int:
         return int(self.head.weight.shape[0])
+
+    @functools.cached_property
+    def context_length(self) -> int | None:
+        """Tokens of prompt and answer together that it can read; None where nothing limits them."""
+        return context_length(self.model)
 
     @functools.cached_property
     def vocabulary(self) -> str:
@@ -138,14 +151,33 @@ class LanguageModel:
 
         Returns:
             (B, T, H) hidden states after the final norm, where the head is.
+
+        Raises:
+            UsageError: a row is longer than the model can read.
+            ModelLoadError: the model overflows in float16.
         """
+        self._check_length(mask)
         tokens, mask = tokens.to(self._input_device), mask.to(self._input_device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         inputs = {"input_ids": tokens, "attention_mask": mask, self._cache_name: cache, "use_cache": cache is not None}
         if self._takes_positions:
             inputs["position_ids"] = positions
         hidden: torch.Tensor = self.model.get_decoder()(**inputs).last_hidden_state
+        if self.dtype == torch.float16 and not torch.isfinite(hidden[mask[:, -tokens.shape[1] :].bool()]).all():
+            raise ModelLoadError(
+                f"'{self.name}' overflows in float16: some of its hidden states are not finite.",
+                "Load it in another dtype: --set policy.dtype=bfloat16, or float32 (backbone.dtype in training).",
+            )
         return hidden.to(self.device)
+
+    def _check_length(self, mask: torch.Tensor) -> None:
+        """The last resort; whoever reads texts of unknown length cuts or refuses them first."""
+        longest = self.context_length
+        if longest is not None and mask.shape[1] > longest and (found := int(mask.sum(-1).max())) > longest:
+            raise UsageError(
+                f"A text of {found} tokens is too long for '{self.name}', which reads at most {longest}.",
+                "Shorten the prompt or the answer.",
+            )
 
     @functools.cached_property
     def _input_device(self) -> torch.device:
@@ -166,13 +198,17 @@ class LanguageModel:
         return frozenset(inspect.signature(self.model.get_decoder().forward).parameters)
 
 
-def load_language_model(settings: ModelSettings) -> LanguageModel:
+def load_language_model(settings: ModelSettings, *, computes_on: torch.device | None = None) -> LanguageModel:
     """Load a policy or a backbone from a directory, a GGUF file, the hub, or a registered source (`embedded/medium`).
+
+    Args:
+        settings: how to load it.
+        computes_on: where its weights will be moved to, for the choice of a dtype; by default they stay.
 
     Raises:
         ModelLoadError: it cannot be loaded this way, is no causal language model, or has no tokenizer.
     """
-    model, tokenizer = load_pretrained(settings, resolve_model(settings.model))
+    model, tokenizer = load_pretrained(settings, resolve_model(settings.model), computes_on=computes_on)
     return wrap_language_model(settings.model, model, tokenizer)
 
 
@@ -202,7 +238,17 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
     head = LogitHead(unembedding.weight, getattr(unembedding, "bias", None), scale, cap)
-    return LanguageModel(name, model, tokenizer, head, _fingerprint(model, config))
+    sample = sample_weights(model, config)
+    return LanguageModel(name, model, tokenizer, head, sample.fingerprint, sample)
+
+
+def same_model(first: LanguageModel, second: LanguageModel) -> bool:
+    """Are the two one model, in whatever dtype each was loaded?"""
+    if first.model is not None and first.model is second.model:
+        return True
+    if first.sample is None or second.sample is None:
+        return first.fingerprint == second.fingerprint
+    return first.sample.agrees(second.sample)
 
 
 def same_vocabulary(first: LanguageModel, second: LanguageModel) -> bool:
@@ -212,16 +258,3 @@ def same_vocabulary(first: LanguageModel, second: LanguageModel) -> bool:
 
 def vocabulary_hash(tokenizer: Any) -> str:
     return fingerprint(sorted(tokenizer.get_vocab().items()))
-
-
-def _fingerprint(model: Any, config: Any) -> str:
-    """Of what decides hidden states: architecture, sizes, and a sample of every weight, in bfloat16 for any format."""
-    keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
-    packed = getattr(model, "is_quantized", False)  # then scales decide too, and those are no parameters
-    weights = model.state_dict() if packed else dict(model.named_parameters())
-    samples = {}
-    for name, weight in weights.items():
-        flat = at_hand(model, name, weight).detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // _SAMPLES)][: 2 * _SAMPLES].to(torch.bfloat16).float().cpu()
-        samples[name] = sample.numpy().tobytes().hex()
-    return fingerprint([{key: getattr(config, key, None) for key in keys}, samples])

@@ -17,28 +17,36 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError, closest, did_you_mean
+from pad_cli.models.dtype import choose_dtype, dtype_name
 from pad_cli.offline import hub_hint
 from pad_cli.processes import processes
-from pad_cli.progress import stage
+from pad_cli.progress import note, stage
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import MODEL_SOURCES
 from pad_cli.runs import home
 
 _SMALL = 2**28  # bytes of weights
+_WEIGHTS = "model.safetensors"
+_STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
 
-def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
+def load_pretrained(
+    settings: ModelSettings, location: str, *, computes_on: torch.device | None = None
+) -> tuple[Any, Any]:
     """Load a model, frozen and in evaluation mode, and its tokenizer.
 
     Args:
         settings: how to load it.
         location: a directory, a GGUF file or a hub id; `settings.model`, or where that is.
+        computes_on: where it will be moved to, for the choice of a dtype; by default it stays on its device.
 
     Raises:
         ModelLoadError: it is missing, damaged, or no causal language model with a tokenizer; a device or a package
@@ -55,7 +63,7 @@ def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
         _at_once(location),
     ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
-        options = _options(settings, source, device)
+        options = _options(settings, source, device, computes_on or device)
         model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
     if report["missing_keys"]:
         example = min(report["missing_keys"])
@@ -118,20 +126,21 @@ def _check_packages(settings: ModelSettings, *, packed: bool) -> None:
                 raise ModelLoadError(f"Loading '{settings.model}' this way needs the package {package}.", command)
 
 
-def _options(settings: ModelSettings, source: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def _options(
+    settings: ModelSettings, source: dict[str, Any], device: torch.device, computes_on: torch.device
+) -> dict[str, Any]:
     """What decides numbers and places: further arguments of the model's `from_pretrained`."""
-    dtype: Any = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    auto = settings.dtype == "auto"
+    dtype: Any = _auto_dtype(settings, source, computes_on) if auto else getattr(torch, settings.dtype)
     options: dict[str, Any] = {} if "gguf_file" in source else {"use_safetensors": True}  # pickles run code
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention
     if settings.device_map is not None:
         options["device_map"] = _checked_map(settings.device_map)
     if "gguf_file" in source:
-        dtype = torch.float32 if dtype == "auto" else dtype
         if hasattr(transformers, "GgufConfig"):  # later versions leave some architectures packed
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     elif settings.quantization is not None:
-        dtype = _own_dtype(source) if dtype == "auto" else dtype
         options["quantization_config"] = _packing(settings.quantization, dtype)
         options.setdefault("device_map", {"": device})
     return {**options, "dtype": dtype}
@@ -143,10 +152,41 @@ def _packing(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-def _own_dtype(source: dict[str, Any]) -> torch.dtype:
+def _auto_dtype(settings: ModelSettings, source: dict[str, Any], device: torch.device) -> torch.dtype | str:
+    """What `dtype: auto` is for these weights here; "auto" leaves it to the checkpoint's own quantization."""
+    if "gguf_file" in source:
+        return torch.float32
     config = AutoConfig.from_pretrained(**source)
+    if getattr(config, "quantization_config", None) is not None:
+        return "auto"
+    own = own_dtype(config) or _stored_dtype(source) or torch.float32
+    if settings.device_map is not None and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())  # what is left on the CPU has to follow
+    choice = choose_dtype(own, device)
+    if choice.reason:
+        note(f"{settings.model}: {dtype_name(own)}, loaded as {choice.name}: {choice.reason}.")
+    return choice.dtype
+
+
+def own_dtype(config: Any) -> torch.dtype | None:
+    """The dtype of a checkpoint's weights, as its configuration tells it; None where that says nothing."""
     dtype = config.dtype or config.get_text_config(decoder=True).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+    return dtype if isinstance(dtype, torch.dtype) else None
+
+
+def _stored_dtype(source: dict[str, Any]) -> torch.dtype | None:
+    """The dtype of the first weights in a checkpoint's files, of which an old configuration may say nothing."""
+    place = {"path_or_repo_id": source["pretrained_model_name_or_path"], "revision": source.get("revision")}
+    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    weights = cached_file(filename=_WEIGHTS, **place, **missing)
+    if weights is None and (index := cached_file(filename=f"{_WEIGHTS}.index.json", **place, **missing)):
+        first = min(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+        weights = cached_file(filename=first, **place, **missing)
+    if weights is None:
+        return None
+    with safe_open(weights, framework="pt") as file:
+        tensors = (file.get_slice(name) for name in file.keys())  # noqa: SIM118  # no mapping
+        return next((_STORED[kind] for each in tensors if (kind := each.get_dtype()) in _STORED), None)
 
 
 def _checked_map(device_map: str | dict[str, Any]) -> str | dict[str, Any]:

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.hub import hub_id
 from pad_cli.models.language_model import LanguageModel, LogitHead, resolve_model
+from pad_cli.models.loading import own_dtype
 from pad_cli.offline import hub_hint
 from pad_cli.recipe import ModelSettings
 
@@ -26,7 +27,7 @@ class Outline:
         name: as the user named it.
         model: the transformers model, every weight on the `meta` device.
         tokenizer: its tokenizer.
-        dtype: number format of its own weights.
+        dtype: of its own weights.
     """
 
     name: str
@@ -106,5 +107,4 @@ def load_outline(settings: ModelSettings) -> Outline:
                 f"hf download {settings.model}",
             ),
         ) from error
-    dtype = config.dtype or config.get_text_config(decoder=True).dtype
-    return Outline(settings.model, model, tokenizer, dtype if isinstance(dtype, torch.dtype) else torch.float32)
+    return Outline(settings.model, model, tokenizer, own_dtype(config) or torch.float32)

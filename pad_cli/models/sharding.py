@@ -45,7 +45,7 @@ def load_sharded(settings: ModelSettings) -> LanguageModel:
     mesh = init_device_mesh(device.type, (processes().count,), mesh_dim_names=("fsdp",))  # which PEFT looks for
     for turn in range(processes().count):
         if turn == processes().local_rank:
-            backbone = load_language_model(settings.model_copy(update={"device": "cpu"}))
+            backbone = load_language_model(settings.model_copy(update={"device": "cpu"}), computes_on=device)
             _divide(backbone, mesh, device)
         wait_for_all()
     _lend(backbone.model)  # torch keeps what it gathers into: made in inference mode, it could not be trained through

@@ -18,7 +18,9 @@ class ModelSettings(Settings):
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number format of the weights; auto is the model's own, and float32 for GGUF files."
+        "auto",
+        description="Of the loaded weights. auto is the checkpoint's own where the device is fast in it (`pad doctor` "
+        "says what is chosen here): else float32 on a CPU, float16 on a GPU. GGUF files: float32.",
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`; auto takes the first GPU.")
     device_map: (

@@ -96,11 +96,8 @@ class Reading:
         self._engine, self._limits, self._catalogue = engine, limits, catalogue
         self._settings = settings.model_copy(update={"batch_size": limits.max_batch})
         models = [engine.policy] if engine.reward_model is None else [engine.policy, engine.reward_model.backbone]
-        configs = [model.model.config.get_text_config(decoder=True) for model in models]
-        self._context = min(
-            (longest for config in configs if (longest := getattr(config, "max_position_embeddings", None))),
-            default=None,
-        )
+        lengths = [model.context_length for model in models]
+        self._context = min((length for length in lengths if length is not None), default=None)
 
     def work(self, request: ChatRequest | TextRequest) -> Work:
         """Read a request.

@@ -22,9 +22,9 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from pad_cli.errors import UsageError
-from pad_cli.models.language_model import LanguageModel, resolve_model
+from pad_cli.models.language_model import LanguageModel, resolve_model, same_model
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
-from pad_cli.runs import whole_directory
+from pad_cli.runs import check_output, whole_files
 from pad_cli.serving.adapter_card import adapter_card
 
 FACTS = "pad_preference.json"
@@ -82,7 +82,7 @@ def preference_adapter(
             "This reward model reads through an adapter of its own, which no change of the output layer can stand for.",
             "Train one on a frozen backbone: stages [heads, encoder].",
         )
-    if model.backbone.fingerprint != policy.fingerprint:
+    if not same_model(policy, model.backbone):
         raise UsageError(
             f"The policy '{policy.name}' is not the reward model's backbone '{model.backbone.name}'.",
             "An adapter changes the backbone's own output layer: name the backbone as --policy.",
@@ -102,6 +102,15 @@ def preference_adapter(
     return PreferenceAdapter(down, policy.head.weight.float() @ wide.T)
 
 
+def check_adapter_output(out: Path, *, overwrite: bool = False) -> None:
+    """Make sure that an adapter written to `out` replaces nothing but an earlier one.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    check_output(out, "exported adapter", lambda directory: (directory / FACTS).is_file(), overwrite=overwrite)
+
+
 def save_adapter(adapter: PreferenceAdapter, policy: LanguageModel, facts: Mapping[str, Any], out: Path) -> None:
     """Write an adapter as PEFT reads it, with a model card and what made it; an earlier one there is replaced.
 
@@ -112,11 +121,8 @@ def save_adapter(adapter: PreferenceAdapter, policy: LanguageModel, facts: Mappi
         out: a directory.
 
     Raises:
-        UsageError: something else is in the directory.
         StorageError: it cannot be written.
     """
-    if out.exists() and not (out / FACTS).is_file():
-        raise UsageError(f"{out} exists and is no exported adapter.", "Name another directory: --out")
     layer, location = _output_layer(policy), resolve_model(policy.name)
     config = LoraConfig(
         r=adapter.rank,
@@ -130,7 +136,7 @@ def save_adapter(adapter: PreferenceAdapter, policy: LanguageModel, facts: Mappi
     told = {**facts, "rank": adapter.rank, "error": adapter.error, "policy_fingerprint": policy.fingerprint}
     prefix = f"base_model.model.{layer}"
     tensors = {f"{prefix}.lora_A.weight": adapter.down, f"{prefix}.lora_B.weight": adapter.up}
-    with whole_directory(out) as scratch:
+    with whole_files(out, last=FACTS) as scratch:
         config.save_pretrained(str(scratch))
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},

@@ -15,10 +15,11 @@ answer once. The stages `heads` and `encoder` read it once too, into the cache; 
 
 and 12 K r H for the K heads of rank r. Time is operations over rate, or bytes over bandwidth where that is longer.
 
-Memory. Weights in their number format: 4 bits with a float32 constant for each 64 numbers (Dettmers et al. 2023, arXiv
-2305.14314), 8 bits with one for each row. A trained number takes 16 bytes: itself, its gradient, AdamW's two moments,
-all in float32. Activations, of the longest texts: what the linear layers read and write is kept for the backward pass
-(with checkpointing only each layer's input, and one layer's inside), beside the gradients of one layer.
+Memory. Weights in the dtype that they are loaded in; 4 bits with a float32 constant for each 64 numbers (Dettmers et
+al. 2023, arXiv 2305.14314), 8 bits with one for each row. A trained number takes 16 bytes: itself, its gradient,
+AdamW's two moments, all in float32. Activations, of the longest texts: what the linear layers read and write is kept
+for the backward pass (with checkpointing only each layer's input, and one layer's inside), beside the gradients of one
+layer.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from __future__ import annotations
 import math
 import random
 import statistics
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from pad_cli.models.context import context_length, cut_to_context, room
+from pad_cli.models.dtype import DtypeChoice, choose_dtype
+from pad_cli.models.loading import chosen_device
 from pad_cli.models.outline import Outline, load_outline
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.pairs import load_pairs
@@ -47,6 +50,7 @@ from pad_cli.recipe import (
     TrainRecipe,
 )
 from pad_cli.records import PairData, PreferencePair
+from pad_cli.training.machine import GPUS, Device, measure_machine
 
 _SAMPLE = 2000  # answers that are tokenised
 _CACHE_TOKENS = 8192  # of one forward pass when states are cached
@@ -55,37 +59,6 @@ _LOGIT_TOKENS = 1024  # whose logits a LoRA stage holds at once
 _WORDING_TOKENS = 24
 _TRAINED_BYTES = 16
 _RESERVED = 0.9  # share of a device's memory that can be used
-_UTILISATION = 0.4
-_BYTES = {torch.float32: 4, torch.bfloat16: 2, torch.float16: 2, torch.float64: 8}
-
-
-@dataclass(frozen=True)
-class Device:
-    """What computes.
-
-    Attributes:
-        name: as people call it.
-        rate: operations per second that training reaches.
-        bandwidth: bytes per second between its memory and its cores.
-        memory: bytes; None when it does not matter here.
-    """
-
-    name: str
-    rate: float
-    bandwidth: float
-    memory: float | None = None
-
-
-GPUS = tuple(
-    Device(name, _UTILISATION * peak * 1e12, bandwidth * 1e9, memory * 1e9)
-    for name, peak, bandwidth, memory in (
-        ("RTX 4090 24 GB", 165.2, 1008, 24),
-        ("A100 80 GB", 312, 2039, 80),
-        ("H100 SXM 80 GB", 989.4, 3352, 80),
-    )
-)
-"""Dense bfloat16 tensor peaks and bandwidths as NVIDIA publishes them (Ada architecture white paper; data sheets of the
-A100 80GB SXM and H100 SXM); 0.4 of a peak is taken as reached (PaLM's training reports 0.46, arXiv 2204.02311)."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +128,8 @@ class Estimate:
         devices: this machine first, then GPUs for comparison.
         seconds: by device and piece of work.
         disk: bytes of cached states.
+        choice: the dtype in which the backbone is loaded here, and why where it is not the checkpoint's own.
+        gpu_memory: the most bytes on a GPU that computes in the checkpoint's own dtype.
     """
 
     backbone: str
@@ -164,15 +139,17 @@ class Estimate:
     devices: tuple[Device, ...]
     seconds: dict[str, dict[str, float]]
     disk: float
+    choice: DtypeChoice
+    gpu_memory: float
 
     @property
     def memory(self) -> float:
-        """The most bytes that any piece of work needs on the device."""
-        return max(sum(cost.memory.values()) for cost in self.costs)
+        """The most bytes that any piece of work needs on the device here."""
+        return _most_memory(self.costs)
 
     def fits(self, gigabytes: float) -> bool:
-        """Is the device's memory enough, with a tenth of it to spare?"""
-        return self.memory <= _RESERVED * gigabytes * 1e9
+        """Is a GPU's memory enough, with a tenth of it to spare?"""
+        return self.gpu_memory <= _RESERVED * gigabytes * 1e9
 
 
 def estimate(recipe: TrainRecipe) -> Estimate:
@@ -185,10 +162,17 @@ def estimate(recipe: TrainRecipe) -> Estimate:
     outline = load_outline(recipe.backbone)
     principles = () if recipe.conditioning == "prompt" else recipe.heads.principles
     data = load_pairs(recipe.data, recipe.seed, principles)
-    return price(recipe, outline, measure_volume(recipe, data, outline.tokenizer), measure_machine())
+    volume = measure_volume(recipe, data, outline.tokenizer, context_length(outline.model))
+    return price(recipe, outline, volume, measure_machine(), chosen_device(recipe.backbone.device))
 
 
-def price(recipe: TrainRecipe, outline: Outline, volume: Volume, machine: Sequence[Device]) -> Estimate:
+def price(
+    recipe: TrainRecipe,
+    outline: Outline,
+    volume: Volume,
+    machine: Sequence[Device],
+    place: torch.device | None = None,
+) -> Estimate:
     """The costs of a recipe whose sizes are known.
 
     Args:
@@ -196,17 +180,23 @@ def price(recipe: TrainRecipe, outline: Outline, volume: Volume, machine: Sequen
         outline: its backbone.
         volume: its data.
         machine: the device that computes here, and this machine's CPU; see `measure_machine`.
+        place: that device to torch, on which the dtype depends; by default one that is fast in the checkpoint's own.
     """
-    costs = tuple(_costs(recipe, outline, volume))
+    own = DtypeChoice(outline.dtype if recipe.backbone.dtype == "auto" else getattr(torch, recipe.backbone.dtype))
+    choice = own if place is None or recipe.backbone.dtype != "auto" else choose_dtype(outline.dtype, place)
+    costs = tuple(_costs(recipe, replace(outline, dtype=choice.dtype), volume))
+    on_gpu = _costs(recipe, replace(outline, dtype=own.dtype), volume)
     here, cpu = machine
     devices = (here, *GPUS)
     seconds = {device.name: {cost.name: _seconds(cost, device, cpu) for cost in costs} for device in devices}
     disk = volume.answers * volume.answer_tokens * _cached_bytes(recipe, outline) if _caches(recipe) else 0.0
-    return Estimate(outline.name, outline.parameters, volume, costs, devices, seconds, disk)
+    return Estimate(
+        outline.name, outline.parameters, volume, costs, devices, seconds, disk, choice, _most_memory(on_gpu)
+    )
 
 
-def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any) -> Volume:
-    """Count pairs and distinct answers, and tokenise a sample of them."""
+def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any, context: int | None = None) -> Volume:
+    """Count pairs and distinct answers, and tokenise a sample of them; `context` is what the backbone can read."""
     splits = [data.train, *(split.pairs for split in data.validation)]
     distinct: dict[tuple[str, str], tuple[PreferencePair, str]] = {}
     for pairs in splits:
@@ -214,11 +204,13 @@ def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any) -> Volum
             for answer in (pair.chosen, pair.rejected):
                 distinct.setdefault((str(pair.prompt), answer), (pair, answer))
     sample = random.Random(recipe.seed).sample(list(distinct.values()), min(_SAMPLE, len(distinct)))
-    prompts = [
-        len(encode_prompt(tokenizer, pair.prompt, recipe.data.max_prompt_tokens, place=pair.place))
-        for pair, _ in sample
+    most = recipe.data.max_answer_tokens
+    longest = cut_to_context(context, recipe.data.max_prompt_tokens, most)
+    prompts = [len(encode_prompt(tokenizer, pair.prompt, longest, place=pair.place)) for pair, _ in sample]
+    answers = [
+        encode_answer(tokenizer, answer, most if (left := room(context, read)) is None else min(most, left))
+        for read, (_, answer) in zip(prompts, sample, strict=True)
     ]
-    answers = [encode_answer(tokenizer, answer, recipe.data.max_answer_tokens) for _, answer in sample]
     seen = len({token for answer in answers for token in answer})
     names = recipe.heads.principles or {name for pair in data.train for name in pair.preference}
 
@@ -235,34 +227,8 @@ def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any) -> Volum
     )
 
 
-def measure_machine() -> tuple[Device, Device]:
-    """This machine's fastest device and its CPU: a matrix product and a copy, about a second each."""
-    cpu = _measure("this machine's CPU", torch.device("cpu"), torch.float32, size=1536, numbers=2**25)
-    if not torch.cuda.is_available():
-        return cpu, cpu
-    properties = torch.cuda.get_device_properties(0)
-    gpu = _measure(f"this {properties.name}", torch.device("cuda"), torch.bfloat16, size=8192, numbers=2**28)
-    return Device(gpu.name, _UTILISATION * gpu.rate, gpu.bandwidth, float(properties.total_memory)), cpu
-
-
-def _measure(name: str, device: torch.device, dtype: torch.dtype, size: int, numbers: int) -> Device:
-    left = torch.ones(size, size, device=device, dtype=dtype)
-    source, target = (torch.ones(numbers, device=device) for _ in range(2))
-    product = _fastest(lambda: left @ left, device)
-    copy = _fastest(lambda: target.copy_(source), device)
-    return Device(name, 2 * size**3 / product, 2 * 4 * numbers / copy)
-
-
-def _fastest(work: Any, device: torch.device) -> float:
-    """Seconds of one call, the shortest of those that one second allows."""
-    shortest, end = math.inf, time.perf_counter() + 1
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        shortest = min(shortest, time.perf_counter() - start)
-    return shortest
+def _most_memory(costs: Iterable[Cost]) -> float:
+    return max(sum(cost.memory.values()) for cost in costs)
 
 
 def _costs(recipe: TrainRecipe, outline: Outline, volume: Volume) -> list[Cost]:
@@ -285,7 +251,7 @@ def _cache(name: str, recipe: TrainRecipe, outline: Outline, volume: Volume, pas
     normaliser = vocabulary if _exact(recipe, outline) else volume.corpus
     operations = passes * (tokens * _forward(outline, volume) + 2 * answered * normaliser * hidden)
     weights = _weight_bytes(recipe.backbone, outline)
-    width, wide = _number_bytes(recipe.backbone, outline), max(map(max, outline.linears.values()))
+    width, wide = outline.dtype.itemsize, max(map(max, outline.linears.values()))
     memory = {
         "weights": weights,
         "activations": _CACHE_TOKENS * (4 * hidden + 3 * wide) * width,
@@ -316,7 +282,7 @@ def _heads(stage: HeadsStage | EncoderStage, recipe: TrainRecipe, outline: Outli
 def _lora(stage: AdapterStage | JointStage, recipe: TrainRecipe, outline: Outline, volume: Volume) -> list[Cost]:
     vocabulary, hidden = outline.unembedding
     forward, weights = _forward(outline, volume), _weight_bytes(recipe.backbone, outline)
-    width = _number_bytes(recipe.backbone, outline)
+    width = outline.dtype.itemsize
     tokens, answered = volume.answers * volume.tokens, volume.answers * volume.answer_tokens
     adapted = [shape for path, shape in outline.linears.items() if _is_target(path, stage)]
     trained = stage.lora_rank * sum(map(sum, adapted))
@@ -377,13 +343,9 @@ def _cached_bytes(recipe: TrainRecipe, outline: Outline) -> float:
     return state + (recipe.normaliser_tokens + 1) * (8 + 4 * adapted)
 
 
-def _number_bytes(settings: ModelSettings, outline: Outline) -> int:
-    return _BYTES.get(outline.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype), 4)
-
-
 def _weight_bytes(settings: ModelSettings, outline: Outline) -> float:
     """Of the backbone; packing takes the body's linear layers only."""
-    plain = _number_bytes(settings, outline)
+    plain = outline.dtype.itemsize
     if settings.quantization is None:
         return outline.parameters * plain
     packed = sum(before * after for before, after in outline.linears.values())

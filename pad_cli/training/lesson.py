@@ -118,7 +118,7 @@ def reference_log_probs(
     """Log-probabilities of the sequences that occur in some tables under the plain backbone: (S,), 0 for the others."""
     used = torch.cat([part for table in tables for part in (table.chosen, table.rejected)]).unique()
     read = [sequences[number] for number in used.tolist()]
-    key, path = fingerprint([backbone.fingerprint, read]), directory / _REFERENCE
+    key, path = fingerprint([backbone.fingerprint, str(backbone.dtype), read]), directory / _REFERENCE
     found = _read_reference(path, key)
     if found is None:
         found = all_log_probs(backbone, read, title="Reading answers with the reference")

@@ -78,7 +78,8 @@ def gather_material(recipe: TrainRecipe, data: PairData, backbone: LanguageModel
     prompt_of: Callable[[PreferencePair], Messages] = plain_prompt
     if recipe.conditioning == "prompt":
         prompt_of = _conditioned_prompt
-    book = SequenceBook(backbone.tokenizer, recipe.data.max_prompt_tokens, recipe.data.max_answer_tokens, prompt_of)
+    limits = recipe.data.max_prompt_tokens, recipe.data.max_answer_tokens
+    book = SequenceBook(backbone.tokenizer, *limits, prompt_of, backbone.context_length)
     train = tabulate(data.train, book, recipe.seed if recipe.data.shuffle_labels else None)
     validation = tuple((split, tabulate(split.pairs, book)) for split in data.validation)
     lengths = book.lengths()
@@ -96,10 +97,17 @@ def gather_material(recipe: TrainRecipe, data: PairData, backbone: LanguageModel
         )
     elif closes_thought(backbone.tokenizer):
         note("The chat template opens a thought before every answer; it is closed first (enable_thinking=False).")
-    if lengths["answers_cut"] > _CUT_WARNING * lengths["answers"]:
+    by_recipe = lengths["answers_cut"] - book.cut_to_context
+    if by_recipe > _CUT_WARNING * lengths["answers"]:
         note(
-            f"Warning: {lengths['answers_cut'] / lengths['answers']:.0%} of the answers are cut (the longest has "
+            f"Warning: {by_recipe / lengths['answers']:.0%} of the answers are cut (the longest has "
             f"{lengths['answer_longest']} tokens); data.max_answer_tokens sets the limit."
+        )
+    if (lengths["prompt_limit"] < recipe.data.max_prompt_tokens and lengths["prompts_cut"]) or book.cut_to_context:
+        note(
+            f"Warning: '{backbone.name}' reads at most {backbone.context_length} tokens: prompts keep their last "
+            f"{lengths['prompt_limit']} ({lengths['prompts_cut']} were longer), and {book.cut_to_context} answers are "
+            "cut to the rest."
         )
     return Material(recipe, backbone, book, train, validation, _on_cpu(backbone.head))
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pad_cli.models.chat_template import moves_system
+from pad_cli.models.context import cut_to_context, room
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.records import Messages, PreferencePair
 from pad_cli.training.hidden_cache import Sequence_
@@ -29,6 +30,8 @@ class SequenceBook:
         max_prompt_tokens: longer prompts lose their beginning.
         max_answer_tokens: longer answers lose their end.
         prompt_of: what the backbone reads before a pair's answers.
+        context_length: tokens of both that the backbone can read; None for any number. Prompts are cut so that
+            `max_answer_tokens`, or half of it, can follow, and answers to what is then left.
     """
 
     def __init__(
@@ -37,14 +40,17 @@ class SequenceBook:
         max_prompt_tokens: int,
         max_answer_tokens: int,
         prompt_of: Callable[[PreferencePair], Messages] = plain_prompt,
+        context_length: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._limits = (max_prompt_tokens, max_answer_tokens)
+        self._context = context_length
+        self._limits = (cut_to_context(context_length, max_prompt_tokens, max_answer_tokens), max_answer_tokens)
         self._prompt_of = prompt_of
         self._numbers: dict[tuple[Any, str], int] = {}
         self._prompts: dict[Any, tuple[tuple[int, ...], int]] = {}
         self._full: list[tuple[int, int]] = []  # lengths of each prompt and answer before they were cut
         self._moved = 0
+        self.cut_to_context = 0  # answers that would fit the recipe's limit, but not the backbone's
         self.sequences: list[Sequence_] = []
 
     def number(self, pair: PreferencePair, answer: str) -> int:
@@ -59,7 +65,10 @@ class SequenceBook:
             tokens = encode_answer(self._tokenizer, answer)
             self._numbers[spoken, answer] = len(self.sequences)
             self._full.append((prompt_length, len(tokens)))
-            self.sequences.append((prompt, tuple(tokens[: self._limits[1]])))
+            left = room(self._context, len(prompt))
+            limit = self._limits[1] if left is None else min(left, self._limits[1])
+            self.cut_to_context += left is not None and min(len(tokens), self._limits[1]) > left
+            self.sequences.append((prompt, tuple(tokens[:limit])))
         return self._numbers[spoken, answer]
 
     @property
@@ -75,7 +84,7 @@ class SequenceBook:
             "answer_tokens": sum(len(answer) for _, answer in self.sequences),
             "answer_median": statistics.median(answers),
             "answer_longest": max(answers),
-            "answers_cut": sum(length > self._limits[1] for length in answers),
+            "answers_cut": sum(length > len(read) for length, (_, read) in zip(answers, self.sequences, strict=True)),
             "answer_limit": self._limits[1],
             "prompt_median": statistics.median(prompts),
             "prompt_longest": max(prompts),

@@ -13,6 +13,7 @@ import torch
 
 from pad_cli.errors import DataError, UsageError
 from pad_cli.models.checkpoint import load_reward_model
+from pad_cli.models.context import cut_to_context, room
 from pad_cli.models.language_model import LanguageModel, load_language_model, same_vocabulary
 from pad_cli.models.prompts import check_prompts, encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
@@ -204,8 +205,11 @@ def _read(
     max_tokens: int,
 ) -> _Answer:
     backbone = model.backbone
-    context = encode_prompt(backbone.tokenizer, model.prompt(prompt, preference), max_tokens)
-    target = torch.tensor(encode_answer(backbone.tokenizer, answer, max_tokens), device=backbone.device)
+    longest = backbone.context_length
+    most = cut_to_context(longest, max_tokens, max_tokens)
+    context = encode_prompt(backbone.tokenizer, model.prompt(prompt, preference), most)
+    written = encode_answer(backbone.tokenizer, answer, max_tokens)[: room(longest, len(context))]
+    target = torch.tensor(written, device=backbone.device)
     tokens = torch.tensor([[*context, *target.tolist()[:-1]]], device=backbone.device)
 
     def states(language_model: LanguageModel) -> torch.Tensor:

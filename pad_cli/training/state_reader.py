@@ -29,6 +29,7 @@ from pad_cli.training.answer_states import answer_states
 from pad_cli.training.hidden_cache import Sequence_
 
 _BATCH_TOKENS = 8192  # tokens of one forward pass, padding included
+_CPU_BATCH_TOKENS = 1024  # no slower a token, and progress is seen before a slow machine has read thousands of them
 _CHUNK_LOGITS = 2**26  # logits held at once
 
 
@@ -69,7 +70,7 @@ class StateReader:
             digest.update(tensor.cpu().numpy().tobytes())
         adapter = None if self._adapter is None else digest.hexdigest()
         corpus = None if self._corpus is None else [fingerprint(self._corpus.tolist()), self._candidates]
-        return [self._backbone.fingerprint, adapter, str(self._dtype), corpus]
+        return [self._backbone.fingerprint, str(self._backbone.dtype), adapter, str(self._dtype), corpus]
 
     @torch.inference_mode()
     def __call__(
@@ -81,12 +82,13 @@ class StateReader:
             sequences: (prompt, answer) token sequences.
             advance: called with the number of those just read.
         """
+        most = min(_BATCH_TOKENS, _CPU_BATCH_TOKENS) if self._backbone.device.type == "cpu" else _BATCH_TOKENS
         parts: list[dict[str, torch.Tensor]] = []
         batch: list[Sequence_] = []
         for number, sequence in enumerate(sequences):
             batch.append(sequence)
             longest = max(len(prompt) + len(answer) for prompt, answer in [*batch, *sequences[number + 1 : number + 2]])
-            if (len(batch) + 1) * longest > _BATCH_TOKENS or number + 1 == len(sequences):
+            if (len(batch) + 1) * longest > most or number + 1 == len(sequences):
                 for read, rows in self._halving.batches(batch, len(batch), self._read):
                     parts.append(rows)
                     advance(len(read))

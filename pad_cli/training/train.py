@@ -18,6 +18,7 @@ from pad_cli.errors import DataError
 from pad_cli.models.adapter import CONFIG as ADAPTER
 from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, save_reward_model
+from pad_cli.models.hub import OWN_FILES
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -28,7 +29,17 @@ from pad_cli.progress import note, stage
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.run_lock import only_here
-from pad_cli.runs import environment, fingerprint, storage_errors, whole_files, write_json, write_whole
+from pad_cli.runs import (
+    RECIPE,
+    check_output,
+    environment,
+    fingerprint,
+    recipe_kind,
+    storage_errors,
+    whole_files,
+    write_json,
+    write_whole,
+)
 from pad_cli.training.conclusion import conclude
 from pad_cli.training.facts import TrainingFacts, metrics_of
 from pad_cli.training.material import gather_material
@@ -40,12 +51,13 @@ _TOLD = 5  # preferences of each split that are described before training; the r
 _WORK = ".work"  # stages of an unfinished run
 
 
-def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True) -> Path:
+def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrite: bool = False) -> Path:
     """Train (or continue, or find finished) the reward model of a recipe.
 
     Args:
         recipe: what to do.
         data_table: whether to show first what the data hold; the report has it in any case.
+        overwrite: whether files in `recipe.output` may be replaced that no training wrote.
 
     Returns:
         Its directory, `recipe.output`, which `load_reward_model` and `--reward-model` take.
@@ -55,6 +67,8 @@ def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True) -> Path:
     """
     output = Path(recipe.output)
     with only_here(output):
+        if processes().main:
+            check_output(output, "reward model of pad train-rm", _is_own, writes=OWN_FILES, overwrite=overwrite)
         return _train(recipe, output, data_table)
 
 
@@ -120,6 +134,11 @@ def _principles(recipe: TrainRecipe, data: PairData) -> list[str]:
     return names
 
 
+def _is_own(output: Path) -> bool:
+    """Was this written by a training, finished or not? (A directory of `pad learn --new-principle` was not.)"""
+    return (output / _WORK).is_dir() or ((output / CONFIG).is_file() and recipe_kind(output) == "train-rm")
+
+
 def _is_finished(output: Path, key: str) -> bool:
     try:
         config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
@@ -143,7 +162,7 @@ def _write(
     with whole_files(output, last=CONFIG) as scratch:
         save_reward_model(model, scratch, recipe.backbone)
         write_json(scratch / METRICS, metrics_of(facts))
-        write_json(scratch / "recipe.json", recipe.model_dump())
+        write_json(scratch / RECIPE, recipe.model_dump())
         write_training_report(scratch, facts)
         config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
         write_whole(scratch / "README.md", model_card(config, metrics_of(facts), facts.data))

@@ -233,8 +233,8 @@ def test_rewards_add_up_to_the_exact_reward_of_the_text(
 def test_rewards_of_long_texts_add_up_while_rows_leave_the_batch(
     kinds: dict[bool, dict[str, Any]], pair: tuple[str, bool, str, bool]
 ) -> None:
-    policy = make_language_model(kinds[pair[1]][pair[0]], seed=11)
-    model = make_reward_model(make_language_model(kinds[pair[3]][pair[2]], seed=55, hidden_size=24))
+    policy = make_language_model(kinds[pair[1]][pair[0]], seed=11, positions=512)
+    model = make_reward_model(make_language_model(kinds[pair[3]][pair[2]], seed=55, hidden_size=24, positions=512))
     texts = [SEA[:150], TOWN, TOWN[::-1][:60], f"日本\n\n{SEA[:220]}"]
     scripts = [[*policy.tokenizer(text, add_special_tokens=False)["input_ids"], 1] for text in texts]
     prompts = [encode_prompt(policy.tokenizer, as_messages(question)) for question in QUESTIONS]

@@ -133,7 +133,7 @@ class PadPrompt(Prompting):
 
 def _check_length(subject: Subject, prompts: Sequence[Messages], settings: DecodingSettings) -> None:
     policy = subject.policy
-    limit = getattr(policy.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    limit = policy.context_length
     longest = max((len(encode_prompt(policy.tokenizer, prompt)) for prompt in prompts), default=0)
     if limit is not None and longest + settings.max_new_tokens > limit:
         raise RecipeError(

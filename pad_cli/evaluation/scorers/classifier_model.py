@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError
 from pad_cli.evaluation.scorers.classifier_text import Text
+from pad_cli.models.context import context_length
+from pad_cli.models.dtype import choose_dtype
+from pad_cli.models.loading import own_dtype
 from pad_cli.offline import hub_hint
 from pad_cli.progress import stage
 
@@ -29,7 +32,7 @@ class ClassifierSource(NamedTuple):
     Attributes:
         model: directory, or id on the hub.
         revision: branch, tag or commit there.
-        dtype: number format of the weights, `auto` for its own.
+        dtype: of the weights; `auto` for its own where the device is fast in it.
         device: where it is put.
         head: name of the last linear layer, where the checkpoint has one of its own on a decoder.
         outputs: how many numbers it gives; 0 for what its configuration says.
@@ -135,7 +138,7 @@ def load_classifier(source: ClassifierSource) -> Classifier:
         ModelLoadError: it is missing, damaged, or no trained classifier.
     """
     shared = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-    options: dict[str, Any] = {"dtype": source.dtype if source.dtype == "auto" else getattr(torch, source.dtype)}
+    options: dict[str, Any] = {}
     if source.trust_remote_code:
         options["code_revision"] = source.revision  # else code of another repository would come unpinned
     if source.head is not None:
@@ -144,6 +147,7 @@ def load_classifier(source: ClassifierSource) -> Classifier:
         options["num_labels"] = source.outputs
     with stage(f"Loading {source.model}"), _explained(source), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(source.model, **shared)
+        options["dtype"] = _dtype(source, shared)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             source.model, **shared, **options, output_loading_info=True
         )
@@ -156,13 +160,17 @@ def load_classifier(source: ClassifierSource) -> Classifier:
     return Classifier(model, tokenizer, _longest(model, tokenizer), model.config.get_text_config().pad_token_id)
 
 
+def _dtype(source: ClassifierSource, shared: dict[str, Any]) -> torch.dtype | str:
+    if source.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, source.dtype)
+        return dtype
+    own = own_dtype(AutoConfig.from_pretrained(source.model, **shared))
+    return "auto" if own is None else choose_dtype(own, torch.device(source.device)).dtype
+
+
 def _longest(model: Any, tokenizer: Any) -> int:
     """Tokens that a classifier can read: what its tokenizer and its positions allow."""
-    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or sys.maxsize]
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            limits.append(module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts from behind the padding
-    return int(min(limits))
+    return int(min(tokenizer.model_max_length, context_length(model) or sys.maxsize))
 
 
 def _ones(rows: Sequence[list[int]]) -> list[list[int]]:

@@ -85,7 +85,7 @@ class Perplexity:
         """
         settings = self.options.model
         model = subject.policy if settings is None else _loaded(settings.model_dump_json())
-        limit = self.options.max_tokens or _longest(model)
+        limit = min(self.options.max_tokens or sys.maxsize, model.context_length or sys.maxsize)
         whole = [_encoded(model, sample) for sample in samples]
         read = [_cut(prompt, answer, limit) for prompt, answer in whole]
         surprise = [
@@ -130,12 +130,6 @@ def _scorer(name: str, options: Mapping[str, Any], *, logarithmic: bool) -> Scor
 @functools.lru_cache(maxsize=1)
 def _loaded(settings: str) -> LanguageModel:
     return load_language_model(ModelSettings.model_validate_json(settings))
-
-
-def _longest(model: LanguageModel) -> int:
-    """Tokens that a model can read; any number, if it does not say."""
-    config = model.model.config.get_text_config(decoder=True)
-    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def _encoded(model: LanguageModel, sample: Sample) -> Sequence_:

@@ -1,0 +1,151 @@
+"""Which model this is, whatever dtype its weights were loaded in: a sample of every weight, compared up to rounding.
+
+Two samples are of one model when some original value rounds to both. float32 against bfloat16 is an exact test: the one
+rounded is the other. bfloat16 against float16 is a test of intervals, because neither holds all digits of the original.
+Weights that went through a narrow format keep its grid in a wider one (a float16 copy loaded as float32), so the format
+is told by the values, not by the dtype of the tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from pad_cli.errors import CheckpointError
+from pad_cli.models.loading import at_hand
+from pad_cli.models.tensor_file import load_tensors, save_tensors
+from pad_cli.runs import fingerprint
+
+_SAMPLES = 64  # values of each weight; up to twice as many are taken
+_KEYS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+_NARROW = (torch.bfloat16, torch.float16)
+_ARCHITECTURE = "architecture"
+_TWICE = (
+    1.125  # half a step of bfloat16 and of float16, in the former: for values that were rounded to both, one by one
+)
+_LOADED_AS = "quant_state"  # bitsandbytes' record of how a weight was packed: it names the dtype of the activations
+
+
+@dataclass(frozen=True)
+class WeightSample:
+    """Some values of every weight of a model.
+
+    Attributes:
+        architecture: the entries of the configuration that name its kind and sizes.
+        tensors: the name of each weight to at most 128 of its values, in the dtype that they were loaded in.
+    """
+
+    architecture: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the values in bfloat16. Equal for one model in float32 and in bfloat16, but not always in float16."""
+        values = {
+            name: tensor.to(torch.bfloat16).float().numpy().tobytes().hex() for name, tensor in self.tensors.items()
+        }
+        return fingerprint([dict(self.architecture), values])
+
+    def to(self, dtype: torch.dtype) -> WeightSample:
+        """The sample of the same weights rounded to another dtype."""
+        return WeightSample(self.architecture, {name: tensor.to(dtype) for name, tensor in self.tensors.items()})
+
+    def agrees(self, other: WeightSample) -> bool:
+        """Can both be of the same model, up to the rounding of the dtypes that either was loaded or saved in?"""
+        mine, theirs = _comparable(self.tensors), _comparable(other.tensors)
+        shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (mine, theirs)]
+        if dict(self.architecture) != dict(other.architecture) or shapes[0] != shapes[1]:
+            return False
+        grids, their_grids = _grids(mine), _grids(theirs)
+        return all(
+            _agree(tensor, theirs[name], grids[tensor.dtype], their_grids[theirs[name].dtype])
+            for name, tensor in mine.items()
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the sample.
+
+        Raises:
+            OSError, SafetensorError: the file cannot be written.
+        """
+        architecture = json.dumps(dict(self.architecture), sort_keys=True)
+        save_tensors(self.tensors, path, {_ARCHITECTURE: architecture})
+
+
+def sample_weights(model: Any, config: Any) -> WeightSample:
+    """Take the sample of a loaded model with this (text) configuration."""
+    packed = getattr(model, "is_quantized", False)  # then scales decide too, and those are no parameters
+    weights = model.state_dict() if packed else dict(model.named_parameters())
+    tensors = {}
+    for name, weight in weights.items():
+        flat = at_hand(model, name, weight).detach().reshape(-1)
+        tensors[name] = flat[:: max(1, flat.numel() // _SAMPLES)][: 2 * _SAMPLES].cpu().contiguous().clone()
+    return WeightSample({key: getattr(config, key, None) for key in _KEYS}, tensors)
+
+
+def read_sample(path: Path) -> WeightSample | None:
+    """The sample in a file; None where there is no such file.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        tensors, metadata = load_tensors(path)
+        return WeightSample(dict(json.loads(metadata[_ARCHITECTURE])), tensors)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"'{path}' is damaged: {error}", "Train or copy it again.") from error
+
+
+def _comparable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if _LOADED_AS not in name}
+
+
+def _grids(tensors: Mapping[str, torch.Tensor]) -> dict[torch.dtype, list[torch.dtype | None]]:
+    """For each dtype: the narrow formats that hold all its values, and None, which stands for the values themselves."""
+    groups: dict[torch.dtype, list[torch.Tensor]] = {}
+    for tensor in tensors.values():
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    found: dict[torch.dtype, list[torch.dtype | None]] = {}
+    for dtype, members in groups.items():
+        values = torch.cat(members)
+        fits = [each for each in _NARROW if dtype.is_floating_point and torch.equal(values.to(each).to(dtype), values)]
+        found[dtype] = [*fits, None]
+    return found
+
+
+def _agree(
+    first: torch.Tensor, second: torch.Tensor, grids: list[torch.dtype | None], their_grids: list[torch.dtype | None]
+) -> bool:
+    if torch.equal(first.double(), second.double()):
+        return True
+    apart = (first.double() - second.double()).abs()
+    return any(
+        bool((apart <= _tolerance(first, grid, second, theirs)).all())
+        for grid in grids
+        for theirs in their_grids
+        if grid != theirs
+    )
+
+
+def _tolerance(
+    first: torch.Tensor, grid: torch.dtype | None, second: torch.Tensor, theirs: torch.dtype | None
+) -> torch.Tensor:
+    steps = _half_step(first, grid) + _half_step(second, theirs)
+    return steps * _TWICE if {grid, theirs} == {None, torch.bfloat16} else steps
+
+
+def _half_step(values: torch.Tensor, grid: torch.dtype | None) -> torch.Tensor:
+    """How far the original of each value can be from it, if it was rounded to the grid: half a step of the grid."""
+    if grid is None:
+        return torch.zeros(len(values), dtype=torch.double)
+    limits = torch.finfo(grid)
+    _, exponent = torch.frexp(values.double().abs().clamp(min=limits.tiny))
+    return torch.ldexp(torch.full((len(values),), limits.eps / 2, dtype=torch.double), exponent - 1)

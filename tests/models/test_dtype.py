@@ -1,0 +1,72 @@
+"""`dtype: auto` is the checkpoint's own where the device is fast in it, and says so where it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pad_cli.errors import ModelLoadError
+from pad_cli.models.dtype import choices, choose_dtype
+from pad_cli.models.language_model import LanguageModel, load_language_model, wrap_language_model
+from pad_cli.models.loading import load_pretrained
+from pad_cli.recipe import ModelSettings
+from tests.tiny import make_language_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=["bfloat16", "float16"])
+def narrow(request: pytest.FixtureRequest, policy: LanguageModel, tmp_path: Path) -> tuple[Path, str]:
+    """A checkpoint in a dtype of 16 bits, and which."""
+    model = make_language_model(policy.tokenizer, seed=0).model.to(getattr(torch, request.param))
+    model.save_pretrained(tmp_path)
+    policy.tokenizer.save_pretrained(tmp_path)
+    return tmp_path, request.param
+
+
+def test_a_cpu_that_emulates_a_dtype_gets_float32_and_says_why(
+    narrow: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    directory, own = narrow
+    loaded = load_language_model(ModelSettings(model=str(directory), device="cpu"))
+    assert loaded.dtype == torch.float32
+    assert f"{directory}: {own}, loaded as float32" in capsys.readouterr().err
+
+
+def test_a_dtype_that_is_asked_for_is_taken_though_it_is_slow(
+    narrow: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    directory, own = narrow
+    settings = ModelSettings.model_validate({"model": str(directory), "dtype": own, "device": "cpu"})
+    assert load_language_model(settings).dtype == getattr(torch, own)
+
+
+def test_a_configuration_that_tells_no_dtype_leaves_it_to_the_weights(
+    narrow: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    directory, own = narrow
+    config = (directory / "config.json").read_text().replace(f'"dtype": "{own}",', "")
+    (directory / "config.json").write_text(config)
+    load_pretrained(ModelSettings(model=str(directory), device="cpu"), str(directory))
+    assert f"{own}, loaded as float32" in capsys.readouterr().err
+
+
+def test_float32_stays_float32_and_every_choice_that_differs_has_a_reason() -> None:
+    assert choose_dtype(torch.float32, CPU).dtype == torch.float32
+    for dtypes in choices().values():
+        assert all(bool(choice["reason"]) == (choice["dtype"] != own) for own, choice in dtypes.items())
+
+
+def test_a_model_that_overflows_in_float16_says_so_and_names_other_dtypes(policy: LanguageModel) -> None:
+    large = make_language_model(policy.tokenizer, seed=0).model
+    large.model.layers[1].mlp.down_proj.weight.fill_(6e4)
+    model = wrap_language_model("large", large.to(torch.float16), policy.tokenizer)
+    tokens = torch.tensor([[5, 6, 7]])
+    with pytest.raises(ModelLoadError, match="'large' overflows in float16") as caught:
+        model.hidden_states(tokens, torch.ones_like(tokens))
+    assert "bfloat16" in caught.value.hint
