@@ -34,7 +34,7 @@ def linear_layers(model: Any, wanted: Sequence[str] | Literal["all-linear"]) -> 
     Raises:
         RecipeError: a name is that of no linear layer in the body.
     """
-    body = {id(module) for module in model.get_decoder().modules()}
+    body = {id(module) for module in model.get_decoder().modules()} - {id(model.get_output_embeddings())}
     found = [
         path for path, module in model.named_modules() if id(module) in body and isinstance(module, nn.Linear | Conv1D)
     ]
