@@ -168,8 +168,8 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     """Take an already loaded transformers model and its tokenizer.
 
     Raises:
-        ModelLoadError: the model has no unembedding that can be read, or the tokenizer no end of sequence; or no way of
-            reading the model gives its own logits.
+        ModelLoadError: the model has no unembedding that can be read, or the tokenizer no end of sequence.
+        ArchitectureError: no way of reading the model gives its own logits.
     """
     unembedding = model.get_output_embeddings()
     if unembedding is None:
@@ -189,7 +189,8 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         tokenizer.pad_token = tokenizer.eos_token
     verdict = check_reading(name, model, tokenizer.all_special_ids, functools.partial(_head, unembedding))
     if verdict.reading.slower:
-        note(f"Note: '{name}' ({model.config.model_type}) is exact only read {verdict.reading.slower}: slower.")
+        kind, how = model.config.model_type, verdict.reading.slower
+        note(f"Note: '{name}' ({kind}) has to be read {how} to give its own logits, which is slower.")
     config = model.config.get_text_config(decoder=True)
     head = _head(unembedding, verdict.ending)
     return LanguageModel(name, model, tokenizer, head, _fingerprint(model, config), verdict.reading)

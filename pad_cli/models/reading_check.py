@@ -32,7 +32,7 @@ import torch
 import transformers
 from transformers.utils import logging as transformers_logging
 
-from pad_cli.errors import ModelLoadError, StorageError
+from pad_cli.errors import ArchitectureError, ModelLoadError, StorageError
 from pad_cli.models.reading import Body, Reading
 from pad_cli.runs import fingerprint, home, write_json
 
@@ -42,11 +42,8 @@ _SCALES = ("logit", "lm_head", "mup")  # parts of names, in configurations, of w
 _CLOSE = {torch.float32: (1e-4, 1e-3), torch.float64: (1e-4, 1e-3), torch.float16: (3e-2, 3e-2)}  # at once, and else
 _COARSE = (1e-1, 1e-1)
 _SAME_SCALE = 1e-2
-# Where a cache gives other logits than `forward`, which a few tokens may not show (tests/slow/test_architectures.py):
-_CACHE_DIFFERS = (
-    "moshi",  # the cache is cut at the sliding window, which `forward` does not have
-    "nemotron_h",  # a single step lacks the lower limit that `forward` sets to the length of a time step
-)
+_CUT_AT_A_WINDOW = ("moshi",)  # whose cache is, which `forward` does not have; no few tokens show it
+_NO_LIMIT = (0.0, math.inf)
 _OF_NO_EFFECT = ("_name_or_path", "dtype", "transformers_version")  # in a configuration
 _HINT = "Use a model of another architecture; docs/architectures.md lists those that can be steered."
 
@@ -87,7 +84,8 @@ def check_reading(name: str, model: Any, special: list[int], head_with: Callable
         head_with: the unembedding, followed by an `Ending`.
 
     Raises:
-        ModelLoadError: no way of reading gives the model's own logits.
+        ArchitectureError: no way of reading gives the model's own logits.
+        ModelLoadError: those are not numbers.
     """
     path = home() / "readings" / f"{_key(model)}.json"
     size = int(model.get_output_embeddings().weight.shape[0])
@@ -124,10 +122,7 @@ class _Check:
     def verdict(self) -> Verdict:
         """The cheapest reading that is exact."""
         if self._writes_at_a_mask():
-            raise ModelLoadError(
-                f"{self._kind} cannot be steered: it writes where a mask token is added, not after the last token.",
-                _HINT,
-            )
+            raise self._refusal("it predicts an added mask token, not the token after the last one")
         for reading, ending in self._candidates():
             if (found := self._tried(reading, ending)) is not None:
                 return Verdict(found, ending)
@@ -135,9 +130,8 @@ class _Check:
 
     def _candidates(self) -> Iterator[tuple[Reading, Ending]]:
         """The cheapest first."""
-        kinds = {self._model.config.model_type, self._model.config.get_text_config(decoder=True).model_type}
         for together, cached in ((True, True), (False, True), (True, False), (False, False)):
-            if cached and kinds.intersection(_CACHE_DIFFERS):
+            if cached and _cache_differs(self._model):
                 continue
             for whole in (False, True):
                 base = self._base(whole)
@@ -175,10 +169,11 @@ class _Check:
         scales, caps = _numbers(self._model)
         for cap in (None, *caps):
             fit = _ratio(raw, own, cap)
-            named = [scale for scale in scales if math.isclose(scale, fit, rel_tol=min(self._at_once, _SAME_SCALE))]
-            ending = Ending(size, named[0] if named else fit, cap)
+            nearest = min(scales, key=lambda scale: abs(scale - fit))
+            named = math.isclose(nearest, fit, rel_tol=min(self._at_once, _SAME_SCALE))
+            ending = Ending(size, nearest if named else fit, cap)
             if _off(self._logits(ending, states), own) <= self._at_once:
-                self.telling &= bool(named)
+                self.telling &= named
                 return ending
         return None
 
@@ -195,7 +190,8 @@ class _Check:
     def _reads(self, reading: Reading, ending: Ending) -> bool | None:
         """Is it right also with holes? None: it is wrong.
 
-        Three rows: one whole, one padded on the left, one on the right, which becomes a hole before the next token.
+        Three rows: one whole, one padded on the left, one on the right, which becomes a hole before the next token. In
+        masked places stand ordinary tokens, so that nothing but the mask can tell them.
         """
         body, first = Body(self._model, reading), _LENGTH - _STEPS
         half, device = first // 2, self._tokens.device
@@ -241,9 +237,7 @@ class _Check:
             raise
         except Exception as error:  # whatever a model makes of text alone
             reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise ModelLoadError(
-                f"{self._kind} cannot be steered: it reads no text alone ({reason}).", _HINT
-            ) from error
+            raise self._refusal(f"it cannot read text alone ({reason})") from error
         if logits.isnan().any():
             raise ModelLoadError(
                 f"{self._kind} gives logits that are not numbers in {str(logits.dtype).removeprefix('torch.')}.",
@@ -260,16 +254,16 @@ class _Check:
         except Exception:  # it needs more; `forward` is what counts
             return False
 
-    def _refusal(self, reason: str) -> ModelLoadError:
-        return ModelLoadError(f"{self._kind} cannot be steered: {reason}.", _HINT)
+    def _refusal(self, reason: str) -> ArchitectureError:
+        return ArchitectureError(f"{self._kind} cannot be steered: {reason}.", _HINT)
 
     def _reason(self) -> str:
         if self._base(False) is None and self._base(True) is None:
-            return "its logits are no scaled or capped product of the output embedding and a state"
+            return "its logits are not the product of the output embedding and a state, scaled or capped"
         short = self._own_logits(self._tokens[:, : _LENGTH - _STEPS])
         if _off(short.flatten(0, 1), self._own[:, : _LENGTH - _STEPS].flatten(0, 1)) > self._close:
-            return "it is not causal, tokens that follow change what it says of those before"
-        return "read token by token, it gives other logits than at once"
+            return "it is not causal: later tokens change its logits for earlier ones"
+        return "it gives other logits token by token than at once"
 
 
 def _key(model: Any) -> str:
@@ -288,6 +282,16 @@ def _key(model: Any) -> str:
             torch.__version__,
         ]
     )
+
+
+def _cache_differs(model: Any) -> bool:
+    """Is it known that single tokens through a cache are read otherwise than by `forward`, whatever a few tokens say?
+
+    State-space layers (Mamba 2 and its kin) limit the length of time steps when they read several tokens, and not when
+    they read one. Whether that shows depends on weights and text.
+    """
+    limits = [getattr(module, "time_step_limit", _NO_LIMIT) for module in model.modules()]
+    return model.config.model_type in _CUT_AT_A_WINDOW or any(tuple(limit) != _NO_LIMIT for limit in limits)
 
 
 def _kept(path: Path, size: int) -> Verdict | None:
