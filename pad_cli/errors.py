@@ -6,6 +6,7 @@
     ├── PreferenceError      exit 2   a preference cannot be understood
     ├── DataError            exit 2   a data file is wrong; names file, line and field
     ├── ModelLoadError       exit 1   a language model cannot be loaded
+    │   └── ArchitectureError exit 2   its logits are not what steering needs
     ├── CheckpointError      exit 1   a reward model is missing, damaged, or of another backbone
     ├── VocabularyError      exit 1   two models do not share a vocabulary
     ├── PluginError          exit 1   an entry in a registry cannot be imported
@@ -77,6 +78,10 @@ class DataError(PadError):
 
 class ModelLoadError(PadError):
     pass
+
+
+class ArchitectureError(ModelLoadError):
+    exit_code = 2
 
 
 class CheckpointError(PadError):

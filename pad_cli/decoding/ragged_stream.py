@@ -75,8 +75,11 @@ class RaggedStream:
 def can_be_ragged(model: LanguageModel, rows: int) -> bool:
     """Can so many rows of a model advance by different numbers of tokens?
 
-    A layer with a sliding window counts hidden places too, so such a model takes one row; states that are more or less
-    than a list of keys and values (Mamba and its like, layers that share them) cannot be taken back here at all.
+    A layer with a sliding window counts hidden places too, and so do some that know distances only: such a model takes
+    one row. States that are more or less than a list of keys and values (Mamba and its like, layers that share them)
+    cannot be taken back here at all.
     """
-    layers = [type(layer) for layer in model.new_cache().layers]
+    if not model.reading.rewinds or (rows > 1 and not model.reading.holes):
+        return False
+    layers = [type(layer) for layer in DynamicCache(config=model.model.config.get_text_config(decoder=True)).layers]
     return all(kind is DynamicLayer or (kind is DynamicSlidingWindowLayer and rows == 1) for kind in layers)

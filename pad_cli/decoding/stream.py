@@ -68,7 +68,7 @@ class Stream:
     def keep(self, rows: torch.Tensor, adapted_from: int = 0) -> None:
         """Continue with the given rows only, of which those from `adapted_from` read through the adapter."""
         rows = rows.cpu()  # an index on the CPU fits caches that are spread over devices
-        self._cache.batch_select_indices(rows)
+        self._cache.reorder_cache(rows)
         self.tokens, self._mask, self.hidden = self.tokens[rows], self._mask[rows], self.hidden[rows]
         self._adapted_from = adapted_from
 

@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from pad_cli.errors import CheckpointError
 from pad_cli.models.checkpoint_config import ADAPTER, ADAPTER_CONFIG
 from pad_cli.models.checkpoint_files import read_object, read_tensors
+from pad_cli.models.reading import first_row
 from pad_cli.models.tensor_file import save_tensors
 from pad_cli.runs import write_json
 
@@ -158,7 +159,8 @@ class Adapter:
             return
         given = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
         rows, length = next(value for value in given if value is not None).shape[:2]
-        self._starts = {rows * length: self._first * length, rows: self._first}
+        first = max(0, self._first - first_row())
+        self._starts = {rows * length: first * length, rows: first}
 
     def _hook(
         self, path: str, update: _Update, device: torch.device, dtype: torch.dtype

@@ -1,25 +1,26 @@
 """A causal language model in the two pieces PAD needs: the body (tokens to `h`) and the head (`h` to logits).
 
 `h` is the last hidden state after the body's final norm, and logits = cap(scale * (E h + bias)), where `E` is the
-unembedding (`lm_head`). The body is called on its own because a frozen `lm_head` applied to a 3-D slice copies the
-whole weight for every row (transformers' `logits_to_keep=1`).
+unembedding (`lm_head`); `reading_check.py` compares them with the model's own. The body is called on its own because a
+frozen `lm_head` applied to a 3-D slice copies the whole weight for every row (transformers' `logits_to_keep=1`).
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
 from pad_cli.errors import ModelLoadError, UsageError
 from pad_cli.models.context import context_length
 from pad_cli.models.loading import load_pretrained
 from pad_cli.models.prompts import end_of_turn
+from pad_cli.models.reading import FASTEST, Body, Memory, Reading
+from pad_cli.models.reading_check import Ending, check_reading
 from pad_cli.models.weight_sample import WeightSample, sample_weights
+from pad_cli.progress import note
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import resolve_model as resolve_model
 from pad_cli.runs import fingerprint
@@ -88,6 +89,7 @@ class LanguageModel:
         fingerprint: of the configuration and a sample of every weight, see `WeightSample.fingerprint`; a key for what
             was computed with it. Whether two models are the same one says `same_model`.
         sample: what tells whether another model is the same in another dtype; None of a model without weights.
+        reading: how its body is read.
     """
 
     name: str
@@ -96,6 +98,7 @@ class LanguageModel:
     head: LogitHead
     fingerprint: str
     sample: WeightSample | None = field(default=None, compare=False, repr=False)
+    reading: Reading = FASTEST
 
     @property
     def dtype(self) -> torch.dtype:
@@ -136,12 +139,11 @@ class LanguageModel:
     def _end_of_turn(self) -> int:
         return end_of_turn(self.tokenizer)
 
-    def new_cache(self) -> DynamicCache:
-        return DynamicCache(config=self.model.config.get_text_config(decoder=True))
+    def new_cache(self) -> Memory:
+        """A memory of nothing yet, for `hidden_states`."""
+        return self._body.memory()
 
-    def hidden_states(
-        self, tokens: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None = None
-    ) -> torch.Tensor:
+    def hidden_states(self, tokens: torch.Tensor, mask: torch.Tensor, cache: Memory | None = None) -> torch.Tensor:
         """Run the body on new tokens.
 
         Args:
@@ -157,18 +159,19 @@ class LanguageModel:
             ModelLoadError: the model overflows in float16.
         """
         self._check_length(mask)
-        tokens, mask = tokens.to(self._input_device), mask.to(self._input_device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        inputs = {"input_ids": tokens, "attention_mask": mask, self._cache_name: cache, "use_cache": cache is not None}
-        if self._takes_positions:
-            inputs["position_ids"] = positions
-        hidden: torch.Tensor = self.model.get_decoder()(**inputs).last_hidden_state
-        if self.dtype == torch.float16 and not torch.isfinite(hidden[mask[:, -tokens.shape[1] :].bool()]).all():
-            raise ModelLoadError(
-                f"'{self.name}' overflows in float16: some of its hidden states are not finite.",
-                "Load it in another dtype: --set policy.dtype=bfloat16, or float32 (backbone.dtype in training).",
-            )
-        return hidden.to(self.device)
+        hidden = self._body(tokens.to(self._input_device), mask.to(self._input_device), cache).to(self.device)
+        if self.dtype == torch.float16:
+            read = mask[:, -tokens.shape[1] :].bool().to(hidden.device)
+            if not torch.isfinite(hidden[read]).all():
+                raise ModelLoadError(
+                    f"'{self.name}' overflows in float16: some of its hidden states are not finite.",
+                    "Load it in another dtype: --set policy.dtype=bfloat16, or float32 (backbone.dtype in training).",
+                )
+        return hidden
+
+    @functools.cached_property
+    def _body(self) -> Body:
+        return Body(self.model, self.reading)
 
     def _check_length(self, mask: torch.Tensor) -> None:
         """The last resort; whoever reads texts of unknown length cuts or refuses them first."""
@@ -183,19 +186,6 @@ class LanguageModel:
     def _input_device(self) -> torch.device:
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
-
-    @functools.cached_property
-    def _takes_positions(self) -> bool:
-        return "position_ids" in self._arguments
-
-    @functools.cached_property
-    def _cache_name(self) -> str:
-        """What the body calls its cache: transformers renamed it in 5.24."""
-        return "cache" if "cache" in self._arguments else "past_key_values"
-
-    @functools.cached_property
-    def _arguments(self) -> frozenset[str]:
-        return frozenset(inspect.signature(self.model.get_decoder().forward).parameters)
 
 
 def load_language_model(settings: ModelSettings, *, computes_on: torch.device | None = None) -> LanguageModel:
@@ -217,6 +207,7 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
 
     Raises:
         ModelLoadError: the model has no unembedding that can be read, or the tokenizer no end of sequence.
+        ArchitectureError: no way of reading the model gives its own logits.
     """
     unembedding = model.get_output_embeddings()
     if unembedding is None:
@@ -234,12 +225,14 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         raise ModelLoadError(f"The tokenizer of '{name}' has no end-of-sequence token.", "Set its eos_token.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    verdict = check_reading(name, model, tokenizer.all_special_ids, functools.partial(_head, unembedding))
+    if verdict.reading.slower:
+        kind, how = model.config.model_type, verdict.reading.slower
+        note(f"Note: '{name}' ({kind}) has to be read {how} to give its own logits, which is slower.")
     config = model.config.get_text_config(decoder=True)
-    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    cap = getattr(config, "final_logit_softcapping", None)
-    head = LogitHead(unembedding.weight, getattr(unembedding, "bias", None), scale, cap)
+    head = _head(unembedding, verdict.ending)
     sample = sample_weights(model, config)
-    return LanguageModel(name, model, tokenizer, head, sample.fingerprint, sample)
+    return LanguageModel(name, model, tokenizer, head, sample.fingerprint, sample, verdict.reading)
 
 
 def same_model(first: LanguageModel, second: LanguageModel) -> bool:
@@ -258,3 +251,10 @@ def same_vocabulary(first: LanguageModel, second: LanguageModel) -> bool:
 
 def vocabulary_hash(tokenizer: Any) -> str:
     return fingerprint(sorted(tokenizer.get_vocab().items()))
+
+
+def _head(unembedding: Any, ending: Ending) -> LogitHead:
+    weight, bias = unembedding.weight, getattr(unembedding, "bias", None)
+    if ending.size < len(weight):
+        weight, bias = weight[: ending.size], None if bias is None else bias[: ending.size]
+    return LogitHead(weight, bias, ending.scale, ending.cap)

@@ -36,7 +36,8 @@ def load_sharded(settings: ModelSettings) -> LanguageModel:
     It is loaded into the machine's memory, by one process of each machine at a time, and moved block by block.
 
     Raises:
-        ModelLoadError: see `load_language_model`; or transformers does not say what its blocks are.
+        ModelLoadError: see `load_language_model`; or transformers does not say what its blocks are, or its decoder is
+            not read by itself.
     """
     if processes().count == 1:
         return load_language_model(settings)
@@ -46,6 +47,11 @@ def load_sharded(settings: ModelSettings) -> LanguageModel:
     for turn in range(processes().count):
         if turn == processes().local_rank:
             backbone = load_language_model(settings.model_copy(update={"device": "cpu"}), computes_on=device)
+            if backbone.reading.whole:
+                raise ModelLoadError(
+                    f"'{backbone.name}' is not read through a decoder alone, so it cannot be divided.",
+                    "Leave shard_backbone out.",
+                )
             _divide(backbone, mesh, device)
         wait_for_all()
     _lend(backbone.model)  # torch keeps what it gathers into: made in inference mode, it could not be trained through

@@ -21,11 +21,15 @@ from pad_cli.models.tensor_file import load_tensors, save_tensors
 
 HEAD = "preference_head.safetensors"
 _STATE = "trainer_state.json"
+# Fused kernels of these read the layer's weight and not the layer, so PEFT refuses it.
+_STATE_SPACE, _PAST_THE_LAYER = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"), ("out_proj",)
 _ARCHIVES, _RANDOM = ("optimizer.pt", "scheduler.pt"), "rng_state*.pth"  # a random state each process
 
 
 def linear_layers(model: Any, wanted: Sequence[str] | Literal["all-linear"]) -> list[str]:
     """Paths of the linear layers of a causal language model's body that a recipe asks for; never the unembedding.
+
+    Layers that LoRA cannot adapt count as none: a router, the output of a state-space layer.
 
     Args:
         model: a transformers causal language model.
@@ -34,9 +38,12 @@ def linear_layers(model: Any, wanted: Sequence[str] | Literal["all-linear"]) -> 
     Raises:
         RecipeError: a name is that of no linear layer in the body.
     """
-    body = {id(module) for module in model.get_decoder().modules()}
+    body = {id(module) for module in model.get_decoder().modules()} - {id(model.get_output_embeddings())}
+    barred = _PAST_THE_LAYER if model.config.model_type in _STATE_SPACE else ()
     found = [
-        path for path, module in model.named_modules() if id(module) in body and isinstance(module, nn.Linear | Conv1D)
+        path
+        for path, module in model.named_modules()
+        if id(module) in body and _is_linear(module) and path.rpartition(".")[2] not in barred
     ]
     if wanted == "all-linear":
         return found
@@ -45,6 +52,14 @@ def linear_layers(model: Any, wanted: Sequence[str] | Literal["all-linear"]) -> 
             near = did_you_mean(name, {path.rpartition(".")[2] for path in found})
             raise RecipeError(f"target_modules: the backbone's body has no linear layer '{name}'.", near)
     return [path for path in found if any(_is_called(path, name) for name in wanted)]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Is it a linear layer and no more? Some routers are one that gives several tensors (Llama 4)."""
+    of_a_model = type(module).__module__.startswith("transformers.models.")  # others are packed ones
+    return isinstance(module, Conv1D) or (
+        isinstance(module, nn.Linear) and (not of_a_model or type(module).forward is nn.Linear.forward)
+    )
 
 
 def _is_called(path: str, name: str) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
 
 from pad_cli.errors import RecipeError
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.training.lora import linear_layers, unchanged
 from tests.architectures import ARCHITECTURES, make_architecture
+from tests.decoding.adapters import train_lora
+from tests.every_architecture import tiny_model
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -24,6 +27,21 @@ def test_all_linear_layers_of_the_body_and_never_the_unembedding(name: str, byte
     }
     output = next(path for path, module in model.named_modules() if module is model.get_output_embeddings())
     assert set(layers) == matrices - {output}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # called by peft
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [("llama4_text", {"feed_forward.router", "lm_head"}), ("mamba", {"mixer.out_proj", "lm_head"})],
+)
+def test_layers_that_lora_cannot_adapt_are_left_out(name: str, left_out: set[str], byte_tokenizer: Any) -> None:
+    model = wrap_language_model(name, tiny_model(name), byte_tokenizer)
+    layers = linear_layers(model.model, "all-linear")
+    linear = {path for path, module in model.model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert {re.sub(r".*layers\.\d\.", "", path) for path in linear - {*layers}} == left_out
+    text = torch.tensor([[5, 40, 77]])
+    plain = model.model(input_ids=text).logits
+    assert not torch.equal(train_lora(model, tuple(layers))(input_ids=text).logits, plain)
 
 
 def test_names_choose_among_them(policy: LanguageModel) -> None:
