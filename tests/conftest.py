@@ -38,10 +38,11 @@ def _talkative() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
+def _threads() -> None:
+    """One, unless PAD_TEST_THREADS says how many: results are the same with several, up to rounding."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("PAD_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")
