@@ -21,6 +21,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.loop import Request, Step, choose, decode_steps
 from pad_cli.models.prompts import decode_answer
+from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Generation
 
 BOUND = 3e-4
@@ -32,11 +33,12 @@ _CERTAIN = 1e4  # nats; no guidance outweighs it
 Answer = Generation | str | Sequence[int]
 
 
-def alone(engine: PadEngine, prompts: Sequence[Any], *arguments: Any, **options: Any) -> list[Request]:
+def alone(
+    engine: PadEngine, prompts: Sequence[Any], preferences: Any, settings: DecodingSettings, *weights: Any, **more: Any
+) -> list[Request]:
     """Each prompt as a request of its own; arguments as for `PadEngine.items`, or `id_items` if prompts are tokens."""
     read = engine.id_items if isinstance(prompts[0], list) else engine.items
-    settings = arguments[1] if len(arguments) > 1 else options.get("settings")
-    return [engine._request([item], settings) for item in read(prompts, *arguments, **options)]
+    return [engine._request([item], settings) for item in read(prompts, preferences, settings, *weights, **more)]
 
 
 def each_row(request: Request) -> list[Request]:

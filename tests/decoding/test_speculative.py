@@ -290,7 +290,10 @@ def size(model: LanguageModel) -> int:
 
 
 def test_without_guidance_there_is_nothing_to_draft_with(engine: PadEngine) -> None:
-    plain, requests = PadEngine(engine.policy).generate_ids(TEXTS, None, settings()), alone(engine, TEXTS, None)
+    plain, requests = (
+        PadEngine(engine.policy).generate_ids(TEXTS, None, settings()),
+        alone(engine, TEXTS, None, settings()),
+    )
     assert_agree(engine.generate_ids(TEXTS, None, settings(draft_tokens=4)), plain, requests)
     weightless = engine.generate_ids(TEXTS, preferences(engine), settings(draft_tokens=4, guidance_weight=0))
     assert_agree(weightless, plain, requests)
