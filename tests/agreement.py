@@ -10,8 +10,9 @@ have, one row alone, and each answer's token has to be one that the decoder choo
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,21 +53,30 @@ def each_row(request: Request) -> list[Request]:
     return parts
 
 
-def assert_agree(first: Sequence[Answer], second: Sequence[Answer], requests: Sequence[Request]) -> None:
+def assert_agree(
+    first: Sequence[Answer],
+    second: Sequence[Answer],
+    requests: Sequence[Request],
+    decode: Callable[[list[int]], str] | None = None,
+) -> None:
     """Answers by two ways to decode, one of each for each request, are the same but for near ties.
 
     Args:
         first: N answers, as generations or tokens.
         second: N answers; these may be texts, too.
         requests: what each one answers, see `alone`.
+        decode: tokens to text; by default as `PadEngine.generate` does it.
 
     Raises:
         AssertionError: two answers part where no near tie is.
     """
     for number, (one, other, request) in enumerate(zip(first, second, requests, strict=True)):
-        agrees = _text_agrees if isinstance(other, str) else _tokens_agree
-        message = f"answer {number + 1} differs, and not at a near tie: {one!r}, {other!r}"
-        assert agrees(_tokens(one), other, request), message
+        if isinstance(other, str):
+            read = decode or partial(decode_answer, request.policy.tokenizer, ends=request.policy.end_tokens)
+            agree = _text_agrees(_tokens(one), other, request, read)
+        else:
+            agree = _tokens_agree(_tokens(one), _tokens(other), request)
+        assert agree, f"answer {number + 1} differs, and not at a near tie: {one!r}, {other!r}"
 
 
 def row_of(step: Step, row: int) -> Step:
@@ -144,22 +154,20 @@ def _tokens(answer: Answer) -> list[int]:
     return list(answer.token_ids if isinstance(answer, Generation) else answer)
 
 
-def _tokens_agree(tokens: list[int], other: Answer, request: Request) -> bool:
-    others = _tokens(other)
+def _tokens_agree(tokens: list[int], others: list[int], request: Request) -> bool:
     for place, pair in enumerate(zip(tokens, others, strict=False)):
         if len(set(pair)) > 1:
             return set(pair) <= choices(request, tokens[:place])
     return len(tokens) == len(others)
 
 
-def _text_agrees(tokens: list[int], text: Any, request: Request) -> bool:
+def _text_agrees(tokens: list[int], text: str, request: Request, decode: Callable[[list[int]], str]) -> bool:
     """Is it the text of these tokens, or does it go on with another token that may stand at one of their places?"""
-    tokenizer = request.policy.tokenizer
 
     def begins(beginning: list[int]) -> bool:  # with all but the last character, of which it may have some bytes only
-        return bool(text.startswith(decode_answer(tokenizer, beginning).rstrip("\N{REPLACEMENT CHARACTER}")))
+        return text.startswith(decode(beginning).rstrip("\N{REPLACEMENT CHARACTER}"))
 
-    if text == decode_answer(tokenizer, tokens):
+    if text == decode(tokens):
         return True
     for place, token in enumerate(tokens):
         if not begins(tokens[:place]):
