@@ -32,7 +32,7 @@ _EXTRAS: dict[str, tuple[type, dict[str, Any]]] = {
             "num_key_value_heads": 1,
             "head_dim": 8,
             "query_pre_attn_scalar": 8,
-            "final_logit_softcapping": 2.0,
+            "final_logit_softcapping": 8.0,
             "sliding_window": WINDOW,
         },
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -18,10 +19,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: wit
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a test tried to reach the network")
+    connect = socket.socket.connect
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    def local(self: socket.socket, address: Any) -> None:
+        assert self.family == getattr(socket, "AF_UNIX", None), "a test tried to reach the network"
+        connect(self, address)  # to another process of this machine
+
+    monkeypatch.setattr(socket.socket, "connect", local)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,10 +45,11 @@ def _talkative() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
+def _threads() -> None:
+    """One, unless PAD_TEST_THREADS says how many: results are the same with several, up to rounding."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("PAD_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +91,9 @@ def model_directory(policy: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
     policy.model.save_pretrained(directory)
     policy.tokenizer.save_pretrained(directory)
     return directory
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every garbage collection, of which the code under test asks for many."""
+    gc.collect()
+    gc.freeze()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from pad_cli.benchmarking import memory
-from pad_cli.benchmarking.agreement import Written, best_of, check_agreement
+from pad_cli.benchmarking.agreement import Written, check_agreement, top_two
 from pad_cli.benchmarking.conditions import conditions, count_forwards
 from pad_cli.benchmarking.memory import peak_memory, reset_peak_memory
 from pad_cli.benchmarking.paths import Paths, Watch, Whole
@@ -25,6 +26,7 @@ from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, as_messages
+from tests.agreement import alone, assert_agree
 from tests.architectures import make_architecture
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
@@ -93,7 +95,7 @@ def answer(paths: Paths, path: Whole) -> Written:
     watch = Watch(lambda: 0.0, STEERED.candidates)
     with conditions(paths.policy, threads=1):
         tokens = paths.answer(path, watch)
-    return Written(path, torch.tensor(tokens), watch.best)
+    return Written(path, torch.tensor(tokens), watch.top)
 
 
 def check_all_agree(paths: Paths) -> Written:
@@ -101,12 +103,16 @@ def check_all_agree(paths: Paths) -> Written:
     first = answer(paths, paths.guided[0])
     for path in paths.guided[1:]:
         other = answer(paths, path)
-        assert torch.equal(other.tokens, first.tokens), path
-        assert torch.allclose(other.best, first.best, atol=1e-3), path
+        check_agreement(other, first, exact=True)
+        if torch.equal(other.tokens, first.tokens):
+            assert torch.allclose(other.top, first.top, atol=1e-3), path
     for step in range(paths.new_tokens):
         candidates, scores = paths.uncached_step(first.tokens[0, :step].tolist())
-        assert int(candidates[0, scores.argmax()]) == int(first.tokens[0, step])
-        assert torch.allclose(best_of(scores, STEERED.candidates), first.best[:1, step], atol=1e-3)
+        top = top_two(scores, STEERED.candidates)
+        uncached = Written("uncached", candidates.gather(1, scores.argmax(-1, keepdim=True)), top[:, None])
+        here = slice(step, step + 1)
+        check_agreement(uncached, Written("cached", first.tokens[:1, here], first.top[:1, here]), exact=True)
+        assert torch.allclose(top, first.top[:1, step], atol=1e-3)
     return first
 
 
@@ -182,10 +188,10 @@ def test_a_reward_model_that_reads_the_preference_reads_another_prompt_on_every_
     assert paths.guided == (("paired", "separate") if same else ("separate", "speculative"))
     written = check_all_agree(paths).tokens.tolist()
     preferences = [engine.preference(item.preference) for item in items]
-    expected = engine.generate([item.prompt for item in items], preferences, STEERED)
-    for row, generation in zip(written, expected, strict=True):
-        seen = list(generation.token_ids)[:TOKENS]
-        assert row[: len(seen)] == seen
+    prompts = [item.prompt for item in items]
+    expected = [answer.token_ids[:TOKENS] for answer in engine.generate(prompts, preferences, STEERED)]
+    seen = [row[: len(answer)] for row, answer in zip(written, expected, strict=True)]
+    assert_agree(expected, seen, alone(engine, prompts, preferences, STEERED))
 
 
 def test_drafting_writes_the_same(larger_policy: LanguageModel, reward_model: PersonalizedRewardModel) -> None:
@@ -329,8 +335,10 @@ def test_where_the_peak_cannot_be_reset_it_is_the_processs(monkeypatch: pytest.M
     assert peak_memory(CPU) >= high - 2**22  # the two are counted at different moments
 
 
-def wrote(path: str, tokens: list[list[int]], best: list[list[float]]) -> Written:
-    return Written(path, torch.tensor(tokens), torch.tensor(best))
+def wrote(path: str, tokens: list[list[int]], best: list[list[float]], gap: float = 1.0) -> Written:
+    """With a second token that is worse by a gap everywhere."""
+    top = torch.tensor(best)
+    return Written(path, torch.tensor(tokens), torch.stack([top, top - gap], dim=-1))
 
 
 def test_paths_that_write_other_tokens_are_named() -> None:
@@ -340,6 +348,14 @@ def test_paths_that_write_other_tokens_are_named() -> None:
     )
     with pytest.raises(PadError, match="'fused' and 'separate' do not agree: token 2 of answer 2 differs"):
         check_agreement(first, second, exact=True)
+
+
+def test_in_float32_too_a_near_tie_may_fall_either_way() -> None:
+    first, second = (wrote(path, [tokens], [[0.0] * 3], 5e-4) for path, tokens in (("a", [1, 2, 3]), ("b", [1, 7, 8])))
+    check_agreement(first, second, exact=True)
+    clear = replace(second, top=second.top - torch.tensor([0.0, 0.01]))
+    with pytest.raises(PadError, match="token 2 of answer 1 differs"):
+        check_agreement(replace(first, top=clear.top), clear, exact=True)
 
 
 def test_in_half_precision_a_near_tie_may_fall_either_way_and_what_follows_it_is_another_answer() -> None:
@@ -353,6 +369,7 @@ def test_in_half_precision_scores_that_differ_are_refused(best: list[float]) -> 
         check_agreement(wrote("a", [[1, 2, 3]], [[-1.0, -1.1, 0.0]]), wrote("b", [[1, 7, 3]], [best]), exact=False)
 
 
-def test_the_best_score_is_the_same_whatever_constant_the_scores_have() -> None:
+def test_the_two_best_scores_are_the_same_whatever_constant_the_scores_have() -> None:
     scores = torch.tensor([[1.0, 3.0, 2.0, -50.0]])
-    assert torch.allclose(best_of(scores, 3), best_of(scores[:, :3] + 7, 3))
+    assert torch.allclose(top_two(scores, 3), top_two(scores[:, :3] + 7, 3))
+    assert top_two(scores, 1).tolist() == [[0.0, -torch.inf]]

@@ -14,6 +14,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import ResourceError
 from pad_cli.memory import Halving, is_out_of_memory
 from pad_cli.recipe import DecodingSettings
+from tests.agreement import alone, assert_agree
 
 SETTINGS = DecodingSettings(max_new_tokens=6, temperature=0.9, batch_size=5)
 PROMPTS = ["Hi", "Why?", "Tell me of the sea", "Who?", "A word on trees"]
@@ -89,7 +90,7 @@ def test_answers_are_the_same_in_halves(
 ) -> None:
     engine = PadEngine(policy, reward_model)
     preferences = [engine.preference(["humorous"])] * len(PROMPTS)
-    whole = engine.generate(PROMPTS, preferences, SETTINGS)
+    whole, requests = engine.generate(PROMPTS, preferences, SETTINGS), alone(engine, PROMPTS, preferences, SETTINGS)
     plain = policy.model.model.forward
 
     def forward(*arguments: Any, **named: Any) -> Any:
@@ -97,6 +98,8 @@ def test_answers_are_the_same_in_halves(
             too_much()
         return plain(*arguments, **named)
 
-    monkeypatch.setattr(policy.model.model, "forward", forward)
-    assert engine.generate(PROMPTS, preferences, SETTINGS) == whole
+    with monkeypatch.context() as patch:
+        patch.setattr(policy.model.model, "forward", forward)
+        halves = engine.generate(PROMPTS, preferences, SETTINGS)
+    assert_agree(halves, whole, requests)
     assert "Memory is too small for 5 answers at once; going on with 2." in capfd.readouterr().err

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.processes import Processes
 from pad_cli.recipe import ModelSettings
 from pad_cli.runs import ResultLog, merge_parts
-from tests.test_cli import refused
+from tests.test_cli import pad, refused
 from tests.tiny import make_reward_model
 from tests.training.conftest import TEXTS, make_rows, write_rows
 
@@ -26,18 +28,48 @@ PROMPTS = ("Hi", "How do I bake bread?", "Why?", "Tell me about the sea.", "A wo
 PREFERENCES = ("humorous", "not formal", "concise=2")
 
 
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["pad_cli.cli.main", "pad_cli.evaluation.run", "pad_cli.training.run", "trl"])
+"""Processes that begin with what takes seconds to import."""
+
+
 def run(arguments: list[str], directory: Path, processes: int, *, code: int = 0) -> str:
-    """`pad` in a directory, as one process or, by torchrun, as several; its output."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "pad_cli", *arguments],
-        cwd=directory,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PAD_HOME": str(directory / "home")},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode == 0) == (code == 0), done.stderr
-    return done.stdout if code == 0 else done.stderr
+    """`pad` in a directory, as one process or as several with the environment that torchrun gives; its output."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = str(unused.getsockname()[1])
+    environment = {"OMP_NUM_THREADS": "1", "PAD_HOME": str(directory / "home")}
+    started = []
+    for rank in range(processes):
+        if processes > 1:
+            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        log = directory / f"log-{rank}"
+        started.append(_FORKS.Process(target=_pad, args=(arguments, directory, log, dict(environment))))
+        started[-1].start()
+    for process in started:
+        process.join()
+    said = [(directory / f"log-{rank}").read_text(encoding="utf-8") for rank in range(processes)]
+    assert {process.exitcode for process in started} == {code}, "\n".join(said)
+    return said[0]
+
+
+def _pad(arguments: list[str], directory: Path, log: Path, environment: dict[str, str]) -> None:
+    """One of the processes: its stdout, or where it fails its stderr, goes to a file."""
+    os.environ.update(environment)
+    os.chdir(directory)
+    torch.set_num_threads(1)
+    result = pad(*arguments)
+    log.write_text(result.stderr if result.exit_code else result.stdout, encoding="utf-8")
+    sys.exit(result.exit_code)
+
+
+def by_torchrun(arguments: list[str], directory: Path, processes: int) -> None:
+    """`pad` in a directory, as a user starts several."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PAD_HOME": str(directory / "home")}
+    command = [sys.executable, *launcher, "-m", "pad_cli", *arguments]
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
@@ -68,14 +100,14 @@ def test_two_processes_answer_a_file_as_one_does_and_go_on_where_parts_were_left
     prompts = write_prompts(tmp_path / "prompts.jsonl", preference="humorous")
     command = ["generate", "--file", str(prompts), "--out", "answers.jsonl", "--policy", models["policy"]]
     command += ["--reward-model", models["reward_model"], "--temperature", "0.9", "--max-new-tokens", "12"]
-    command += ["--set", "decoding.batch_size=2"]
+    command += ["--set", "decoding.batch_size=1"]  # the same bytes: in other batches a near tie could fall otherwise
     run(command, one, 1)
     whole = (one / "answers.jsonl").read_text(encoding="utf-8")
     lines = whole.splitlines(keepends=True)
     (two / "answers.jsonl").write_text(lines[1], encoding="utf-8")
     (two / "answers.jsonl.part-00000").write_text(lines[3], encoding="utf-8")
     (two / "answers.jsonl.part-00005").write_text(lines[1] + lines[0] + lines[2][:20], encoding="utf-8")
-    run(command, two, 2)
+    by_torchrun(command, two, 2)
     assert (two / "answers.jsonl").read_text(encoding="utf-8") == whole
     assert [path.name for path in two.iterdir() if path.is_file()] == ["answers.jsonl"]
 
@@ -91,7 +123,7 @@ def test_two_processes_evaluate_as_one_does(models: dict[str, str], tmp_path: Pa
         "methods": ["base", "pad", {"method": "best-of-n", "options": {"n": 2}}],
         "benchmarks": [{"benchmark": "jsonl", "options": {"path": str(prompts), "preferences": list(PREFERENCES)}}],
         "scorers": ["words", "repeated_4grams"],
-        "decoding": {"max_new_tokens": 8, "batch_size": 2, "temperature": 0.7},
+        "decoding": {"max_new_tokens": 8, "batch_size": 1, "temperature": 0.7},  # as above
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     command = ["eval", str(tmp_path / "recipe.yaml")]

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from transformers import LogitsProcessorList
 
-from pad_cli.benchmarking.agreement import best_of
+from pad_cli.benchmarking.agreement import top_two
 from pad_cli.benchmarking.conditions import Clock
 from pad_cli.benchmarking.questions import Questions
 from pad_cli.decoding import readers
@@ -47,18 +47,18 @@ class Watch:
 
     Args:
         clock: seconds.
-        count: C; when given, the best scores are kept too, see `best`.
+        count: C; when given, the best scores are kept too, see `top`.
     """
 
     def __init__(self, clock: Clock, count: int | None = None) -> None:
         self.first: float | None = None
         self._clock, self._count = clock, count
-        self._best: dict[int, list[float]] = {}
+        self._top: dict[int, list[list[float]]] = {}
 
     @property
-    def best(self) -> torch.Tensor:
-        """The best score of every token: (B, T), see `best_of`."""
-        return torch.tensor([self._best[row] for row in sorted(self._best)])
+    def top(self) -> torch.Tensor:
+        """The two best scores at every token: (B, T, 2), see `top_two`."""
+        return torch.tensor([self._top[row] for row in sorted(self._top)])
 
     def steps(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The same steps."""
@@ -75,8 +75,8 @@ class Watch:
         if self.first is None:
             self.first = self._clock()
         if self._count is not None:
-            for row, best in zip(rows, best_of(scores, self._count).tolist(), strict=True):
-                self._best.setdefault(row, []).append(best)
+            for row, top in zip(rows, top_two(scores, self._count).tolist(), strict=True):
+                self._top.setdefault(row, []).append(top)
 
 
 class Paths:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pad_cli.benchmarking.agreement import Written, best_of, check_agreement
+from pad_cli.benchmarking.agreement import Written, check_agreement, top_two
 from pad_cli.benchmarking.conditions import Clock, clock_of, conditions, count_forwards, dtype_of, machine
 from pad_cli.benchmarking.memory import peak_memory, reset_peak_memory
 from pad_cli.benchmarking.paths import Name, Paths, Watch, Whole
@@ -131,7 +131,7 @@ class _Case:
             with count_forwards(self._paths.policy, self._paths.backbone) as counted:
                 tokens = self._paths.answer(path, watch)
             forwards[path] = len(counted) / self._paths.new_tokens
-            written[path] = Written(path, torch.tensor(tokens), watch.best)
+            written[path] = Written(path, torch.tensor(tokens), watch.top)
             progress.advance(status=path)
         check_agreement(written["generate"], written["plain"], exact=exact)
         reference = written[self._paths.guided[0]]
@@ -150,9 +150,9 @@ class _Case:
         for step, (candidates, scores) in zip(self._steps, scored, strict=True):
             token = candidates.gather(1, scores.argmax(-1, keepdim=True)).cpu()
             same_step = Written(
-                reference.path, reference.tokens[:1, step : step + 1], reference.best[:1, step : step + 1]
+                reference.path, reference.tokens[:1, step : step + 1], reference.top[:1, step : step + 1]
             )
-            uncached = Written("uncached", token, best_of(scores, self._candidates)[:, None])
+            uncached = Written("uncached", token, top_two(scores, self._candidates)[:, None])
             check_agreement(same_step, uncached, exact=exact)
         return len(self._paths.questions) * len(counted) / len(scored)
 

@@ -130,8 +130,9 @@ class PadEngine:
             on_batch: called with the number of answers just finished.
 
         Returns:
-            B answers, in order. An answer does not depend on the others in its batch (exactly so in float32), so they
-            are the same where memory is too small for a batch and it is halved.
+            B answers, in order. An answer does not depend on the others in its batch, nor on whether that was halved
+            because memory was too small, but for rounding: where two tokens score almost the same, which is rare in
+            float32, either may be written.
 
         Raises:
             UsageError: the lists differ in length.

@@ -3,7 +3,7 @@
 The reward model's backbone stands in for the policy: its own logits plus the guidance propose a token, and the next,
 and so on. The policy then reads the whole block at once, and the true guided scores at every place decide, with the
 same random number that the draft had. Drafted tokens are kept up to the first that differs, and there the true one is
-written. So the text is the one that `decode_steps` writes, token for token, greedy or sampled; only its price differs.
+written. So the text is the one that `decode_steps` writes, greedy or sampled, up to rounding; only its price differs.
 """
 
 from __future__ import annotations

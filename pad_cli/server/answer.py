@@ -109,8 +109,8 @@ class Answer:
     def start_again(self) -> None:
         """Its tokens will come once more from the first one; those it has are compared, and not given out again.
 
-        In float32 they are the same in every batch. Where one differs, in half precision, the answer fails: its
-        beginning, which a client may have read, would not fit its end.
+        They are the same in every batch but at near ties, which are rare in float32. Where one differs the answer
+        fails: its beginning, which a client may have read, would not fit its end.
         """
         self._known = deque(self._tokens)
 

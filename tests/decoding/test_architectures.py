@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings
+from tests.agreement import alone, assert_agree
 from tests.architectures import ARCHITECTURES, make_architecture
 from tests.decoding.conftest import PROMPTS
 from tests.tiny import PRINCIPLES, make_language_model, make_reward_model
@@ -36,12 +37,11 @@ def test_fused_equals_paired_equals_separate_and_batch_equals_single(name: str, 
     engine = _engine(name, byte_tokenizer)
     assert engine.reward_model is not None
     preferences, weights = _wanted(engine.reward_model, len(PROMPTS))
+    requests = alone(engine, PROMPTS, preferences, HOW, weights)
     fused = engine.generate(PROMPTS, preferences, HOW, weights)
-    for path in ("paired", "separate"):
-        assert engine.generate(PROMPTS, preferences, HOW.model_copy(update={"path": path}), weights) == fused
-    for number, prompt in enumerate(PROMPTS):
-        alone = engine.generate([prompt], preferences[number : number + 1], HOW, weights[number : number + 1])
-        assert alone == fused[number : number + 1]
+    for changed in ({"path": "paired"}, {"path": "separate"}, {"batch_size": 1}):
+        how = HOW.model_copy(update=changed)
+        assert_agree(engine.generate(PROMPTS, preferences, how, weights), fused, requests)
     assert [answer.token_ids for answer in engine.generate(PROMPTS, None, HOW)] != [a.token_ids for a in fused]
 
 
@@ -54,7 +54,8 @@ def test_weight_0_is_transformers_own_greedy(name: str, byte_tokenizer: Any) -> 
     expected = engine.policy.model.generate(
         input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, 5), max_new_tokens=14, do_sample=False
     )[0, 5:].tolist()
-    assert engine.generate_ids([prompt], [preference], HOW, [0.0]) == [expected]
+    made = engine.generate_ids([prompt], [preference], HOW, [0.0])
+    assert_agree(made, [expected], alone(engine, [prompt], None, HOW))
 
 
 @pytest.mark.parametrize(
@@ -70,13 +71,14 @@ def test_weight_0_and_one_candidate_and_no_preference_are_plain_on_every_path(
     engine = _engine(name, byte_tokenizer)
     settings = HOW.model_copy(update={**how, "batch_size": 1 if name in SLIDING and "draft_tokens" in how else 64})
     preferences = [engine.preference(["humorous"])] * len(PROMPTS)
+    requests = alone(engine, PROMPTS, None, HOW)
     plain = PadEngine(engine.policy).generate(PROMPTS, None, HOW)
-    assert engine.generate(PROMPTS, None, settings) == plain
-    assert engine.generate(PROMPTS, preferences, settings, [0.0] * len(PROMPTS)) == plain
-    assert engine.generate(PROMPTS, preferences, settings.model_copy(update={"candidates": 1})) == plain
+    assert_agree(engine.generate(PROMPTS, None, settings), plain, requests)
+    assert_agree(engine.generate(PROMPTS, preferences, settings, [0.0] * len(PROMPTS)), plain, requests)
+    assert_agree(engine.generate(PROMPTS, preferences, settings.model_copy(update={"candidates": 1})), plain, requests)
     preferences[1] = NO_PREFERENCE
     mixed = engine.generate(PROMPTS, preferences, settings, [3.0, 3.0, 0.0, 3.0, 3.0, 3.0])
-    assert mixed[1:3] == plain[1:3]
+    assert_agree(mixed[1:3], plain[1:3], requests[1:3])
     assert mixed[3:] != plain[3:]
 
 
@@ -93,6 +95,7 @@ def test_batch_equals_single_for_any_prompts_weights_and_candidate_counts(
     model = make_reward_model(backbone)
     how = HOW.model_copy(update={"candidates": candidates, "guidance_weight": weight, "max_new_tokens": 8})
     preferences, _ = _wanted(model, len(prompts))
-    together = PadEngine(policy, model).generate_ids(prompts, preferences, how)
-    apart = [PadEngine(policy, model).generate_ids([p], [w], how)[0] for p, w in zip(prompts, preferences, strict=True)]
-    assert together == apart
+    engine = PadEngine(policy, model)
+    together = engine.generate_ids(prompts, preferences, how)
+    apart = engine.generate_ids(prompts, preferences, how.model_copy(update={"batch_size": 1}))
+    assert_agree(together, apart, alone(engine, prompts, preferences, how))

@@ -24,6 +24,7 @@ from pad_cli.models.vocabulary_bridge import VocabularyBridge
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
+from tests.agreement import alone, assert_agree, each_row
 from tests.architectures import ARCHITECTURES, make_architecture
 from tests.decoding.conftest import PROMPTS
 from tests.decoding.slow_bridge import SEA, TOWN, make_kinds, slow_bridged, slow_rewards
@@ -134,11 +135,9 @@ def test_the_fast_decoder_equals_the_slow_one(
     assert isinstance(engine.reward_model, PersonalizedRewardModel)
     assert engine.path(HOW) == "bridged"
     how = HOW.model_copy(update={"reward_ngram": reward_ngram})
-    answers = [answer.token_ids for answer in engine.generate(QUESTIONS, read(engine), how, WEIGHTS)]
-    for question, preference, weight, answer in zip(QUESTIONS, read(engine), WEIGHTS, answers, strict=True):
-        alone = how.model_copy(update={"guidance_weight": weight})
-        assert answer == slow_bridged(engine.policy, engine.reward_model, question, preference, alone)
-    assert answers != [answer.token_ids for answer in engine.generate(QUESTIONS, None, how)]
+    answers = engine.generate(QUESTIONS, read(engine), how, WEIGHTS)
+    assert_agree(answers, slow_answers(engine, how), alone(engine, QUESTIONS, read(engine), how, WEIGHTS))
+    assert answers != engine.generate(QUESTIONS, None, how)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
@@ -147,9 +146,8 @@ def test_batch_equals_single_while_rows_leave_the_batch(
 ) -> None:
     engine, how = make_engine(kinds, pair, seed=3), HOW.model_copy(update={"max_new_tokens": 40})
     together = engine.generate(QUESTIONS, read(engine), how, WEIGHTS)
-    for number, question in enumerate(QUESTIONS):
-        part = slice(number, number + 1)
-        assert engine.generate([question], read(engine)[part], how, WEIGHTS[part]) == together[part]
+    apart = engine.generate(QUESTIONS, read(engine), how.model_copy(update={"batch_size": 1}), WEIGHTS)
+    assert_agree(together, apart, alone(engine, QUESTIONS, read(engine), how, WEIGHTS))
     lengths = sorted(len(answer.token_ids) for answer in together)
     assert lengths[0] < lengths[-1], "some rows should leave before others"
 
@@ -163,9 +161,17 @@ def test_every_architecture_can_be_the_backbone(kinds: dict[bool, dict[str, Any]
     sizes: list[int] = []
     answers = engine.generate(QUESTIONS, read(engine), HOW, WEIGHTS, on_batch=sizes.append)
     assert max(sizes) == (1 if name in SLIDING else len(QUESTIONS)), "a sliding window takes one row at a time"
-    for question, preference, weight, answer in zip(QUESTIONS, read(engine), WEIGHTS, answers, strict=True):
-        alone = HOW.model_copy(update={"guidance_weight": weight})
-        assert answer.token_ids == slow_bridged(policy, engine.reward_model, question, preference, alone)
+    assert_agree(answers, slow_answers(engine, HOW), alone(engine, QUESTIONS, read(engine), HOW, WEIGHTS))
+
+
+def slow_answers(engine: PadEngine, how: DecodingSettings) -> list[tuple[int, ...]]:
+    """What the slow version answers to the questions."""
+    model, rows = engine.reward_model, zip(QUESTIONS, read(engine), WEIGHTS, strict=True)
+    assert model is not None
+    return [
+        slow_bridged(engine.policy, model, prompt, preference, how.model_copy(update={"guidance_weight": weight}))
+        for prompt, preference, weight in rows
+    ]
 
 
 def test_a_reward_relative_to_the_policy_is_that_of_the_slow_version(kinds: dict[bool, dict[str, Any]]) -> None:
@@ -177,7 +183,7 @@ def test_a_reward_relative_to_the_policy_is_that_of_the_slow_version(kinds: dict
     preferences = [engine.preference([text]) for text in ("kind", "brief", "kind", "with a joke")]
     answers = engine.generate(QUESTIONS, preferences, HOW)
     slow = [slow_bridged(policy, model, *row, HOW) for row in zip(QUESTIONS, preferences, strict=True)]
-    assert [answer.token_ids for answer in answers] == slow
+    assert_agree(answers, slow, alone(engine, QUESTIONS, preferences, HOW))
 
 
 @pytest.mark.parametrize("kind", ["bytes", "byte pairs", "unigram", "fallback pairs"])
@@ -209,14 +215,12 @@ def test_with_equal_vocabularies_and_canonical_text_it_is_the_path_separate(byte
     model, how = make_reward_model(backbone), HOW.model_copy(update={"max_new_tokens": 30})
     printable = {byte_tokenizer.convert_tokens_to_ids(chr(code)) for code in range(33, 127)}
     others = [token for token in range(len(byte_tokenizer)) if token not in {*printable, byte_tokenizer.eos_token_id}]
-    alone = [SuppressTokensLogitsProcessor(others)]
-    answers = {
-        path: collect(len(QUESTIONS), decode_steps(request_of(policy, model, path, how, alone)))
-        for path in ("bridged", "separate")
-    }
-    assert answers["bridged"] == answers["separate"]
+    only = [SuppressTokensLogitsProcessor(others)]
+    requests = {path: request_of(policy, model, path, how, only) for path in ("bridged", "separate")}
+    bridged, separate = (collect(len(QUESTIONS), decode_steps(request)) for request in requests.values())
+    assert_agree(bridged, separate, each_row(requests["separate"]))
     plain = PadEngine(policy).generate(QUESTIONS, None, how)
-    assert answers["bridged"] != [list(answer.token_ids) for answer in plain]
+    assert bridged != [list(answer.token_ids) for answer in plain]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
@@ -269,10 +273,10 @@ def check_sums(request: Request) -> list[list[int]]:
 
 def test_rows_of_weight_0_are_plain_greedy_beside_guided_rows(kinds: dict[bool, dict[str, Any]]) -> None:
     engine = make_engine(kinds, PAIRS[0], seed=10)
-    plain = engine.generate(QUESTIONS, None, HOW)
-    assert engine.generate(QUESTIONS, read(engine), HOW, [0.0] * 4) == plain
+    plain, requests = engine.generate(QUESTIONS, None, HOW), alone(engine, QUESTIONS, None, HOW)
+    assert_agree(engine.generate(QUESTIONS, read(engine), HOW, [0.0] * 4), plain, requests)
     mixed = engine.generate(QUESTIONS, read(engine), HOW, [3.0, 0.0, 3.0, 0.0])
-    assert mixed[1::2] == plain[1::2]
+    assert_agree(mixed[1::2], plain[1::2], requests[1::2])
     assert mixed[0] != plain[0]
 
 
@@ -296,5 +300,5 @@ def test_batch_equals_single_for_any_prompts_weights_and_candidate_counts(
     how = HOW.model_copy(update={"candidates": candidates, "guidance_weight": weight})
     preferences = [engine.preference(SPECS[number % len(SPECS)]) for number in range(len(prompts))]
     together = engine.generate(prompts, preferences, how)
-    apart = [engine.generate([p], [w], how)[0] for p, w in zip(prompts, preferences, strict=True)]
-    assert together == apart
+    apart = engine.generate(prompts, preferences, how.model_copy(update={"batch_size": 1}))
+    assert_agree(together, apart, alone(engine, prompts, preferences, how))

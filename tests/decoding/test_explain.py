@@ -15,6 +15,7 @@ from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings
+from tests.agreement import alone, assert_agree
 from tests.decoding.conftest import PROMPTS
 
 HOW = DecodingSettings(max_new_tokens=12, guidance_weight=2)
@@ -62,11 +63,11 @@ def test_a_page_shows_the_answer_and_escapes_everything() -> None:
 def test_generating_ids_can_go_on_after_an_end_of_sequence(engine: PadEngine) -> None:
     how = DecodingSettings(max_new_tokens=40, temperature=2.0, candidates=200)
     prompts = [[5, 6, 7]] * 16
-    stopped = engine.generate_ids(prompts, None, how)
+    stopped, requests = engine.generate_ids(prompts, None, how), alone(engine, prompts, None, how)
     endless = engine.generate_ids(prompts, None, how, ignore_eos=True)
     assert min(map(len, stopped)) < 40
     assert {len(tokens) for tokens in endless} == {40}
-    assert all(long[: len(short)] == short for short, long in zip(stopped, endless, strict=True))
+    assert_agree(stopped, [long[: len(short)] for short, long in zip(stopped, endless, strict=True)], requests)
 
 
 def test_a_prompt_without_tokens_is_refused(engine: PadEngine) -> None:

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.mixture import Voice, generate_mixture
+from pad_cli.decoding.mixture import Voice, _request, generate_mixture
 from pad_cli.errors import UsageError, VocabularyError
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
+from tests.agreement import assert_agree
 from tests.architectures import make_architecture
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.conftest import PROMPTS
@@ -34,6 +35,12 @@ def settings(**changed: object) -> DecodingSettings:
 def voice(model: LanguageModel, prompts: Sequence[str], weights: float | Sequence[float] = 1.0, **more: Any) -> Voice:
     tokens = [encode_prompt(model.tokenizer, as_messages(prompt)) for prompt in prompts]
     return Voice(model, tokens, [weights] * len(tokens) if isinstance(weights, float) else list(weights), **more)
+
+
+def agree(first: list[list[int]], second: list[list[int]], voices: Sequence[Voice], how: DecodingSettings) -> None:
+    """The mixture's answers to all prompts are the same but for near ties."""
+    parts = [[each.part(row, row + 1) for each in voices] for row in range(len(NAMES))]
+    assert_agree(first, second, [_request(part, how, [name]) for part, name in zip(parts, NAMES, strict=True)])
 
 
 def plain(policy: LanguageModel, prompts: Sequence[str], how: DecodingSettings) -> list[list[int]]:
@@ -69,8 +76,8 @@ def slow(voices: Sequence[Voice], how: DecodingSettings) -> list[list[int]]:
     ids=["greedy", "sampled", "three candidates", "repetition controls"],
 )
 def test_one_voice_of_weight_1_is_plain_decoding(stopping_policy: LanguageModel, changed: dict[str, Any]) -> None:
-    how = settings(**changed)
-    assert generate_mixture([voice(stopping_policy, PROMPTS)], how, NAMES) == plain(stopping_policy, PROMPTS, how)
+    how, voices = settings(**changed), [voice(stopping_policy, PROMPTS)]
+    agree(generate_mixture(voices, how, NAMES), plain(stopping_policy, PROMPTS, how), voices, how)
 
 
 def test_cached_equals_uncached_with_several_models_and_weights_a_row(
@@ -78,7 +85,7 @@ def test_cached_equals_uncached_with_several_models_and_weights_a_row(
 ) -> None:
     voices = [voice(stopping_policy, PROMPTS, FIRST), voice(other_policy, OTHERS, SECOND), voice(other_policy, PROMPTS)]
     answers = generate_mixture(voices, settings(), NAMES)
-    assert answers == slow(voices, settings())
+    agree(answers, slow(voices, settings()), voices, settings())
     assert len({len(answer) for answer in answers}) > 2, "rows should end at different steps"
 
 
@@ -88,7 +95,7 @@ def test_cached_equals_uncached_in_other_architectures(name: str, byte_tokenizer
     model = make_architecture(name, byte_tokenizer)
     model.model.generation_config.eos_token_id = list(range(1, model.vocabulary_size, 20))
     voices = [voice(model, OTHERS, FIRST), voice(model, PROMPTS, SECOND)]
-    assert generate_mixture(voices, settings(), NAMES) == slow(voices, settings())
+    agree(generate_mixture(voices, settings(), NAMES), slow(voices, settings()), voices, settings())
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
@@ -100,11 +107,9 @@ def test_batch_equals_single(stopping_policy: LanguageModel, other_policy: Langu
         voice(stopping_policy, PROMPTS, SECOND),
     ]
     together = generate_mixture(voices, how, NAMES)
-    alone = [
-        generate_mixture([each.part(row, row + 1) for each in voices], how, [name])[0] for row, name in enumerate(NAMES)
-    ]
-    assert together == alone
-    assert together == generate_mixture(voices, settings(temperature=temperature, batch_size=2), NAMES)
+    for size in (1, 2):
+        apart = generate_mixture(voices, settings(temperature=temperature, batch_size=size), NAMES)
+        agree(together, apart, voices, how)
 
 
 def test_weights_that_cancel_out_are_plain_decoding(
@@ -113,17 +118,16 @@ def test_weights_that_cancel_out_are_plain_decoding(
     expected = plain(stopping_policy, PROMPTS, settings())
     first = voice(stopping_policy, PROMPTS)
     cancelling = [voice(other_policy, OTHERS, 0.7), voice(other_policy, OTHERS, -0.7)]
-    assert generate_mixture([first, *cancelling], settings(), NAMES) == expected
+    agree(generate_mixture([first, *cancelling], settings(), NAMES), expected, [first], settings())
     itself = [voice(stopping_policy, PROMPTS, 2.5), voice(stopping_policy, PROMPTS, -1.5)]
-    assert generate_mixture(itself, settings(), NAMES) == expected
+    agree(generate_mixture(itself, settings(), NAMES), expected, [first], settings())
 
 
 def test_a_voice_of_weight_0_says_nothing(stopping_policy: LanguageModel, other_policy: LanguageModel) -> None:
     voices = [voice(stopping_policy, PROMPTS), voice(other_policy, OTHERS, 0.0)]
-    assert generate_mixture(voices, settings(), NAMES) == plain(stopping_policy, PROMPTS, settings())
-    assert generate_mixture([voices[0], voice(other_policy, OTHERS, 2.0)], settings(), NAMES) != plain(
-        stopping_policy, PROMPTS, settings()
-    )
+    expected = plain(stopping_policy, PROMPTS, settings())
+    agree(generate_mixture(voices, settings(), NAMES), expected, voices, settings())
+    assert generate_mixture([voices[0], voice(other_policy, OTHERS, 2.0)], settings(), NAMES) != expected
 
 
 def test_repetition_controls_act_once_whatever_the_first_voices_weight(stopping_policy: LanguageModel) -> None:
@@ -131,7 +135,7 @@ def test_repetition_controls_act_once_whatever_the_first_voices_weight(stopping_
     how = settings(repetition_penalty=1.4, no_repeat_ngram_size=1)
     itself = [voice(stopping_policy, PROMPTS, 3.0), voice(stopping_policy, PROMPTS, -2.0)]
     answers = generate_mixture(itself, how, NAMES)
-    assert answers == plain(stopping_policy, PROMPTS, how)
+    agree(answers, plain(stopping_policy, PROMPTS, how), itself, how)
     assert answers != plain(stopping_policy, PROMPTS, settings())
 
 
@@ -141,8 +145,9 @@ def test_a_voice_with_an_adapter_is_the_model_with_those_weights_merged(stopping
     adapter = with_adapter(make_reward_model(stopping_policy), trained).adapter
     merged = wrap_language_model("merged", trained.merge_and_unload(), stopping_policy.tokenizer)
     plainly = voice(stopping_policy, PROMPTS, FIRST)
-    hooked = generate_mixture([plainly, voice(stopping_policy, OTHERS, SECOND, adapter=adapter)], settings(), NAMES)
-    assert hooked == generate_mixture([plainly, voice(merged, OTHERS, SECOND)], settings(), NAMES)
+    voices = [plainly, voice(stopping_policy, OTHERS, SECOND, adapter=adapter)]
+    hooked = generate_mixture(voices, settings(), NAMES)
+    agree(hooked, generate_mixture([plainly, voice(merged, OTHERS, SECOND)], settings(), NAMES), voices, settings())
     assert hooked != generate_mixture([plainly, voice(stopping_policy, OTHERS, SECOND)], settings(), NAMES)
 
 

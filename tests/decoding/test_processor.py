@@ -19,6 +19,7 @@ from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
+from tests.agreement import alone, assert_agree
 from tests.architectures import make_architecture
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.conftest import PROMPTS
@@ -57,8 +58,9 @@ def test_the_processor_inside_generate_equals_the_engine(
     names = ["humorous", "formal", "concise=0.5", "not formal"]
     preferences = [reward_model.preference([name]) for name in names]
     processor = PreferenceLogitsProcessor(reward_model, preferences, guidance_weight=HOW.guidance_weight)
-    expected = PadEngine(steered, reward_model).generate_ids(prompts, preferences, HOW)
-    assert _generate(steered, prompts, processor) == expected
+    engine = PadEngine(steered, reward_model)
+    expected = engine.generate_ids(prompts, preferences, HOW)
+    assert_agree(_generate(steered, prompts, processor), expected, alone(engine, prompts, preferences, HOW))
     plain = PadEngine(steered).generate_ids(prompts, None, HOW)
     assert expected != plain
 
@@ -76,11 +78,11 @@ def test_with_an_adapter_too_the_processor_equals_the_engine(
     engine = PadEngine(steered, model)
     assert engine.path(HOW) == ("paired" if steered is backbone else "separate")
     expected = engine.generate_ids(prompts, preferences, HOW)
-    assert _generate(steered, prompts, processor) == expected
+    assert_agree(_generate(steered, prompts, processor), expected, alone(engine, prompts, preferences, HOW))
     heads_alone = PadEngine(steered, replace(model, adapter=None)).generate_ids(prompts, preferences, HOW)
     plain = PadEngine(steered).generate_ids(prompts, None, HOW)
     assert expected != heads_alone != plain
-    assert expected[3] == plain[3]
+    assert_agree(expected[3:], plain[3:], alone(engine, prompts[3:], None, HOW))
 
 
 @pytest.mark.parametrize("others", [0, 2])
@@ -94,8 +96,9 @@ def test_a_prompt_of_nothing_but_the_pad_token_is_a_prompt(
     texts = [[policy.tokenizer.pad_token_id], *prompts[:others]]
     humorous = model.preference(["humorous"])
     processor = PreferenceLogitsProcessor(model, [humorous], guidance_weight=HOW.guidance_weight)
-    expected = PadEngine(policy, model).generate_ids(texts, [humorous] * len(texts), HOW)
-    assert _generate(policy, texts, processor) == expected
+    engine = PadEngine(policy, model)
+    expected = engine.generate_ids(texts, [humorous] * len(texts), HOW)
+    assert_agree(_generate(policy, texts, processor), expected, alone(engine, texts, humorous, HOW))
     assert expected[0] != PadEngine(policy).generate_ids(texts, None, HOW)[0]
 
 
@@ -116,7 +119,8 @@ def test_the_processor_can_be_used_again_without_reset(
 ) -> None:
     processor = PreferenceLogitsProcessor(reward_model, [reward_model.preference(["humorous"])], guidance_weight=2)
     first = _generate(policy, prompts, processor)
-    assert _generate(policy, prompts[:1], processor) == first[:1]
+    request = alone(PadEngine(policy, reward_model), prompts[:1], reward_model.preference(["humorous"]), HOW)
+    assert_agree(_generate(policy, prompts[:1], processor), first[:1], request)
     assert _generate(policy, prompts, processor) == first
     processor.reset()
     assert _generate(policy, prompts, processor) == first
@@ -127,8 +131,9 @@ def test_beams_that_are_reordered_are_read_again(
 ) -> None:
     """One candidate leaves the policy's own greedy path, whatever the beams do in between."""
     processor = PreferenceLogitsProcessor(reward_model, [reward_model.preference(["humorous"])], candidates=1)
-    greedy = PadEngine(policy).generate_ids(prompts[:1], None, HOW)
-    assert _generate(policy, prompts[:1], processor, num_beams=2) == greedy
+    engine = PadEngine(policy)
+    greedy = engine.generate_ids(prompts[:1], None, HOW)
+    assert_agree(_generate(policy, prompts[:1], processor, num_beams=2), greedy, alone(engine, prompts[:1], None, HOW))
 
 
 def test_preferences_must_be_one_or_as_many_as_rows(

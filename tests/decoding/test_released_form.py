@@ -18,6 +18,7 @@ from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
+from tests.agreement import alone, assert_agree
 from tests.decoding.conftest import PROMPTS
 
 GUIDELINES = (
@@ -63,11 +64,15 @@ def test_the_answers_are_those_of_the_authors_algorithm(
     model = PromptRewardModel(below, dense_head(below.hidden_size))
     engine = PadEngine(stopping_policy, model)
     assert engine.path(HOW) == ("separate" if backbone == "another model" else "paired")
-    preferences = [model.preference([text]) for text in ("harmless", "humor", "brief, kind", "harmless, humor") * 2]
-    answers = engine.generate(PROMPTS, preferences[: len(PROMPTS)], HOW)
-    for prompt, preference, answer in zip(PROMPTS, preferences, answers, strict=False):
-        wrapped = GUIDELINES.format(" and ".join(preference.texts), prompt)
-        assert answer.token_ids == authors(stopping_policy, model, wrapped, 12)
+    texts = ("harmless", "humor", "brief, kind", "harmless, humor") * 2
+    preferences = [model.preference([text]) for text in texts[: len(PROMPTS)]]
+    answers = engine.generate(PROMPTS, preferences, HOW)
+    wrapped = [
+        GUIDELINES.format(" and ".join(preference.texts), prompt)
+        for prompt, preference in zip(PROMPTS, preferences, strict=True)
+    ]
+    expected = [authors(stopping_policy, model, prompt, 12) for prompt in wrapped]
+    assert_agree(answers, expected, alone(engine, PROMPTS, preferences, HOW))
     assert len({answer.token_ids for answer in answers}) > 3
 
 
@@ -77,7 +82,8 @@ def test_fused_is_refused_and_the_other_paths_agree(policy: LanguageModel) -> No
     engine, how = PadEngine(policy, model), HOW.model_copy(update={"policy_reads_preference": False})
     preferences = [model.preference(["humor"])] * len(PROMPTS)
     paired = engine.generate(PROMPTS, preferences, how.model_copy(update={"path": "paired"}))
-    assert engine.generate(PROMPTS, preferences, how.model_copy(update={"path": "separate"})) == paired
+    separate = engine.generate(PROMPTS, preferences, how.model_copy(update={"path": "separate"}))
+    assert_agree(separate, paired, alone(engine, PROMPTS, preferences, how))
     assert engine.generate(PROMPTS, preferences, HOW) != paired
     with pytest.raises(UsageError, match="fused"):
         engine.generate(PROMPTS, preferences, how.model_copy(update={"path": "fused"}))
@@ -103,9 +109,10 @@ def test_the_shipped_recipe_answers_with_a_checkpoint_of_their_layout(
     settings = ["--set", "policy.dtype=float32", "--max-new-tokens", "12", "--weight", "0.8", "--json"]
     done = CliRunner().invoke(app, [*command, "--reward-model", str(tmp_path), *settings])
     assert done.exit_code == 0, done.output
-    expected = authors(policy, PromptRewardModel(other_policy, head), GUIDELINES.format("humor", "Hi"), 12)
-    text = policy.tokenizer.decode(expected, skip_special_tokens=True).strip()
-    assert json.loads(done.stdout.strip().splitlines()[-1])["text"] == text
+    model = PromptRewardModel(other_policy, head)
+    expected = authors(policy, model, GUIDELINES.format("humor", "Hi"), 12)
+    request = alone(PadEngine(policy, model), ["Hi"], [model.preference(["humor"])], HOW)
+    assert_agree([expected], [json.loads(done.stdout.strip().splitlines()[-1])["text"]], request)
 
 
 def test_a_weight_cannot_be_said_in_their_prompt(policy: LanguageModel) -> None:

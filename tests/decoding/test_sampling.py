@@ -14,6 +14,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Generation
+from tests.agreement import alone, assert_agree
 from tests.decoding.conftest import PROMPTS
 
 NAMES = [f"item-{number}" for number in range(len(PROMPTS))]
@@ -42,16 +43,19 @@ def test_different_seeds_give_different_texts(engine: PadEngine) -> None:
 def test_batch_equals_single_when_streams_have_the_same_names(engine: PadEngine) -> None:
     settings = DecodingSettings(max_new_tokens=16, temperature=1.5)
     preference = engine.preference(["humorous"])
-    alone = [
+    apart = [
         engine.generate([prompt], [preference], settings, streams=[name])[0]
         for prompt, name in zip(PROMPTS, NAMES, strict=True)
     ]
-    assert sample(engine, NAMES) == alone
+    requests = alone(engine, PROMPTS, [preference] * len(PROMPTS), settings, streams=NAMES)
+    assert_agree(sample(engine, NAMES), apart, requests)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_the_batch_size_changes_no_draw(engine: PadEngine, batch_size: int) -> None:
-    assert sample(engine, batch_size=batch_size) == sample(engine)
+    settings = DecodingSettings(max_new_tokens=16, temperature=1.5)
+    requests = alone(engine, PROMPTS, [engine.preference(["humorous"])] * len(PROMPTS), settings)
+    assert_agree(sample(engine, batch_size=batch_size), sample(engine), requests)
 
 
 def test_each_row_of_a_batch_draws_for_itself(engine: PadEngine) -> None:
@@ -139,13 +143,15 @@ def test_repetition_controls_are_those_of_transformers(policy: LanguageModel, co
         do_sample=False,
         **control,
     )[:, 7:].tolist()
-    engine = PadEngine(policy)
-    assert engine.generate_ids(prompt, None, DecodingSettings(max_new_tokens=length, **control)) == expected
+    engine, settings = PadEngine(policy), DecodingSettings(max_new_tokens=length, **control)
+    assert_agree(engine.generate_ids(prompt, None, settings), expected, alone(engine, prompt, None, settings))
     assert engine.generate_ids(prompt, None, DecodingSettings(max_new_tokens=length)) != expected
 
 
 def test_repetition_controls_see_each_row_alone(engine: PadEngine) -> None:
     settings = DecodingSettings(max_new_tokens=16, no_repeat_ngram_size=2, repetition_penalty=1.3)
     preference = engine.preference(["humorous"])
-    together = engine.generate(PROMPTS, [preference] * len(PROMPTS), settings)
-    assert together == [engine.generate([prompt], [preference], settings)[0] for prompt in PROMPTS]
+    preferences = [preference] * len(PROMPTS)
+    together = engine.generate(PROMPTS, preferences, settings)
+    apart = [engine.generate([prompt], [preference], settings)[0] for prompt in PROMPTS]
+    assert_agree(together, apart, alone(engine, PROMPTS, preferences, settings))

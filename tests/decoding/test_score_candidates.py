@@ -18,6 +18,7 @@ from pad_cli.models.language_model import LogitHead
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
+from tests.agreement import alone, assert_agree, assert_same_scores, row_of
 from tests.architectures import ARCHITECTURES, make_architecture
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.slow import last_state
@@ -69,7 +70,8 @@ def test_scores_of_a_text_that_goes_on_are_those_of_its_later_steps(byte_tokeniz
     for length in range(6):
         texts = [[*text, *answer[:length]] for text, answer in zip(TEXTS, answers, strict=True)]
         step = engine.score_candidates(texts, wanted(engine), how, WEIGHTS)
-        assert step.tokens.tolist() == [answer[length] for answer in answers]
+        expected = [answer[length : length + 1] for answer in answers]
+        assert_agree(step.tokens[:, None].tolist(), expected, alone(engine, texts, wanted(engine), how, WEIGHTS))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -83,11 +85,12 @@ def test_scores_are_log_probabilities_plus_weighted_calibrated_rewards(name: str
         hidden = last_state(policy, text)
         log_pi = policy.head(hidden).log_softmax(-1)
         log_p = policy.head(hidden + model.heads(hidden, weights[row : row + 1])).log_softmax(-1)
-        top = log_pi.topk(10)
-        assert step.candidates[row].tolist() == top.indices[0].tolist()
-        close(step.log_probs[row], top.values[0])
-        rewards = (log_p - log_pi).gather(1, top.indices)
-        close(centred(step.scores[row : row + 1]), centred(top.values + WEIGHTS[row] * model.calibration * rewards))
+        candidates = step.candidates[row : row + 1]
+        close(step.log_probs[row], log_pi[0, candidates[0]])
+        close(step.log_probs[row], log_pi.topk(10).values[0])
+        rewards = (log_p - log_pi).gather(1, candidates)
+        expected = step.log_probs[row] + WEIGHTS[row] * model.calibration * rewards
+        close(centred(step.scores[row : row + 1]), centred(expected))
 
 
 @examples(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -115,9 +118,8 @@ def test_scores_do_not_depend_on_the_other_texts(byte_tokenizer: Any) -> None:
     engine = make_engine("llama", byte_tokenizer)
     together = engine.score_candidates(TEXTS, wanted(engine), HOW, WEIGHTS)
     for row, text in enumerate(TEXTS):
-        alone = engine.score_candidates([text], wanted(engine)[row : row + 1], HOW, WEIGHTS[row : row + 1])
-        assert torch.equal(alone.candidates[0], together.candidates[row])
-        close(alone.scores[0], together.scores[row])
+        apart = engine.score_candidates([text], wanted(engine)[row : row + 1], HOW, WEIGHTS[row : row + 1])
+        assert_same_scores(apart, row_of(together, row))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -128,9 +130,10 @@ def test_paths_give_the_same_scores_up_to_a_constant_of_the_row_with_an_adapter(
         engine.score_candidates(TEXTS, wanted(engine), HOW.model_copy(update={"path": path}), WEIGHTS)
         for path in ("paired", "separate")
     ]
-    assert torch.equal(steps[0].candidates, steps[1].candidates)
-    close(centred(steps[0].scores), centred(steps[1].scores))
-    assert float((steps[0].scores - steps[0].log_probs).abs().max()) > 0.1
+    steps = [replace(step, scores=step.scores - step.scores.max(-1, keepdim=True).values) for step in steps]
+    for row in range(len(TEXTS)):
+        assert_same_scores(*(row_of(step, row) for step in steps))
+    assert float(centred(steps[0].scores - steps[0].log_probs).abs().max()) > 0.1
 
 
 def test_a_text_without_tokens_is_refused(byte_tokenizer: Any) -> None:

@@ -22,6 +22,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings, EvalRecipe, ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from pad_cli.registry import BENCHMARKS, SCORERS
+from tests.agreement import alone, assert_agree
 from tests.tiny import make_language_model, make_reward_model
 
 PROMPTS = ("Hi", "How do I bake bread?", "Why?", "Tell me about the sea.", "A word on trees")
@@ -104,7 +105,13 @@ def test_answers_are_those_of_the_engine(make_recipe: MakeRecipe, policy: Langua
         [engine.preference(row["preference"]) for row in rows],
         DecodingSettings(max_new_tokens=8, guidance_weight=2.0),
     )
-    assert [row["text"] for row in rows] == [answer.text for answer in expected]
+    requests = alone(
+        engine,
+        [row["prompt"] for row in rows],
+        [engine.preference(row["preference"]) for row in rows],
+        DecodingSettings(max_new_tokens=8, guidance_weight=2.0),
+    )
+    assert_agree(expected, [row["text"] for row in rows], requests)
 
 
 def test_weight_0_scores_as_base_does(make_recipe: MakeRecipe) -> None:
@@ -119,7 +126,8 @@ def test_weight_0_scores_as_base_does(make_recipe: MakeRecipe) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.13, 0.5, 0.77], ids=lambda share: f"{share:.0%} written")
 def test_an_interrupted_evaluation_ends_in_an_identical_report(make_recipe: MakeRecipe, share: float) -> None:
-    recipe = make_recipe()
+    """With each answer decoded alone: what is left after an interruption is in other batches, which round otherwise."""
+    recipe = make_recipe(decoding={**DECODING, "batch_size": 1})
     evaluate(recipe)
     answers, scores, report = (Path(recipe.output) / name for name in (ANSWERS, SCORES, REPORT))
     log, scored, result = (path.read_bytes() for path in (answers, scores, report))

@@ -14,6 +14,7 @@ import torch
 
 from pad_cli import Limits, PadEngine
 from pad_cli.preference import Preference
+from tests.agreement import alone, assert_agree
 from tests.server.conftest import SETTINGS, Serve, Server
 
 QUESTIONS = ("Hi", "How do I start with chess?", "Tell me about bread, and take your time.", "Why?")
@@ -29,6 +30,12 @@ def offline(engine: PadEngine, prompt: str, specs: list[str], count: int = 1, **
     settings = SETTINGS.model_copy(update=changed)
     preference = engine.preference(specs)
     return [answer.text for answer in engine.generate([prompt] * count, [preference] * count, settings)]
+
+
+def agree(engine: PadEngine, prompt: str, specs: list[str], answer: str, **changed: Any) -> None:
+    """An answer that was decoded beside others is the engine's own but for near ties."""
+    asked = [prompt], [engine.preference(specs)], SETTINGS.model_copy(update=changed)
+    assert_agree(engine.generate(*asked), [answer], alone(engine, *asked))
 
 
 def say(client: openai.OpenAI, model: str, prompt: str, **options: Any) -> Any:
@@ -49,8 +56,7 @@ def test_many_clients_at_once_get_the_engines_own_answers(serve: Serve, temperat
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(ask, range(len(asked))))
     for number, (prompt, _, specs) in enumerate(asked):
-        expected = offline(server.engine, prompt, specs, temperature=temperature, seed=number % 3)
-        assert answers[number] == expected[0]
+        agree(server.engine, prompt, specs, answers[number], temperature=temperature, seed=number % 3)
     assert server.meter("pad_batch_rows_count") < len(asked)  # some were decoded together
 
 
@@ -132,17 +138,20 @@ def test_text_completions_go_on_from_text_or_tokens(serve: Serve) -> None:
     preference = Preference({"humorous": 1.0}, {})
     count = len(QUESTIONS)
     made = server.engine.generate_ids(tokens, [preference] * count, SETTINGS)
-    ends = server.engine.policy.end_tokens
-    tokenizer = server.engine.policy.tokenizer
-    expected = [tokenizer.decode([token for token in answer if token not in ends]) for answer in made]
+    ends, tokenizer = server.engine.policy.end_tokens, server.engine.policy.tokenizer
+    requests = alone(server.engine, tokens, [preference] * count, SETTINGS)
+
+    def decode(answer: Sequence[int]) -> str:
+        return str(tokenizer.decode([token for token in answer if token not in ends]))
+
     forms: list[Any] = [list(QUESTIONS), tokens]
     for prompt in forms:
         answer = server.client().completions.create(model="pad/humorous", prompt=prompt)
-        assert [choice.text for choice in answer.choices] == expected
+        assert_agree(made, [choice.text for choice in answer.choices], requests, decode)
     one = server.client().completions.create(model="pad/humorous", prompt=tokens[0])
-    assert one.choices[0].text == expected[0]
+    assert_agree(made[:1], [one.choices[0].text], requests[:1], decode)
     streamed = server.client().completions.create(model="pad/humorous", prompt=QUESTIONS[1], stream=True)
-    assert "".join(chunk.choices[0].text for chunk in streamed) == expected[1]
+    assert_agree(made[1:2], ["".join(chunk.choices[0].text for chunk in streamed)], requests[1:2], decode)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -243,7 +252,6 @@ def test_a_batch_too_large_for_the_memory_is_halved_and_no_client_notices(
     after: int,
 ) -> None:
     engine = PadEngine(policy, reward_model)
-    expected = [offline(engine, prompt, ["humorous"], temperature=temperature, seed=7)[0] for prompt in QUESTIONS]
     cramped(engine, monkeypatch, rows=2, after=after)
     server = serve(Limits(max_batch=8, batch_wait=0.5), engine=engine)
 
@@ -256,7 +264,8 @@ def test_a_batch_too_large_for_the_memory_is_halved_and_no_client_notices(
 
     with ThreadPoolExecutor(8) as pool:
         given = list(pool.map(ask, QUESTIONS * 2, [False] * 4 + [True] * 4))
-    assert given == expected * 2
+    for prompt, answer in zip(QUESTIONS * 2, given, strict=True):
+        agree(PadEngine(policy, reward_model), prompt, ["humorous"], answer, temperature=temperature, seed=7)
     assert "Memory is too small" in caplog.text
 
 

@@ -17,6 +17,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings, TrainRecipe
 from pad_cli.records import as_messages
 from pad_cli.training.train import METRICS, train_reward_model
+from tests.agreement import alone, assert_agree
 from tests.training.conftest import STAGE, TEXTS, MakeRecipe, make_rows, write_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by peft
@@ -77,15 +78,10 @@ def test_an_adapter_decodes_through_paired_and_steers(
     assert choose_path(policy, model, "auto") == "paired"
     engine, prompts = PadEngine(policy, model), ["Write a1", "Write b2"]
     preferences = [model.preference(["exes"])] * 2
-    paths = [
-        [
-            answer.text
-            for answer in engine.generate(prompts, preferences, DecodingSettings(path=path, guidance_weight=3))
-        ]
-        for path in ("paired", "separate")
-    ]
-    assert paths[0] == paths[1]
-    assert paths[0] != [answer.text for answer in engine.generate(prompts, None)]
+    settings = [DecodingSettings(path=path, guidance_weight=3) for path in ("paired", "separate")]
+    paired, separate = (engine.generate(prompts, preferences, how) for how in settings)
+    assert_agree(paired, separate, alone(engine, prompts, preferences, settings[0]))
+    assert paired != engine.generate(prompts, None)
     assert model.adapter is not None
     model.adapter.detach()
 
@@ -112,8 +108,8 @@ def test_a_reward_model_that_reads_the_preference_in_its_prompt_trains_loads_and
     settings = DecodingSettings(policy_reads_preference=True, guidance_weight=2, max_new_tokens=8)
     asked = [model.preference(["exes"]), model.preference(["write in the style of whys"])]
     together = engine.generate(["Write a1", "Write b2"], asked, settings)
-    alone = [engine.generate([p], [a], settings)[0] for p, a in zip(["Write a1", "Write b2"], asked, strict=True)]
-    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    apart = [engine.generate([p], [a], settings)[0] for p, a in zip(["Write a1", "Write b2"], asked, strict=True)]
+    assert_agree(together, apart, alone(engine, ["Write a1", "Write b2"], asked, settings))
     if model.adapter is not None:
         model.adapter.detach()
 

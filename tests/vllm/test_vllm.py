@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 from pad_cli import DecodingSettings, PadEngine, export_preference
+from pad_cli.decoding.loop import Request
 from pad_cli.models.language_model import load_language_model
 from pad_cli.recipe import ModelSettings
+from tests.agreement import alone, assert_agree
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
 vllm = pytest.importorskip("vllm", reason="make test-vllm installs it")
@@ -39,12 +41,13 @@ LENGTH = 24
 
 @dataclass(frozen=True)
 class Users:
-    """A model on disk, the adapters of some users, and the engine's answers; "" is no preference."""
+    """A model on disk, the adapters of some users, the engine's answers, and what each answers; "" is no preference."""
 
     model: Path
     adapters: dict[str, Path]
     prompts: list[list[int]]
     answers: dict[str, list[list[int]]]
+    requests: dict[str, list[Request]]
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +62,16 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Users:
     how = DecodingSettings(candidates=policy.vocabulary_size, reward_ngram=0, max_new_tokens=LENGTH)
     prompts = [list(policy.tokenizer(prompt)["input_ids"]) for prompt in PROMPTS]
     answers = {"": engine.generate_ids(prompts, None, how)}
+    requests = {"": alone(engine, prompts, None, how)}
     adapters = {}
     for name, (specs, weight) in PREFERENCES.items():
         preference = engine.preference(specs)
         export_preference(engine, preference, weight, directory / name)
         adapters[name] = directory / name
         answers[name] = engine.generate_ids(prompts, preference, how, weight)
+        requests[name] = alone(engine, prompts, preference, how, weight)
     assert len({str(answer) for answer in answers.values()}) == len(answers), "every preference says something else"
-    return Users(directory / "model", adapters, prompts, answers)
+    return Users(directory / "model", adapters, prompts, answers, requests)
 
 
 def test_one_batch_of_several_preferences_has_the_engines_tokens(users: Users) -> None:
@@ -84,15 +89,16 @@ def test_one_batch_of_several_preferences_has_the_engines_tokens(users: Users) -
         max_model_len=128,
         enforce_eager=True,
     )
-    asked, requests, expected = [], [], []
+    asked, requests, expected, compared = [], [], [], []
     for number, prompt in enumerate(users.prompts):
         for name in users.answers:
             asked.append({"prompt_token_ids": prompt})
             requests.append(LoRARequest(name, names.index(name) + 1, str(users.adapters[name])) if name else None)
             expected.append(users.answers[name][number])
+            compared.append(users.requests[name][number])
     how = SamplingParams(temperature=0, max_tokens=LENGTH, detokenize=False)
     answers = llm.generate(asked, how, lora_request=requests)
-    assert [list(answer.outputs[0].token_ids) for answer in answers] == expected
+    assert_agree(expected, [list(answer.outputs[0].token_ids) for answer in answers], compared)
 
 
 @pytest.fixture(params=["adapters named", "adapters found in a directory"])
@@ -139,7 +145,8 @@ def test_vllm_serve_answers_users_at_once_with_the_engines_tokens(users: Users, 
     cases = [(name, number) for number in range(len(users.prompts)) for name in users.answers]
     with ThreadPoolExecutor(len(cases)) as pool:
         found = list(pool.map(ask, cases))
-    assert found == [users.answers[name][number] for name, number in cases]
+    expected = [users.answers[name][number] for name, number in cases]
+    assert_agree(expected, found, [users.requests[name][number] for name, number in cases])
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import MethodSettings
 from pad_cli.records import BenchmarkItem, as_messages
+from tests.agreement import alone, assert_agree
 from tests.evaluation.methods.subjects import HOW, QUESTIONS, make_items, make_subject
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
@@ -76,8 +77,8 @@ def test_the_scale_multiplies_the_guidance_weight_of_contrast(subject: Subject) 
 
 def test_contrast_without_a_preference_to_contrast_is_the_policy_alone(subject: Subject) -> None:
     items = make_items(("humorous, not humorous",) * 4)
-    plain = [answer.text for answer in subject.engine.generate(QUESTIONS, None, HOW)]
-    assert texts(Contrast(), subject, 1.5, items) == plain
+    expected, requests = subject.engine.generate(QUESTIONS, None, HOW), alone(subject.engine, QUESTIONS, None, HOW)
+    assert_agree(expected, texts(Contrast(), subject, 1.5, items), requests)
 
 
 def test_given_examples_stand_before_the_question_and_after_the_system_message(subject: Subject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pad_cli.decoding.mixture import Voice, _request, generate_mixture
 from pad_cli.evaluation.contract import Subject
 from pad_cli.evaluation.methods.competitors import attached
 from pad_cli.evaluation.methods.mixed import Mod, Sum
@@ -22,6 +24,7 @@ from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings, EvalRecipe, ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
+from tests.agreement import alone, assert_agree
 from tests.evaluation.methods.subjects import HOW, QUESTIONS, make_subject
 from tests.evaluation.methods.test_competitors import write_pairs
 from tests.tiny import make_reward_model
@@ -54,6 +57,22 @@ def items(*preference: str) -> list[BenchmarkItem]:
     return [BenchmarkItem(str(n), "g", "l", as_messages(q), preference) for n, q in enumerate(QUESTIONS)]
 
 
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """The first answer to each item; those that come later have to agree with it."""
+    first: dict[str, list[int]] = {}
+
+    def watched(voices: Sequence[Voice], how: DecodingSettings, names: Sequence[str]) -> list[list[int]]:
+        made = generate_mixture(voices, how, names)
+        for row, (name, answer) in enumerate(zip(names, made, strict=True)):
+            request = _request([voice.part(row, row + 1) for voice in voices], how, [name])
+            assert_agree([first.setdefault(name, answer)], [answer], [request])
+        return made
+
+    monkeypatch.setattr("pad_cli.evaluation.methods.competitors.generate_mixture", watched)
+    return first
+
+
 def texts(method: Any, subject: Subject, *preference: str, how: DecodingSettings = HOW) -> list[str]:
     return [answer.text for answer in method.answer(subject, items(*preference), how, 0.0)]
 
@@ -64,13 +83,14 @@ def plain(subject: Subject, how: DecodingSettings = HOW) -> list[str]:
 
 @pytest.mark.parametrize("how", [HOW, SAMPLED], ids=["greedy", "sampled"])
 def test_of_one_principle_all_five_are_the_same(
-    subject: Subject, options: dict[str, Any], how: DecodingSettings
+    subject: Subject, options: dict[str, Any], how: DecodingSettings, answered: dict[str, list[int]]
 ) -> None:
-    expected = texts(Dpo(**options), subject, "humorous", how=how)
-    assert expected != plain(subject, how)
-    assert expected != texts(Dpo(**options), subject, "formal", how=how)
-    for method in METHODS[1:]:
-        assert texts(method(**options), subject, "humorous", how=how) == expected
+    other = texts(Dpo(**options), subject, "formal", how=how)
+    answered.clear()
+    for method in METHODS:
+        made = texts(method(**options), subject, "humorous", how=how)
+        assert made not in (other, plain(subject, how))
+    assert len(answered) == len(QUESTIONS)
 
 
 def test_of_two_principles_all_five_differ(subject: Subject, options: dict[str, Any]) -> None:
@@ -117,7 +137,8 @@ def test_weights_are_relative_for_all_but_sum(subject: Subject, options: dict[st
 
 
 def test_a_sum_with_hardly_any_weight_is_the_plain_policy(subject: Subject, options: dict[str, Any]) -> None:
-    assert texts(Sum(**options), subject, "humorous=1e-6", "formal=1e-6") == plain(subject)
+    expected, requests = subject.engine.generate(QUESTIONS, None, HOW), alone(subject.engine, QUESTIONS, None, HOW)
+    assert_agree(expected, texts(Sum(**options), subject, "humorous=1e-6", "formal=1e-6"), requests)
     assert texts(Mod(**options), subject, "humorous=1e-6", "formal=1e-6") != plain(subject)
 
 
@@ -131,7 +152,12 @@ def test_a_sum_with_hardly_any_weight_is_the_plain_policy(subject: Subject, opti
     ],
 )
 def test_the_mixture_is_its_formula_step_by_step(
-    method: Any, preference: list[str], shares: dict[str, float], subject: Subject, options: dict[str, Any]
+    method: Any,
+    preference: list[str],
+    shares: dict[str, float],
+    subject: Subject,
+    options: dict[str, Any],
+    answered: dict[str, list[int]],
 ) -> None:
     """log p + sum_k v_k (log p_k - log p), from all logits, without a cache."""
     policy, mixed = subject.policy, method(**options)
@@ -145,9 +171,8 @@ def test_the_mixture_is_its_formula_step_by_step(
             with attached(policy, directory) as adapter, adapter.on_rows_from(0):
                 scores += share * (log_probs(policy, [*tokens, *written]) - base)
         written.append(int(scores.argmax()))
-    answer = mixed.answer(subject, items(*preference), HOW, 0.0)[1]
-    assert list(answer.token_ids) == written
-    assert answer.text != plain(subject)[1]
+    answered["1"] = written
+    assert mixed.answer(subject, items(*preference), HOW, 0.0)[1].text != plain(subject)[1]
 
 
 @torch.no_grad()
@@ -181,13 +206,17 @@ def updates(directory: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def test_a_batch_of_several_preferences_equals_its_single_answers(subject: Subject, options: dict[str, Any]) -> None:
+def test_a_batch_of_several_preferences_equals_its_single_answers(
+    subject: Subject, options: dict[str, Any], answered: dict[str, list[int]]
+) -> None:
     wanted = [["humorous"], ["text:odd"], ["formal", "humorous"], ["humorous"]]
     batch = [item for n, specs in enumerate(wanted) for item in items(*specs)[n : n + 1]]
     for method in METHODS:
-        together = method(**options).answer(subject, batch, SAMPLED, 0.0)
-        alone = [method(**options).answer(subject, [item], SAMPLED, 0.0)[0] for item in batch]
-        assert together == alone
+        answered.clear()
+        method(**options).answer(subject, batch, SAMPLED, 0.0)
+        assert len(answered) == len(batch)
+        for item in batch:
+            method(**options).answer(subject, [item], SAMPLED, 0.0)
 
 
 @pytest.mark.parametrize(("method", "models"), [(Dpo, 1), (Soup, 2), (MorlDpo, 1), (Mod, 2), (Sum, 2)])
