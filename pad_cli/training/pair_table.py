@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from pad_cli.models.prompts import encode_answer, encode_prompt
+from pad_cli.models.scoring import TokenSequence
 from pad_cli.records import Messages, PreferencePair
-from pad_cli.training.hidden_cache import Sequence_
 
 
 def plain_prompt(pair: PreferencePair) -> Messages:
@@ -43,7 +43,7 @@ class SequenceBook:
         self._numbers: dict[tuple[Any, str], int] = {}
         self._prompts: dict[Any, tuple[tuple[int, ...], int]] = {}
         self._full: list[tuple[int, int]] = []  # lengths of each prompt and answer before they were cut
-        self.sequences: list[Sequence_] = []
+        self.sequences: list[TokenSequence] = []
 
     def number(self, pair: PreferencePair, answer: str) -> int:
         messages = self._prompt_of(pair)
