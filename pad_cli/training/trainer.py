@@ -1,7 +1,7 @@
 """The stages `adapter` and `joint`: LoRA weights, and preference heads with them, by TRL's DPO trainer.
 
-TRL gives the loop, accumulation, checkpoints and trackers. Ours are the loss (`losses.py`), what is read
-(`answer_likelihood.py`) and the reference, which is always the plain backbone: its log-probabilities are computed once,
+TRL gives the loop, accumulation, checkpoints and trackers. Ours are the loss (`equation.py`), what is read
+(`models/scoring.py`) and the reference, which is always the plain backbone: its log-probabilities are computed once,
 before any LoRA weights exist, so TRL's own choice of a reference (a frozen copy of an earlier adapter) never matters.
 
 Several processes share the pairs of every batch and average their gradients, so that steps are those of one process.
