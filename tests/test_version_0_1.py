@@ -36,16 +36,16 @@ def test_a_reward_model_loads_and_gives_the_same_rewards(name: str) -> None:
 def test_a_file_of_answers_is_continued_and_not_answered_again() -> None:
     before = Path("answers.jsonl").read_bytes()
     models = ("--policy", "model", "--reward-model", "reward-model", "--pref", "exes", "--max-new-tokens", "8")
-    pad("generate", "--file", "prompts.jsonl", "--out", "answers.jsonl", *models)
+    assert pad("generate", "--file", "prompts.jsonl", "--out", "answers.jsonl", *models).exit_code == 0
     assert Path("answers.jsonl").read_bytes() == before
 
 
 def test_an_evaluation_is_continued_and_not_answered_again() -> None:
     before = Path("evaluation/answers.jsonl").read_bytes()
-    pad("eval", "eval.yaml")
+    assert pad("eval", "eval.yaml").exit_code == 0
     assert Path("evaluation/answers.jsonl").read_bytes() == before
 
 
 def test_a_profile_steers_with_its_reward_model() -> None:
     models = ("--policy", "model", "--reward-model", "reward-model", "--max-new-tokens", "4", "--json")
-    assert '"preference": "exes=2' in pad("generate", "Write a", "--pref", "@me", *models)
+    assert '"preference": "exes=2' in pad("generate", "Write a", "--pref", "@me", *models).stdout
