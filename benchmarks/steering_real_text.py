@@ -30,8 +30,8 @@ from pad_cli import DecodingSettings, PadEngine, load_recipe
 from pad_cli.evaluation.scorers.text_statistics import DISTINCT_2, REPEATED_4GRAMS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
+from pad_cli.models.scoring import all_log_probs
 from pad_cli.records import as_messages
-from pad_cli.training.answer_likelihood import all_log_probs
 
 _WORDS = 38  # that 48 tokens hold, about
 

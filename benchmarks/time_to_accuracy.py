@@ -28,9 +28,9 @@ import typer
 from pad_cli import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
+from pad_cli.models.scoring import all_log_probs
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import as_messages
-from pad_cli.training.answer_likelihood import all_log_probs
 
 _TEMPLATE = "{prompt}\nAnswer in this style: {preference}"
 

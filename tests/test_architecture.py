@@ -33,7 +33,7 @@ FLOORS = {
     ),
     **dict.fromkeys(("recipe", "runs", "run_lock", "profiles", "caches", "doctor"), 2),
     **dict.fromkeys(("pairs", "benchmarks", "world", "catalogue"), 3),
-    **dict.fromkeys(("models", "rendezvous", "memory"), 4),
+    **dict.fromkeys(("equation", "models", "rendezvous", "memory"), 4),
     **dict.fromkeys(("decoding", "training", "serving"), 5),
     **dict.fromkeys(("evaluation", "learning", "benchmarking", "server"), 6),
     **dict.fromkeys(("embedded", "demonstration", "personal_adapter"), 6),

@@ -1,1 +1,1 @@
-"""Guided decoding (floor 5): the paper's equation on one screen (`guidance.py`), the loop, and the engine."""
+"""Guided decoding (floor 5): the loop, the paths of policy and reward model, and the engine."""

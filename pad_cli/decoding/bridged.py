@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pad_cli.decoding.guidance import candidate_rewards
 from pad_cli.decoding.ragged_stream import RaggedStream, can_be_ragged
 from pad_cli.decoding.readers import Guidance, PolicyReader
+from pad_cli.equation import candidate_rewards, normaliser_change
 from pad_cli.models.context import room
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.vocabulary_bridge import KnownAnswer, VocabularyBridge
@@ -177,6 +177,6 @@ class BridgedReader(PolicyReader):
             shifted = plain + its_shift.to(plain.dtype)
             read = [shifted, plain] if model.reference == "state" else [shifted]
             # one product for both: reading the unembedding is what takes the time
-            normalisers = model.backbone.head(torch.cat(read)).float().logsumexp(-1).view(len(read), -1)
-            parts.append(normalisers[0] - normalisers[1:].sum(0))
+            personalised, *others = model.backbone.head(torch.cat(read)).split(len(plain))
+            parts.append(normaliser_change(personalised, *others or [None]))
         return torch.cat(parts)

@@ -15,13 +15,13 @@ from transformers import AutoTokenizer
 
 from pad_cli.decoding.paths import check_bridge, choose_path
 from pad_cli.decoding.readers import Path
+from pad_cli.equation import LogitHead
 from pad_cli.errors import CheckpointError, VocabularyError
 from pad_cli.models.checkpoint import SAMPLE
 from pad_cli.models.hub import fetch_checkpoint
 from pad_cli.models.inspection import Inspection, inspect_reward_model
 from pad_cli.models.language_model import (
     LanguageModel,
-    LogitHead,
     load_language_model,
     resolve_model,
     same_model,

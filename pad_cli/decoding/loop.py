@@ -13,9 +13,9 @@ import torch
 from transformers import LogitsProcessorList
 
 from pad_cli.decoding.bridged import BridgedReader
-from pad_cli.decoding.guidance import guided_scores, select_candidates, withhold_repeats
 from pad_cli.decoding.readers import FusedReader, Guidance, PairedReader, PolicyReader, SeparateReader
 from pad_cli.decoding.sampling import Chooser
+from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
 from pad_cli.models.context import room
 from pad_cli.models.language_model import LanguageModel
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor
 
-from pad_cli.decoding.guidance import guided_scores, select_candidates, withhold_repeats
 from pad_cli.decoding.readers import Guidance, RewardSide
+from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
 from pad_cli.errors import UsageError
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference

@@ -14,8 +14,8 @@ from typing import Literal
 
 import torch
 
-from pad_cli.decoding.guidance import candidate_rewards
 from pad_cli.decoding.stream import Stream
+from pad_cli.equation import candidate_rewards
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
 

@@ -15,10 +15,10 @@ import torch
 from torch.nn.functional import pad
 
 from pad_cli.decoding.block_length import BlockLength
-from pad_cli.decoding.guidance import select_candidates
 from pad_cli.decoding.loop import Request, Step, choose, guide, processed
 from pad_cli.decoding.ragged_stream import RaggedStream, can_be_ragged
 from pad_cli.decoding.readers import Guidance
+from pad_cli.equation import select_candidates
 from pad_cli.models.language_model import LanguageModel
 
 

@@ -10,8 +10,8 @@ import contextlib
 
 import torch
 
-from pad_cli.decoding.guidance import guided_scores, select_candidates, withhold_repeats
 from pad_cli.decoding.readers import Guidance
+from pad_cli.equation import guided_scores, rewards_of_all, select_candidates, withhold_repeats
 from pad_cli.models.language_model import LanguageModel, same_model
 
 
@@ -47,18 +47,19 @@ def _rewards(policy: LanguageModel, guidance: Guidance, logits: torch.Tensor, an
     with contextlib.nullcontext() if model.adapter is None else model.adapter.on_rows_from(0):
         hidden = _states(backbone, text)
     shifted = hidden + model.shift(hidden, guidance.preference_weights[:1].expand(len(hidden), -1))
-    personalised = _log_probs(backbone, shifted.to(hidden.dtype), logits)
+    personalised = _logits(backbone, shifted.to(hidden.dtype), logits)
     if model.reference == "state":
-        return personalised - _log_probs(backbone, hidden[-1:], logits)
-    if model.reference == "policy" or same_model(policy, backbone):
-        return personalised - logits.float().log_softmax(-1)
-    return personalised - _log_probs(backbone, _states(backbone, text), logits)
+        reference = _logits(backbone, hidden[-1:], logits)
+    elif model.reference == "policy" or same_model(policy, backbone):
+        reference = logits
+    else:
+        reference = _logits(backbone, _states(backbone, text), logits)
+    return rewards_of_all(personalised, reference)
 
 
-def _log_probs(backbone: LanguageModel, states: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The backbone's log-probabilities (1, V) at the last of (T, H) states, over the tokens that other logits have."""
-    logits = backbone.head(states)[-1:, : like.shape[-1]]
-    return logits.float().log_softmax(-1).to(like.device)
+def _logits(backbone: LanguageModel, states: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The backbone's logits (1, V) at the last of (T, H) states, over the tokens that other logits have."""
+    return backbone.head(states)[-1:, : like.shape[-1]].to(like.device)
 
 
 def _states(model: LanguageModel, text: list[int]) -> torch.Tensor:

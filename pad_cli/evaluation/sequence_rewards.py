@@ -10,19 +10,15 @@ from typing import NamedTuple
 
 import torch
 
+from pad_cli.equation import answer_sums
 from pad_cli.errors import UsageError
-from pad_cli.memory import Halving
 from pad_cli.models.context import room
 from pad_cli.models.language_model import LanguageModel, same_vocabulary
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import RewardModel
+from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners, token_log_probs
 from pad_cli.preference import Preference
 from pad_cli.records import Messages
-from pad_cli.training.answer_likelihood import token_log_probs
-from pad_cli.training.answer_states import answer_states
-from pad_cli.training.hidden_cache import Sequence_
-
-_BATCH_TOKENS = 8192  # tokens of one forward pass, padding included
 
 
 class AnswerToReward(NamedTuple):
@@ -61,7 +57,7 @@ def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequenc
     """
     rewards = token_rewards(model, policy, answers)
     owners = torch.tensor([row for row, each in enumerate(answers) for _ in each.answer], dtype=torch.long)
-    return torch.zeros(len(answers)).index_add(0, owners, torch.cat([torch.zeros(0), *rewards]))
+    return answer_sums(torch.cat([torch.zeros(0), *rewards]), owners, len(answers))
 
 
 @torch.no_grad()
@@ -82,22 +78,16 @@ def token_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[A
     check_reference(model, policy)
     sequences = [_sequence(model, each) for each in answers]
     result = [torch.zeros(0)] * len(answers)
-    order = sorted((n for n, (_, answer) in enumerate(sequences) if answer), key=lambda n: sum(map(len, sequences[n])))
-    halving = Halving("answers to reward")
+    read = [number for number, (_, answer) in enumerate(sequences) if answer]
 
-    def read(batch: Sequence[int]) -> Sequence[torch.Tensor]:
-        rows = [sequences[n] for n in batch]
-        rewards = _rewards(model, policy, rows, [answers[n].preference for n in batch])
-        parts: Sequence[torch.Tensor] = rewards.split([len(answer) for _, answer in rows])
+    def reward(batch: Sequence[TokenSequence], places: list[int]) -> Sequence[torch.Tensor]:
+        rewards = _rewards(model, policy, batch, [answers[read[place]].preference for place in places])
+        parts: Sequence[torch.Tensor] = rewards.split([len(answer) for _, answer in batch])
         return parts
 
-    while order:
-        longest = sum(map(len, sequences[order[-1]]))
-        last = order[-max(1, _BATCH_TOKENS // longest) :]
-        del order[-len(last) :]
-        for batch, rewards in halving.batches(last, len(last), read):
-            for number, part in zip(batch, rewards, strict=True):
-                result[number] = part
+    for places, parts in in_batches([sequences[number] for number in read], reward, model.backbone.device):
+        for place, part in zip(places, parts, strict=True):
+            result[read[place]] = part
     return result
 
 
@@ -114,7 +104,7 @@ def check_reference(model: RewardModel, policy: LanguageModel) -> None:
         )
 
 
-def _sequence(model: RewardModel, each: AnswerToReward) -> Sequence_:
+def _sequence(model: RewardModel, each: AnswerToReward) -> TokenSequence:
     """Prompt and answer in the backbone's tokens; a prompt loses its beginning where the two are too long for it."""
     prompt = encode_prompt(model.backbone.tokenizer, model.prompt(each.prompt, each.preference))
     left = room(model.backbone.context_length, len(each.answer))
@@ -122,14 +112,13 @@ def _sequence(model: RewardModel, each: AnswerToReward) -> Sequence_:
 
 
 def _rewards(
-    model: RewardModel, policy: LanguageModel, sequences: Sequence[Sequence_], preferences: Sequence[Preference]
+    model: RewardModel, policy: LanguageModel, sequences: Sequence[TokenSequence], preferences: Sequence[Preference]
 ) -> torch.Tensor:
     """(N,) rewards of a batch's tokens, answer after answer, on the CPU."""
     backbone = model.backbone
-    owners = torch.tensor([row for row, (_, answer) in enumerate(sequences) for _ in answer])
-    targets = torch.tensor([token for _, answer in sequences for token in answer], device=backbone.device)
-    hidden = _states(model, sequences)
-    shift = model.shift(hidden, model.weights(preferences)[owners.to(backbone.device)])
+    targets, owners = targets_and_owners(sequences, backbone.device)
+    hidden = answer_states(backbone, sequences, model.adapter)
+    shift = model.shift(hidden, model.weights(preferences)[owners])
     personalised = token_log_probs(hidden + shift.to(hidden.dtype), targets, backbone.head)
     if model.reference == "policy":
         reference = token_log_probs(answer_states(policy, sequences), targets.to(policy.device), policy.head)
@@ -137,11 +126,3 @@ def _rewards(
         plain = hidden if model.adapter is None else answer_states(backbone, sequences)
         reference = token_log_probs(plain, targets, backbone.head)
     return personalised.cpu() - reference.cpu()
-
-
-def _states(model: RewardModel, sequences: Sequence[Sequence_]) -> torch.Tensor:
-    """(N, H) states of the backbone, read through the adapter if there is one."""
-    if model.adapter is None:
-        return answer_states(model.backbone, sequences)
-    with model.adapter.on_rows_from(0):
-        return answer_states(model.backbone, sequences)

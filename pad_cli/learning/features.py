@@ -10,25 +10,21 @@ Only the H numbers g_t are kept of a token's V logits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pad_cli.equation import answer_sums
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import Choice
-from pad_cli.memory import Halving
 from pad_cli.models.context import cut_to_context, room
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
-from pad_cli.progress import Bar, bar, note
-from pad_cli.training.answer_likelihood import token_log_probs
-from pad_cli.training.answer_states import answer_states
-from pad_cli.training.hidden_cache import Sequence_
+from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners, token_log_probs
+from pad_cli.progress import note
 
-_BATCH_TOKENS = 4096  # tokens of one forward pass, padding included
 _QUIET = 200  # answers up to which no progress is shown
 
 
@@ -58,7 +54,7 @@ def choice_features(model: RewardModel, choices: Sequence[Choice]) -> Features:
         )
     tokenizer = model.backbone.tokenizer
     context, cut = model.backbone.context_length, 0
-    numbers: dict[Sequence_, int] = {}
+    numbers: dict[TokenSequence, int] = {}
     pairs = []
     for choice in choices:
         whole = encode_prompt(tokenizer, choice.prompt, place=choice.place)
@@ -75,45 +71,32 @@ def choice_features(model: RewardModel, choices: Sequence[Choice]) -> Features:
 
 
 @torch.no_grad()
-def _read(model: PersonalizedRewardModel, answers: Sequence[Sequence_]) -> tuple[torch.Tensor, torch.Tensor]:
+def _read(model: PersonalizedRewardModel, answers: Sequence[TokenSequence]) -> tuple[torch.Tensor, torch.Tensor]:
     """(S, K) slopes and (S,) offsets of S answers to prompts, in float64, on the CPU."""
     slopes = torch.zeros(len(answers), len(model.principles), dtype=torch.float64)
     offsets = torch.zeros(len(answers), dtype=torch.float64)
-    order = sorted(range(len(answers)), key=lambda number: sum(map(len, answers[number])))
-    shown = bar("Reading answers", len(answers)) if len(answers) > _QUIET else nullcontext(Bar())
-    halving = Halving("answers to read")
 
-    def read(batch: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return _batch(model, [answers[number] for number in batch])
+    def read(batch: Sequence[TokenSequence], _: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        return _batch(model, batch)
 
-    with shown as progress:
-        while order:
-            longest = sum(map(len, answers[order[-1]]))
-            last = order[-max(1, _BATCH_TOKENS // longest) :]
-            del order[-len(last) :]
-            for batch, found in halving.batches(last, len(last), read):
-                slopes[list(batch)], offsets[list(batch)] = found
-                progress.advance(len(batch))
+    title = "Reading answers" if len(answers) > _QUIET else None
+    for numbers, found in in_batches(answers, read, model.backbone.device, title=title):
+        slopes[numbers], offsets[numbers] = found
     return slopes, offsets
 
 
-def _batch(model: PersonalizedRewardModel, answers: Sequence[Sequence_]) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(model: PersonalizedRewardModel, answers: Sequence[TokenSequence]) -> tuple[torch.Tensor, torch.Tensor]:
     backbone, heads = model.backbone, model.heads
-    owners = torch.tensor([row for row, (_, answer) in enumerate(answers) for _ in answer])
-    targets = torch.tensor([token for _, answer in answers for token in answer], device=backbone.device)
-    if model.adapter is None:
-        hidden = answer_states(backbone, answers).float()
-    else:
-        with model.adapter.on_rows_from(0):
-            hidden = answer_states(backbone, answers).float()
-    with torch.enable_grad():
+    targets, owners = targets_and_owners(answers, backbone.device)
+    hidden = answer_states(backbone, answers, model.adapter).float()
+    with torch.enable_grad():  # one backward pass gives g_t for every token, from which the slopes of all heads follow
         states = hidden.requires_grad_()
         values = token_log_probs(states, targets, backbone.head)
         (pull,) = torch.autograd.grad(values.sum(), states)
     count, rank, _ = heads.down.shape
     ones = torch.ones(len(owners), count, device=hidden.device)
-    narrow = heads.mixed(hidden.detach(), ones) * (pull.to(heads.up.dtype) @ heads.up_rows.T)  # (T, K r)
-    slopes = narrow.view(-1, count, rank).sum(-1)
+    pulled = (pull.to(heads.up.dtype) @ heads.up_rows.T).view(-1, count, rank)  # (T, K, r): g_t . B_k
+    slopes = (heads.mixed(hidden.detach(), ones) * pulled).sum(-1)
     change = torch.zeros_like(values.detach())
     if model.adapter is not None:
         change = values.detach() - token_log_probs(answer_states(backbone, answers).float(), targets, backbone.head)
@@ -122,5 +105,4 @@ def _batch(model: PersonalizedRewardModel, answers: Sequence[Sequence_]) -> tupl
 
 def _sums(values: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tensor:
     """Sums of each answer's tokens, in float64 on the CPU."""
-    found = values.detach().double().cpu()
-    return torch.zeros(count, *found.shape[1:], dtype=torch.float64).index_add(0, owners, found)
+    return answer_sums(values.detach().double().cpu(), owners.cpu(), count)

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 
 import torch
 
+from pad_cli.equation import LogitHead, answer_sums, log_prob, preference_loss
 from pad_cli.errors import TrainingError
 from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.language_model import LogitHead
 from pad_cli.training.hidden_cache import HiddenCache
-from pad_cli.training.losses import preference_loss
 from pad_cli.training.pair_table import PairTable
 
 _WARMUP = 5  # steps
@@ -103,10 +102,11 @@ class Examples:
 
     def _realised(self, raw: torch.Tensor) -> torch.Tensor:
         """(..., T, 1 + C) logits before scale and cap to the (..., T) log-probabilities of the answers' tokens."""
-        return self._rows.finish(raw).masked_fill(self._twice, -torch.inf).log_softmax(-1)[..., 0]
+        logits = self._rows.finish(raw).masked_fill(self._twice, -torch.inf)
+        return log_prob(logits, torch.zeros(logits.shape[:-1], dtype=torch.long))
 
     def _sums(self, tokens: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(tokens), self._answers).index_add(1, self._owners, tokens)
+        return answer_sums(tokens.T, self._owners, self._answers).T
 
 
 @dataclass(frozen=True)

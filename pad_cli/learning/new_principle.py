@@ -23,7 +23,6 @@ from pad_cli.models.checkpoint import CONFIG, load_reward_model, save_reward_mod
 from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.inspection import inspect_reward_model
-from pad_cli.models.language_model import LogitHead
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs.conversation import read_sample
 from pad_cli.pairs.files import read_rows
@@ -233,7 +232,7 @@ def _train(
     corpus = torch.arange(backbone.vocabulary_size) if few else book.corpus
     reader = StateReader(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
     cache = build_hidden_cache(book.sequences, reader, reader.key, hidden_states())
-    head, adapted = _on_cpu(backbone.head), model.adapter is not None
+    head, adapted = backbone.head.float32("cpu"), model.adapter is not None
     rewards = TokenRewards(cache, head, False, adapted)
     prompts = [json.dumps(pair.prompt) for pair in pairs]
     examples = Examples(cache, table, [prompts.index(text) for text in prompts], head, adapted=adapted)
@@ -244,11 +243,6 @@ def _train(
         found = strengths(trained, rewards, settings.seed, title="Calibrating")
         balance(trained, found * model.calibration)
     return trained, margins
-
-
-def _on_cpu(head: LogitHead) -> LogitHead:
-    bias = None if head.bias is None else head.bias.float().cpu()
-    return dataclasses.replace(head, weight=head.weight.float().cpu(), bias=bias)
 
 
 def _joined(heads: PreferenceHeads, new: PreferenceHeads) -> PreferenceHeads:

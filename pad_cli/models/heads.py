@@ -2,8 +2,7 @@
 
 For K principles, head k is a low-rank map B_k A_k of the backbone's hidden state; a user's weights mix them:
 
-    delta_p(h)  = sum_k w_pk B_k A_k h
-    logits_p    = E (h + delta_p(h))            the paper's W_p h with W_p = I + sum_k w_pk B_k A_k
+    logits_p = E (h + shift),  shift = sum_k w_pk B_k A_k h         the paper's W_p h with W_p = I + sum_k w_pk B_k A_k
 """
 
 from __future__ import annotations
@@ -13,9 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from pad_cli.equation import mix_heads, shift
+
 
 class PreferenceHeads(nn.Module):
-    """K low-rank heads of rank r on hidden size H; the identity at birth (B = 0).
+    """K low-rank heads of rank r on hidden size H; the identity at initialisation (B = 0).
 
     Args:
         names: the K principles, in the order of the weights.
@@ -34,23 +35,20 @@ class PreferenceHeads(nn.Module):
         self.up = nn.Parameter(torch.zeros(len(self.names), hidden_size, rank))  # B (K, H, r)
 
     def forward(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """The shift delta_p(h).
+        """The shift of each state.
 
         Args:
             hidden: (N, H) hidden states.
             weights: (N, K) weights w_p, one row a state.
 
         Returns:
-            (N, H), in the heads' number format.
+            (N, H), in the heads' dtype.
         """
-        return self.mixed(hidden, weights) @ self.up_rows
+        return shift(hidden, self.down, self.up, weights)
 
     def mixed(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """w_pk A_k h of every head: (N, K r), which `up_rows` maps to the shift."""
-        count, rank, size = self.down.shape
-        narrow = hidden.to(self.down.dtype) @ self.down.reshape(count * rank, size).T  # (N, K r)
-        mixed = narrow.view(-1, count, rank) * weights.unsqueeze(-1).to(self.down.dtype)  # (N, K, r)
-        return mixed.view(-1, count * rank)
+        """w_pk A_k h of every head: (N, K, r)."""
+        return mix_heads(hidden, self.down, weights)
 
     @property
     def up_rows(self) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError, UsageError
 from pad_cli.models.context import context_length
 from pad_cli.models.loading import load_pretrained
@@ -24,57 +25,6 @@ from pad_cli.progress import note
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import resolve_model as resolve_model
 from pad_cli.runs import fingerprint
-
-
-@dataclass(frozen=True)
-class LogitHead:
-    """The unembedding: logits = cap(scale * (E h + bias)).
-
-    Attributes:
-        weight: E, shape (V, H).
-        bias: shape (V,), or None.
-        scale: multiplier of the logits (Cohere, Granite); 1 for most models.
-        cap: soft cap c in c * tanh(logits / c) (Gemma 2), or None.
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    scale: float
-    cap: float | None
-
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(N, H) hidden states to (N, V) logits."""
-        return self.finish(self.raw(hidden))
-
-    def raw(self, hidden: torch.Tensor) -> torch.Tensor:
-        """E h + bias: (N, V) logits before scale and cap."""
-        return torch.nn.functional.linear(hidden, self.weight, self.bias)
-
-    def at(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, H) hidden states and (N, C) token ids to the (N, C) logits of those tokens, in the states' format."""
-        logits = torch.einsum("nch,nh->nc", self.weight[tokens].to(hidden.dtype), hidden)
-        if self.bias is not None:
-            logits = logits + self.bias[tokens]
-        return self.finish(logits)
-
-    def change_at(self, hidden: torch.Tensor, shift: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """How the (N, C) logits of the given tokens change when (N, H) hidden states are shifted by (N, H)."""
-        if self.cap is None:
-            return torch.einsum("nch,nh->nc", self.weight[tokens], shift.to(self.weight.dtype)) * self.scale
-        return self.at(hidden + shift.to(hidden.dtype), tokens) - self.at(hidden, tokens)
-
-    def rows(self, tokens: torch.Tensor) -> LogitHead:
-        """The head restricted to the given (U,) tokens, in their order."""
-        bias = None if self.bias is None else self.bias[tokens]
-        return LogitHead(self.weight[tokens], bias, self.scale, self.cap)
-
-    def finish(self, logits: torch.Tensor) -> torch.Tensor:
-        """Raw logits of any shape to logits: scale, then cap."""
-        if self.scale != 1.0:
-            logits = logits * self.scale
-        if self.cap is not None:
-            logits = self.cap * torch.tanh(logits / self.cap)
-        return logits
 
 
 @dataclass(frozen=True)

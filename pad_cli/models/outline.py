@@ -11,9 +11,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.hub import hub_id
-from pad_cli.models.language_model import LanguageModel, LogitHead, resolve_model
+from pad_cli.models.language_model import LanguageModel, resolve_model
 from pad_cli.models.loading import own_dtype
 from pad_cli.offline import hub_hint
 from pad_cli.recipe import ModelSettings

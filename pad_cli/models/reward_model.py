@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from pad_cli.equation import token_reward
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
@@ -161,7 +162,7 @@ class PersonalizedRewardModel:
                 note("Further texts like this are not named.")
 
     def shift(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """delta_p(h): (N, H) hidden states and (N, K) weights to (N, H)."""
+        """The shift of states: (N, H) hidden states and (N, K) weights to (N, H)."""
         shift: torch.Tensor = self.heads(hidden, weights)
         return shift
 
@@ -178,6 +179,4 @@ class PersonalizedRewardModel:
             with self.adapter.on_rows_from(0):
                 hidden = self.backbone.hidden_states(tokens, torch.ones_like(tokens))[0, len(context) - 1 :]
         shifted = hidden + self.shift(hidden, weights).to(hidden.dtype)
-        personalised = self.backbone.head(shifted).float().log_softmax(-1)
-        reference = self.backbone.head(plain).float().log_softmax(-1)
-        return (personalised - reference).gather(1, target[:, None])[:, 0]
+        return token_reward(self.backbone.head(shifted), self.backbone.head(plain), target)

@@ -1,17 +1,15 @@
 """Training (floor 5): preference pairs to a reward model.
 
 train.py              a recipe to a checkpoint; run.py its stages, material.py what they work on
-losses.py             the preference loss, on one screen
 
 On cached states, by our own loop:
-state_reader.py       one pass of the frozen backbone (answer_states.py); hidden_cache.py keeps what it read
+state_reader.py       one pass of the frozen backbone; hidden_cache.py keeps what it read
 token_rewards.py      differentiable token rewards over that cache; pair_table.py pairs as tensors
 stages.py             the stages `heads` and `encoder`; fit.py the loop, snapshot.py where it stands
 calibration.py        what guidance weight 1 means
 
 Through the whole backbone, by TRL:
-trainer.py            the stages `adapter` and `joint`; lesson.py rewards and validation, lora.py PEFT's side,
-                      answer_likelihood.py log-probabilities of answers
+trainer.py            the stages `adapter` and `joint`; lesson.py rewards and validation, lora.py PEFT's side
 
 What came of it:
 metrics.py            pair accuracy, margins, policy accuracy, with intervals; worded.py preferences in words

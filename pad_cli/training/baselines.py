@@ -27,7 +27,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from pad_cli.models.prompts import decode_answer, end_of_turn
-from pad_cli.training.hidden_cache import Sequence_
+from pad_cli.models.scoring import TokenSequence
 from pad_cli.training.pair_table import PairTable
 
 LEVEL = 0.05
@@ -54,7 +54,7 @@ class CutAnswers:
     tokens: NDArray[np.int64]
 
 
-def read_answers(tokenizer: Any, sequences: Sequence[Sequence_]) -> CutAnswers:
+def read_answers(tokenizer: Any, sequences: Sequence[TokenSequence]) -> CutAnswers:
     """The answers of a `SequenceBook`, decoded from their cut tokens."""
     ends = (end_of_turn(tokenizer),)
     texts = tuple(decode_answer(tokenizer, answer, ends) for _, answer in sequences)

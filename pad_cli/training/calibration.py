@@ -2,7 +2,7 @@
 
 The loss temperature and the number of steps decide how large rewards grow, and what steers is how much they differ
 between the tokens that compete. So the strength of a principle is the root mean square, over states, of the standard
-deviation of its rewards among the reference's likeliest tokens, and calibration brings it to `STRENGTH`.
+deviation of its rewards among the reference's likeliest tokens, and calibration brings it to `equation.STRENGTH`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from pad_cli.equation import calibration_factor, spread, strength
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.progress import Bar, bar
 from pad_cli.training.token_rewards import TokenRewards
 
-STRENGTH = 0.5
-"""Nats, at guidance weight 1."""
-
 _STATES = 1024
-_CANDIDATES = 10
 _CHUNK = 128  # states
 
 
@@ -48,7 +45,7 @@ def strengths(shift: nn.Module, rewards: TokenRewards, seed: int = 0, *, title: 
 
 
 def balance(heads: PreferenceHeads, found: torch.Tensor) -> torch.Tensor:
-    """Scale each head to `STRENGTH`: inside the candidate set rewards are linear in B_k, so its factor is exact there.
+    """Scale each head to `equation.STRENGTH`; the factor is exact: among candidates rewards are linear in B_k.
 
     Args:
         heads: whose B_k are changed; one that rewards nothing stays.
@@ -57,19 +54,15 @@ def balance(heads: PreferenceHeads, found: torch.Tensor) -> torch.Tensor:
     Returns:
         (K,) the factors.
     """
-    factors = _factors(found)
+    factors = calibration_factor(found)
     with torch.no_grad():
         heads.up.mul_(factors[:, None, None].to(heads.up))
     return factors
 
 
 def overall(found: torch.Tensor) -> float:
-    """The one factor that brings the root mean square of some strengths to `STRENGTH`; 1 if nothing is rewarded."""
-    return float(_factors(found.square().mean().sqrt()[None])[0])
-
-
-def _factors(found: torch.Tensor) -> torch.Tensor:
-    return torch.where(found > 0, STRENGTH / found, 1.0)
+    """The factor that brings the root mean square of some strengths to `equation.STRENGTH`; 1 if none rewards."""
+    return float(calibration_factor(strength(found.square())))
 
 
 def _strength(
@@ -78,11 +71,6 @@ def _strength(
     squares = []
     for part in states.split(_CHUNK):
         reference, personalised, _ = rewards.logits(shift, part, weights.expand(len(part), -1))
-        likeliest = reference.topk(min(_CANDIDATES, reference.shape[1]), dim=-1).indices
-        difference = (personalised - reference).gather(1, likeliest)
-        finite = difference.isfinite()  # a corpus of few tokens leaves places that no token fills
-        mean = difference.where(finite, 0).sum(1, keepdim=True) / finite.sum(1, keepdim=True)
-        spread = (difference - mean).where(finite, 0).square().sum(1) / (finite.sum(1) - 1).clamp(min=1)
-        squares.append(spread)
+        squares.append(spread(personalised - reference, reference))
         progress.advance(len(part))
-    return torch.cat(squares).mean().sqrt()
+    return strength(torch.cat(squares))

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from pad_cli.equation import preference_loss
 from pad_cli.errors import TrainingError
 from pad_cli.progress import bar
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.training.finite import check_finite
-from pad_cli.training.losses import preference_loss
 from pad_cli.training.snapshot import Snapshot
 
 _SAVE_SECONDS = 15.0

@@ -24,10 +24,10 @@ from pad_cli.runs import fingerprint, storage_errors
 
 _SHARD = 512  # answers in one file
 
-Sequence_ = tuple[tuple[int, ...], tuple[int, ...]]
+TokenSequence = tuple[tuple[int, ...], tuple[int, ...]]
 """(prompt tokens, answer tokens)."""
 
-Compute = Callable[[Sequence[Sequence_], Callable[[int], None]], Mapping[str, torch.Tensor]]
+Compute = Callable[[Sequence[TokenSequence], Callable[[int], None]], Mapping[str, torch.Tensor]]
 """Some sequences, to tensors with one row for each answer token: (n, ...); says how many it has just read."""
 
 
@@ -76,7 +76,7 @@ class HiddenCache:
 
 
 def build_hidden_cache(
-    sequences: Sequence[Sequence_], compute: Compute, key: object, directory: Path, everyone: Processes = ALONE
+    sequences: Sequence[TokenSequence], compute: Compute, key: object, directory: Path, everyone: Processes = ALONE
 ) -> HiddenCache:
     """Compute, or continue, the cache of some sequences.
 
@@ -112,7 +112,7 @@ def build_hidden_cache(
     return HiddenCache(targets, starts, lengths, tuple(shards), sizes.cumsum(0) - sizes)
 
 
-_Shard = tuple[Path, Sequence[Sequence_]]
+_Shard = tuple[Path, Sequence[TokenSequence]]
 """A file, and the sequences whose rows it holds."""
 
 
@@ -130,7 +130,7 @@ def _write(shards: Sequence[_Shard], compute: Compute) -> None:
                 progress.skip(len(members))
 
 
-def _is_whole(path: Path, members: Sequence[Sequence_]) -> bool:
+def _is_whole(path: Path, members: Sequence[TokenSequence]) -> bool:
     """Is a file there, undamaged, with a row for each answer token?"""
     try:
         shard, _ = load_tensors(path)

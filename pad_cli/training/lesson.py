@@ -17,11 +17,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_probs
 from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.runs import fingerprint, storage_errors
-from pad_cli.training.answer_likelihood import all_log_probs, answer_log_probs
-from pad_cli.training.hidden_cache import Sequence_
 from pad_cli.training.metrics import outcomes
 from pad_cli.training.pair_table import PairTable
 
@@ -51,7 +50,7 @@ class Lesson:
     stage: AdapterStage | JointStage
     backbone: LanguageModel
     head: nn.Module | None
-    sequences: Sequence[Sequence_]
+    sequences: Sequence[TokenSequence]
     train: PairTable
     weights: torch.Tensor
     validation: tuple[Split, ...]
@@ -113,7 +112,7 @@ def _share(margins: torch.Tensor) -> float:
 
 
 def reference_log_probs(
-    backbone: LanguageModel, sequences: Sequence[Sequence_], tables: Sequence[PairTable], directory: Path
+    backbone: LanguageModel, sequences: Sequence[TokenSequence], tables: Sequence[PairTable], directory: Path
 ) -> torch.Tensor:
     """Log-probabilities of the sequences that occur in some tables under the plain backbone: (S,), 0 for the others."""
     used = torch.cat([part for table in tables for part in (table.chosen, table.rejected)]).unique()

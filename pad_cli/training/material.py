@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from pad_cli.caches import hidden_states
+from pad_cli.equation import LogitHead
 from pad_cli.errors import DataError, PreferenceError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.chat_template import closes_thought, opens_thought
-from pad_cli.models.language_model import LanguageModel, LogitHead
+from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompt_reward_model import conditioned
 from pad_cli.preference import Preference
 from pad_cli.processes import ALONE, Processes
@@ -109,12 +110,7 @@ def gather_material(recipe: TrainRecipe, data: PairData, backbone: LanguageModel
             f"{lengths['prompt_limit']} ({lengths['prompts_cut']} were longer), and {book.cut_to_context} answers are "
             "cut to the rest."
         )
-    return Material(recipe, backbone, book, train, validation, _on_cpu(backbone.head))
-
-
-def _on_cpu(head: LogitHead) -> LogitHead:
-    bias = None if head.bias is None else head.bias.float().cpu()
-    return LogitHead(head.weight.float().cpu(), bias, head.scale, head.cap)
+    return Material(recipe, backbone, book, train, validation, backbone.head.float32("cpu"))
 
 
 def _conditioned_prompt(pair: PreferencePair) -> Messages:

@@ -19,6 +19,7 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
+from pad_cli.equation import answer_sums, guided_log_probs, pick, token_reward
 from pad_cli.preference import Preference
 from pad_cli.progress import Bar, bar
 from pad_cli.training.pair_table import PairTable
@@ -118,7 +119,7 @@ def score_pairs(
             pieces = zip(positions.split(_CHUNK_TOKENS), rows.split(_CHUNK_TOKENS), strict=True)
             tokens = torch.cat([_token_scores(heads, rewards, *piece, calibration) for piece in pieces])  # (T, 2)
             lengths = torch.bincount(owners, minlength=len(answers))
-            sums = torch.zeros(len(answers), 2).index_add(0, owners, tokens)
+            sums = answer_sums(tokens, owners, len(answers))
             parts.append(torch.stack([sums[:, 0], sums[:, 1] / lengths, lengths.float()]).view(3, 2, -1))
             progress.advance(len(batch))
     table = torch.cat(parts, dim=-1)
@@ -134,9 +135,9 @@ def _token_scores(
 ) -> torch.Tensor:
     """(T, 2): the reward of each realised token, and its guided log-probability at guidance weight 1."""
     reference, personalised, realised = rewards.logits(heads, positions, weights)
-    reward = _at(personalised.log_softmax(-1) - reference.log_softmax(-1), realised)
-    guided = reference + calibration * (personalised - reference).masked_fill(reference == -torch.inf, 0)
-    return torch.stack([reward, _at(guided.log_softmax(-1), realised)], dim=1)
+    change = (personalised - reference).masked_fill(reference == -torch.inf, 0)  # the reward, up to a constant
+    guided = guided_log_probs(reference, change, calibration)
+    return torch.stack([token_reward(personalised, reference, realised), pick(guided, realised)], dim=1)
 
 
 def measure(
@@ -192,7 +193,3 @@ def preference_labels(preferences: Sequence[Mapping[str, float]]) -> list[str]:
 def _wilson(won: int, n: int) -> tuple[float, float]:
     interval = binomtest(won, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def _at(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    return table.gather(1, places[:, None])[:, 0]

@@ -13,8 +13,8 @@ import torch
 from pad_cli.models.chat_template import moves_system
 from pad_cli.models.context import cut_to_context, room
 from pad_cli.models.prompts import encode_answer, encode_prompt
+from pad_cli.models.scoring import TokenSequence
 from pad_cli.records import Messages, PreferencePair
-from pad_cli.training.hidden_cache import Sequence_
 
 
 def plain_prompt(pair: PreferencePair) -> Messages:
@@ -51,7 +51,7 @@ class SequenceBook:
         self._full: list[tuple[int, int]] = []  # lengths of each prompt and answer before they were cut
         self._moved = 0
         self.cut_to_context = 0  # answers that would fit the recipe's limit, but not the backbone's
-        self.sequences: list[Sequence_] = []
+        self.sequences: list[TokenSequence] = []
 
     def number(self, pair: PreferencePair, answer: str) -> int:
         messages = self._prompt_of(pair)

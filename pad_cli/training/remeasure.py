@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pad_cli.equation import STRENGTH, guided_log_probs, pick, rewards_of_all, spread, strength
 from pad_cli.errors import DataError, UsageError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.context import cut_to_context, room
@@ -22,9 +23,7 @@ from pad_cli.preference import Preference
 from pad_cli.progress import bar
 from pad_cli.recipe import DataSettings, ModelSettings
 from pad_cli.records import Messages, PreferencePair
-from pad_cli.training.calibration import STRENGTH
 
-_CANDIDATES = 10
 _CHUNK = 256  # tokens whose logits are held at once
 
 
@@ -231,27 +230,17 @@ def _read(
     squares = []
     for start in range(0, len(target), _CHUNK):
         part = slice(start, start + _CHUNK)
-        before, after = _log_probabilities(reference, plain[part]), _log_probabilities(backbone, shifted[part])
-        change, realised = after - before.to(after.device), target[part, None]
-        reward += change.gather(1, realised).sum().item()
+        before = reference.head(plain[part]).to(backbone.device)
+        rewards, realised = rewards_of_all(backbone.head(shifted[part]), before), target[part]
+        reward += pick(rewards, realised).sum().item()
         if readable:
-            own = before if policy is reference else _log_probabilities(policy, steered[part])
+            own = (before if policy is reference else policy.head(steered[part])).float().to(rewards.device)
             likelihoods = [
-                so_far + _guided(own, weight * model.calibration * change).gather(1, realised).sum().item()
+                so_far + pick(guided_log_probs(own, rewards, weight * model.calibration), realised).sum().item()
                 for so_far, weight in zip(likelihoods, guidance_weights, strict=True)
             ]
-        likeliest = before.topk(min(_CANDIDATES, before.shape[1]), dim=-1).indices.to(change.device)
-        squares.append((model.calibration * change.gather(1, likeliest)).std(-1).square().cpu())
+        squares.append(spread(model.calibration * rewards, before).cpu())
     return _Answer(reward, [total / len(target) for total in likelihoods], torch.cat(squares))
-
-
-def _log_probabilities(model: LanguageModel, states: torch.Tensor) -> torch.Tensor:
-    return model.head(states).float().log_softmax(-1)
-
-
-def _guided(policy: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities that follow a policy's, changed by rewards of every token."""
-    return (policy.to(rewards.device) + rewards).log_softmax(-1)
 
 
 def _wins(scores: Sequence[tuple[float, float]]) -> float:
@@ -259,4 +248,4 @@ def _wins(scores: Sequence[tuple[float, float]]) -> float:
 
 
 def _root_mean(squares: Sequence[torch.Tensor]) -> float:
-    return torch.cat(list(squares)).mean().sqrt().item()
+    return strength(torch.cat(list(squares))).item()

@@ -15,21 +15,17 @@ twentieth of the work.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 
 import torch
 
-from pad_cli.memory import Halving
+from pad_cli.equation import log_prob
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.language_model import LanguageModel, LogitHead
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.scoring import TokenSequence, answer_states, in_batches
 from pad_cli.runs import fingerprint
-from pad_cli.training.answer_states import answer_states
-from pad_cli.training.hidden_cache import Sequence_
 
-_BATCH_TOKENS = 8192  # tokens of one forward pass, padding included
-_CPU_BATCH_TOKENS = 1024  # no slower a token, and progress is seen before a slow machine has read thousands of them
 _CHUNK_LOGITS = 2**26  # logits held at once
 
 
@@ -57,10 +53,8 @@ class StateReader:
         self._dtype = dtype
         self._corpus = corpus
         self._candidates = candidates
-        self._halving = Halving("answers to read")
         head = backbone.head if corpus is None else backbone.head.rows(corpus.to(backbone.device))
-        bias = None if head.bias is None else head.bias.float()
-        self._head = LogitHead(head.weight.float(), bias, head.scale, head.cap)
+        self._head = head.float32()
 
     @property
     def key(self) -> list[object]:
@@ -74,28 +68,24 @@ class StateReader:
 
     @torch.inference_mode()
     def __call__(
-        self, sequences: Sequence[Sequence_], advance: Callable[[int], None] = lambda _: None
+        self, sequences: Sequence[TokenSequence], advance: Callable[[int], None] = lambda _: None
     ) -> dict[str, torch.Tensor]:
-        """The rows of some sequences, which are best of similar length.
+        """The rows of some sequences.
 
         Args:
             sequences: (prompt, answer) token sequences.
             advance: called with the number of those just read.
         """
-        most = min(_BATCH_TOKENS, _CPU_BATCH_TOKENS) if self._backbone.device.type == "cpu" else _BATCH_TOKENS
-        parts: list[dict[str, torch.Tensor]] = []
-        batch: list[Sequence_] = []
-        for number, sequence in enumerate(sequences):
-            batch.append(sequence)
-            longest = max(len(prompt) + len(answer) for prompt, answer in [*batch, *sequences[number + 1 : number + 2]])
-            if (len(batch) + 1) * longest > most or number + 1 == len(sequences):
-                for read, rows in self._halving.batches(batch, len(batch), self._read):
-                    parts.append(rows)
-                    advance(len(read))
-                batch = []
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        answers: list[dict[str, torch.Tensor]] = [{}] * len(sequences)
+        device = self._backbone.device
+        for numbers, rows in in_batches(sequences, lambda batch, _: self._read(batch), device, advance=advance):
+            lengths = [len(sequences[number][1]) for number in numbers]
+            for name, tensor in rows.items():
+                for number, part in zip(numbers, tensor.split(lengths), strict=True):
+                    answers[number] = {**answers[number], name: part}
+        return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
 
-    def _read(self, batch: Sequence[Sequence_]) -> dict[str, torch.Tensor]:
+    def _read(self, batch: Sequence[TokenSequence]) -> dict[str, torch.Tensor]:
         plain = self._states(batch, adapted=False)
         hidden = plain if self._adapter is None else self._states(batch, adapted=True)
         targets = torch.tensor([token for _, answer in batch for token in answer], device=plain.device)
@@ -104,15 +94,14 @@ class StateReader:
         parts = [self._rows(*piece) for piece in pieces]
         return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
-    def _states(self, batch: Sequence[Sequence_], adapted: bool) -> torch.Tensor:
+    def _states(self, batch: Sequence[TokenSequence], adapted: bool) -> torch.Tensor:
         """(n, H) in the kept number format."""
-        with self._adapter.on_rows_from(0) if adapted and self._adapter is not None else contextlib.nullcontext():
-            return answer_states(self._backbone, batch).to(self._dtype)
+        return answer_states(self._backbone, batch, self._adapter if adapted else None).to(self._dtype)
 
     def _rows(self, plain: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         raw = self._head.raw(plain.float())
         if self._corpus is None:
-            reference = -torch.nn.functional.cross_entropy(self._head.finish(raw), targets, reduction="none")
+            reference = log_prob(self._head.finish(raw), targets)
             rows = {"hidden": hidden, "reference": reference}
             return rows if self._adapter is None else {**rows, "plain": plain}
         corpus = self._corpus.to(targets.device)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pad_cli.equation import LogitHead, log_prob, token_reward
 from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.language_model import LogitHead
 from pad_cli.training.hidden_cache import HiddenCache
 
 _CHUNK_LOGITS = 2**20  # logits in one piece of a training step; larger ones make malloc return memory at every step
@@ -51,8 +51,8 @@ class TokenRewards:
             size = max(1, _CHUNK_LOGITS // len(self._head.weight))
             parts = zip(positions.split(size), weights.split(size), strict=True)
             return torch.cat([self._exact(shift, *part, dropout) for part in parts])
-        reference, personalised, _ = self.logits(shift, positions, weights, dropout)
-        return personalised.log_softmax(-1)[:, 0] - reference.log_softmax(-1)[:, 0]
+        reference, personalised, realised = self.logits(shift, positions, weights, dropout)
+        return token_reward(personalised, reference, realised)
 
     def logits(
         self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor, dropout: float = 0.0
@@ -85,15 +85,13 @@ class TokenRewards:
         exact = []
         for state, moved, target in zip(hidden, shift(hidden, weights), self.cache.targets[positions], strict=True):
             logits = self._head(torch.stack([state + moved, state]))  # (2, V): V is large, so a token at a time
-            personalised, reference = logits.log_softmax(-1)[:, target]
-            exact.append(personalised - reference)
-        return float((self.rewards(shift, positions, weights) - torch.stack(exact)).abs().mean())
+            exact.append(token_reward(logits[:1], logits[1:], target[None]))
+        return float((self.rewards(shift, positions, weights) - torch.cat(exact)).abs().mean())
 
     def _exact(self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor, dropout: float) -> torch.Tensor:
         hidden = self.cache.gather("hidden", positions).float()
         seen = nn.functional.dropout(hidden, dropout) if dropout else hidden
-        logits = self._head(hidden + shift(seen, weights))
-        realised = -nn.functional.cross_entropy(logits, self.cache.targets[positions], reduction="none")
+        realised = log_prob(self._head(hidden + shift(seen, weights)), self.cache.targets[positions])
         return realised - self.cache.gather("reference", positions)
 
     def _change(
@@ -104,7 +102,7 @@ class TokenRewards:
             return torch.einsum("tch,th->tc", self._head.weight[candidates], shift(hidden, weights))
         used, where = _distinct(candidates, len(self._head.weight))  # far fewer than T * C: project each only once
         features = (self._head.weight[used] @ shift.up_rows.T).view(len(used), len(shift.names), -1)  # (U, K, r)
-        mixed = shift.mixed(hidden, weights).view(len(hidden), len(shift.names), -1)  # (T, K, r)
+        mixed = shift.mixed(hidden, weights)  # (T, K, r)
         change = torch.zeros(candidates.shape)
         for head in range(len(shift.names)):
             rows = weights[:, head].nonzero()[:, 0]  # most preferences ask for few principles

@@ -1,7 +1,7 @@
 """The stages `adapter` and `joint`: LoRA weights, and preference heads with them, by TRL's DPO trainer.
 
-TRL gives the loop, accumulation, checkpoints and trackers. Ours are the loss (`losses.py`), what is read
-(`answer_likelihood.py`) and the reference, which is always the plain backbone: its log-probabilities are computed once,
+TRL gives the loop, accumulation, checkpoints and trackers. Ours are the loss (`equation.py`), what is read
+(`models/scoring.py`) and the reference, which is always the plain backbone: its log-probabilities are computed once,
 before any LoRA weights exist, so TRL's own choice of a reference (a frozen copy of an earlier adapter) never matters.
 
 Several processes share the pairs of every batch and average their gradients, so that steps are those of one process.
@@ -29,9 +29,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 from trl import DPOConfig, DPOTrainer
 
+from pad_cli.equation import preference_loss
 from pad_cli.errors import RecipeError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.scoring import TokenSequence
 from pad_cli.models.sharding import main_reads_first
 from pad_cli.processes import processes
 from pad_cli.progress import Bar, bar
@@ -39,7 +41,6 @@ from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.rendezvous import main_first, wait_for_all
 from pad_cli.runs import storage_errors, whole_directory
 from pad_cli.training.finite import check_finite
-from pad_cli.training.hidden_cache import Sequence_
 from pad_cli.training.lesson import METRICS, Lesson, Split, order_of_pairs, reference_log_probs
 from pad_cli.training.lora import (
     keep_last,
@@ -50,7 +51,6 @@ from pad_cli.training.lora import (
     unchanged,
     write_weights,
 )
-from pad_cli.training.losses import preference_loss
 from pad_cli.training.pair_table import PairTable
 from pad_cli.training.surroundings import check_trackers, keep_differentiable, memory_explained, quiet
 
@@ -65,7 +65,7 @@ def train_lora(
     stage: AdapterStage | JointStage,
     backbone: LanguageModel,
     head: nn.Module | None,
-    sequences: Sequence[Sequence_],
+    sequences: Sequence[TokenSequence],
     train: PairTable,
     weights: torch.Tensor,
     *,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pad_cli.decoding.guidance import candidate_rewards, guided_scores, select_candidates, withhold_repeats
+from pad_cli.equation import candidate_rewards, guided_scores, select_candidates, withhold_repeats
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel

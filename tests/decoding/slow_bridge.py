@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pad_cli.decoding.guidance import guided_scores, select_candidates, withhold_repeats
+from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import RewardModel

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
-from pad_cli.decoding.guidance import select_candidates, withhold_repeats
+from pad_cli.equation import select_candidates, withhold_repeats
 from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt

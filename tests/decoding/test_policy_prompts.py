@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.guidance import candidate_rewards, guided_scores, select_candidates, withhold_repeats
+from pad_cli.equation import candidate_rewards, guided_scores, select_candidates, withhold_repeats
 from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt

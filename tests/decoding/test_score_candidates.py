@@ -12,9 +12,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.guidance import candidate_rewards, guided_scores, select_candidates, withhold_repeats
+from pad_cli.equation import LogitHead, candidate_rewards, guided_scores, select_candidates, withhold_repeats
 from pad_cli.errors import UsageError
-from pad_cli.models.language_model import LogitHead
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings

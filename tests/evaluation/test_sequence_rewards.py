@@ -93,7 +93,7 @@ def test_batches_change_no_reward(
         for ended in (True, False)
     ]
     together = sequence_rewards(reward_model, policy, rows)
-    monkeypatch.setattr("pad_cli.evaluation.sequence_rewards._BATCH_TOKENS", 100)
+    monkeypatch.setattr("pad_cli.models.scoring._BATCH_TOKENS", 100)
     assert torch.allclose(sequence_rewards(reward_model, policy, rows), together, atol=1e-4)
     assert together[3] == 0.0, "an answer without any token"
 

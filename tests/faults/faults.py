@@ -141,9 +141,10 @@ class NotANumber:
     def __call__(self) -> None:
         import torch
 
-        from pad_cli.training import fit, losses, trainer
+        from pad_cli import equation
+        from pad_cli.training import fit, trainer
 
-        plain, left = losses.preference_loss, self.number
+        plain, left = equation.preference_loss, self.number
 
         def loss(*arguments: Any, **named: Any) -> torch.Tensor:
             nonlocal left

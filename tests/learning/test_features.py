@@ -70,7 +70,7 @@ def test_a_batch_equals_single_choices(byte_tokenizer: Any, monkeypatch: pytest.
     choices = make_choices(7)
     together = choice_features(model, choices)
     alone = [choice_features(model, [choice]) for choice in choices]
-    monkeypatch.setattr(module, "_BATCH_TOKENS", 60)
+    monkeypatch.setattr("pad_cli.models.scoring._BATCH_TOKENS", 60)
     small = choice_features(model, choices)
     for other in (small, alone_as_one(alone)):
         np.testing.assert_allclose(together.slopes, other.slopes, atol=1e-4)
@@ -87,9 +87,9 @@ def test_every_distinct_answer_is_read_once(reward_model: Any, monkeypatch: pyte
     read: list[int] = []
     inner = module.answer_states
 
-    def counting(backbone: Any, batch: Any) -> torch.Tensor:
+    def counting(backbone: Any, batch: Any, adapter: Any = None) -> torch.Tensor:
         read.append(len(batch))
-        return inner(backbone, batch)
+        return inner(backbone, batch, adapter)
 
     monkeypatch.setattr(module, "answer_states", counting)
     found = choice_features(reward_model, [first, second, third, first])

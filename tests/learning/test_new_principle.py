@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pad_cli.equation import STRENGTH
 from pad_cli.errors import DataError, PadError, PreferenceError, UsageError
 from pad_cli.learning.new_head import FewShotSettings
 from pad_cli.learning.new_principle import NewPrinciple, add_principle
@@ -24,7 +25,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import as_messages
-from pad_cli.training.calibration import STRENGTH, strengths
+from pad_cli.training.calibration import strengths
 from pad_cli.training.pair_table import SequenceBook
 from tests.tiny import PRINCIPLES
 from tests.training.conftest import make_rewards

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.language_model import (
     LanguageModel,
-    LogitHead,
     load_language_model,
     same_vocabulary,
     vocabulary_hash,

@@ -20,10 +20,10 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.language_model import (
     LanguageModel,
-    LogitHead,
     load_language_model,
     same_vocabulary,
     vocabulary_hash,

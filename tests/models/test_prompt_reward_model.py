@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pad_cli.decoding.guidance import guided_scores, select_candidates
+from pad_cli.equation import guided_scores, select_candidates
 from pad_cli.errors import CheckpointError, DataError, ModelLoadError, PreferenceError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel, is_released_form, load_prompt_reward_model

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pad_cli.decoding.guidance import candidate_rewards
+from pad_cli.equation import candidate_rewards
 from pad_cli.errors import PreferenceError
 from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.language_model import LanguageModel

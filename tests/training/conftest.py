@@ -14,7 +14,7 @@ import torch
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import TrainRecipe
-from pad_cli.training.hidden_cache import Sequence_, build_hidden_cache
+from pad_cli.training.hidden_cache import TokenSequence, build_hidden_cache
 from pad_cli.training.state_reader import StateReader
 from pad_cli.training.token_rewards import TokenRewards
 
@@ -48,7 +48,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def make_rewards(
     backbone: LanguageModel,
-    sequences: Sequence[Sequence_],
+    sequences: Sequence[TokenSequence],
     directory: Path,
     candidates: int | None = None,
     adapter: Adapter | None = None,

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pad_cli.models import scoring
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.training import hidden_cache, state_reader
+from pad_cli.training import hidden_cache
 from pad_cli.training.hidden_cache import HiddenCache, build_hidden_cache
 from pad_cli.training.state_reader import StateReader
 
@@ -33,7 +34,7 @@ def sequences() -> Sequences:
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eleven answers make three shards, and a shard several batches."""
     monkeypatch.setattr(hidden_cache, "_SHARD", 4)
-    monkeypatch.setattr(state_reader, "_BATCH_TOKENS", 64)
+    monkeypatch.setattr(scoring, "_BATCH_TOKENS", 64)
 
 
 def build(

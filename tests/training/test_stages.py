@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from pad_cli.equation import STRENGTH
 from pad_cli.errors import TrainingError
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
@@ -18,7 +19,7 @@ from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.records import PreferencePair, as_messages
 from pad_cli.training import fit as loop
 from pad_cli.training import stages
-from pad_cli.training.calibration import STRENGTH, balance, overall, strengths
+from pad_cli.training.calibration import balance, overall, strengths
 from pad_cli.training.metrics import measure
 from pad_cli.training.pair_table import SequenceBook, tabulate
 from pad_cli.training.stages import CachedData, train_encoder, train_heads

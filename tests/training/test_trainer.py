@@ -19,10 +19,10 @@ from pad_cli.errors import RecipeError, TrainingError
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.scoring import TokenSequence
 from pad_cli.preference import Preference
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.records import PreferencePair, as_messages
-from pad_cli.training.hidden_cache import Sequence_
 from pad_cli.training.lora import linear_layers, lora_parameters
 from pad_cli.training.pair_table import PairTable, SequenceBook, tabulate
 from pad_cli.training.trainer import train_lora
@@ -52,7 +52,7 @@ def joint_stage(**changed: Any) -> JointStage:
 
 def tables(
     model: LanguageModel, *, one_sided: bool = False, contrast: bool = False, count: int | None = None
-) -> tuple[list[Sequence_], PairTable, torch.Tensor]:
+) -> tuple[list[TokenSequence], PairTable, torch.Tensor]:
     """Sequences, pairs and weights; one-sided: only those that want an x; contrast: each under both preferences."""
     book = SequenceBook(model.tokenizer, 512, 512)
     pairs = [pair for pair in PAIRS if not one_sided or "exes" in pair.preference][:count]
@@ -79,7 +79,9 @@ def born(model: LanguageModel, stage: Any, seed: int) -> Any:
     return get_peft_model(copy.deepcopy(model.model), config)
 
 
-def plain_sums(model: Any, sequences: list[Sequence_], head: Any, weights: torch.Tensor, output: Any) -> torch.Tensor:
+def plain_sums(
+    model: Any, sequences: list[TokenSequence], head: Any, weights: torch.Tensor, output: Any
+) -> torch.Tensor:
     """log pi(answer) of each sequence, one by one, from all logits."""
     sums = []
     for (prompt, answer), w in zip(sequences, weights, strict=True):

@@ -22,11 +22,10 @@ from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
 from pad_cli.evaluation.scorers.identity import identity
 from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
+from pad_cli.models.scoring import TokenSequence, all_log_probs
 from pad_cli.recipe import ModelSettings
 from pad_cli.recipe.models import Settings
 from pad_cli.recipe.options import read_options
-from pad_cli.training.answer_likelihood import all_log_probs
-from pad_cli.training.hidden_cache import Sequence_
 
 
 def _named(value: Any) -> Any:
@@ -132,7 +131,7 @@ def _loaded(settings: str) -> LanguageModel:
     return load_language_model(ModelSettings.model_validate_json(settings))
 
 
-def _encoded(model: LanguageModel, sample: Sample) -> Sequence_:
+def _encoded(model: LanguageModel, sample: Sample) -> TokenSequence:
     """Tokens of the prompt, and of the answer without its end of sequence."""
     if not sample.text.strip():
         raise ValueError("an empty answer has no likelihood")
@@ -140,7 +139,7 @@ def _encoded(model: LanguageModel, sample: Sample) -> Sequence_:
     return tuple(prompt), tuple(encode_answer(model.tokenizer, sample.text)[:-1])
 
 
-def _cut(prompt: tuple[int, ...], answer: tuple[int, ...], limit: int) -> Sequence_:
+def _cut(prompt: tuple[int, ...], answer: tuple[int, ...], limit: int) -> TokenSequence:
     """What is read: at least one token of the prompt, at most `limit` of both."""
     answer = answer[: limit - 1]
     return prompt[-(limit - len(answer)) :], answer

@@ -20,10 +20,10 @@ from pad_cli.models.adapter import WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.scoring import all_log_probs
 from pad_cli.recipe import MethodSettings
 from pad_cli.records import PreferencePair, as_messages
 from pad_cli.training import trainer
-from pad_cli.training.answer_likelihood import all_log_probs
 from tests.evaluation.methods.subjects import make_subject
 from tests.tiny import make_language_model
 

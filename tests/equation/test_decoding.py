@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.decoding.guidance import candidate_rewards, guided_scores, select_candidates, withhold_repeats
-from pad_cli.models.language_model import LogitHead
+from pad_cli.equation import LogitHead, candidate_rewards, guided_scores, select_candidates, withhold_repeats
 
 
 def test_candidates_are_the_policys_top_tokens_with_their_log_probabilities() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from pad_cli.equation import LogitHead
+from pad_cli.models import scoring
 from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.language_model import LanguageModel, LogitHead
-from pad_cli.training import answer_likelihood
-from pad_cli.training.answer_likelihood import all_log_probs, answer_log_probs, token_log_probs
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.scoring import all_log_probs, answer_log_probs, token_log_probs
 from tests.architectures import ARCHITECTURES, make_architecture
 
 SEQUENCES = [((5, 6, 7), (8, 9, 1)), ((5,), (30, 31, 32, 33, 34, 1)), ((40, 41, 42, 43, 44), (1,)), ((9, 9), (50, 1))]
@@ -36,7 +37,7 @@ def test_the_gradient_is_that_of_the_log_softmax_of_all_logits(
     head: str, logits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """300 logits at once are one token in a piece."""
-    monkeypatch.setattr(answer_likelihood, "_PIECE_LOGITS", logits)
+    monkeypatch.setattr(scoring, "_PIECE_LOGITS", logits)
     torch.manual_seed(0)
     weight, bias = torch.randn(200, 8), torch.randn(200)
     scale, cap = {"plain": (1.0, None), "scaled": (0.3, None), "capped": (0.5, 2.0)}[head]
@@ -67,5 +68,5 @@ def test_any_number_of_answers_gives_what_one_batch_gives(
     policy: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = answer_log_probs(policy, SEQUENCES)
-    monkeypatch.setattr(answer_likelihood, "_BATCH_TOKENS", 12)
+    monkeypatch.setattr(scoring, "_BATCH_TOKENS", 12)
     torch.testing.assert_close(all_log_probs(policy, SEQUENCES), expected, atol=1e-4, rtol=1e-4)

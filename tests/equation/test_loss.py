@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pad_cli.training.losses import preference_loss
+from pad_cli.equation import preference_loss
 
 
 def plain_loss(chosen: list[float], rejected: list[float], beta: float, anchor: float) -> float:

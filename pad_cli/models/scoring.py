@@ -1,0 +1,197 @@
+"""Reading (prompt, answer) token sequences with a language model: states, log-probabilities, and the one batcher.
+
+    log pi(answer) = sum_t log softmax(head(z_t))[a_t],     z_t = h_t + shift(h_t)
+
+with gradients for what the model reads through (LoRA) and for what shifts its states. The unembedding E is frozen, so
+all that a backward pass needs of a token is d log pi(a_t) / d z_t, one (H,) vector. The forward pass computes it while
+it has the token's logits, which live for a piece of the batch only: memory does not grow with the vocabulary, and the
+vocabulary is read twice instead of three times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from pad_cli.equation import LogitHead, answer_sums
+from pad_cli.memory import Halving
+from pad_cli.models.adapter import Adapter
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.progress import Bar, bar
+
+_PIECE_LOGITS = 2**25  # logits held at once
+_BATCH_TOKENS = 8192  # tokens of one forward pass, padding included
+_CPU_BATCH_TOKENS = 1024  # no slower a token, and progress is seen before a slow machine has read thousands of them
+
+TokenSequence = tuple[tuple[int, ...], tuple[int, ...]]
+"""(prompt tokens, answer tokens)."""
+
+Result = TypeVar("Result")
+
+
+def in_batches(
+    sequences: Sequence[TokenSequence],
+    read: Callable[[Sequence[TokenSequence], list[int]], Result],
+    device: torch.device,
+    *,
+    title: str | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[tuple[list[int], Result]]:
+    """Read sequences in batches of similar length, the longest first; where memory is short, in halves.
+
+    The longest come first so that a batch too large for the memory shows at once.
+
+    Args:
+        sequences: S of them, in any order.
+        read: given some sequences and their numbers, what comes of them.
+        device: where they are read, which decides the size of a batch.
+        title: of a progress bar; None for no bar.
+        advance: called with the number of sequences just read.
+
+    Yields:
+        The numbers of some sequences, by length, and what came of them.
+
+    Raises:
+        ResourceError: memory is too small for a single sequence.
+    """
+    order = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
+    halving = Halving("answers to read")
+    most = min(_BATCH_TOKENS, _CPU_BATCH_TOKENS) if device.type == "cpu" else _BATCH_TOKENS
+    with bar(title, total=len(sequences)) if title else nullcontext(Bar()) as progress:
+        while order:
+            longest = sum(map(len, sequences[order[-1]]))
+            last = order[-max(1, most // longest) :]
+            del order[-len(last) :]
+            for numbers, result in halving.batches(
+                last, len(last), lambda batch: read([sequences[number] for number in batch], list(batch))
+            ):
+                yield list(numbers), result
+                progress.advance(len(numbers))
+                if advance is not None:
+                    advance(len(numbers))
+
+
+def answer_states(model: LanguageModel, batch: Sequence[TokenSequence], adapter: Adapter | None = None) -> torch.Tensor:
+    """Read a batch of sequences once.
+
+    Args:
+        model: as it reads now, through whatever LoRA weights it has in training.
+        batch: (prompt, answer) token sequences; the longest decides how much is padding.
+        adapter: a finished adapter to read through; None for the plain model.
+
+    Returns:
+        (T, H): the states from which the answers' T tokens are predicted, answer after answer.
+    """
+    length = max(len(prompt) + len(answer) for prompt, answer in batch) - 1
+    tokens = torch.full((len(batch), length), model.tokenizer.pad_token_id)
+    mask = torch.zeros(len(batch), length, dtype=torch.long)
+    for row, (prompt, answer) in enumerate(batch):  # right-padded: causal attention never looks there
+        read = (*prompt, *answer[:-1])
+        tokens[row, : len(read)] = torch.tensor(read)
+        mask[row, : len(read)] = 1
+    with nullcontext() if adapter is None else adapter.on_rows_from(0):
+        states = model.hidden_states(tokens, mask)
+    rows = zip(states, batch, strict=True)
+    return torch.cat([row[len(prompt) - 1 : len(prompt) - 1 + len(answer)] for row, (prompt, answer) in rows])
+
+
+def targets_and_owners(batch: Sequence[TokenSequence], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The answers' T tokens, answer after answer, and which of the B answers each belongs to: (T,) and (T,)."""
+    targets = torch.tensor([token for _, answer in batch for token in answer], device=device)
+    owners = torch.tensor([row for row, (_, answer) in enumerate(batch) for _ in answer], device=device)
+    return targets, owners
+
+
+def answer_log_probs(
+    model: LanguageModel,
+    sequences: Sequence[TokenSequence],
+    head: nn.Module | None = None,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Log-probabilities of whole answers, as the model reads now: through whatever LoRA weights it has.
+
+    Args:
+        model: the language model.
+        sequences: B (prompt, answer) token sequences, read in one forward pass.
+        head: shifts (T, H) states under (T, K) weights, on the model's device; None for no shift.
+        weights: (B, K) weights of each answer's preference, for `head`.
+
+    Returns:
+        (B,) nats, float32, on the model's device.
+    """
+    states = answer_states(model, sequences)
+    targets, owners = targets_and_owners(sequences, states.device)
+    if head is not None and weights is not None:
+        states = states + head(states, weights.to(states.device)[owners]).to(states.dtype)
+    return answer_sums(token_log_probs(states, targets, model.head), owners, len(sequences))
+
+
+@torch.no_grad()
+def all_log_probs(
+    model: LanguageModel,
+    sequences: Sequence[TokenSequence],
+    head: nn.Module | None = None,
+    weights: torch.Tensor | None = None,
+    *,
+    title: str | None = None,
+) -> torch.Tensor:
+    """As `answer_log_probs` for any number S of sequences, in batches of similar length: (S,) on the CPU.
+
+    Progress is shown under `title`; without one there is none.
+    """
+
+    def read(batch: Sequence[TokenSequence], numbers: list[int]) -> torch.Tensor:
+        return answer_log_probs(model, batch, head, None if weights is None else weights[numbers]).cpu()
+
+    result = torch.zeros(len(sequences))
+    for numbers, found in in_batches(sequences, read, model.device, title=title):
+        result[numbers] = found
+    return result
+
+
+def token_log_probs(states: torch.Tensor, targets: torch.Tensor, head: LogitHead) -> torch.Tensor:
+    """log softmax(head(state))[target] of each token, float32.
+
+    Args:
+        states: (T, H).
+        targets: (T,) token ids.
+        head: the unembedding; gets no gradients.
+    """
+    result: torch.Tensor = _TokenLogProbs.apply(states, targets, head)  # type: ignore[no-untyped-call]  # of torch
+    return result
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, targets: torch.Tensor, head: LogitHead) -> torch.Tensor:
+        size = max(1, _PIECE_LOGITS // len(head.weight))
+        pieces = zip(states.split(size), targets.split(size), strict=True)
+        parts = [_values_and_slopes(*piece, head, ctx.needs_input_grad[0]) for piece in pieces]
+        ctx.save_for_backward(torch.cat([slopes for _, slopes in parts]))
+        return torch.cat([values for values, _ in parts])
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return (upstream[0][:, None] * slopes).to(slopes.dtype), None, None
+
+
+def _values_and_slopes(
+    states: torch.Tensor, targets: torch.Tensor, head: LogitHead, sloped: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities (T,) and, when asked for, their derivatives in the states (T, H), else (0, H)."""
+    logits = head(states.to(head.weight.dtype)).float()
+    logs = logits.log_softmax(-1)
+    values = logs.gather(1, targets[:, None])[:, 0]
+    if not sloped:
+        return values, states[:0]
+    pull = logs.exp_().neg_()  # 1[v = a] - pi(v), the derivative in the logits
+    pull.scatter_add_(1, targets[:, None], torch.ones_like(values)[:, None])
+    pull *= head.scale
+    if head.cap is not None:
+        pull *= 1 - (logits / head.cap).square_()
+    return values, (pull.to(head.weight.dtype) @ head.weight).to(states.dtype)
