@@ -2,8 +2,8 @@
 
 The truth is the model's `forward` on three rows without padding or cache. Each `Reading` is asked for the same logits:
 rows of different length padded on either side, then two tokens through the cache, with a row left out in between.
-What was found is kept in `PAD_HOME/readings`, a small file for each configuration, number format, kind of device and
-versions of transformers and torch.
+What was found of a large model is kept in `PAD_HOME/readings`, a small file for each configuration, number format,
+kind of device and versions of transformers and torch.
 
 How far a logit may be off, relative to the largest at its place (less their mean), because the order of sums differs:
 
@@ -37,6 +37,7 @@ from pad_cli.models.reading import Body, Reading
 from pad_cli.runs import fingerprint, home, write_json
 
 _VERSION = 1  # of the check: another one does not trust what this one kept
+_WORTH_KEEPING = 10_000_000  # parameters; a smaller model is checked in milliseconds
 _LENGTH, _STEPS, _ROWS = 6, 2, 3
 _SCALES = ("logit", "lm_head", "mup")  # parts of names, in configurations, of what logits are multiplied or divided by
 _CLOSE = {torch.float32: (1e-4, 1e-3), torch.float64: (1e-4, 1e-3), torch.float16: (3e-2, 3e-2)}  # at once, and else
@@ -94,7 +95,7 @@ def check_reading(name: str, model: Any, special: list[int], head_with: Callable
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _silent():
         check = _Check(name, model, special, head_with)
         verdict = check.verdict()
-    if check.telling:
+    if check.telling and sum(weight.numel() for weight in model.parameters()) >= _WORTH_KEEPING:
         with contextlib.suppress(StorageError):  # then it is found again next time
             write_json(path, asdict(verdict))
     return verdict

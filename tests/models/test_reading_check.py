@@ -105,8 +105,9 @@ def test_in_half_precision_a_multiplier_is_the_configurations_own_number(
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PAD_HOME that holds nothing."""
+    """A PAD_HOME that holds nothing, in which the readings of tiny models are kept, too."""
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("pad_cli.models.reading_check._WORTH_KEEPING", 0)
     return tmp_path / "home"
 
 
@@ -151,6 +152,12 @@ def test_a_damaged_file_is_found_again_and_mended(damage: str, home: Path, byte_
     file.write_text(damage)
     assert wrapped("mamba", byte_tokenizer).reading == reading
     assert json.loads(file.read_text()) == json.loads(whole)
+
+
+def test_what_is_found_of_a_small_model_is_not_kept(home: Path, byte_tokenizer: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("pad_cli.models.reading_check._WORTH_KEEPING", 10_000_000)
+    assert_exact(wrapped("mamba", byte_tokenizer))
+    assert not home.exists()
 
 
 def test_a_home_that_cannot_be_written_changes_nothing(home: Path, byte_tokenizer: Any) -> None:
