@@ -11,7 +11,7 @@ import torch
 
 from pad_cli.decoding.explain import TokenChoice, explain_step
 from pad_cli.decoding.floor import hold_up, safety_floor
-from pad_cli.decoding.items import Item, as_items, check_room, prompt_tokens
+from pad_cli.decoding.items import Item, as_items, check_one_each, check_room, prompt_tokens
 from pad_cli.decoding.loop import Request, Step, collect, decode_steps
 from pad_cli.decoding.paths import check_bridge, choose_path, speculation
 from pad_cli.decoding.ragged_stream import can_be_ragged
@@ -351,15 +351,14 @@ class PadEngine:
         streams: Sequence[str] | None,
         policy_prompts: Sequence[str | Messages] | None = None,
     ) -> list[Preference]:
-        """The preference of each of so many prompts, once every list has the right length."""
-        for name, given in (
-            ("preferences", preferences),
-            ("guidance_weights", guidance_weights),
-            ("streams", streams),
-            ("policy_prompts", policy_prompts),
-        ):
-            if given is not None and len(given) != count:
-                raise UsageError(f"{count} prompts, but {len(given)} {name}.", "Give one for each prompt.")
+        """The preference of each prompt, once every list has the right length."""
+        check_one_each(
+            count,
+            preferences=preferences,
+            guidance_weights=guidance_weights,
+            streams=streams,
+            policy_prompts=policy_prompts,
+        )
         if preferences is None:
             return [NO_PREFERENCE] * count
         return [with_floor(preference, self.always) for preference in preferences]

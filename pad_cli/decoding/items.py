@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pad_cli.errors import DataError
+from pad_cli.errors import DataError, UsageError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import RewardModel
@@ -48,6 +48,17 @@ def as_items(
     weights = guidance_weights or [settings.guidance_weight] * len(prompts)
     names = [f"{settings.seed}/{name}" for name in streams or range(len(prompts))]
     return [Item(*fields) for fields in zip(prompts, backbone_prompts, preferences, weights, names, strict=True)]
+
+
+def check_one_each(count: int, **lists: Sequence[Any] | None) -> None:
+    """Make sure that every list that is given has one entry for each of `count` prompts.
+
+    Raises:
+        UsageError: one has another length; says which.
+    """
+    for name, values in lists.items():
+        if values is not None and len(values) != count:
+            raise UsageError(f"{count} prompts, but {len(values)} {name}.", "Give one for each prompt.")
 
 
 def check_room(
