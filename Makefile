@@ -10,12 +10,17 @@ VLLM   := .venv-vllm
 CLIENT := .venv-clients
 TORCH  := $(shell grep ^torch== constraints.txt)
 FUZZ_SECONDS ?= 600
-# A file's tests stay together, in one of as many processes as there are cores, each with one thread.
-FAST   := -m "not slow" -n logical --maxprocesses 8 --dist loadfile
-test coverage test-oldest test-newest: export OMP_NUM_THREADS := 1
+# A process that has nothing left to do takes tests from another; one process a core, each with one thread.
+FAST   := -m "not slow" -n logical --maxprocesses 8 --dist worksteal
+# Tests that compare answers token for token, and processors on which torch rounds otherwise.
+TOKENS := tests/decoding tests/serving tests/test_agreement.py tests/test_memory.py tests/models/test_enlarge.py
+SCALAR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
+AVX2   := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+TWO    := PAD_TEST_THREADS=2 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
+test test-rounding test-cpus coverage test-oldest test-newest: export OMP_NUM_THREADS := 1
 
 .PHONY: help setup demo embedded check lint test test-slow fuzz fuzz-guided docs coverage mutation build constraints
-.PHONY: test-oldest test-newest test-vllm control bench clean
+.PHONY: test-rounding test-cpus test-oldest test-newest test-vllm control bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -42,7 +47,7 @@ demo: $(DEMO)/.installed  ## Steer the embedded models and evaluate them, in .ve
 embedded: setup  ## Train the embedded models anew, when what they are made from has changed: data/embedded/
 	$(BIN)/python -m pad_cli.embedded.build
 
-check: lint test  ## What CI runs: lint, types, fast tests
+check: lint test test-rounding  ## What CI runs: lint, types, fast tests
 
 lint: setup  ## What pre-commit runs: lint, format, types
 	$(BIN)/ruff check .
@@ -51,6 +56,15 @@ lint: setup  ## What pre-commit runs: lint, format, types
 
 test: setup  ## The fast tests
 	$(BIN)/python -m pytest $(FAST)
+
+test-rounding: setup  ## Token-for-token tests without vector instructions, and with AVX2 and two threads
+	$(SCALAR) $(BIN)/python -m pytest $(FAST) $(TOKENS)
+	$(AVX2) $(TWO) $(BIN)/python -m pytest $(FAST) $(TOKENS)
+
+test-cpus: setup  ## The fast tests without vector instructions, with AVX2, and with two threads
+	$(SCALAR) $(BIN)/python -m pytest $(FAST)
+	$(AVX2) $(BIN)/python -m pytest $(FAST)
+	$(TWO) $(BIN)/python -m pytest $(FAST)
 
 test-slow: setup $(CLIENT)/.installed  ## The slow tests: the demo's figures, crashes, clients, the wheel
 	$(BIN)/python -m pytest -m slow

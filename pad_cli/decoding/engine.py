@@ -130,9 +130,8 @@ class PadEngine:
             on_batch: called with the number of answers just finished.
 
         Returns:
-            B answers, in order. An answer does not depend on the others in its batch, nor on whether that was halved
-            because memory was too small, but for rounding: where two tokens score almost the same, which is rare in
-            float32, either may be written.
+            B answers, in order. An answer does not depend on the others in its batch, which is halved where memory is
+            too small, but for rounding: where two tokens score almost the same (rare in float32), either may come.
 
         Raises:
             UsageError: the lists differ in length.

@@ -118,7 +118,7 @@ def whole_text(tokenizer: Any, tokens: Sequence[int]) -> str:
 
 def answer_tokens(policy: LanguageModel, backbone: LanguageModel, answer: Sequence[int]) -> list[int]:
     """The backbone's tokens of an answer in the policy's tokens."""
-    text = whole_text(policy.tokenizer, answer)
+    text = whole_text(policy.tokenizer, [token for token in answer if token not in policy.end_tokens])
     tokens: list[int] = []
     if text:
         start = "" if backbone.tokenizer.chat_template else " "

@@ -126,8 +126,7 @@ class Likeliest(Chooser):
         return torch.zeros(len(rows), dtype=torch.long)
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=str)
-@pytest.mark.parametrize("reward_ngram", [0, 2])
+@pytest.mark.parametrize(("pair", "reward_ngram"), [(PAIRS[0], 0), *((pair, 2) for pair in PAIRS)], ids=str)
 def test_the_fast_decoder_equals_the_slow_one(
     kinds: dict[bool, dict[str, Any]], pair: tuple[str, bool, str, bool], reward_ngram: int
 ) -> None:
@@ -227,7 +226,7 @@ def test_with_equal_vocabularies_and_canonical_text_it_is_the_path_separate(byte
 def test_rewards_add_up_to_the_exact_reward_of_the_text(
     kinds: dict[bool, dict[str, Any]], pair: tuple[str, bool, str, bool]
 ) -> None:
-    policy = make_policy(kinds[pair[1]][pair[0]], seed=8, ends_in=60)
+    policy = make_policy(kinds[pair[1]][pair[0]], seed=9, ends_in=60)
     model = make_reward_model(make_language_model(kinds[pair[3]][pair[2]], seed=54, hidden_size=24))
     how = DecodingSettings(candidates=3, reward_ngram=0, max_new_tokens=60)
     check_sums(request_of(policy, model, "bridged", how, []))
@@ -239,7 +238,7 @@ def test_rewards_of_long_texts_add_up_while_rows_leave_the_batch(
 ) -> None:
     policy = make_language_model(kinds[pair[1]][pair[0]], seed=11, positions=512)
     model = make_reward_model(make_language_model(kinds[pair[3]][pair[2]], seed=55, hidden_size=24, positions=512))
-    texts = [SEA[:150], TOWN, TOWN[::-1][:60], f"日本\n\n{SEA[:220]}"]
+    texts = [SEA[:90], TOWN[:170], TOWN[::-1][:40], f"日本\n\n{SEA[:120]}"]
     scripts = [[*policy.tokenizer(text, add_special_tokens=False)["input_ids"], 1] for text in texts]
     prompts = [encode_prompt(policy.tokenizer, as_messages(question)) for question in QUESTIONS]
     how = DecodingSettings(candidates=3, reward_ngram=0, max_new_tokens=max(map(len, scripts)))
@@ -280,7 +279,7 @@ def test_rows_of_weight_0_are_plain_greedy_beside_guided_rows(kinds: dict[bool, 
     assert mixed[0] != plain[0]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prompts=st.lists(st.text("abc é日?", min_size=1, max_size=20).filter(str.strip), min_size=1, max_size=4),
     weight=st.floats(-3, 3),

@@ -77,7 +77,7 @@ def engine(request: pytest.FixtureRequest, byte_tokenizer: Any) -> PadEngine:
 # What is written
 
 
-@pytest.mark.parametrize("kind", DRAFTERS)
+@pytest.mark.parametrize("kind", ["mostly right", "always wrong"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_greedy_answers_are_those_without_drafts_in_every_architecture(
     name: str, kind: str, byte_tokenizer: Any
@@ -86,27 +86,24 @@ def test_greedy_answers_are_those_without_drafts_in_every_architecture(
     engine = make_engine(kind, stops(make_architecture(name, byte_tokenizer)))
     how = settings(batch_size=1 if name in SLIDING else 64)
     expected = answers(engine, how, 0)
-    for draft_tokens in (1, 3, 20):
+    for draft_tokens in (3, 20):
         agree(engine, answers(engine, how, draft_tokens), expected, how)
 
 
-@pytest.mark.parametrize("reward_ngram", [0, 2])
 @pytest.mark.parametrize(
     "sampling",
     [
         {"temperature": 0.7, "seed": 1},
-        {"temperature": 1.5, "seed": 2, "top_p": 0.8},
+        {"temperature": 1.5, "seed": 2, "top_p": 0.8, "reward_ngram": 0},
         {"temperature": 1.0, "seed": 3, "top_k": 4, "min_p": 0.05},
-        {"temperature": 1.2, "seed": 4, "repetition_penalty": 1.5},
+        {"temperature": 1.2, "seed": 4, "repetition_penalty": 1.5, "reward_ngram": 0},
         {"temperature": 1.2, "seed": 5, "no_repeat_ngram_size": 1},
         {"temperature": 0.0, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
     ],
     ids=str,
 )
-def test_sampled_answers_are_those_without_drafts(
-    engine: PadEngine, sampling: dict[str, float], reward_ngram: int
-) -> None:
-    how = settings(reward_ngram=reward_ngram, **sampling)
+def test_sampled_answers_are_those_without_drafts(engine: PadEngine, sampling: dict[str, float]) -> None:
+    how = settings(**sampling)
     expected = answers(engine, how, 0)
     for draft_tokens in (1, 5):
         agree(engine, answers(engine, how, draft_tokens), expected, how)

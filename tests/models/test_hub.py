@@ -145,13 +145,33 @@ def test_the_tiny_reward_model_has_weights(saved: Path) -> None:
     assert load_reward_model(str(saved), device="cpu").shift(torch.ones(1, 32), torch.ones(1, 3)).any()
 
 
-def run(*arguments: str, hub: Hub, home: Path) -> subprocess.CompletedProcess[str]:
-    """`pad`, or Python after `-c`, in a process of its own that knows only our hub."""
-    program = ["-c", "from pad_cli.cli.main import main; main()"] if arguments[0] != "-c" else []
+PROGRAM = """
+import sys
+from pad_cli import load_reward_model
+from pad_cli.cli.main import app
+from pad_cli.progress import set_quiet
+
+def pad(*words):
+    try:
+        app(words)
+    except SystemExit as end:
+        print("exit code", end.code)
+
+pad("push", sys.argv[1], "me/rm", "--private", "-m", "First of all")
+print("then", file=sys.stderr)
+set_quiet(True)
+print(load_reward_model("me/rm", device="cpu").fingerprint)
+print("then", file=sys.stderr)
+pad("inspect", "me/other")
+"""
+
+
+def run(program: str, *arguments: str, hub: Hub, home: Path) -> subprocess.CompletedProcess[str]:
+    """A program in a process of its own that knows only our hub."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_TOKEN": "hf_test", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *program, *arguments], env={**kept, **settings}, capture_output=True, text=True, cwd=home
+        [sys.executable, "-c", program, *arguments], env={**kept, **settings}, capture_output=True, text=True, cwd=home
     )
 
 
@@ -161,22 +181,17 @@ def test_what_is_pushed_can_be_fetched_by_its_id_and_is_the_same_reward_model(sa
     home = tmp_path / "home"
     home.mkdir()
     with serve() as hub:
-        done = run("push", str(saved), "me/rm", "--private", "-m", "First of all", hub=hub, home=home)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == f"{hub.address}/me/rm/commit/{COMMIT}"
-        program = (
-            "from pad_cli.progress import set_quiet; set_quiet(True)\n"
-            "from pad_cli import load_reward_model as l; print(l('me/rm', device='cpu').fingerprint)"
-        )
-        fetched = run("-c", program, hub=hub, home=home)
-        assert fetched.returncode == 0, fetched.stderr
-        missing = run("inspect", "me/other", hub=hub, home=home)
+        done = run(PROGRAM, str(saved), hub=hub, home=home)
+    assert done.returncode == 0, done.stderr
+    address, pushing, fingerprint, missing = done.stdout.splitlines()
+    assert (address, pushing) == (f"{hub.address}/me/rm/commit/{COMMIT}", "exit code 0")
     assert (hub.private, hub.messages, hub.tokens) == ({"me/rm"}, ["First of all"], {"Bearer hf_test"})
     pushed = hub.files["me/rm"]
     assert set(pushed) == {path.name for path in saved.iterdir()} - {"secret.txt"}
     assert pushed["README.md"].decode() == "Mine.\n\npad inspect me/rm --policy MODEL\n"
     assert pushed[CONFIG] == (saved / CONFIG).read_bytes()
-    assert fetched.stdout.strip() == load_reward_model(str(saved), device="cpu").fingerprint
-    assert fetched.stderr == ""
-    assert (missing.returncode, missing.stdout) == (1, "")
-    assert "no such repository" in " ".join(missing.stderr.split())
+    assert fingerprint == load_reward_model(str(saved), device="cpu").fingerprint
+    _, fetching, refusal = done.stderr.split("then\n")
+    assert fetching == ""
+    assert missing == "exit code 1"
+    assert "no such repository" in " ".join(refusal.split())

@@ -98,7 +98,7 @@ def tarred() -> bytes:
     [
         (zipped(), "zip archive"),
         (tarred(), "tar archive"),
-        (gzip.compress(tarred()), "tar archive"),
+        (gzip.compress(tarred(), mtime=0), "tar archive"),
         (b"\x28\xb5\x2f\xfd\x04", "zstd"),
         (b"SQLite format 3\0", "SQLite"),
         (b"ARROW1\0\0", "Arrow file"),
@@ -109,7 +109,7 @@ def tarred() -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"PAR1 and then nothing", "Parquet"),
-        (gzip.compress(LINES.encode())[:-9], "gzip, and damaged"),
+        (gzip.compress(LINES.encode(), mtime=0)[:-9], "gzip, and damaged"),
         (lzma.compress(LINES.encode())[:-9], "xz, and damaged"),
         (bz2.compress(LINES.encode())[:-9], "bzip2, and damaged"),
     ],
