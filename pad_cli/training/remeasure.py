@@ -205,9 +205,10 @@ def _read(
 ) -> _Answer:
     backbone = model.backbone
     longest = backbone.context_length
-    most = cut_to_context(longest, max_tokens, max_tokens)
-    context = encode_prompt(backbone.tokenizer, model.prompt(prompt, preference), most)
-    written = encode_answer(backbone.tokenizer, answer, max_tokens)[: room(longest, len(context))]
+    context = encode_prompt(backbone.tokenizer, model.prompt(prompt, preference), max_tokens)
+    written = encode_answer(backbone.tokenizer, answer, max_tokens)
+    context = context[-cut_to_context(longest, len(context), len(written)) :]
+    written = written[: room(longest, len(context))]
     target = torch.tensor(written, device=backbone.device)
     tokens = torch.tensor([[*context, *target.tolist()[:-1]]], device=backbone.device)
 

@@ -119,7 +119,7 @@ def test_a_checkpoint_measured_again_gives_the_equations_rewards(
     model = make_model(form, policy, other_policy)
     preference = {} if form == "prompt" else {"humorous": 1.0, "formal": -0.5}
     texts = {"plain words": 1.0} if form == "prompt" else {}
-    pair = PreferencePair(as_messages(PROMPT), preference, ANSWER, ANSWER, texts)
+    pair = PreferencePair(as_messages(PROMPT), preference, ANSWER, ANSWER, texts=texts)
     reading = read_pair(model, pair, policy, [1.0])
     target, rewards = all_rewards(form, model, policy)
     assert reading.rewards[0] == pytest.approx(realised(form, model, policy).sum().item(), abs=1e-3)

@@ -162,6 +162,6 @@ def test_every_page_is_made_where_its_policy_is() -> None:
     import pad_cli
 
     package = Path(pad_cli.__file__).parent
-    opening = {path.name for path in package.rglob("*.py") if re.search("<!doctype", path.read_text(), re.I)}
+    opening = {path.name for path in package.rglob("*.py") if re.search('"""<!doctype', path.read_text(), re.I)}
     assert opening == {"html.py", "heat_map.py"}
     assert all("Content-Security-Policy" in path.read_text() for path in package.rglob("*.py") if path.name in opening)

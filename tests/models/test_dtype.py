@@ -63,9 +63,9 @@ def test_float32_stays_float32_and_every_choice_that_differs_has_a_reason() -> N
 
 
 def test_a_model_that_overflows_in_float16_says_so_and_names_other_dtypes(policy: LanguageModel) -> None:
-    large = make_language_model(policy.tokenizer, seed=0).model
-    large.model.layers[1].mlp.down_proj.weight.fill_(6e4)
-    model = wrap_language_model("large", large.to(torch.float16), policy.tokenizer)
+    large = make_language_model(policy.tokenizer, seed=0).model.to(torch.float16)
+    model = wrap_language_model("large", large, policy.tokenizer)
+    large.model.layers[1].mlp.down_proj.weight.fill_(6e4)  # from here on: what overflows at once is refused at load
     tokens = torch.tensor([[5, 6, 7]])
     with pytest.raises(ModelLoadError, match="'large' overflows in float16") as caught:
         model.hidden_states(tokens, torch.ones_like(tokens))

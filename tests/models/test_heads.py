@@ -54,9 +54,9 @@ def test_the_shift_is_linear_in_the_weights() -> None:
 
 def test_mixed_times_up_rows_is_the_shift() -> None:
     heads, hidden, weights = random_heads(), torch.randn(5, 6), torch.randn(5, 4)
-    assert heads.mixed(hidden, weights).shape == (5, 12)
+    assert heads.mixed(hidden, weights).shape == (5, 4, 3)
     assert heads.up_rows.shape == (12, 6)
-    torch.testing.assert_close(heads.mixed(hidden, weights) @ heads.up_rows, heads(hidden, weights))
+    torch.testing.assert_close(heads.mixed(hidden, weights).flatten(1) @ heads.up_rows, heads(hidden, weights))
 
 
 def test_up_rows_stand_in_the_order_of_head_and_rank() -> None:
