@@ -48,6 +48,8 @@ class VocabularyBridge:
     def __init__(self, policy: LanguageModel, backbone: LanguageModel) -> None:
         self._policy, self._backbone = policy.tokenizer, backbone.tokenizer
         self._ends = policy.end_tokens
+        added = self._policy.added_tokens_decoder.items()
+        self._silent = {*self._ends, *self._policy.all_special_ids, *(n for n, token in added if token.special)}
         for probe in _PROBES:
             read = self._backbone.decode(self._encode(probe), clean_up_tokenization_spaces=False)
             if read.strip() != probe:
@@ -105,11 +107,10 @@ class VocabularyBridge:
         return self._encode(self._prefix + text) if text else []
 
     def _whole_characters(self, written: list[int]) -> str:
-        return whole_characters(self._decode, written)
+        return whole_characters(self._decode, [token for token in written if token not in self._silent])
 
     def _decode(self, written: Sequence[int]) -> str:
-        text = [token for token in written if token not in self._ends]  # some are not flagged as special
-        return str(self._policy.decode(text, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(self._policy.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _encode(self, text: str) -> list[int]:
         return list(self._backbone(text, add_special_tokens=False)["input_ids"])

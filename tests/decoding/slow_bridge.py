@@ -107,7 +107,8 @@ def make_kinds(chat: bool) -> dict[str, Any]:
 
 
 def whole_text(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """The whole characters of an answer: up to three bytes of another, and an end of sequence, may follow them."""
+    """The whole characters of an answer: up to three bytes of another may follow them, and special tokens anywhere."""
+    tokens = [token for token in tokens if token not in tokenizer.all_special_ids]
     beginnings = [list(tokens[:count]) for count in range(max(0, len(tokens) - 4), len(tokens) + 1)]
     shown = [
         tokenizer.decode(beginning, skip_special_tokens=True, clean_up_tokenization_spaces=False)

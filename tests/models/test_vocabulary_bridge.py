@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -98,6 +98,7 @@ def test_token_by_token_any_text_has_the_tokens_of_the_whole(
     kind=st.sampled_from(POLICIES),
     backbone=st.sampled_from(BACKBONES),
 )
+@example(tokens=[450, 133, 0, 0, 0, 1], kind="unigram", backbone=("bytes", True))  # padding after half a character
 def test_tokens_that_are_no_valid_text_have_the_tokens_of_what_the_policy_shows(
     tokens: list[int], kind: str, backbone: tuple[str, bool]
 ) -> None:

@@ -39,14 +39,16 @@ class Server:
     port: int
     engine: PadEngine
     server: HttpServer
+    clients: contextlib.ExitStack
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, **options: Any) -> openai.OpenAI:
+        """A client whose connections are closed with the server."""
         given = {"api_key": "none", "max_retries": 0, **options}
-        return openai.OpenAI(base_url=f"{self.url}/v1", **given)
+        return self.clients.enter_context(openai.OpenAI(base_url=f"{self.url}/v1", **given))
 
     def post(self, body: bytes | dict[str, Any], path: str = "/v1/chat/completions") -> tuple[int, dict[str, Any]]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -106,7 +108,7 @@ def serve(policy: Any, reward_model: Any) -> Iterator[Serve]:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
             thread.start()
             stack.callback(_end, server, thread)
-            return Server(listener.getsockname()[1], engine, server)
+            return Server(listener.getsockname()[1], engine, server, stack)
 
         yield start
 
