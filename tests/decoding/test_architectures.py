@@ -58,28 +58,23 @@ def test_weight_0_is_transformers_own_greedy(name: str, byte_tokenizer: Any) -> 
     assert_agree(made, [expected], alone(engine, [prompt], None, HOW))
 
 
-@pytest.mark.parametrize(
-    "how",
-    [{"path": "fused"}, {"path": "paired"}, {"path": "separate"}, {"path": "separate", "draft_tokens": 3}],
-    ids=lambda how: "-".join(map(str, how.values())),
-)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_weight_0_and_one_candidate_and_no_preference_are_plain_on_every_path(
-    name: str, how: dict[str, Any], byte_tokenizer: Any
-) -> None:
+def test_weight_0_and_one_candidate_and_no_preference_are_plain_on_every_path(name: str, byte_tokenizer: Any) -> None:
     """A weight of 0 and no preference also beside rows that are steered."""
     engine = _engine(name, byte_tokenizer)
-    settings = HOW.model_copy(update={**how, "batch_size": 1 if name in SLIDING and "draft_tokens" in how else 64})
-    preferences = [engine.preference(["humorous"])] * len(PROMPTS)
-    requests = alone(engine, PROMPTS, None, HOW)
-    plain = PadEngine(engine.policy).generate(PROMPTS, None, HOW)
-    assert_agree(engine.generate(PROMPTS, None, settings), plain, requests)
-    assert_agree(engine.generate(PROMPTS, preferences, settings, [0.0] * len(PROMPTS)), plain, requests)
-    assert_agree(engine.generate(PROMPTS, preferences, settings.model_copy(update={"candidates": 1})), plain, requests)
-    preferences[1] = NO_PREFERENCE
-    mixed = engine.generate(PROMPTS, preferences, settings, [3.0, 3.0, 0.0, 3.0, 3.0, 3.0])
-    assert_agree(mixed[1:3], plain[1:3], requests[1:3])
-    assert mixed[3:] != plain[3:]
+    humorous = engine.preference(["humorous"])
+    preferences = [humorous] * len(PROMPTS)
+    plain, requests = PadEngine(engine.policy).generate(PROMPTS, None, HOW), alone(engine, PROMPTS, None, HOW)
+    assert_agree(engine.generate(PROMPTS, None, HOW), plain, requests)
+    assert_agree(engine.generate(PROMPTS, preferences, HOW, [0.0] * len(PROMPTS)), plain, requests)
+    beside = [humorous, NO_PREFERENCE, *preferences[2:]]
+    for path in ({"path": "fused"}, {"path": "paired"}, {"path": "separate"}, {"path": "separate", "draft_tokens": 3}):
+        how = HOW.model_copy(update={**path, "batch_size": 1 if name in SLIDING and "draft_tokens" in path else 64})
+        one = engine.generate(PROMPTS, preferences, how.model_copy(update={"candidates": 1}))
+        assert_agree(one, plain, requests)
+        mixed = engine.generate(PROMPTS, beside, how, [3.0, 3.0, 0.0, 3.0, 3.0, 3.0])
+        assert_agree(mixed[1:3], plain[1:3], requests[1:3])
+        assert mixed[3:] != plain[3:]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

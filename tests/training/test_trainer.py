@@ -187,7 +187,7 @@ def test_4_pairs_4_times_are_16_pairs(backbone: LanguageModel, tmp_path: Path) -
         directory = tmp_path / str(batch)
         train_lora(stage, backbone, None, *tables(backbone, count=20), directory=directory, seed=0)
         weights.append(kept(directory))
-    close(*weights, tolerance=1e-6)
+    close(*weights)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -364,7 +364,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(backbone: LanguageMod
         directory = tmp_path / str(checkpointing)
         train_lora(stage, backbone, None, *tables(backbone), directory=directory, seed=0)
         weights.append(kept(directory))
-    close(*weights, tolerance=1e-6)
+    close(*weights)
 
 
 def test_lora_dropout_drops_out(backbone: LanguageModel, tmp_path: Path) -> None:
