@@ -47,7 +47,7 @@ def written(directory: Path) -> int:
 
 def test_killed_and_continued_equals_undisturbed(models: dict[str, str], tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt": f"Question {number}?"}) + "\n" for number in range(150)))
+    prompts.write_text("".join(json.dumps({"prompt": f"Question {number}?"}) + "\n" for number in range(300)))
     recipe = {
         "kind": "eval",
         "output": "run",
