@@ -13,7 +13,7 @@ from pad_cli.records import PairSplit
 from pad_cli.resources import shipped
 
 SHIPPED = "shipped"
-"""In place of a file: the wordings that come with the package, of its ready principles and of the data set DSP's styles."""
+"""In place of a file: the package's own wordings, of its ready principles and of the styles of the data set DSP."""
 
 Wordings = Mapping[str, tuple[str, ...]]
 """Principle to texts."""
