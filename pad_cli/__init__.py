@@ -26,7 +26,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 _LIGHT = (
-    *("caches", "catalogue", "doctor", "errors", "preference", "profiles", "recipe", "records", "runs"),
+    *("caches", "catalogue", "doctor", "errors", "preference", "principles", "profiles", "recipe", "records", "runs"),
     "models.inspection",
 )
 """Modules that import no torch."""

@@ -59,6 +59,10 @@ from pad_cli.models.reward_model import PersonalizedRewardModel as PersonalizedR
 from pad_cli.personal_adapter import export_preference as export_preference
 from pad_cli.personal_adapter import export_users as export_users
 from pad_cli.preference import Preference as Preference
+from pad_cli.principles import Principle as Principle
+from pad_cli.principles import find_principle as find_principle
+from pad_cli.principles import load_principles as load_principles
+from pad_cli.principles import read_library as read_library
 from pad_cli.profiles import Profile as Profile
 from pad_cli.profiles import check_profile_output as check_profile_output
 from pad_cli.profiles import load_profile as load_profile

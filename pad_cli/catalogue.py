@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pad_cli.errors import PadError, UsageError, did_you_mean
+from pad_cli.principles import OWN, read_library, shipped_principles
 from pad_cli.profiles import load_profile, profile_names
 from pad_cli.recipe import recipe_text, shipped_recipes
 from pad_cli.registry import (
@@ -83,6 +84,13 @@ def _profiles() -> dict[str, str]:
     return found
 
 
+def _library() -> dict[str, str]:
+    try:
+        return {name: each.description for name, each in read_library().items()}
+    except PadError as error:
+        return {**{name: each.description for name, each in shipped_principles().items()}, str(OWN): error.message}
+
+
 def _recipes() -> dict[str, str]:
     return {name: _first_comment(path.read_text(encoding="utf-8")) for name, path in shipped_recipes().items()}
 
@@ -102,6 +110,7 @@ def _registered(registry: Registry) -> Callable[[], dict[str, str]]:
 
 
 _KINDS: dict[str, Callable[[], dict[str, str]]] = {
+    "library": _library,
     "profiles": _profiles,
     "recipes": _recipes,
     "scorers": _registered(SCORERS),

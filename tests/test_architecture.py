@@ -31,7 +31,7 @@ FLOORS = {
         ),
         1,
     ),
-    **dict.fromkeys(("recipe", "runs", "run_lock", "profiles", "caches", "doctor"), 2),
+    **dict.fromkeys(("recipe", "runs", "run_lock", "principles", "profiles", "caches", "doctor"), 2),
     **dict.fromkeys(("pairs", "benchmarks", "world", "catalogue"), 3),
     **dict.fromkeys(("equation", "models", "rendezvous", "memory"), 4),
     **dict.fromkeys(("decoding", "training", "serving"), 5),

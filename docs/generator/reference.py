@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from generator import api, commands, project, recipes
+from generator import api, commands, principles, project, recipes
 
 
 def setup(app: Any) -> None:
@@ -19,6 +19,7 @@ def write(directory: Path) -> None:
     pages = {
         "commands.md": commands.page(),
         "recipes.md": recipes.page(),
+        "principles.md": principles.page(),
         "api.md": api.page(),
         **project.pages(directory.parent.parent),
     }

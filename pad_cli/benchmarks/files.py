@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,17 @@ def load_jsonl(*, path: str, **asked: Any) -> list[BenchmarkItem]:
     return ask(file.stem, read_prompts(file), wanted)
 
 
-def load_shipped(*, name: str = "helpful-harmless-humorous", **asked: Any) -> list[BenchmarkItem]:
-    """Our own prompts: everyday instructions for the three principles that give a file its name.
+_EVERYDAY = "everyday"  # prompts for whatever principle; every other file is named for its three
+_KIND = ("kind",)  # a column for readers of our own prompts
 
-    By default each of the three principles, each pair of them and all three are asked for.
+
+def load_shipped(*, name: str = "helpful-harmless-humorous", **asked: Any) -> list[BenchmarkItem]:
+    """Our own prompts: everyday instructions, for the three principles that give a file its name or for any.
+
+    Where three principles give the name, by default each of them, each pair and all three are asked for.
 
     Args:
-        name: `helpful-harmless-humorous` or `expert-informative-creative`.
+        name: `helpful-harmless-humorous`, `expert-informative-creative`, or `everyday`, which needs `preferences`.
         asked: `preferences`, `combine`, `unseen` and `limit`; see `Asked`.
 
     Raises:
@@ -42,11 +47,16 @@ def load_shipped(*, name: str = "helpful-harmless-humorous", **asked: Any) -> li
     files = {file.stem: file for file in sorted((shipped("data") / "prompts").glob("*.jsonl"))}
     if name not in files:
         raise RecipeError(f"benchmark: no prompts are called '{name}'.", did_you_mean(name, files))
-    return ask(name, read_prompts(files[name]), read_asked("prompts", asked, own=name.split("-")))
+    own = None if name == _EVERYDAY else name.split("-")
+    return ask(name, read_prompts(files[name], unread=_KIND), read_asked("prompts", asked, own=own))
 
 
-def read_prompts(file: Path) -> list[Prompt]:
+def read_prompts(file: Path, unread: Container[str] = ()) -> list[Prompt]:
     """The prompt of every row of a file.
+
+    Args:
+        file: the rows.
+        unread: columns that need not be read.
 
     Raises:
         DataError: a row is wrong, or there is none.
@@ -55,5 +65,5 @@ def read_prompts(file: Path) -> list[Prompt]:
     if not rows:
         raise DataError("the file has no rows", path=file, hint="One JSON object a line.")
     prompts = [Prompt(prompt_of(row), place=row.place) for row in rows]
-    note_changes(rows)
+    note_changes(rows, unread)
     return prompts

@@ -60,6 +60,16 @@ def complete_profiles_and_principles(context: typer.Context, incomplete: str) ->
     return [*_principles(context), *profiles, *((name.removeprefix("@"), about) for name, about in profiles)]
 
 
+def complete_library(context: typer.Context, incomplete: str) -> Offers:
+    """Ready principles: those that ship, and those of the file that the line names or of ./principles.yaml."""
+    with contextlib.suppress(PadError, OSError):
+        import pad_cli
+
+        own = context.params.get("own")
+        return [(name, each.description) for name, each in pad_cli.read_library(own).items()]
+    return []
+
+
 def complete_keys(context: typer.Context, incomplete: str) -> Offers:
     """Keys of the recipe that the line names, for `--set KEY=VALUE`; values too, once there is one key only."""
     with contextlib.suppress(PadError, OSError):

@@ -18,7 +18,7 @@ def list_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List what can be named: principles, profiles, recipes, scorers, methods, benchmarks, data sources."""
+    """List what can be named: principles, ready ones, profiles, recipes, scorers, methods, benchmarks, data sources."""
     import pad_cli
 
     for each in pad_cli.catalogue_kinds() if kind is None else [kind]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.completion import complete_preferences, complete_profiles_and_principles
+from pad_cli.cli.completion import complete_library, complete_preferences, complete_profiles_and_principles
 from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Quiet, RewardModel, read_as
-from pad_cli.cli.tables import print_text
+from pad_cli.cli.tables import print_facts, print_text
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.progress import bar, set_quiet
 from pad_cli.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from pad_cli import Effect, Pair, Profile
+    from pad_cli import Effect, Pair, Principle, Profile
 
 app = typer.Typer(help="List, show and try preferences: principles and profiles.", no_args_is_help=True)
 
@@ -145,6 +145,39 @@ def try_(
         _show_effect(effect, shown)
     if pairs:
         _show_pairs(pairs)
+
+
+@app.command()
+def library(
+    name: Annotated[
+        str | None, typer.Argument(help="Show all of one principle.", autocompletion=complete_library)
+    ] = None,
+    own: Annotated[
+        Path | None,
+        typer.Option("--file", metavar="FILE", help="Your own principles; by default ./principles.yaml if it exists."),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List ready principles, yours among them, or show one: its instruction, its opposite and how users ask for it."""
+    set_quiet(quiet)
+    import pad_cli
+
+    known = pad_cli.read_library(own)
+    shown = known if name is None else dict([pad_cli.find_principle(name, known)])
+    if as_json:
+        _print({"name": each, **principle.model_dump()} for each, principle in shown.items())
+    elif name is None:
+        print_facts("library", ((each, principle.description) for each, principle in shown.items()))
+    else:
+        for each, principle in shown.items():
+            print_facts(each, _described(principle))
+
+
+def _described(principle: Principle) -> Iterator[tuple[str, str]]:
+    for key, value in principle:
+        texts = value if isinstance(value, tuple) else (value,) if value else ()
+        yield from zip([key.replace("_", " "), *[""] * len(texts)], texts, strict=False)
 
 
 def _location(recipe: str, reward_model: str | None) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
+from pad_cli.principles import Principle, load_principles, shipped_principles
 from pad_cli.records import PairSplit
 from pad_cli.resources import shipped
 
 SHIPPED = "shipped"
-"""In place of a file: the wordings that come with the package, of the field's principles and a few styles."""
+"""In place of a file: the package's own wordings, of its ready principles and of the styles of the data set DSP."""
 
 Wordings = Mapping[str, tuple[str, ...]]
 """Principle to texts."""
@@ -23,14 +24,26 @@ def read_wordings(texts: Mapping[str, list[str]] | str) -> tuple[Wordings, Wordi
 
     Args:
         texts: principle to wordings, all for training; or a JSON file of {principle: {"train": [...], "held_out":
-            [...]}}, or `shipped`.
+            [...]}}, a YAML file of principles (see `pad_cli.principles`), or `shipped`.
 
     Raises:
         DataError: the file is missing or of another form.
     """
     if not isinstance(texts, str):
         return {name: tuple(wordings) for name, wordings in texts.items()}, {}
-    path = shipped("data") / "wordings.json" if texts == SHIPPED else Path(texts)
+    if texts == SHIPPED:
+        ready, styles = _of(shipped_principles()), _read_json(shipped("data") / "wordings-dsp.json")
+        return {**styles[0], **ready[0]}, {**styles[1], **ready[1]}
+    path = Path(texts)
+    return _of(load_principles(path)) if path.suffix in (".yaml", ".yml") else _read_json(path)
+
+
+def _of(principles: Mapping[str, Principle]) -> tuple[Wordings, Wordings]:
+    train = {name: principle.wordings for name, principle in principles.items()}
+    return train, {name: principle.held_out for name, principle in principles.items()}
+
+
+def _read_json(path: Path) -> tuple[Wordings, Wordings]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

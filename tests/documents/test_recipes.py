@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,12 @@ def in_its_place(content: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
-def test_the_keys_and_values_fit_a_recipe(block: Block) -> None:
+def test_the_keys_and_values_fit_a_recipe_or_a_file_of_principles(block: Block, tmp_path: Path) -> None:
+    if block.text.startswith("# principles.yaml\n"):
+        path = tmp_path / "principles.yaml"
+        path.write_text(block.text, encoding="utf-8")
+        assert pad_cli.load_principles(path)
+        return
     shown = in_its_place(yaml.safe_load(block.text))
     problems = []
     for name in _WHOLE:

@@ -1,0 +1,171 @@
+"""Ready principles (floor 2): the library that ships with the package, and a user's own file of the same form.
+
+    # principles.yaml
+    pirate:
+      instruction: You are a pirate captain. Answer in pirate speech, with ahoy, aye, matey and arr.
+      opposite: You are an office manager. Answer in modern English, with hello, yes, colleague and well.
+      description: Talks like a pirate captain
+      wordings: [talk like a buccaneer, in pirate speak]
+      held_out: [as if you flew the Jolly Roger]
+
+Only `instruction` is required.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
+
+from pad_cli.errors import DataError, PreferenceError, did_you_mean
+from pad_cli.recipe.models import Settings
+from pad_cli.resources import shipped
+from pad_cli.yaml_text import YamlError, read_yaml
+
+OWN = Path("principles.yaml")
+"""Where a user's own principles are looked for, in the working directory."""
+
+_NO_TEXT = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
+_HINT = "See one that ships, for example: pad prefs library pirate"
+
+
+def _line(text: str) -> str:
+    """The text on one line, white space folded as in a preference that somebody types."""
+    text = " ".join(text.split())
+    if not text:
+        raise ValueError("is empty")
+    if _NO_TEXT.search(text):
+        raise ValueError("has a control character or half a character")
+    return text
+
+
+_Line = Annotated[str, AfterValidator(_line)]
+
+
+class Principle(Settings):
+    """What a principle asks for, in words for a language model and in words of users."""
+
+    instruction: _Line = Field(description="System prompt that makes a language model answer so.")
+    opposite: _Line | None = Field(None, description="The same sentences, but for the principle.")
+    description: _Line = Field("", description="One line for lists.")
+    wordings: tuple[_Line, ...] = Field((), description="How users ask for it, to train a preference encoder.")
+    held_out: tuple[_Line, ...] = Field((), description="Other wordings, to measure the encoder.")
+
+    @model_validator(mode="after")
+    def _contrast(self) -> Principle:
+        if self.opposite is not None and self.opposite.casefold() == self.instruction.casefold():
+            raise ValueError("`instruction` and `opposite` are the same")
+        return self
+
+
+_PRINCIPLES: TypeAdapter[dict[str, Principle]] = TypeAdapter(dict[str, Principle])
+
+
+def shipped_principles() -> dict[str, Principle]:
+    """The library that comes with the package, by name."""
+    return load_principles(shipped("data") / "principles.yaml")
+
+
+def read_library(own: Path | None = None) -> dict[str, Principle]:
+    """All ready principles by name: those that ship, and the user's own, which replace shipped ones of the same name.
+
+    Args:
+        own: the user's file; by default `principles.yaml` of the working directory, if there is one.
+
+    Raises:
+        DataError: the user's file cannot be read or is wrong.
+    """
+    if own is None and not OWN.is_file():
+        return shipped_principles()
+    added = load_principles(own or OWN)
+    replaced = {name.lower() for name in added}
+    return {**{name: each for name, each in shipped_principles().items() if name.lower() not in replaced}, **added}
+
+
+def find_principle(name: str, library: Mapping[str, Principle]) -> tuple[str, Principle]:
+    """A principle by its name in any case, with the name as the library spells it.
+
+    Raises:
+        PreferenceError: there is none.
+    """
+    for known, principle in library.items():
+        if known.lower() == name.strip().lower():
+            return known, principle
+    raise PreferenceError(f"The library has no principle '{name}'.", did_you_mean(name, library))
+
+
+def load_principles(path: Path) -> dict[str, Principle]:
+    """The principles of one file, by name and in its order.
+
+    Raises:
+        DataError: it cannot be read, or is wrong; with principle and key.
+    """
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=path, hint="Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 text ({error.reason})", path=path, hint="Save it as UTF-8.") from error
+    except YamlError as error:
+        hint = "Check indentation, colons and quotes near there."
+        raise DataError(f"not YAML: {error.problem}", path=path, line=error.line, hint=hint) from error
+    if not isinstance(content, dict) or not content:
+        raise DataError("not a mapping of principles to their keys", path=path, hint=_HINT)
+    _check_names(content, path)
+    try:
+        principles = _PRINCIPLES.validate_python(content)
+    except ValidationError as error:
+        # a misspelt key is also a missing one: the former says more
+        first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        raise _explained(first, path) from error
+    _check_wordings(principles, path)
+    return principles
+
+
+def _check_names(content: Mapping[Any, Any], path: Path) -> None:
+    known: dict[str, str] = {}
+    for name in content:
+        if not isinstance(name, str):
+            hint = "Put it in quotes: YAML reads words such as yes, no and null as other values."
+            raise DataError("the name of a principle is not text", path=path, field=str(name), hint=hint)
+        if not name or name != " ".join(name.split()) or not name.isprintable():
+            hint = "Use letters, digits, hyphens and single spaces."
+            raise DataError("not the name of a principle", path=path, field=name, hint=hint)
+        if (other := known.setdefault(name.lower(), name)) != name:
+            hint = "Names are the same in upper and lower case: rename one."
+            raise DataError(f"the same name as '{other}'", path=path, field=name, hint=hint)
+
+
+def _check_wordings(principles: Mapping[str, Principle], path: Path) -> None:
+    """Every wording means one principle, and no held-out wording is one to train on."""
+    owners = {name.casefold(): f"the name of '{name}'" for name in principles}
+    for name, principle in principles.items():
+        for key, wordings in (("wordings", principle.wordings), ("held_out", principle.held_out)):
+            for number, wording in enumerate(wordings):
+                if owner := owners.get(wording.casefold()):
+                    hint = "A wording may occur only once in a file, and names need not be repeated."
+                    field = f"{name}.{key}.{number}"
+                    raise DataError(f"'{wording}' is already {owner}", path=path, field=field, hint=hint)
+                owners[wording.casefold()] = f"in '{name}.{key}'"
+
+
+def _explained(problem: Any, path: Path) -> DataError:
+    location, kind = problem["loc"], problem["type"]
+    message, hint = problem["msg"].removeprefix("Value error, "), _HINT
+    if kind == "missing":
+        message = "is missing"
+    elif kind == "extra_forbidden":
+        message, hint = "no such key", did_you_mean(str(location[-1]), Principle.model_fields)
+    elif kind in ("model_type", "model_attributes_type", "dict_type"):
+        message = f"not a mapping, but {problem['input']!r}"
+    elif kind == "tuple_type":
+        message, hint = (
+            f"not a list, but {problem['input']!r}",
+            "Write [be brief, keep it short], or a line with - each.",
+        )
+    elif kind == "string_type":
+        message, hint = f"{problem['input']!r} is not text", "Put it in quotes."
+    return DataError(message[0].lower() + message[1:], path=path, field=".".join(map(str, location)), hint=hint)
