@@ -110,6 +110,22 @@ def test_the_readme_has_the_demos_figures() -> None:
     assert not plain
 
 
+def rows_of(page: Path, pattern: str) -> list[list[str]]:
+    """The cells of those table rows of a page whose first cell matches."""
+    rows = [line.strip("| ").split(" | ") for line in outside_of_fences(page) if line.startswith("| ")]
+    return [row for row in rows if re.match(pattern, row[0])]
+
+
+@pytest.mark.parametrize("method", ["pad", "prompt", "soup", "morl-dpo"])
+def test_the_readme_has_the_comparisons_figures(method: str) -> None:
+    """One to three principles on the policy `medium`, and two on `following`, as docs/evaluation.md has them."""
+    (row,) = rows_of(ROOT / "README.md", f"`{method}`:")
+    results = rows_of(ROOT / "docs" / "evaluation.md", f"`{method}`$")
+    medium, following = (row for row in results if re.search(r"\.\d\d\d", " ".join(row)))
+    assert row[1] == medium[1].partition(" (")[0]
+    assert row[2:] == [figure.removesuffix(" ▼") for figure in (*medium[2:5], following[2])]
+
+
 def defined_in(path: Path) -> set[str]:
     """Names of functions, classes and methods of a module."""
     names = set()
