@@ -97,9 +97,9 @@ def test_the_readme_has_the_demos_figures() -> None:
     rows = dict(re.findall(r"^\| ([^|]+) \| (\d\.\d+ \| \d\.\d+(?:, \d\.\d+)?) \|$", readme, re.MULTILINE))
     groups = {
         "one principle": "single",
-        "two together that no training pair asked for": "combination",
-        "a principle in words that training never used": "paraphrase",
-        "a principle that nobody trained": "untrained",
+        "two principles that never occur together in training": "combination",
+        "one principle, in unseen paraphrases": "paraphrase",
+        "a principle absent from training": "untrained",
     }
     for title, group in groups.items():
         assert rows.pop(title) == f"{demo_figures(group, 'medium', '0')} | {demo_figures(group, 'medium', '1.5')}"
