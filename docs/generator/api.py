@@ -13,7 +13,7 @@ from generator.markdown import code
 
 _INTRODUCTION = """# Python
 
-Everything that `pad` does is a call of these names, which are imported when first used:
+The public API: every feature of `pad` is available through these names, which are imported lazily:
 `from pad_cli import PadEngine`. Other modules may change without notice.
 """
 _GROUPS = {

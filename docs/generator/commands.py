@@ -12,7 +12,7 @@ from pad_cli.cli.main import app
 
 _INTRODUCTION = """# Commands
 
-`pad COMMAND --help` says the same in a terminal. Answers go to stdout, everything else to stderr.
+`pad COMMAND --help` prints the same in a terminal. Answers go to stdout, everything else to stderr.
 """
 
 
@@ -29,7 +29,7 @@ def _sections(command: Any, context: Any, depth: int) -> Iterator[str]:
     for parameter in command.get_params(context):
         if record := parameter.get_help_record(context):
             records[parameter.param_type_name].append((code(record[0]), _told(record[1])))
-    tables = [table((kind, "what it is"), rows) for kind, rows in records.items()]
+    tables = [table((kind, "meaning"), rows) for kind, rows in records.items()]
     parts = [
         f"{'#' * depth} {context.command_path}",
         f"```text\n{usage}\n```",

@@ -18,9 +18,9 @@ from pad_cli.recipe.schema import AnyRecipe
 
 _INTRODUCTION = """# Recipes
 
-A recipe is a YAML file. `kind` says what it is for; the other keys depend on it. A key that is not in these tables is
-refused. `--set a.b=value` changes one from the command line, `pad recipe check FILE` reports all problems of a file,
-and `pad recipe list` shows the recipes that come with the package.
+A recipe is a YAML file. `kind` selects the command that it is for and determines the other keys. Keys that are not in
+these tables are rejected. `--set a.b=value` overrides a key on the command line, `pad recipe check FILE` reports all
+problems in a file, and `pad recipe list` lists the recipes in the package.
 """
 _REFERENCE = re.compile(r"#/\$defs/(\w+)")
 
@@ -43,7 +43,7 @@ def _section(model: type[BaseModel], definitions: dict[str, Any], titles: dict[s
         (
             code(key),
             _form(form, titles),
-            "needed" if key in required else _default(model.model_fields[key]),
+            "required" if key in required else _default(model.model_fields[key]),
             _told(form),
         )
         for key, form in properties.items()
@@ -51,13 +51,13 @@ def _section(model: type[BaseModel], definitions: dict[str, Any], titles: dict[s
     told = [definitions[name].get("description", "")]
     if not titles[name].startswith("kind"):
         places = sorted(set(_places(name, definitions)))
-        told.append(f"Stands under {', '.join(map(code, places))}.")
+        told.append(f"Used under {', '.join(map(code, places))}.")
     sentences = " ".join(part for part in told if part)
     return "\n\n".join([f"## {titles[name]}", *([sentences] if sentences else []), _table(rows)])
 
 
 def _table(rows: list[tuple[str, str, str, str]]) -> str:
-    return table(("key", "value", "default", "what it is"), rows)
+    return table(("key", "value", "default", "meaning"), rows)
 
 
 def _form(form: dict[str, Any], titles: dict[str, str]) -> str:
@@ -81,7 +81,7 @@ def _form(form: dict[str, Any], titles: dict[str, str]) -> str:
         case "null":
             return "`null`"
         case kind:
-            words = {"integer": "whole number", "number": "number", "boolean": "`true` or `false`", "string": "text"}
+            words = {"integer": "integer", "number": "number", "boolean": "`true` or `false`", "string": "text"}
             return words.get(str(kind), "anything") + _bounds(form)
 
 
@@ -92,7 +92,7 @@ def _or(members: list[str]) -> str:
 def _bounds(form: dict[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     told = [f"{word} {form[key]:g}" for key, word in words.items() if key in form]
-    told += [f"of {form['minLength']} letter or more"] if "minLength" in form else []
+    told += [f"at least {form['minLength']} character long"] if "minLength" in form else []
     return f", {' and '.join(told)}" if told else ""
 
 
@@ -107,7 +107,7 @@ def _count(form: dict[str, Any], what: str) -> str:
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
-        return "needed"
+        return "required"
     if isinstance(value, BaseModel):
         return "its defaults"
     if isinstance(value, list) and value and isinstance(value[0], BaseModel):
@@ -118,7 +118,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _told(form: dict[str, Any]) -> str:
-    return str(form.get("description", "What the recipe is for." if "const" in form else ""))
+    return str(form.get("description", "The kind of the recipe." if "const" in form else ""))
 
 
 def _places(name: str, definitions: dict[str, Any]) -> Iterator[str]:

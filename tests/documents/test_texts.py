@@ -97,9 +97,9 @@ def test_the_readme_has_the_demos_figures() -> None:
     rows = dict(re.findall(r"^\| ([^|]+) \| (\d\.\d+ \| \d\.\d+(?:, \d\.\d+)?) \|$", readme, re.MULTILINE))
     groups = {
         "one principle": "single",
-        "two together that no training pair asked for": "combination",
-        "a principle in words that training never used": "paraphrase",
-        "a principle that nobody trained": "untrained",
+        "two principles that never occur together in training": "combination",
+        "one principle, in unseen paraphrases": "paraphrase",
+        "a principle absent from training": "untrained",
     }
     for title, group in groups.items():
         assert rows.pop(title) == f"{demo_figures(group, 'medium', '0')} | {demo_figures(group, 'medium', '1.5')}"
@@ -108,6 +108,21 @@ def test_the_readme_has_the_demos_figures() -> None:
     steered = ", ".join(demo_figures("cross-policy", policy, "1.5") for policy in others)
     assert rows == {"one principle, on the two other policies": f"{plain.pop()} | {steered}"}
     assert not plain
+
+
+def rows_of(page: Path, pattern: str) -> list[list[str]]:
+    """The cells of those table rows of a page whose first cell matches."""
+    rows = [line.strip("| ").split(" | ") for line in outside_of_fences(page) if line.startswith("| ")]
+    return [row for row in rows if re.match(pattern, row[0])]
+
+
+@pytest.mark.parametrize("method", ["pad", "prompt", "soup", "morl-dpo"])
+def test_the_readme_has_the_comparisons_figures(method: str) -> None:
+    """One to three principles on the policy `medium`, and two on `following`, as docs/evaluation.md has them."""
+    (row,) = rows_of(ROOT / "README.md", f"`{method}`:")
+    *_, medium, following = rows_of(ROOT / "docs" / "evaluation.md", f"`{method}`$")
+    assert row[1] == medium[1].partition(" (")[0]
+    assert row[2:] == [figure.removesuffix(" ▼") for figure in (*medium[2:5], following[2])]
 
 
 def defined_in(path: Path) -> set[str]:
