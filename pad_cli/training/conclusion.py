@@ -51,6 +51,8 @@ def conclude(
         answers=int(lengths["answers"]),
         cut_answers=int(lengths["answers_cut"]),
         max_answer_tokens=recipe.data.max_answer_tokens,
+        cut_to_context=material.book.cut_to_context,
+        context_length=material.backbone.context_length,
         stages=tuple(_stage(record) for record in run.records),
         calibration=(model.calibration,),
         train=_train_accuracy(run),

@@ -136,7 +136,7 @@ class TrainingFacts:
         preferences: label to number of training pairs.
         answers: distinct answers, of training and validation.
         cut_answers: how many of them lost their end.
-        max_answer_tokens: at which length.
+        max_answer_tokens: the recipe's limit.
         stages: in order.
         calibration: what guidance weight 1 multiplies rewards by: one factor, or one for each principle.
         train: pair accuracy on training pairs; None where it was not measured.
@@ -146,6 +146,8 @@ class TrainingFacts:
         seed: of the run.
         normaliser_error: mean absolute difference of token rewards from those normalised over the whole vocabulary,
             nats; None where training normalised over all of it.
+        cut_to_context: how many answers lost their end only because the backbone cannot read that much.
+        context_length: the most tokens of prompt and answer that it reads; None where nothing limits them.
         data: where the pairs came from: a `DataReport` as a mapping, and under `lengths` what `SequenceBook.lengths`
             gives; parts may be missing.
     """
@@ -170,6 +172,8 @@ class TrainingFacts:
     shuffled_labels: bool = False
     seed: int = 0
     normaliser_error: float | None = None
+    cut_to_context: int = 0
+    context_length: int | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -289,9 +293,15 @@ def _validation_warnings(facts: TrainingFacts) -> Iterator[str]:
 
 
 def _data_warnings(facts: TrainingFacts) -> Iterator[str]:
-    if facts.cut_answers > _MANY_CUT * facts.answers:
+    if facts.cut_to_context:
         yield (
-            f"{facts.cut_answers / facts.answers:.0%} of the answers were cut at {facts.max_answer_tokens} tokens; "
+            f"{facts.cut_to_context / facts.answers:.0%} of the answers were cut because the backbone reads at most "
+            f"{facts.context_length} tokens of prompt and answer; what comes later was neither learned nor judged."
+        )
+    cut = facts.cut_answers - facts.cut_to_context
+    if cut > _MANY_CUT * facts.answers:
+        yield (
+            f"{cut / facts.answers:.0%} of the answers were cut at {facts.max_answer_tokens} tokens; "
             "what comes later was neither learned nor judged. Raise data.max_answer_tokens."
         )
     counts = _pairs_by_principle(facts)

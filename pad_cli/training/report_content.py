@@ -199,7 +199,9 @@ def _heads(facts: TrainingFacts) -> Section[Cell]:
 
 
 def _data(facts: TrainingFacts) -> Section[Cell]:
-    cut = f"{facts.cut_answers:,} lost their end at {facts.max_answer_tokens:,} tokens"
+    cut = f"{facts.cut_answers - facts.cut_to_context:,} lost their end at {facts.max_answer_tokens:,} tokens"
+    if facts.cut_to_context:
+        cut += f", {facts.cut_to_context:,} where the backbone's {facts.context_length:,} tokens end"
     lines = [f"{facts.answers:,} distinct answers; {cut}."]
     if lengths := facts.data.get("lengths"):
         lines.append(
