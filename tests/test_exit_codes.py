@@ -18,7 +18,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 def test_help_and_readme_name_the_same_codes() -> None:
     told = " ".join(pad("--help").stdout.split())
-    codes = re.findall(r"\b(\d+) (?:done|it could|it was|interrupted|terminated)", told)
+    codes = re.findall(r"\b(\d+) (?:success|failure|usage error|interrupted|terminated)", told)
     assert codes == ["0", "1", "2", "130", "143"]
     section = README.partition("## Exit codes")[2].partition("\n## ")[0]
     assert all(re.search(rf"\b{code}\b", section) for code in codes)

@@ -1,6 +1,6 @@
 """`pad`: the application, its commands, and the one place where errors become exit codes.
 
-0 done   1 it could not be done   2 it was asked wrongly   130 interrupted   143 terminated
+0 success   1 failure   2 usage error   130 interrupted   143 terminated
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _print_error(error: PadError) -> None:
 
 _SHARED = ("generate", "eval", "train-rm")
 _EXIT_CODES = (
-    "Exit codes: 0 done, 1 it could not be done, 2 it was asked wrongly (the message says what to change), "
+    "Exit codes: 0 success, 1 failure, 2 usage error (the message says what to change), "
     "130 interrupted, 143 terminated. Answers go to stdout, everything else to stderr."
 )
 
