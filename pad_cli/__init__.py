@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pad_cli.offline import go_offline, offline
+from pad_cli.system.offline import go_offline, offline
 
 _STUB = (Path(__file__).parent / "__init__.pyi").read_text(encoding="utf-8")
 _HOMES = {
@@ -26,8 +26,8 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 _LIGHT = (
-    *("caches", "catalogue", "doctor", "errors", "preference", "principles", "profiles", "recipe", "records", "runs"),
-    "models.inspection",
+    *("cli.examination", "errors", "models.inspection", "preference", "principles", "profiles"),
+    *("recipe", "recipe.catalogue", "records", "system.caches", "system.run_lock", "system.runs"),
 )
 """Modules that import no torch."""
 

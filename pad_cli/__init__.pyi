@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from pad_cli.benchmarking.report import bench_table as bench_table
-from pad_cli.benchmarking.run import run_bench as run_bench
-from pad_cli.caches import Kept as Kept
-from pad_cli.caches import kept_hidden_states as kept_hidden_states
-from pad_cli.caches import remove_hidden_states as remove_hidden_states
-from pad_cli.catalogue import catalogue_kinds as catalogue_kinds
-from pad_cli.catalogue import names_of as names_of
+from pad_cli.bench.report import bench_table as bench_table
+from pad_cli.bench.run import run_bench as run_bench
+from pad_cli.cli.examination import Examination as Examination
+from pad_cli.cli.examination import examine as examine
 from pad_cli.decoding.batch import check_answers_output as check_answers_output
 from pad_cli.decoding.batch import generate_file as generate_file
 from pad_cli.decoding.engine import PadEngine as PadEngine
@@ -18,10 +15,6 @@ from pad_cli.decoding.fit import fit_policy as fit_policy
 from pad_cli.decoding.heat_map import check_page_output as check_page_output
 from pad_cli.decoding.heat_map import heat_map as heat_map
 from pad_cli.decoding.processor import PreferenceLogitsProcessor as PreferenceLogitsProcessor
-from pad_cli.demonstration import Demonstration as Demonstration
-from pad_cli.demonstration import run_demo as run_demo
-from pad_cli.doctor import Examination as Examination
-from pad_cli.doctor import examine as examine
 from pad_cli.errors import PadError as PadError
 from pad_cli.evaluation.judge.run import JudgePlan as JudgePlan
 from pad_cli.evaluation.judge.run import judge as judge
@@ -56,8 +49,6 @@ from pad_cli.models.inspection import inspect_reward_model as inspect_reward_mod
 from pad_cli.models.inspection import known_wordings as known_wordings
 from pad_cli.models.publishing import push_reward_model as push_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel as PersonalizedRewardModel
-from pad_cli.personal_adapter import export_preference as export_preference
-from pad_cli.personal_adapter import export_users as export_users
 from pad_cli.preference import Preference as Preference
 from pad_cli.principles import Principle as Principle
 from pad_cli.principles import find_principle as find_principle
@@ -86,18 +77,25 @@ from pad_cli.recipe import recipe_kinds as recipe_kinds
 from pad_cli.recipe import recipe_schema as recipe_schema
 from pad_cli.recipe import recipe_text as recipe_text
 from pad_cli.recipe import shipped_recipes as shipped_recipes
+from pad_cli.recipe.catalogue import catalogue_kinds as catalogue_kinds
+from pad_cli.recipe.catalogue import names_of as names_of
 from pad_cli.records import BenchmarkItem as BenchmarkItem
 from pad_cli.records import Cell as Cell
 from pad_cli.records import Generation as Generation
 from pad_cli.records import PairData as PairData
 from pad_cli.records import PairSplit as PairSplit
 from pad_cli.records import PreferencePair as PreferencePair
-from pad_cli.run_lock import only_here as only_here
-from pad_cli.runs import check_output as check_output
-from pad_cli.runs import write_whole as write_whole
+from pad_cli.server.export import check_adapter_output as check_adapter_output
+from pad_cli.server.personal_adapter import export_preference as export_preference
+from pad_cli.server.personal_adapter import export_users as export_users
 from pad_cli.server.reading import Limits as Limits
 from pad_cli.server.run import serve as serve
-from pad_cli.serving.export import check_adapter_output as check_adapter_output
+from pad_cli.system.caches import Kept as Kept
+from pad_cli.system.caches import kept_hidden_states as kept_hidden_states
+from pad_cli.system.caches import remove_hidden_states as remove_hidden_states
+from pad_cli.system.run_lock import only_here as only_here
+from pad_cli.system.runs import check_output as check_output
+from pad_cli.system.runs import write_whole as write_whole
 from pad_cli.training.estimate import Estimate as Estimate
 from pad_cli.training.estimate import estimate as estimate
 from pad_cli.training.remeasure import Remeasurement as Remeasurement
@@ -105,6 +103,8 @@ from pad_cli.training.remeasure import remeasure_reward_model as remeasure_rewar
 from pad_cli.training.report import console_tables as console_tables
 from pad_cli.training.report import read_facts as read_facts
 from pad_cli.training.train import train_reward_model as train_reward_model
+from pad_cli.world.demonstration import Demonstration as Demonstration
+from pad_cli.world.demonstration import run_demo as run_demo
 
 __version__: str
 

@@ -22,8 +22,8 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_
 
 from pad_cli.errors import DataError, PreferenceError, did_you_mean
 from pad_cli.recipe.models import Settings
-from pad_cli.resources import shipped
-from pad_cli.yaml_text import YamlError, read_yaml
+from pad_cli.system.resources import shipped
+from pad_cli.system.yaml_text import YamlError, read_yaml
 
 OWN = Path("principles.yaml")
 """Where a user's own principles are looked for, in the working directory."""

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import yaml
 
 from pad_cli.errors import DataError, PreferenceError, did_you_mean
-from pad_cli.runs import check_output, write_whole
-from pad_cli.yaml_text import YamlError, read_yaml
+from pad_cli.system.runs import check_output, write_whole
+from pad_cli.system.yaml_text import YamlError, read_yaml
 
 PROFILES = Path("profiles")
 """Where profiles are looked for by name, in the working directory."""

@@ -88,11 +88,11 @@ BENCHMARKS = Registry(
     "benchmarks",
     {
         "embedded": "pad_cli.world.benchmark:load",
-        "jsonl": "pad_cli.benchmarks.files:load_jsonl",
-        "prompts": "pad_cli.benchmarks.files:load_shipped",
-        "dataset": "pad_cli.benchmarks.data_set:load_data_set",
-        "psoups": "pad_cli.benchmarks.published:load_psoups",
-        "helpsteer2": "pad_cli.benchmarks.published:load_helpsteer2",
+        "jsonl": "pad_cli.prompts.files:load_jsonl",
+        "prompts": "pad_cli.prompts.files:load_shipped",
+        "dataset": "pad_cli.prompts.data_set:load_data_set",
+        "psoups": "pad_cli.prompts.published:load_psoups",
+        "helpsteer2": "pad_cli.prompts.published:load_helpsteer2",
     },
 )
 METHODS = Registry(
@@ -111,7 +111,7 @@ METHODS = Registry(
         "contrast": "pad_cli.evaluation.methods.contrast:Contrast",
     },
 )
-MODEL_SOURCES = Registry("model_sources", {"embedded": "pad_cli.embedded:model_directory"})
+MODEL_SOURCES = Registry("model_sources", {"embedded": "pad_cli.world.models:model_directory"})
 PAIR_SOURCES = Registry("pair_sources", {"embedded": "pad_cli.world.preference_pairs:load"})
 PRINCIPLES = Registry("principles", {"embedded": "pad_cli.world.grammar:trained_principles"})
 """What the reward model of a model source knows: each principle with a line about it, without loading a model."""

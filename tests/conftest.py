@@ -39,7 +39,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _talkative() -> None:
     """A command run with --quiet in one test does not silence the next."""
-    from pad_cli.progress import set_quiet
+    from pad_cli.system.progress import set_quiet
 
     set_quiet(False)
 

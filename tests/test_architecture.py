@@ -15,31 +15,15 @@ import pad_cli
 PACKAGE = Path(pad_cli.__file__).resolve().parent
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(
-        (
-            "preference",
-            "records",
-            "registry",
-            "resources",
-            "processes",
-            "progress",
-            "progress_line",
-            "terminal",
-            "yaml_text",
-            "offline",
-            "pages",
-        ),
-        1,
-    ),
-    **dict.fromkeys(("recipe", "runs", "run_lock", "principles", "profiles", "caches", "doctor"), 2),
-    **dict.fromkeys(("pairs", "benchmarks", "world", "catalogue"), 3),
-    **dict.fromkeys(("equation", "models", "rendezvous", "memory"), 4),
-    **dict.fromkeys(("decoding", "training", "serving"), 5),
-    **dict.fromkeys(("evaluation", "learning", "benchmarking", "server"), 6),
-    **dict.fromkeys(("embedded", "demonstration", "personal_adapter"), 6),
+    **dict.fromkeys(("preference", "records", "registry", "system", "reports"), 1),
+    **dict.fromkeys(("recipe", "principles", "profiles"), 2),
+    **dict.fromkeys(("pairs", "prompts"), 3),
+    **dict.fromkeys(("equation", "models"), 4),
+    **dict.fromkeys(("decoding", "training"), 5),
+    **dict.fromkeys(("evaluation", "learning", "bench", "server", "world"), 6),
     "cli": 7,
 }
-SIBLINGS = ("decoding", "training", "serving")
+SIBLINGS = ("decoding", "training")
 EXEMPT = ("", "__main__")
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.parts)
 HEAVY = ("torch", "transformers", "tokenizers", "peft", "trl", "datasets", "numpy", "accelerate")
@@ -163,10 +147,10 @@ def test_the_command_line_does_no_tensor_arithmetic() -> None:
 
 
 def test_the_command_line_is_a_client_of_the_public_api() -> None:
-    allowed = {"", "errors", "processes", "progress", "terminal", "offline"}
+    allowed = {"", "errors"}
     for name in MODULES:
         if group_of(name) == "cli":
-            others = {target for target in own_imports(name) if group_of(target) != "cli"}
+            others = {target for target in own_imports(name) if group_of(target) not in ("cli", "system")}
             assert others <= allowed, f"{name} reaches past the public API: {sorted(others - allowed)}"
 
 
@@ -192,13 +176,13 @@ def test_only_the_trainer_imports_trl() -> None:
     assert {name for name in MODULES if "trl" in outside_imports(name)} <= {"training.trainer"}
 
 
-def test_only_the_embedded_modules_import_the_world() -> None:
+def test_nothing_imports_the_world() -> None:
     knowing = {name for name in MODULES if any(group_of(target) == "world" for target in own_imports(name))}
-    assert {name for name in knowing if group_of(name) != "world"} <= {"embedded.build"}
+    assert {name for name in knowing if group_of(name) != "world"} == set()
 
 
 def test_elsewhere_the_world_is_reached_through_the_registry() -> None:
     for name in MODULES:
-        if group_of(name) not in ("world", "embedded", "registry", ""):
+        if group_of(name) not in ("world", "registry", ""):
             found = [text for text in string_constants(name) if text.startswith(("embedded/", "pad_cli.world"))]
             assert not found, f"{name} knows the embedded world: {found}"

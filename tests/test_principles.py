@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from pad_cli.benchmarks.files import load_shipped
-from pad_cli.catalogue import names_of
 from pad_cli.errors import DataError, PreferenceError, RecipeError
 from pad_cli.pairs.wordings import read_wordings
 from pad_cli.preference import parse_preference
 from pad_cli.principles import Principle, find_principle, load_principles, read_library, shipped_principles
-from pad_cli.resources import shipped
-from tests.test_cli import NO_TORCH, pad, refused, shell
+from pad_cli.prompts.files import load_shipped
+from pad_cli.recipe.catalogue import names_of
+from pad_cli.system.resources import shipped
+from tests.cli.test_commands import NO_TORCH, pad, refused, shell
 
 LIBRARY = shipped_principles()
 PAPER = {"helpful", "harmless", "humorous", "expert", "informative", "creative"}

@@ -17,11 +17,11 @@ from pad_cli.models import inference_only, loading
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.recipe import ModelSettings
 from tests.architectures import ARCHITECTURES, make_architecture
-from tests.test_cli import NO_TORCH, shell
+from tests.cli.test_commands import NO_TORCH, shell
 
 UNUSED = (
     *(f"pad_cli.{floor}" for floor in ("training", "evaluation", "learning", "benchmarking", "server", "serving")),
-    *("pad_cli.embedded.build", "pad_cli.world.documents"),
+    *("pad_cli.world.build", "pad_cli.world.documents"),
     *("sklearn", "pandas", "scipy", "sympy", "datasets", "trl", "peft", "matplotlib", "starlette", "openai"),
     *(f"torch.{part}" for part in ("_dynamo", "_inductor", "distributed.tensor", "distributed.fsdp")),
     "transformers.trainer",

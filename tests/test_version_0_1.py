@@ -9,7 +9,7 @@ import pytest
 
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.records import as_messages
-from tests.test_cli import pad
+from tests.cli.test_commands import pad
 
 FIXTURE = Path(__file__).parent / "fixtures" / "version_0_1"
 REWARDS = {

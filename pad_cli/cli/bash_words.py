@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 
-from pad_cli.terminal import say
+from pad_cli.system.terminal import say
 
 _ASKED = ("_PAD_COMPLETE", "complete_bash")
 

@@ -14,8 +14,8 @@ import typer
 
 from pad_cli.cli.options import Overwrite, Quiet
 from pad_cli.cli.tables import print_report
-from pad_cli.progress import set_quiet
-from pad_cli.terminal import FittingTable, console, say, say_table
+from pad_cli.system.progress import set_quiet
+from pad_cli.system.terminal import FittingTable, console, say, say_table
 
 _OUT = Path("runs/demo")
 _ANSWER = 25  # columns in which an answer is easy to read

@@ -13,8 +13,8 @@ import typer
 from pad_cli.cli.options import Json, Quiet
 from pad_cli.cli.tables import print_facts
 from pad_cli.errors import UsageError
-from pad_cli.progress import set_quiet, stage
-from pad_cli.terminal import say, say_json
+from pad_cli.system.progress import set_quiet, stage
+from pad_cli.system.terminal import say, say_json
 
 if TYPE_CHECKING:
     from pad_cli import Examination, Kept

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pad_cli.cli.tables import print_text
-from pad_cli.terminal import FittingTable, say, say_json, say_table
+from pad_cli.system.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import Estimate

@@ -18,8 +18,8 @@ from pad_cli.cli.options import (
     read_as,
 )
 from pad_cli.errors import UsageError
-from pad_cli.progress import note, set_quiet, stage
-from pad_cli.terminal import say
+from pad_cli.system.progress import note, set_quiet, stage
+from pad_cli.system.terminal import say
 
 
 def export(

@@ -20,9 +20,9 @@ from pad_cli.cli.options import (
     read_as,
 )
 from pad_cli.errors import DataError, UsageError
-from pad_cli.processes import processes
-from pad_cli.progress import note, set_quiet, stage
-from pad_cli.terminal import FittingTable, say, say_json, say_table
+from pad_cli.system.processes import processes
+from pad_cli.system.progress import note, set_quiet, stage
+from pad_cli.system.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import DecodingSettings, PadEngine

@@ -10,8 +10,8 @@ import typer
 
 from pad_cli.cli.options import Json, Quiet
 from pad_cli.cli.tables import print_text
-from pad_cli.progress import set_quiet
-from pad_cli.terminal import FittingTable, console, say_json, say_table
+from pad_cli.system.progress import set_quiet
+from pad_cli.system.terminal import FittingTable, console, say_json, say_table
 
 _SIZES = ("pairs", "prompts", "answers", "mean_prompt", "mean_answer")
 _FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")

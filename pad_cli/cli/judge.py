@@ -10,8 +10,8 @@ import typer
 
 from pad_cli.cli.options import Json, Overrides, Quiet
 from pad_cli.errors import JudgeError, UsageError
-from pad_cli.progress import note, set_quiet
-from pad_cli.terminal import neutralised, say, say_json, say_table
+from pad_cli.system.progress import note, set_quiet
+from pad_cli.system.terminal import neutralised, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import JudgePlan

@@ -14,8 +14,8 @@ import typer
 from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Overwrite, Quiet, RewardModel, read_as
 from pad_cli.cli.tables import print_text
 from pad_cli.errors import UsageError
-from pad_cli.progress import note, set_quiet
-from pad_cli.terminal import FittingTable, say, say_json, say_table
+from pad_cli.system.progress import note, set_quiet
+from pad_cli.system.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import GenerateRecipe, Learned, Profile, Session

@@ -9,7 +9,7 @@ import typer
 from pad_cli.cli.completion import complete_kinds
 from pad_cli.cli.options import Json
 from pad_cli.cli.tables import print_facts
-from pad_cli.terminal import say_json
+from pad_cli.system.terminal import say_json
 
 
 def list_(

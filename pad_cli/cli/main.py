@@ -39,10 +39,10 @@ from pad_cli.cli import (
 )
 from pad_cli.cli.bash_words import complete_whole_words, completing_in_bash
 from pad_cli.errors import PadError, UsageError
-from pad_cli.offline import go_offline
-from pad_cli.processes import processes
-from pad_cli.progress import stage
-from pad_cli.terminal import console, say
+from pad_cli.system.offline import go_offline
+from pad_cli.system.processes import processes
+from pad_cli.system.progress import stage
+from pad_cli.system.terminal import console, say
 
 
 class _ToldToEndError(KeyboardInterrupt):

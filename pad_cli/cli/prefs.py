@@ -12,8 +12,8 @@ from pad_cli.cli.completion import complete_library, complete_preferences, compl
 from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Quiet, RewardModel, read_as
 from pad_cli.cli.tables import print_facts, print_text
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
-from pad_cli.progress import bar, set_quiet
-from pad_cli.terminal import FittingTable, say, say_json, say_table
+from pad_cli.system.progress import bar, set_quiet
+from pad_cli.system.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli import Effect, Pair, Principle, Profile

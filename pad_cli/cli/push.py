@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from pad_cli.cli.options import Quiet
-from pad_cli.progress import set_quiet, stage
-from pad_cli.terminal import say
+from pad_cli.system.progress import set_quiet, stage
+from pad_cli.system.terminal import say
 
 
 def push(

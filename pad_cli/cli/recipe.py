@@ -11,7 +11,7 @@ from pad_cli.cli.completion import complete_recipe_kinds, complete_recipes
 from pad_cli.cli.options import Json, Overrides
 from pad_cli.cli.tables import print_facts
 from pad_cli.errors import UsageError
-from pad_cli.terminal import say, say_json
+from pad_cli.system.terminal import say, say_json
 
 app = typer.Typer(help="List, show, copy and check recipes, and print their schema.", no_args_is_help=True)
 

@@ -9,7 +9,7 @@ import typer
 
 from pad_cli.cli.options import GenerateRecipeName, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
 from pad_cli.errors import UsageError
-from pad_cli.progress import note, set_quiet
+from pad_cli.system.progress import note, set_quiet
 
 _KEY = "PAD_API_KEY"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -9,8 +9,8 @@ import typer
 
 from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, read_as
-from pad_cli.progress import set_quiet
-from pad_cli.terminal import say, say_json, say_table
+from pad_cli.system.progress import set_quiet
+from pad_cli.system.terminal import say, say_json, say_table
 
 
 def sweep(

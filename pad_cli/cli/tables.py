@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pad_cli.terminal import FittingTable, console, say, say_table
+from pad_cli.system.terminal import FittingTable, console, say, say_table
 
 _NAMES = 0.45  # of the width: where names need more, what is said of each stands below it
 

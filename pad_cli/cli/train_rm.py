@@ -10,8 +10,8 @@ import typer
 from pad_cli.cli.completion import complete_recipes_of
 from pad_cli.cli.dry_run import show_estimate
 from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, read_as
-from pad_cli.progress import set_quiet, stage
-from pad_cli.terminal import console, say, say_json, say_table
+from pad_cli.system.progress import set_quiet, stage
+from pad_cli.system.terminal import console, say, say_json, say_table
 
 
 def train_rm(

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pad_cli.decoding.engine import PadEngine
+from pad_cli.models.rendezvous import wait_for_all
 from pad_cli.pairs import Row, RowError, note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
-from pad_cli.processes import processes
-from pad_cli.progress import bar
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Messages
-from pad_cli.rendezvous import wait_for_all
-from pad_cli.run_lock import only_here
-from pad_cli.runs import ResultLog, check_output, fingerprint, is_log, merge_parts
+from pad_cli.system.processes import processes
+from pad_cli.system.progress import bar
+from pad_cli.system.run_lock import only_here
+from pad_cli.system.runs import ResultLog, check_output, fingerprint, is_log, merge_parts
 
 
 def generate_file(

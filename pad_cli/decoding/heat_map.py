@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pad_cli.decoding.explain import TokenChoice
-from pad_cli.pages.html import POLICY
-from pad_cli.runs import check_output
+from pad_cli.reports.html import POLICY
+from pad_cli.system.runs import check_output
 
 _HEAD = 1024  # bytes of a page in which its policy stands
 _STRONGEST = 4.0  # nats at which a colour is full

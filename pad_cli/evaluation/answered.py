@@ -15,7 +15,7 @@ from typing import Any
 
 from pad_cli.errors import DataError, UsageError
 from pad_cli.evaluation.costs import Answered
-from pad_cli.runs import fingerprint, write_json
+from pad_cli.system.runs import fingerprint, write_json
 
 ANSWERED = "answered.json"
 _VERSION = 1

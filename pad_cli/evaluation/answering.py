@@ -10,12 +10,12 @@ import time
 from dataclasses import dataclass
 
 from pad_cli.evaluation.contract import Method, Sample, Subject
-from pad_cli.memory import Halving
-from pad_cli.processes import Processes
-from pad_cli.progress import Bar
+from pad_cli.models.memory import Halving
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation
-from pad_cli.runs import ResultLog, fingerprint
+from pad_cli.system.processes import Processes
+from pad_cli.system.progress import Bar
+from pad_cli.system.runs import ResultLog, fingerprint
 
 
 @dataclass(frozen=True)

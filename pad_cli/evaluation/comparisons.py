@@ -13,7 +13,7 @@ from pad_cli.evaluation.cells import DIGITS, POOLED, Place, Scores, limits, roun
 from pad_cli.evaluation.contract import Method, Scorer
 from pad_cli.evaluation.statistics import Interval, Sample, by_prompt, holm, intervals, p_values
 from pad_cli.recipe import EvalRecipe
-from pad_cli.runs import fingerprint
+from pad_cli.system.runs import fingerprint
 
 Verdict = Literal["better", "worse", "undecided"]
 

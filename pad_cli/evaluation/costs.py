@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from pad_cli.evaluation.contract import Cost
 from pad_cli.models.inspection import inspect_reward_model
-from pad_cli.runs import ResultLog, write_json
+from pad_cli.system.runs import ResultLog, write_json
 
 COSTS = "costs.json"
 

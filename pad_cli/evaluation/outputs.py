@@ -25,7 +25,7 @@ from pad_cli.evaluation.cells import Scored, rounded
 from pad_cli.evaluation.contract import Sample, Subject
 from pad_cli.evaluation.rewarded_text import RewardedText, rewarded_texts
 from pad_cli.records import BenchmarkItem, Messages
-from pad_cli.runs import ResultLog, write_whole
+from pad_cli.system.runs import ResultLog, write_whole
 
 OUTPUTS = "outputs.json"
 _VERSION = 1

@@ -15,9 +15,9 @@ from pad_cli.evaluation.report_cells import Cell, Estimate, Heat, Number, Rate
 from pad_cli.evaluation.report_content import Facts, by_preference, comparisons, directed, sections, summary, warnings
 from pad_cli.evaluation.report_page import evaluation_page
 from pad_cli.evaluation.report_table import MARKS, reference_name
-from pad_cli.pages.content import Section
-from pad_cli.pages.markdown import escaped, section_lines
-from pad_cli.runs import write_whole
+from pad_cli.reports.content import Section
+from pad_cli.reports.markdown import escaped, section_lines
+from pad_cli.system.runs import write_whole
 
 MARKDOWN, PAGE = "report.md", "report.html"
 JUDGED = "judge.json"

@@ -20,10 +20,10 @@ from pad_cli.evaluation.cells import Scored, rounded
 from pad_cli.evaluation.contract import Scorer, Subject
 from pad_cli.evaluation.statistics import by_prompt, intervals
 from pad_cli.pairs import load_pairs
-from pad_cli.progress import bar
 from pad_cli.recipe import EvalRecipe
 from pad_cli.records import PreferencePair
-from pad_cli.runs import ResultLog, fingerprint
+from pad_cli.system.progress import bar
+from pad_cli.system.runs import ResultLog, fingerprint
 from pad_cli.training.remeasure import read_pair
 
 PAIRS = "pairs.jsonl"

@@ -33,7 +33,7 @@ from pad_cli.evaluation.pair_accuracy import PairRow
 from pad_cli.evaluation.statistics import Interval, intervals
 from pad_cli.recipe import EvalRecipe
 from pad_cli.records import Cell
-from pad_cli.runs import environment, fingerprint, write_json
+from pad_cli.system.runs import environment, fingerprint, write_json
 
 REPORT = "report.json"
 _VERSION = 2

@@ -9,8 +9,8 @@ from typing import Any
 from pad_cli.evaluation.cells import POOLED
 from pad_cli.evaluation.report_cells import Cell, Estimate, Heat, Number, Rate, chance
 from pad_cli.evaluation.report_table import MARKS, method_name, reference_name, verdicts_of
-from pad_cli.pages.charts import Point, scatter_chart
-from pad_cli.pages.content import Figure, Grid, Section
+from pad_cli.reports.charts import Point, scatter_chart
+from pad_cli.reports.content import Figure, Grid, Section
 
 Row = Mapping[str, Any]
 

@@ -19,9 +19,9 @@ from pad_cli.evaluation.report_content import (
     warnings,
 )
 from pad_cli.evaluation.report_table import MARKS, method_name, reference_name
-from pad_cli.pages.charts import interval_bar
-from pad_cli.pages.content import Grid
-from pad_cli.pages.html import document, grid_html, section_html
+from pad_cli.reports.charts import interval_bar
+from pad_cli.reports.content import Grid
+from pad_cli.reports.html import document, grid_html, section_html
 
 _STYLE = """
   body { max-width: 80rem } td small { color: var(--faint); white-space: nowrap }

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pad_cli.evaluation.cells import POOLED
 from pad_cli.evaluation.report import REPORT
-from pad_cli.terminal import FittingTable
+from pad_cli.system.terminal import FittingTable
 
 MARKS = {"better": "▲", "worse": "▼", "undecided": ""}
 """How a table shows a comparison's verdict."""

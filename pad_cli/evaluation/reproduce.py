@@ -18,11 +18,11 @@ from typing import Any
 from pad_cli.evaluation.costs import COSTS
 from pad_cli.evaluation.reproduce_report import write_summary
 from pad_cli.evaluation.run import evaluate, is_evaluation
-from pad_cli.processes import processes
-from pad_cli.progress import note
 from pad_cli.recipe import ReproduceRecipe
-from pad_cli.run_lock import only_here
-from pad_cli.runs import check_output, environment, write_json
+from pad_cli.system.processes import processes
+from pad_cli.system.progress import note
+from pad_cli.system.run_lock import only_here
+from pad_cli.system.runs import check_output, environment, write_json
 
 REPRODUCE = "reproduce.json"
 _VERSION = 1

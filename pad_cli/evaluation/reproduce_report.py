@@ -10,10 +10,10 @@ from typing import Any
 from pad_cli.evaluation.cells import POOLED
 from pad_cli.evaluation.report_cells import figure
 from pad_cli.evaluation.report_table import MARKS, method_name, reference_name, verdicts_of
-from pad_cli.pages.content import Grid, Section
-from pad_cli.pages.html import document, section_html
-from pad_cli.pages.markdown import section_lines
-from pad_cli.runs import write_whole
+from pad_cli.reports.content import Grid, Section
+from pad_cli.reports.html import document, section_html
+from pad_cli.reports.markdown import section_lines
+from pad_cli.system.runs import write_whole
 
 SUMMARY, PAGE = "reproduce.md", "reproduce.html"
 

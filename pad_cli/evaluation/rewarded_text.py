@@ -19,8 +19,8 @@ from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Sample, Subject
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, check_reference, token_rewards
 from pad_cli.models.prompts import encode_answer, encode_prompt
-from pad_cli.progress import bar, note
-from pad_cli.runs import ResultLog, fingerprint
+from pad_cli.system.progress import bar, note
+from pad_cli.system.runs import ResultLog, fingerprint
 
 RewardedText = list[tuple[str, float]]
 """The pieces of a text in order, each with its reward; the last one, empty, is its end."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pad_cli.benchmarks import load_benchmarks, own_group
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.answered import write_answered
@@ -29,16 +28,17 @@ from pad_cli.evaluation.report import REPORT, build_report, write_report
 from pad_cli.evaluation.scoring import load_scorer, score
 from pad_cli.models.checkpoint import CONFIG, load_reward_model
 from pad_cli.models.language_model import load_language_model
-from pad_cli.processes import ALONE, Processes, processes
+from pad_cli.models.rendezvous import main_first, wait_for_all
 from pad_cli.profiles import check_profiles
-from pad_cli.progress import bar, stage
+from pad_cli.prompts import load_benchmarks, own_group
 from pad_cli.recipe import EvalRecipe, MethodSettings
 from pad_cli.recipe.options import make_with
 from pad_cli.records import BenchmarkItem
 from pad_cli.registry import METHODS
-from pad_cli.rendezvous import main_first, wait_for_all
-from pad_cli.run_lock import only_here
-from pad_cli.runs import RECIPE, ResultLog, check_output, merge_parts, recipe_kind, write_json
+from pad_cli.system.processes import ALONE, Processes, processes
+from pad_cli.system.progress import bar, stage
+from pad_cli.system.run_lock import only_here
+from pad_cli.system.runs import RECIPE, ResultLog, check_output, merge_parts, recipe_kind, write_json
 
 ANSWERS, TIMES, SCORES = "answers.jsonl", "times.jsonl", "scores.jsonl"
 TOKENS = "token_rewards.jsonl"

@@ -10,12 +10,12 @@ from typing import Any
 from pad_cli.errors import PadError, RecipeError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
-from pad_cli.memory import Halving, is_out_of_memory
-from pad_cli.progress import Bar, note
+from pad_cli.models.memory import Halving, is_out_of_memory
 from pad_cli.recipe import ScorerSettings
 from pad_cli.recipe.options import make_with
 from pad_cli.registry import SCORERS
-from pad_cli.runs import ResultLog, fingerprint
+from pad_cli.system.progress import Bar, note
+from pad_cli.system.runs import ResultLog, fingerprint
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pad_cli.benchmarks import load_benchmark
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.pareto import Floats, pareto_front, weight_grid
 from pad_cli.evaluation.run import is_evaluation, run_items
 from pad_cli.evaluation.sweep_report import write_sweep_page
-from pad_cli.progress import stage
+from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
-from pad_cli.run_lock import only_here
-from pad_cli.runs import check_output, environment, write_json
+from pad_cli.system.progress import stage
+from pad_cli.system.run_lock import only_here
+from pad_cli.system.runs import check_output, environment, write_json
 
 SWEEP = "sweep.json"
 _VERSION = 1

@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Group
 
 from pad_cli.evaluation.report_table import method_name
-from pad_cli.pages.charts import Point, Series, series_chart
-from pad_cli.pages.content import Figure, Grid, Section
-from pad_cli.pages.html import document, section_html
-from pad_cli.runs import write_whole
-from pad_cli.terminal import FittingTable
+from pad_cli.reports.charts import Point, Series, series_chart
+from pad_cli.reports.content import Figure, Grid, Section
+from pad_cli.reports.html import document, section_html
+from pad_cli.system.runs import write_whole
+from pad_cli.system.terminal import FittingTable
 
 PAGE = "sweep.html"
 

@@ -16,9 +16,9 @@ from pad_cli.learning.fit import Array
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs.rows import is_text
 from pad_cli.preference import Preference
-from pad_cli.progress import bar
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Messages
+from pad_cli.system.progress import bar
 
 _TEMPERATURE = 1.0
 _MOST_PRINCIPLES = 3  # that an answer is steered to

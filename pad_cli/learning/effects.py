@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pad_cli.benchmarks import load_benchmark
-from pad_cli.benchmarks.grid import Prompt, distinct
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, UsageError
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.pairs import note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
+from pad_cli.prompts import load_benchmark
+from pad_cli.prompts.grid import Prompt, distinct
 from pad_cli.recipe import BenchmarkSettings, DecodingSettings
 from pad_cli.records import Generation, Messages
 

@@ -23,7 +23,7 @@ from pad_cli.models.context import cut_to_context, room
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners, token_log_probs
-from pad_cli.progress import note
+from pad_cli.system.progress import note
 
 _QUIET = 200  # answers up to which no progress is shown
 

@@ -14,7 +14,7 @@ from pad_cli.learning.decorrelation import basis_of, served, served_covariance, 
 from pad_cli.learning.features import Features, choice_features
 from pad_cli.learning.fit import Array, Fit, Margins, fit_weights, held_out_margins, stack_margins
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
-from pad_cli.progress import stage
+from pad_cli.system.progress import stage
 from pad_cli.training.metrics import Share, share_of
 
 SMALL = 0.15

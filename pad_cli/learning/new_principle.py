@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from pad_cli.caches import hidden_states
 from pad_cli.errors import DataError, PreferenceError, UsageError
 from pad_cli.learning.new_head import Examples, FewShotSettings, held_out_margins, train_maps
 from pad_cli.models.card import model_card
@@ -27,10 +26,11 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs.conversation import read_sample
 from pad_cli.pairs.files import read_rows
 from pad_cli.pairs.rows import Row, RowError, is_text, note_changes
-from pad_cli.progress import note
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
-from pad_cli.runs import check_output, fingerprint, whole_files, write_json, write_whole
+from pad_cli.system.caches import hidden_states
+from pad_cli.system.progress import note
+from pad_cli.system.runs import check_output, fingerprint, whole_files, write_json, write_whole
 from pad_cli.training.calibration import balance, strengths
 from pad_cli.training.hidden_cache import build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of

@@ -20,7 +20,7 @@ from pad_cli.learning.questions import information
 from pad_cli.learning.replies import Reply, learn_replies, weights_of
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.records import as_messages
-from pad_cli.runs import ResultLog, fingerprint
+from pad_cli.system.runs import ResultLog, fingerprint
 
 _SHARP = 0.15  # bits that the best question must promise, for another one to be worth a user's time
 _LEAST = 6  # answers before that counts

@@ -27,7 +27,7 @@ from pad_cli.models.checkpoint_config import ADAPTER, ADAPTER_CONFIG
 from pad_cli.models.checkpoint_files import read_object, read_tensors
 from pad_cli.models.reading import first_row
 from pad_cli.models.tensor_file import save_tensors
-from pad_cli.runs import write_json
+from pad_cli.system.runs import write_json
 
 CONFIG, WEIGHTS = ADAPTER_CONFIG, ADAPTER
 

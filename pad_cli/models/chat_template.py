@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pad_cli.errors import DataError
-from pad_cli.progress import note
 from pad_cli.records import Messages
+from pad_cli.system.progress import note
 
 _OPENED = re.compile(r"(<(think|thinking|thought|reasoning)>|\[THINK\])\s*$", re.IGNORECASE)
 _NO_OPTIONS: Mapping[str, Any] = {}

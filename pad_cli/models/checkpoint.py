@@ -41,7 +41,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.models.tensor_file import save_tensors
 from pad_cli.models.weight_sample import WeightSample, read_sample
 from pad_cli.recipe import ModelSettings
-from pad_cli.runs import write_json
+from pad_cli.system.runs import write_json
 
 
 def save_reward_model(

@@ -16,9 +16,9 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError, closest
-from pad_cli.offline import hub_hint
-from pad_cli.progress import stage
 from pad_cli.registry import MODEL_SOURCES
+from pad_cli.system.offline import hub_hint
+from pad_cli.system.progress import stage
 
 _CONFIG = "pad_config.json"
 _CARD = "README.md"

@@ -21,10 +21,10 @@ from pad_cli.models.prompts import end_of_turn
 from pad_cli.models.reading import FASTEST, Body, Memory, Reading
 from pad_cli.models.reading_check import Ending, check_reading
 from pad_cli.models.weight_sample import WeightSample, sample_weights
-from pad_cli.progress import note
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import resolve_model as resolve_model
-from pad_cli.runs import fingerprint
+from pad_cli.system.progress import note
+from pad_cli.system.runs import fingerprint
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError, closest, did_you_mean
 from pad_cli.models.dtype import choose_dtype, dtype_name
-from pad_cli.offline import hub_hint
-from pad_cli.processes import processes
-from pad_cli.progress import note, stage
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import MODEL_SOURCES
-from pad_cli.runs import home
+from pad_cli.system.offline import hub_hint
+from pad_cli.system.processes import processes
+from pad_cli.system.progress import note, stage
+from pad_cli.system.runs import home
 
 _SMALL = 2**28  # bytes of weights
 _WEIGHTS = "model.safetensors"

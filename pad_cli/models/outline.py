@@ -16,8 +16,8 @@ from pad_cli.errors import ModelLoadError
 from pad_cli.models.hub import hub_id
 from pad_cli.models.language_model import LanguageModel, resolve_model
 from pad_cli.models.loading import own_dtype
-from pad_cli.offline import hub_hint
 from pad_cli.recipe import ModelSettings
+from pad_cli.system.offline import hub_hint
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from pad_cli.preference import Preference, expand_profiles, parse_preference, re
 from pad_cli.profiles import profiles_of
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import Messages
-from pad_cli.runs import fingerprint
+from pad_cli.system.runs import fingerprint
 
 HEAD = VALUE_HEAD
 _PICKLED_HEAD = "value_head.bin"

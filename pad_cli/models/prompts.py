@@ -11,8 +11,8 @@ from typing import Any
 
 from pad_cli.errors import DataError
 from pad_cli.models.chat_template import moves_system, render
-from pad_cli.progress import note
 from pad_cli.records import Messages
+from pad_cli.system.progress import note
 
 _PLAIN_NAMES = {"user": "User", "assistant": "Assistant", "system": "System"}
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what decoding shows of a character whose last bytes are missing

@@ -34,7 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ArchitectureError, ModelLoadError, StorageError
 from pad_cli.models.reading import Body, Reading
-from pad_cli.runs import fingerprint, home, write_json
+from pad_cli.system.runs import fingerprint, home, write_json
 
 _VERSION = 1  # of the check: another one does not trust what this one kept
 _WORTH_KEEPING = 10_000_000  # parameters; a smaller model is checked in milliseconds

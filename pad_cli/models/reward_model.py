@@ -23,9 +23,9 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.preference import Preference, expand_profiles, parse_preference
 from pad_cli.profiles import profiles_of
-from pad_cli.progress import note
 from pad_cli.records import Messages
-from pad_cli.runs import fingerprint
+from pad_cli.system.progress import note
+from pad_cli.system.runs import fingerprint
 
 _WARNINGS = 3  # texts that are named
 

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from pad_cli.equation import LogitHead, answer_sums
-from pad_cli.memory import Halving
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.progress import Bar, bar
+from pad_cli.models.memory import Halving
+from pad_cli.system.progress import Bar, bar
 
 _PIECE_LOGITS = 2**25  # logits held at once
 _BATCH_TOKENS = 8192  # tokens of one forward pass, padding included

@@ -23,9 +23,9 @@ from torch.distributed.tensor import DTensor
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.loading import chosen_device
-from pad_cli.processes import processes
+from pad_cli.models.rendezvous import main_first, wait_for_all
 from pad_cli.recipe import ModelSettings
-from pad_cli.rendezvous import main_first, wait_for_all
+from pad_cli.system.processes import processes
 
 _READING, _DONE = 1, 0  # what the first process tells the others
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from pad_cli.errors import CheckpointError
 from pad_cli.models.loading import at_hand
 from pad_cli.models.tensor_file import load_tensors, save_tensors
-from pad_cli.runs import fingerprint
+from pad_cli.system.runs import fingerprint
 
 _SAMPLES = 64  # values of each weight; up to twice as many are taken
 _KEYS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.offline import hub_hint
 from pad_cli.pairs.rows import Row
 from pad_cli.recipe import PairsSettings
+from pad_cli.system.offline import hub_hint
 
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves in its directory
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from pad_cli.errors import DataError
-from pad_cli.progress import note
+from pad_cli.system.progress import note
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

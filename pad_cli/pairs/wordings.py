@@ -10,7 +10,7 @@ from typing import Any
 from pad_cli.errors import DataError
 from pad_cli.principles import Principle, load_principles, shipped_principles
 from pad_cli.records import PairSplit
-from pad_cli.resources import shipped
+from pad_cli.system.resources import shipped
 
 SHIPPED = "shipped"
 """In place of a file: the package's own wordings, of its ready principles and of the styles of the data set DSP."""

@@ -25,8 +25,8 @@ from pad_cli.recipe.training import (
     JointStage,
     PairsSettings,
 )
-from pad_cli.resources import shipped
-from pad_cli.yaml_text import YamlError, read_yaml
+from pad_cli.system.resources import shipped
+from pad_cli.system.yaml_text import YamlError, read_yaml
 
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Recipe)
 _STAGES: dict[str, type[BaseModel]] = {

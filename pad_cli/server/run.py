@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
-from pad_cli.progress import note
 from pad_cli.recipe import GenerateRecipe
 from pad_cli.server.app import build_app
 from pad_cli.server.reading import Limits
+from pad_cli.system.progress import note
 
 _LAST_WORDS = 5  # seconds to send them
 _PORTS = {"http": 80, "https": 443}

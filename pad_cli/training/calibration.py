@@ -14,7 +14,7 @@ from torch import nn
 
 from pad_cli.equation import calibration_factor, spread, strength
 from pad_cli.models.heads import PreferenceHeads
-from pad_cli.progress import Bar, bar
+from pad_cli.system.progress import Bar, bar
 from pad_cli.training.token_rewards import TokenRewards
 
 _STATES = 1024

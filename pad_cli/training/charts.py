@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from pad_cli.pages.charts import COLOURS, Plot, legend, rounded_range
+from pad_cli.reports.charts import COLOURS, Plot, legend, rounded_range
 from pad_cli.training.diagnostics import Curve, HeadGeometry, Reliability
 
 _CELL, _SMALL_CELL = 40, 16

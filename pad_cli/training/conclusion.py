@@ -13,9 +13,9 @@ import torch
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.progress import stage
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
+from pad_cli.system.progress import stage
 from pad_cli.training.baselines import fit_baselines, read_answers
 from pad_cli.training.diagnostics import HistoryPoint, head_geometry
 from pad_cli.training.facts import SplitFacts, StageFacts, TrainingFacts, split_facts

@@ -17,8 +17,8 @@ from torch import nn
 
 from pad_cli.equation import preference_loss
 from pad_cli.errors import TrainingError
-from pad_cli.progress import bar
 from pad_cli.recipe import EncoderStage, HeadsStage
+from pad_cli.system.progress import bar
 from pad_cli.training.finite import check_finite
 from pad_cli.training.snapshot import Snapshot
 

@@ -15,12 +15,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from pad_cli.models.rendezvous import wait_for_all
 from pad_cli.models.tensor_file import load_tensors, save_tensors
-from pad_cli.processes import ALONE, Processes
-from pad_cli.progress import bar
-from pad_cli.rendezvous import wait_for_all
-from pad_cli.run_lock import in_turn
-from pad_cli.runs import fingerprint, storage_errors
+from pad_cli.system.processes import ALONE, Processes
+from pad_cli.system.progress import bar
+from pad_cli.system.run_lock import in_turn
+from pad_cli.system.runs import fingerprint, storage_errors
 
 _SHARD = 512  # answers in one file
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from pad_cli.caches import hidden_states
 from pad_cli.equation import LogitHead
 from pad_cli.errors import DataError, PreferenceError
 from pad_cli.models.adapter import Adapter
@@ -15,10 +14,11 @@ from pad_cli.models.chat_template import closes_thought, opens_thought
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompt_reward_model import conditioned
 from pad_cli.preference import Preference
-from pad_cli.processes import ALONE, Processes
-from pad_cli.progress import note
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import Messages, PairData, PairSplit, PreferencePair
+from pad_cli.system.caches import hidden_states
+from pad_cli.system.processes import ALONE, Processes
+from pad_cli.system.progress import note
 from pad_cli.training.hidden_cache import build_hidden_cache
 from pad_cli.training.pair_table import PairTable, SequenceBook, plain_prompt, tabulate
 from pad_cli.training.state_reader import StateReader

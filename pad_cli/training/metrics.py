@@ -21,7 +21,7 @@ from torch import nn
 
 from pad_cli.equation import answer_sums, guided_log_probs, pick, token_reward
 from pad_cli.preference import Preference
-from pad_cli.progress import Bar, bar
+from pad_cli.system.progress import Bar, bar
 from pad_cli.training.pair_table import PairTable
 from pad_cli.training.token_rewards import TokenRewards
 

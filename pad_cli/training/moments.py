@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pad_cli.models.heads import PreferenceHeads
-from pad_cli.progress import bar
+from pad_cli.system.progress import bar
 from pad_cli.training.metrics import score_pairs
 from pad_cli.training.pair_table import PairTable
 from pad_cli.training.token_rewards import TokenRewards

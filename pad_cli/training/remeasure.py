@@ -20,9 +20,9 @@ from pad_cli.models.prompts import check_prompts, encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference
-from pad_cli.progress import bar
 from pad_cli.recipe import DataSettings, ModelSettings
 from pad_cli.records import Messages, PreferencePair
+from pad_cli.system.progress import bar
 
 _CHUNK = 256  # tokens whose logits are held at once
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError
-from pad_cli.pages.markdown import escaped, section_lines
-from pad_cli.runs import write_json, write_whole
+from pad_cli.reports.markdown import escaped, section_lines
+from pad_cli.system.runs import write_json, write_whole
 from pad_cli.training.baselines import Verdict
 from pad_cli.training.facts import SplitFacts, TrainingFacts, warnings_of
 from pad_cli.training.metrics import Share
@@ -30,7 +30,7 @@ from pad_cli.training.report_page import page
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from pad_cli.terminal import FittingTable
+    from pad_cli.system.terminal import FittingTable
 
 MARKDOWN, PAGE, FACTS = "report.md", "report.html", "report.json"
 """The files of a training report."""
@@ -147,7 +147,7 @@ def _preferences(split: SplitFacts, width: int) -> FittingTable:
 def _table(title: str, first: str) -> FittingTable:
     from rich.text import Text
 
-    from pad_cli.terminal import FittingTable
+    from pad_cli.system.terminal import FittingTable
 
     table = FittingTable(
         title=Text(title), box=None, padding=(0, 1, 0, 0), header_style="bold underline", title_justify="left"

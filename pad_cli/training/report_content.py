@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from pad_cli.pages.content import Figure, Grid, Section
 from pad_cli.pairs import describe
 from pad_cli.records import DataReport
+from pad_cli.reports.content import Figure, Grid, Section
 from pad_cli.training.baselines import Verdict
 from pad_cli.training.charts import cosine_map, curve_chart, reliability_chart
 from pad_cli.training.diagnostics import QUANTILES, curves, explain_length, loss_curve

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 
-from pad_cli.pages.charts import interval_bar
-from pad_cli.pages.html import document, section_html
+from pad_cli.reports.charts import interval_bar
+from pad_cli.reports.html import document, section_html
 from pad_cli.training.baselines import Verdict
 from pad_cli.training.facts import TrainingFacts, warnings_of
 from pad_cli.training.metrics import Share

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from pad_cli.models.tensor_file import load_tensors, save_tensors
-from pad_cli.runs import storage_errors
+from pad_cli.system.runs import storage_errors
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's own
 _FACTS = ("step", "history", "best_score", "stale", "since")

@@ -24,7 +24,7 @@ from pad_cli.equation import log_prob
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence, answer_states, in_batches
-from pad_cli.runs import fingerprint
+from pad_cli.system.runs import fingerprint
 
 _CHUNK_LOGITS = 2**26  # logits held at once
 

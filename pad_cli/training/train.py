@@ -24,12 +24,12 @@ from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.models.sharding import load_sharded, main_reads_first
 from pad_cli.pairs import as_lines, describe, load_pairs
-from pad_cli.processes import processes
-from pad_cli.progress import note, stage
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
-from pad_cli.run_lock import only_here
-from pad_cli.runs import (
+from pad_cli.system.processes import processes
+from pad_cli.system.progress import note, stage
+from pad_cli.system.run_lock import only_here
+from pad_cli.system.runs import (
     RECIPE,
     check_output,
     environment,

@@ -33,13 +33,13 @@ from pad_cli.equation import preference_loss
 from pad_cli.errors import RecipeError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.rendezvous import main_first, wait_for_all
 from pad_cli.models.scoring import TokenSequence
 from pad_cli.models.sharding import main_reads_first
-from pad_cli.processes import processes
-from pad_cli.progress import Bar, bar
 from pad_cli.recipe import AdapterStage, JointStage
-from pad_cli.rendezvous import main_first, wait_for_all
-from pad_cli.runs import storage_errors, whole_directory
+from pad_cli.system.processes import processes
+from pad_cli.system.progress import Bar, bar
+from pad_cli.system.runs import storage_errors, whole_directory
 from pad_cli.training.finite import check_finite
 from pad_cli.training.lesson import METRICS, Lesson, Split, order_of_pairs, reference_log_probs
 from pad_cli.training.lora import (

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from pad_cli.errors import DataError
-from pad_cli.resources import shipped
+from pad_cli.system.resources import shipped
 
 Register = Literal["neutral", "formal", "casual"]
 REGISTERS: tuple[Register, ...] = ("neutral", "formal", "casual")

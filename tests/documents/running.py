@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_commands import pad
 from tests.documents.pages import BLOCKS, ROOT, Block, Command, commands
-from tests.test_cli import pad
 
 _ADDRESS = "http://127.0.0.1:8000"
 _DRAWN = re.compile(r"[─-╿|]")

@@ -16,7 +16,7 @@ from pad_cli.evaluation.methods.steering import Base, Pad
 from pad_cli.evaluation.report import REPORT, write_report
 from pad_cli.evaluation.report_table import report_table
 from pad_cli.evaluation.statistics import by_prompt, intervals
-from pad_cli.runs import fingerprint
+from pad_cli.system.runs import fingerprint
 from tests.evaluation.reports import make_recipe, only, report_of, score, scores
 
 BASE: dict[str, Any] = {"method": "base", "guidance_weight": 0.0}

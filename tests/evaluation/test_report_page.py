@@ -21,7 +21,7 @@ from pad_cli.evaluation.report import write_report
 from pad_cli.evaluation.report_page import _SCRIPT
 from pad_cli.evaluation.report_table import MARKS, method_name
 from pad_cli.records import BenchmarkItem, as_messages
-from pad_cli.runs import write_json
+from pad_cli.system.runs import write_json
 from tests.evaluation.reports import report_of, score, scores
 
 SHARES = [0.1, 0.4, 0.5, 0.7, 0.2, 0.9, 0.3, 0.6]

@@ -19,7 +19,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.records import BenchmarkItem, as_messages
-from pad_cli.runs import ResultLog
+from pad_cli.system.runs import ResultLog
 from tests.evaluation.methods.subjects import make_items, make_subject
 from tests.models.test_prompt_reward_model import make_head
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer

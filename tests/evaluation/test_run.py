@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from pad_cli.benchmarks import load_benchmarks
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, PreferenceError, RecipeError, UsageError
 from pad_cli.evaluation.costs import COSTS
@@ -19,6 +18,7 @@ from pad_cli.evaluation.report import REPORT
 from pad_cli.evaluation.run import ANSWERS, CROSS_POLICY, SCORES, evaluate, items_by_policy
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.prompts import load_benchmarks
 from pad_cli.recipe import DecodingSettings, EvalRecipe, ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from pad_cli.registry import BENCHMARKS, SCORERS

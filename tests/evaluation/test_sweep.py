@@ -18,7 +18,7 @@ from pad_cli.evaluation.sweep import SWEEP, run_sweep
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings, SweepRecipe, load_recipe
-from tests.test_cli import pad
+from tests.cli.test_commands import pad
 from tests.tiny import make_reward_model
 
 MakeRecipe = Callable[..., SweepRecipe]

@@ -26,8 +26,8 @@ from pad_cli.models.language_model import load_language_model
 from pad_cli.models.outline import load_outline
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import ModelSettings
+from tests.cli.test_commands import pad
 from tests.hostile.budget import examples, fuzzed, tried
-from tests.test_cli import pad
 from tests.tiny import make_reward_model
 
 VALUES = st.recursive(

@@ -19,10 +19,10 @@ from pad_cli.evaluation.judge.run import judge, plan_judging
 from pad_cli.evaluation.judge.verdict import UnparsedVerdictError, read_verdict
 from pad_cli.evaluation.pages import write_pages_again
 from pad_cli.recipe.judge import JudgeSettings
+from tests.cli.test_commands import pad
 from tests.evaluation.judge.server import Handler, JudgeServer
 from tests.hostile.budget import examples, fuzzed, tried
 from tests.hostile.conftest import World
-from tests.test_cli import pad
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),

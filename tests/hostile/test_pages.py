@@ -20,14 +20,14 @@ from pad_cli.evaluation.coloured_tokens import coloured
 from pad_cli.evaluation.comparisons import Reference
 from pad_cli.evaluation.pages import MARKDOWN, PAGE
 from pad_cli.evaluation.report import build_report
-from pad_cli.pages.charts import Point, Series, interval_bar, legend, scatter_chart, series_chart
-from pad_cli.pages.content import Figure, Grid, Section
-from pad_cli.pages.html import document, section_html
+from pad_cli.reports.charts import Point, Series, interval_bar, legend, scatter_chart, series_chart
+from pad_cli.reports.content import Figure, Grid, Section
+from pad_cli.reports.html import document, section_html
+from tests.cli.test_commands import pad
 from tests.evaluation.reports import SCORERS, make_recipe, scores
 from tests.evaluation.test_report_page import answers_of, directory_of
 from tests.hostile.budget import examples, fuzzed
 from tests.hostile.conftest import World
-from tests.test_cli import pad
 from tests.training.conftest import make_rows, write_rows
 
 SCRIPT = "</script><script>alert(1)</script>"

@@ -23,8 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 import pad_cli
-from pad_cli.progress import bar, note
-from pad_cli.terminal import console, neutralised, say, say_json, say_table
+from pad_cli.system.progress import bar, note
+from pad_cli.system.terminal import console, neutralised, say, say_json, say_table
 from tests.hostile.budget import fuzzed
 from tests.hostile.scripted import save_scripted
 
@@ -234,7 +234,7 @@ def test_commands_on_a_terminal_send_it_nothing_to_obey(on_terminal: Run, tmp_pa
 
 
 def test_an_answer_in_a_pipe_is_what_the_model_wrote(tmp_path: Path, capfd: Any) -> None:
-    from tests.test_cli import pad
+    from tests.cli.test_commands import pad
 
     policy, guide = save_scripted(TITLE, ("humorous",), tmp_path)
     models = ["--policy", str(policy), "--reward-model", str(guide), "-p", "humorous", "-q"]

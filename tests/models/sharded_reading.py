@@ -9,10 +9,10 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from pad_cli.models.language_model import load_language_model
+from pad_cli.models.rendezvous import wait_for_all
 from pad_cli.models.sharding import is_sharded, load_sharded, main_reads_first
-from pad_cli.processes import processes
 from pad_cli.recipe import ModelSettings
-from pad_cli.rendezvous import wait_for_all
+from pad_cli.system.processes import processes
 
 BATCHES = (torch.tensor([[5, 9, 11, 40]]), torch.tensor([[7, 8], [30, 31]]), torch.tensor([[3]]))
 

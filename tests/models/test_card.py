@@ -17,7 +17,7 @@ from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings
-from tests.test_cli import pad
+from tests.cli.test_commands import pad
 from tests.tiny import make_reward_model
 
 CONFIG: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pad_cli.benchmarking.questions import benchmark_questions
+from pad_cli.bench.questions import benchmark_questions
 from pad_cli.decoding.batch import generate_file
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError

@@ -149,7 +149,7 @@ PROGRAM = """
 import sys
 from pad_cli import load_reward_model
 from pad_cli.cli.main import app
-from pad_cli.progress import set_quiet
+from pad_cli.system.progress import set_quiet
 
 def pad(*words):
     try:

@@ -16,9 +16,9 @@ from pad_cli import Limits, PadEngine
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.server.run import _origin
+from tests.cli.test_commands import refused
 from tests.hostile.scripted import make_scripted
 from tests.server.conftest import Serve, Server
-from tests.test_cli import refused
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

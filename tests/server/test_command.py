@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_commands import refused
 from tests.server.conftest import Start
-from tests.test_cli import refused
 
 
 def get(url: str, key: str = "") -> Any:

@@ -35,7 +35,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkout")
     for folder in ("pad_cli", "data", "recipes"):
         shutil.copytree(ROOT / folder, root / folder)
-    _run(root, "-m", "pad_cli.embedded.build")
+    _run(root, "-m", "pad_cli.world.build")
     return root
 
 
@@ -69,7 +69,7 @@ def assert_alike(anew: Mapping[tuple[Any, ...], float], shipped: Mapping[tuple[A
 
 
 def test_models_built_anew_belong_to_the_sources(checkout: Path) -> None:
-    program = "from pad_cli.embedded import build; print(build.__file__, build.stale_parts())"
+    program = "from pad_cli.world import build; print(build.__file__, build.stale_parts())"
     assert _run(checkout, "-c", program).split() == [str(checkout / "pad_cli" / "embedded" / "build.py"), "[]"]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pad_cli.models.checkpoint import HEADS
-from tests.test_processes import ADAPTER, PREFERENCES, models, run, train_recipe
+from tests.system.test_processes import ADAPTER, PREFERENCES, models, run, train_recipe
 
 __all__ = ["models"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -9,7 +9,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pad_cli.benchmarks import load_benchmarks
 from pad_cli.errors import DataError, UsageError, did_you_mean
 from pad_cli.evaluation.answered import read_answered
 from pad_cli.evaluation.answering import prompt_key
@@ -17,11 +16,12 @@ from pad_cli.evaluation.comparisons import reference_of
 from pad_cli.evaluation.contract import Method
 from pad_cli.evaluation.report import REPORT
 from pad_cli.evaluation.run import ANSWERS, items_by_policy, load_method
-from pad_cli.progress import note
+from pad_cli.prompts import load_benchmarks
 from pad_cli.recipe import EvalRecipe, read_recipe
 from pad_cli.recipe.judge import JudgeSettings
 from pad_cli.records import BenchmarkItem
-from pad_cli.runs import ResultLog, fingerprint
+from pad_cli.system.progress import note
+from pad_cli.system.runs import ResultLog, fingerprint
 
 _RECIPE = "recipe.json"
 _SWEPT = ("guidance_weight", "seed")  # of decoding: an evaluation has lists of them in their place

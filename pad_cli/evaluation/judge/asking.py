@@ -23,10 +23,10 @@ from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredErr
 from pad_cli.evaluation.judge.price import Budget, OverBudgetError, Prices, characters, most_tokens
 from pad_cli.evaluation.judge.prompt import repair
 from pad_cli.evaluation.judge.verdict import UnparsedVerdictError, read_verdict, schema
-from pad_cli.progress import note
 from pad_cli.recipe.judge import JudgeSettings, Mode
 from pad_cli.records import Messages
-from pad_cli.runs import ResultLog, fingerprint
+from pad_cli.system.progress import note
+from pad_cli.system.runs import ResultLog, fingerprint
 
 LOST = "lost"
 _COUNTS = ("tokens_in", "tokens_out", "requests", "characters")

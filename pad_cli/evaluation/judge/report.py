@@ -38,7 +38,7 @@ from pad_cli.evaluation.judge.answers import Answer, Match
 from pad_cli.evaluation.judge.length import length_controlled, length_controlled_interval
 from pad_cli.evaluation.statistics import Interval, by_prompt, intervals
 from pad_cli.recipe import EvalRecipe
-from pad_cli.runs import fingerprint
+from pad_cli.system.runs import fingerprint
 
 JUDGE_REPORT = "judge.json"
 VERSION = 2

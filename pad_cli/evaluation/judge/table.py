@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pad_cli.evaluation.cells import POOLED
-from pad_cli.terminal import FittingTable
+from pad_cli.system.terminal import FittingTable
 
 
 def judge_tables(report: Mapping[str, Any], *, every_preference: bool = False) -> list[FittingTable]:

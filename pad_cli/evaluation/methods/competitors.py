@@ -35,12 +35,12 @@ from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.tensor_file import load_tensors
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import parse_preference
-from pad_cli.progress import note
 from pad_cli.recipe import AdapterStage, DataSettings, DecodingSettings, LoraStage
 from pad_cli.recipe.options import read_options
 from pad_cli.records import BenchmarkItem, Generation, PreferencePair
-from pad_cli.run_lock import in_turn
-from pad_cli.runs import fingerprint, home, whole_directory, write_json
+from pad_cli.system.progress import note
+from pad_cli.system.run_lock import in_turn
+from pad_cli.system.runs import fingerprint, home, whole_directory, write_json
 from pad_cli.training.pair_table import SequenceBook, tabulate
 
 Goal = Mapping[str, float]

@@ -16,7 +16,7 @@ from pad_cli.profiles import profile_weights
 from pad_cli.recipe import DataSettings
 from pad_cli.records import BenchmarkItem, Messages, as_messages
 from pad_cli.registry import PAIR_SOURCES
-from pad_cli.runs import fingerprint
+from pad_cli.system.runs import fingerprint
 
 _FIELDS = {"prompt", "preference", "answer"}
 

@@ -26,7 +26,7 @@ from pad_cli.models.adapter import CONFIG, WEIGHTS, Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation
-from pad_cli.runs import write_json
+from pad_cli.system.runs import write_json
 
 
 class _Trained(Competing):

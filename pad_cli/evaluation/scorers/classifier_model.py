@@ -20,8 +20,8 @@ from pad_cli.evaluation.scorers.classifier_text import Text
 from pad_cli.models.context import context_length
 from pad_cli.models.dtype import choose_dtype
 from pad_cli.models.loading import own_dtype
-from pad_cli.offline import hub_hint
-from pad_cli.progress import stage
+from pad_cli.system.offline import hub_hint
+from pad_cli.system.progress import stage
 
 _HEAD = "score"  # what transformers calls the last linear layer of a decoder that classifies
 

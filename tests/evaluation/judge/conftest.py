@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from pad_cli.benchmarks import load_benchmark
 from pad_cli.evaluation.answered import write_answered
 from pad_cli.evaluation.costs import Answered
 from pad_cli.evaluation.run import ANSWERS
+from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe
-from pad_cli.runs import ResultLog
+from pad_cli.system.runs import ResultLog
 
 KEY = "sk-secret-of-the-test"
 WriteRun = Callable[..., Path]

@@ -14,7 +14,7 @@ import pytest
 from pad_cli.errors import JudgeError
 from pad_cli.evaluation.judge.asking import LOST
 from pad_cli.evaluation.judge.run import REPLIES, judge, plan_judging
-from pad_cli.runs import ResultLog
+from pad_cli.system.runs import ResultLog
 from tests.evaluation.judge import server as faults
 from tests.evaluation.judge.conftest import KEY, WriteRun
 from tests.evaluation.judge.server import JudgeServer, Material, choice

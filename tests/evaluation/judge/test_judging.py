@@ -19,7 +19,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EvalRecipe, ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from pad_cli.registry import BENCHMARKS
-from pad_cli.runs import ResultLog
+from pad_cli.system.runs import ResultLog
 from tests.evaluation.judge.conftest import KEY, WriteRun, answer_row, write_keys
 from tests.evaluation.judge.server import JudgeServer, Material, choice, says
 from tests.tiny import make_reward_model

@@ -19,7 +19,7 @@ from pad_cli.evaluation.scorers.classifier_model import load_classifier
 from pad_cli.evaluation.scoring import load_scorer, score
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ScorerSettings
-from pad_cli.runs import ResultLog
+from pad_cli.system.runs import ResultLog
 from tests.evaluation.scorers.classifiers import ANSWERS, KINDS, LONGEST, make_classifier, make_samples, make_subject
 
 

@@ -1,0 +1,146 @@
+"""What can be named: principles, recipes and registered things, each with a line about it.
+
+Nothing is imported, loaded or built to find out, so that a shell can ask while somebody types.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from pad_cli.errors import PadError, UsageError, did_you_mean
+from pad_cli.principles import OWN, read_library, shipped_principles
+from pad_cli.profiles import load_profile, profile_names
+from pad_cli.recipe import recipe_text, shipped_recipes
+from pad_cli.registry import (
+    BENCHMARKS,
+    METHODS,
+    MODEL_SOURCES,
+    PAIR_FORMATS,
+    PAIR_SOURCES,
+    PRINCIPLES,
+    SCORERS,
+    Registry,
+)
+
+_DEFAULT = "embedded-generate"  # the recipe whose reward model is meant where none is named
+_SHOWN = 3  # weights of a profile that a line has room for
+
+
+def names_of(kind: str, reward_model: str | None = None) -> dict[str, str]:
+    """The names of a kind, each with a line about it (which may be empty).
+
+    Args:
+        kind: one of `catalogue_kinds`.
+        reward_model: whose principles; by default those of the embedded one.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    if kind == "principles":
+        return _principles(reward_model)
+    if kind not in _KINDS:
+        raise UsageError(f"There is no list of '{kind}'.", did_you_mean(kind, catalogue_kinds()))
+    return _KINDS[kind]()
+
+
+def catalogue_kinds() -> tuple[str, ...]:
+    return ("principles", *_KINDS)
+
+
+def _principles(reward_model: str | None) -> dict[str, str]:
+    """Of a reward model at hand: a directory's, or a model source's."""
+    location = reward_model or _default_reward_model()
+    source, slash, _ = location.partition("/")
+    if slash and source in PRINCIPLES.names() and not Path(location).exists():
+        return dict(PRINCIPLES.get(source)())
+    try:
+        config = json.loads((Path(location) / "pad_config.json").read_text(encoding="utf-8"))
+        return dict.fromkeys(map(str, config["principles"]), "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _default_reward_model() -> str:
+    lines = recipe_text(_DEFAULT).splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith("reward_model:"))
+
+
+def _profiles() -> dict[str, str]:
+    found = {}
+    for name in profile_names():
+        try:
+            weights = sorted(load_profile(name).weights.items(), key=lambda each: -abs(each[1]))
+        except PadError as error:
+            found[f"@{name}"] = error.message
+            continue
+        shown = [f"{principle} {weight:+.2g}" for principle, weight in weights if weight]
+        found[f"@{name}"] = ", ".join([*shown[:_SHOWN], *(["..."] if len(shown) > _SHOWN else [])])
+    return found
+
+
+def _library() -> dict[str, str]:
+    try:
+        return {name: each.description for name, each in read_library().items()}
+    except PadError as error:
+        return {**{name: each.description for name, each in shipped_principles().items()}, str(OWN): error.message}
+
+
+def _recipes() -> dict[str, str]:
+    return {name: _first_comment(path.read_text(encoding="utf-8")) for name, path in shipped_recipes().items()}
+
+
+def _first_comment(text: str) -> str:
+    lines = itertools.takewhile(lambda line: line.startswith("# "), text.splitlines())
+    return _first_sentence(" ".join(line.removeprefix("# ") for line in lines))
+
+
+def _first_sentence(text: str) -> str:
+    first = re.split(r"(?<=[.?!:])\s+(?=[A-Z])", " ".join(text.split("\n\n")[0].split()))[0]
+    return first[:1].upper() + first[1:].rstrip(".:")
+
+
+def _registered(registry: Registry) -> Callable[[], dict[str, str]]:
+    return lambda: {name: _documented(registry.target(name) or "") for name in registry.names()}
+
+
+_KINDS: dict[str, Callable[[], dict[str, str]]] = {
+    "library": _library,
+    "profiles": _profiles,
+    "recipes": _recipes,
+    "scorers": _registered(SCORERS),
+    "methods": _registered(METHODS),
+    "benchmarks": _registered(BENCHMARKS),
+    "pair-formats": _registered(PAIR_FORMATS),
+    "pair-sources": _registered(PAIR_SOURCES),
+    "model-sources": _registered(MODEL_SOURCES),
+}
+
+
+def _documented(target: str) -> str:
+    """The first sentence of what documents `module:attribute`, read from its source; empty without one."""
+    module, _, attribute = target.partition(":")
+    try:
+        spec = find_spec(module)
+        tree = ast.parse(Path(spec.origin or "").read_text(encoding="utf-8")) if spec else ast.Module([], [])
+    except Exception:  # whatever the package above does when it is imported
+        return ""
+    return _first_sentence(next(_documentation(tree, attribute), ""))
+
+
+def _documentation(tree: ast.Module, name: str) -> Iterator[str]:
+    """A class's own `description`; docstrings of a class, a function or, standing below it, of a variable."""
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == "description":
+                    yield str(getattr(field.value, "value", ""))
+            yield ast.get_docstring(node) or ""
+        named = isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets)
+        if named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            yield str(after.value.value)

@@ -1,1 +1,0 @@
-"""Preferences served by other people's engines (floor 5)."""

@@ -1,0 +1,1 @@
+"""The machine: run directories, locks, progress, terminal, processes, caches (floor 1)."""
