@@ -4,14 +4,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from pad_cli.bench.report import bench_table as bench_table
-from pad_cli.bench.run import run_bench as run_bench
+from pad_cli.bench.timing import run_bench as run_bench
 from pad_cli.cli.examination import Examination as Examination
 from pad_cli.cli.examination import examine as examine
 from pad_cli.decoding.batch import check_answers_output as check_answers_output
 from pad_cli.decoding.batch import generate_file as generate_file
+from pad_cli.decoding.compatibility import Fit as Fit
+from pad_cli.decoding.compatibility import fit_policy as fit_policy
 from pad_cli.decoding.engine import PadEngine as PadEngine
-from pad_cli.decoding.fit import Fit as Fit
-from pad_cli.decoding.fit import fit_policy as fit_policy
 from pad_cli.decoding.heat_map import check_page_output as check_page_output
 from pad_cli.decoding.heat_map import heat_map as heat_map
 from pad_cli.decoding.processor import PreferenceLogitsProcessor as PreferenceLogitsProcessor

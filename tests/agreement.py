@@ -20,7 +20,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Request, Step, choose, decode_steps
+from pad_cli.decoding.loop import Request, Step, decode_steps
 from pad_cli.models.prompts import decode_answer
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Generation
@@ -46,10 +46,10 @@ def each_row(request: Request) -> list[Request]:
     """Each row of a request as a request of its own."""
     parts = []
     for row, prompt in enumerate(request.prompts):
-        chooser = copy.copy(request.chooser)
-        chooser._streams, chooser._drawn = chooser._streams[row : row + 1], chooser._drawn[row : row + 1]
+        sampler = copy.copy(request.sampler)
+        sampler._streams, sampler._drawn = sampler._streams[row : row + 1], sampler._drawn[row : row + 1]
         guidance = request.guidance and request.guidance.rows(torch.tensor([row]))
-        parts.append(replace(request, prompts=[prompt], guidance=guidance, chooser=chooser))
+        parts.append(replace(request, prompts=[prompt], guidance=guidance, sampler=sampler))
     return parts
 
 
@@ -145,7 +145,7 @@ def _choices(request: Request, step: Step, place: int, bound: float) -> set[int]
     below = torch.where(step.candidates[0] <= step.candidates[0][:, None], 1.0, -1.0)
     scores = step.scores + bound * torch.cat([one_up, below, -below])
     rows = len(scores)
-    chosen = choose(request, step.candidates.expand(rows, -1), scores, [0] * rows, [place] * rows)
+    chosen = request.sampler.choose(step.candidates.expand(rows, -1), scores, [0] * rows, [place] * rows)
     return set(chosen.tolist())
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.stream import Stream, left_padded
+from pad_cli.decoding.session import CachedSession, left_padded
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings
 
@@ -38,18 +38,18 @@ def assert_exact(model: LanguageModel) -> None:
     for row, state, logits in zip(rows, states, own, strict=True):
         _close(model.head(state[_LENGTH - len(row) :]), logits[: len(row)])
 
-    stream = Stream.of_prompts(model, [text[:length] for text, length in zip(texts, _PROMPTS, strict=True)])
+    session = CachedSession(model, [text[:length] for text, length in zip(texts, _PROMPTS, strict=True)])
     left = [0, 1, 2]
     for step in range(_STEPS + 1):
         places = [_PROMPTS[row] - 1 + step for row in left]
         _close(
-            model.head(stream.hidden), torch.stack([own[row][place] for row, place in zip(left, places, strict=True)])
+            model.head(session.hidden), torch.stack([own[row][place] for row, place in zip(left, places, strict=True)])
         )
         if step == _STEPS // 2:
             left = [0, 2]
-            stream.keep(torch.tensor(left))
+            session.keep(torch.tensor(left))
         if step < _STEPS:
-            stream.push(torch.tensor([texts[row][_PROMPTS[row] + step] for row in left]))
+            session.push(torch.tensor([texts[row][_PROMPTS[row] + step] for row in left]))
 
 
 def assert_greedy_is_generates(model: LanguageModel) -> None:

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import decode_steps
-from pad_cli.decoding.sampling import Chooser
+from pad_cli.decoding.loop import Sampler, decode_steps
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import decode_answer
 from pad_cli.recipe import DecodingSettings
@@ -122,7 +121,7 @@ def test_a_draw_near_the_border_of_two_tokens_may_fall_on_either(plain: PadEngin
         def random(self) -> float:
             return float(shares[0] + share * shares[1])
 
-    found = choices(replace(request, chooser=Chooser(how, [Draws()])), [])
+    found = choices(replace(request, sampler=Sampler(how, [Draws()])), [])
     assert found == set(tokens[1:2].tolist() if share < 1 else tokens[1:3].tolist())
 
 

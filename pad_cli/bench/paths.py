@@ -1,4 +1,4 @@
-"""The ways to decode that are compared, each as one call on the same prompts.
+"""The ways to decode that are compared, each as one call on the same batch of prompts.
 
 generate     transformers' own greedy search, the policy alone
 plain        our loop, the policy alone
@@ -7,47 +7,120 @@ paired       our loop, guided; the same, in one forward of twice the rows
 separate     our loop, guided; two models (or one model twice), two caches
 bridged      our loop, guided; two models of different vocabularies
 speculative  as separate, where the reward model's backbone drafts for the policy
-uncached     the authors' algorithm, see `decoding/uncached.py`; one token at a time, because it is very slow
+uncached     the authors' algorithm, see `score_uncached`; one token at a time, because it is very slow
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from transformers import LogitsProcessorList
 
-from pad_cli.bench.agreement import top_two
-from pad_cli.bench.conditions import Clock
-from pad_cli.bench.questions import Questions
-from pad_cli.decoding import readers
+from pad_cli.bench.measure import Clock, top_two
+from pad_cli.decoding import strategies
 from pad_cli.decoding.block_length import BlockLength
-from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Request, Step, collect, decode_steps
-from pad_cli.decoding.paths import choose_path
-from pad_cli.decoding.ragged_stream import can_be_ragged
-from pad_cli.decoding.readers import Guidance
-from pad_cli.decoding.sampling import Chooser
+from pad_cli.decoding.compatibility import choose_path
+from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
+from pad_cli.decoding.loop import Request, Sampler, Step, collect, decode_steps
+from pad_cli.decoding.session import can_roll_back, left_padded
 from pad_cli.decoding.speculative import can_speculate, speculate_steps
-from pad_cli.decoding.stream import left_padded
-from pad_cli.decoding.uncached import score_uncached
+from pad_cli.decoding.strategies import Guidance, score_uncached
 from pad_cli.errors import UsageError
+from pad_cli.models.language_model import same_vocabulary
+from pad_cli.models.prompts import encode_prompt
+from pad_cli.preference import Preference
+from pad_cli.profiles import check_profiles
 from pad_cli.recipe import DecodingSettings
+from pad_cli.records import BenchmarkItem
 
-Guided = readers.Path | Literal["speculative"]
+Guided = strategies.Path | Literal["speculative"]
 Whole = Guided | Literal["generate", "plain"]
 """A path that answers all prompts at once."""
 Name = Whole | Literal["uncached"]
 
 
+@dataclass(frozen=True)
+class PromptBatch:
+    """One batch of B prompts, each under its own preference.
+
+    Attributes:
+        prompts: B prompts in the policy's tokens.
+        backbone_prompts: the same in the backbone's tokens, with the preference where the reward model reads it there.
+        preference_weights: (B, K) w_p.
+    """
+
+    prompts: list[list[int]]
+    backbone_prompts: list[list[int]]
+    preference_weights: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt, as the policy reads it."""
+        return max(map(len, self.prompts))
+
+
+def random_prompts(engine: PadEngine, count: int, length: int) -> PromptBatch:
+    """Random tokens, the same every time, which both models read as they are.
+
+    Each row is steered to one principle: the first to the reward model's first, and so on in turn.
+
+    Raises:
+        UsageError: the two models have different vocabularies.
+    """
+    policy, model = engine.policy, engine.reward_model
+    assert model is not None
+    if not same_vocabulary(policy, model.backbone):
+        raise UsageError(
+            f"Random tokens of '{policy.name}' are no text that '{model.backbone.name}' could read: their "
+            "vocabularies differ.",
+            "Name a `benchmark` in the recipe: its prompts are text.",
+        )
+    special = set(policy.tokenizer.all_special_ids)
+    shared = min(len(policy.tokenizer), policy.vocabulary_size, model.backbone.vocabulary_size)
+    ordinary = [token for token in range(shared) if token not in special]
+    prompts = [random.Random(f"0/{row}").choices(ordinary, k=length) for row in range(count)]
+    names = model.principles
+    preferences = [Preference({names[row % len(names)]: 1.0}, {}) if names else NO_PREFERENCE for row in range(count)]
+    return PromptBatch(prompts, prompts, model.weights(preferences))
+
+
+def benchmark_prompts(engine: PadEngine, items: Sequence[BenchmarkItem], count: int) -> PromptBatch:
+    """N of the items, spread evenly over them.
+
+    Raises:
+        UsageError: there are fewer.
+        PreferenceError: the reward model does not know an item's preference.
+        DataError: a prompt is empty, or a chat template refuses it.
+    """
+    if count > len(items):
+        raise UsageError(f"The benchmark has {len(items)} items, too few for a batch of {count}.", "Lower batch_sizes.")
+    policy, model = engine.policy, engine.reward_model
+    assert model is not None
+    items = [items[row * len(items) // count] for row in range(count)]
+    check_profiles((profile for item in items for profile in item.profiles), model)
+    preferences = [engine.preference(item.preference) for item in items]
+    engine.check_prompts([(item.place or item.id, item.prompt) for item in items])
+    reads = [model.prompt(item.prompt, preference) for item, preference in zip(items, preferences, strict=True)]
+    return PromptBatch(
+        [encode_prompt(policy.tokenizer, item.prompt) for item in items],
+        [encode_prompt(model.backbone.tokenizer, prompt) for prompt in reads],
+        model.weights(preferences),
+    )
+
+
 class Watch:
-    """Looks at what a path decides by, and notes when the first scores came. What is only drafted does not count.
+    """Notes when a path has its first scores, and the best scores at every token. Drafts do not count.
 
     Args:
         clock: seconds.
-        count: C; when given, the best scores are kept too, see `top`.
+        count: C; None to keep no scores.
     """
 
     def __init__(self, clock: Clock, count: int | None = None) -> None:
@@ -85,7 +158,7 @@ class Paths:
     Args:
         engine: policy and reward model; the policy's generation configuration has no end of sequence.
         settings: guidance weight, candidates, n-grams, path.
-        questions: B prompts and their preferences.
+        batch: B prompts and their preferences.
         new_tokens: length of every answer.
 
     Attributes:
@@ -95,28 +168,25 @@ class Paths:
         UsageError: the settings force a path that these models cannot take, or not with so many rows.
     """
 
-    def __init__(self, engine: PadEngine, settings: DecodingSettings, questions: Questions, new_tokens: int) -> None:
+    def __init__(self, engine: PadEngine, settings: DecodingSettings, batch: PromptBatch, new_tokens: int) -> None:
         assert engine.reward_model is not None
         self.policy, model = engine.policy, engine.reward_model
-        self.backbone = model.backbone
-        self.new_tokens = new_tokens
-        self.questions = questions
+        self.backbone, self.batch, self.new_tokens = model.backbone, batch, new_tokens
         self._settings = settings
         weight = settings.guidance_weight * model.calibration
-        self._guidance = Guidance(
-            model=model,
-            path="separate",
-            prompts=questions.backbone_prompts,
-            preference_weights=questions.preference_weights,
-            guidance_weight=torch.full((len(questions),), weight, device=self.policy.device),
-        )
+        weights = torch.full((len(batch),), weight, device=self.policy.device)
+        self._guidance = Guidance(model, "separate", batch.backbone_prompts, batch.preference_weights, weights)
         self.guided = self._choose_guided()
 
     @property
     def names(self) -> tuple[Name, ...]:
         """All paths; `uncached` is last, and is not defined between different vocabularies."""
-        whole: tuple[Name, ...] = ("generate", "plain", *self.guided)
-        return whole if "bridged" in self.guided else (*whole, "uncached")
+        return self.whole if "bridged" in self.guided else (*self.whole, "uncached")
+
+    @property
+    def whole(self) -> tuple[Whole, ...]:
+        """The paths that write whole answers."""
+        return ("generate", "plain", *self.guided)
 
     def answer(self, path: Whole, watch: Watch) -> list[list[int]]:
         """Answer all prompts on a path other than `uncached`: B lists of `new_tokens` token ids."""
@@ -128,23 +198,18 @@ class Paths:
             steps = speculate_steps(self._request("separate"), BlockLength())
         else:
             steps = decode_steps(self._request(path))
-        return collect(len(self.questions), watch.steps(steps))
+        return collect(len(self.batch), watch.steps(steps))
 
     def uncached_step(self, written: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """The next token of the first prompt's answer, on the path `uncached`: candidates and scores, both (1, C)."""
-        return score_uncached(
-            self.policy,
-            self._guidance,
-            self.questions.prompts[0],
-            written,
-            count=self._settings.candidates,
-            reward_ngram=self._settings.reward_ngram,
-        )
+        count, reward_ngram = self._settings.candidates, self._settings.reward_ngram
+        prompt = self.batch.prompts[0]
+        return score_uncached(self.policy, self._guidance, prompt, written, count=count, reward_ngram=reward_ngram)
 
     def _choose_guided(self) -> tuple[Guided, ...]:
-        rows = len(self.questions)
+        rows = len(self.batch)
         chosen = choose_path(self.policy, self._guidance.model, self._settings.path)
-        if chosen == "bridged" and not can_be_ragged(self.backbone, rows):
+        if chosen == "bridged" and not can_roll_back(self.backbone, rows):
             raise UsageError(
                 f"'{self.backbone.name}' has a sliding window: it follows another vocabulary in one answer at a time.",
                 "Use: batch_sizes: [1]",
@@ -157,21 +222,21 @@ class Paths:
             guided.append("speculative")
         return tuple(guided)
 
-    def _request(self, path: readers.Path | None) -> Request:
+    def _request(self, path: strategies.Path | None) -> Request:
         return Request(
             policy=self.policy,
-            prompts=self.questions.prompts,
+            prompts=self.batch.prompts,
             guidance=None if path is None else replace(self._guidance, path=path),
             candidates=self._settings.candidates,
             reward_ngram=self._settings.reward_ngram,
             max_new_tokens=self.new_tokens,
-            chooser=Chooser(DecodingSettings(), []),
+            sampler=Sampler(DecodingSettings(), []),
             ignore_eos=True,
         )
 
     @torch.inference_mode()
     def _generate(self, watch: Watch) -> list[list[int]]:
-        tokens, mask = left_padded(self.policy, self.questions.prompts)
+        tokens, mask = left_padded(self.policy, self.batch.prompts)
         whole = self.policy.model.generate(
             input_ids=tokens,
             attention_mask=mask,

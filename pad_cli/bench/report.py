@@ -13,9 +13,9 @@ class BenchRow:
     """One path at one batch size and prompt length: medians over the repeats.
 
     Attributes:
-        path: see `benchmarking/paths.py`.
+        path: see `bench/paths.py`.
         policy: its name.
-        dtype: number format of the policy.
+        dtype: dtype of the policy.
         batch_size: answers decoded together.
         prompt_tokens: tokens of the longest prompt.
         new_tokens: tokens of each answer.

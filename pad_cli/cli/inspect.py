@@ -32,7 +32,7 @@ def inspect(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a reward model is; weights are loaded only for --pairs, and for a --policy that may be its backbone."""
+    """Show what a reward model is; weights are loaded only for --pairs and --policy."""
     set_quiet(quiet)
     import pad_cli
 

@@ -14,11 +14,21 @@ from pad_cli.models.rendezvous import wait_for_all
 from pad_cli.pairs import Row, RowError, note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
-from pad_cli.records import Messages
+from pad_cli.records import Generation, Messages
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import bar
 from pad_cli.system.run_lock import only_here
 from pad_cli.system.runs import ResultLog, check_output, fingerprint, is_log, merge_parts
+
+
+class _Line(NamedTuple):
+    """One line to answer."""
+
+    number: int
+    place: str
+    prompt: Messages
+    specs: list[str]
+    preference: Preference
 
 
 def generate_file(
@@ -71,26 +81,37 @@ def _generate(engine: PadEngine, source: Path, target: Path, specs: Sequence[str
         merge_parts(target, _by_line)
     wait_for_all()
     log = ResultLog(target, everyone.part, needs=("line", "text"))
-    guide = engine.reward_model.fingerprint if engine.reward_model else None
-    context = [engine.policy.fingerprint, guide, settings.model_dump()]
+    model = engine.reward_model.fingerprint if engine.reward_model else None
+    context = [engine.policy.fingerprint, model, settings.model_dump()]
     todo: dict[str, _Line] = {}
     rows = read_rows(source)
     for row in rows:
-        prompt, wanted, line = prompt_of(row), _specs(row, specs), row.number
-        preference = engine.preference(wanted)
-        key = fingerprint([*context, line, [dict(message) for message in prompt], preference.describe()])
+        line = _Line(row.number, row.place, prompt_of(row), _specs(row, specs), engine.preference(_specs(row, specs)))
+        messages = [dict(message) for message in line.prompt]
+        key = fingerprint([*context, line.number, messages, line.preference.describe()])
         if key not in log.done:
-            todo[key] = _Line(line, row.place, prompt, wanted, preference)
+            todo[key] = line
     if everyone.main:
         note_changes(rows)
     engine.check_prompts([(line.place, line.prompt) for line in todo.values()])
-    for each in todo.values():
-        engine.check_room(each.place, each.prompt, each.preference)
+    for line in todo.values():
+        engine.check_room(line.place, line.prompt, line.preference)
     keys = everyone.share(list(todo))
     with bar(f"Answering {source.name}", total=len(keys)) as progress:
         for start in range(0, len(keys), settings.batch_size):
             batch = keys[start : start + settings.batch_size]
-            _answer(engine, {key: todo[key] for key in batch}, settings, log)
+            answers = engine.generate(
+                [todo[key].prompt for key in batch],
+                [todo[key].preference for key in batch],
+                settings,
+                streams=[str(todo[key].number) for key in batch],
+            )
+            log.append(
+                {
+                    key: _answer_row(engine, todo[key], settings, answer)
+                    for key, answer in zip(batch, answers, strict=True)
+                }
+            )
             progress.advance(len(batch))
     wait_for_all()
     if everyone.main:
@@ -102,37 +123,18 @@ def _by_line(row: Mapping[str, Any]) -> int:
     return int(row["line"])
 
 
-class _Line(NamedTuple):
-    """One line to answer: its number and place, and what it asks."""
-
-    number: int
-    place: str
-    prompt: Messages
-    specs: list[str]
-    preference: Preference
-
-
-def _answer(engine: PadEngine, todo: dict[str, _Line], settings: DecodingSettings, log: ResultLog) -> None:
-    answers = engine.generate(
-        [line.prompt for line in todo.values()],
-        [line.preference for line in todo.values()],
-        settings,
-        streams=[str(line.number) for line in todo.values()],
-    )
-    rows: dict[str, dict[str, Any]] = {}
-    for (key, line), answer in zip(todo.items(), answers, strict=True):
-        rows[key] = {
-            "line": line.number,
-            "prompt": [dict(message) for message in line.prompt],
-            "preference": line.specs,
-            "effective_preference": line.preference.describe(),
-            "always": engine.always,
-            "guidance_weight": settings.guidance_weight,
-            "text": answer.text,
-            "finish_reason": answer.finish_reason,
-            "tokens": len(answer.token_ids),
-        }
-    log.append(rows)
+def _answer_row(engine: PadEngine, line: _Line, settings: DecodingSettings, answer: Generation) -> dict[str, Any]:
+    return {
+        "line": line.number,
+        "prompt": [dict(message) for message in line.prompt],
+        "preference": line.specs,
+        "effective_preference": line.preference.describe(),
+        "always": engine.always,
+        "guidance_weight": settings.guidance_weight,
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "tokens": len(answer.token_ids),
+    }
 
 
 def _specs(row: Row, default: Sequence[str]) -> list[str]:

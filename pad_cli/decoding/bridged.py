@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pad_cli.decoding.ragged_stream import RaggedStream, can_be_ragged
-from pad_cli.decoding.readers import Guidance, PolicyReader
+from pad_cli.decoding.session import RollbackSession, can_roll_back
+from pad_cli.decoding.strategies import DecodingStrategy, Guidance
 from pad_cli.equation import candidate_rewards, normaliser_change
 from pad_cli.models.context import room
 from pad_cli.models.language_model import LanguageModel
@@ -49,18 +49,15 @@ class _Row:
 
 @dataclass
 class _Change:
-    """What a candidate does to a row: the first `kept` tokens stay, and `new` follow with their `rewards`.
-
-    `row` is the row's number in this step.
-    """
+    """What a candidate does to row number `row`: the first `common` tokens stay, and `new` follow with `rewards`."""
 
     row: int
-    kept: int
+    common: int
     new: list[int]
     rewards: list[float] = field(default_factory=list)
 
 
-class BridgedReader(PolicyReader):
+class BridgedStrategy(DecodingStrategy):
     """Policy and backbone read the same text in tokens of their own."""
 
     def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
@@ -68,8 +65,8 @@ class BridgedReader(PolicyReader):
         self._guidance = guidance
         backbone = guidance.model.backbone
         self._bridge = VocabularyBridge(policy, backbone)
-        self._ragged = can_be_ragged(backbone, rows=2)
-        self._reward = RaggedStream(backbone, [prompt[:-1] for prompt in guidance.prompts])
+        self._ragged = can_roll_back(backbone, rows=2)
+        self._reward = RollbackSession(backbone, [prompt[:-1] for prompt in guidance.prompts])
         states = self._reward.read([prompt[-1:] for prompt in guidance.prompts])
         self._rows = [
             _Row([state[-1]], room(backbone.context_length, len(prompt)))
@@ -89,49 +86,53 @@ class BridgedReader(PolicyReader):
 
     def full(self, tokens: torch.Tensor) -> list[bool]:
         return [
-            row.room is not None and row.changes[token].kept + len(row.changes[token].new) >= row.room
+            row.room is not None and row.changes[token].common + len(row.changes[token].new) >= row.room
             for row, token in zip(self._rows, tokens.tolist(), strict=True)
         ]
 
     def push(self, tokens: torch.Tensor) -> None:
         super().push(tokens)
         changes = [row.changes[token] for row, token in zip(self._rows, tokens.tolist(), strict=True)]
-        self._reward.take_back([len(row.tokens) - change.kept for row, change in zip(self._rows, changes, strict=True)])
+        self._reward.rollback(
+            [len(row.tokens) - change.common for row, change in zip(self._rows, changes, strict=True)]
+        )
         blocks = [change.new for change in changes]
         states = self._reward.read(blocks) if any(blocks) else torch.empty(len(blocks), 0)
         for index, (row, change, token) in enumerate(zip(self._rows, changes, tokens.tolist(), strict=True)):
             row.written.append(token)
-            row.tokens[change.kept :] = change.new
-            row.rewards[change.kept :] = change.rewards
-            row.states[change.kept + 1 :] = states[index, states.shape[1] - len(change.new) :]
+            row.tokens[change.common :] = change.new
+            row.rewards[change.common :] = change.rewards
+            row.states[change.common + 1 :] = states[index, states.shape[1] - len(change.new) :]
             self._bridge.settle(row.known, row.written)
 
-    def keep(self, kept: torch.Tensor) -> None:
-        super().keep(kept)
-        rows = kept.tolist()
-        self._guidance = self._guidance.rows(kept)
-        self._reward.keep(rows)
-        self._rows = [self._rows[row] for row in rows]
+    def keep(self, rows: torch.Tensor) -> None:
+        super().keep(rows)
+        self._guidance = self._guidance.rows(rows)
+        self._reward.keep(rows.tolist())
+        self._rows = [self._rows[row] for row in rows.tolist()]
 
     def _change(self, row: int, token: int) -> _Change:
         answer = self._rows[row]
         before, settled = answer.tokens, answer.known.tokens
         after = self._bridge.tokens(answer.known, [*answer.written, token])
-        kept = len(settled) if after[: len(settled)] == settled else 0
-        while kept < min(len(before), len(after)) and before[kept] == after[kept]:
-            kept += 1
-        return _Change(row, kept, after[kept : answer.room])  # what cannot be read earns nothing; see `full`
+        common = len(settled) if after[: len(settled)] == settled else 0
+        while common < min(len(before), len(after)) and before[common] == after[common]:
+            common += 1
+        return _Change(row, common, after[common : answer.room])  # what cannot be read earns nothing; see `full`
 
     def _gain(self, change: _Change) -> float:
-        return sum(change.rewards) - sum(self._rows[change.row].rewards[change.kept :])
+        return sum(change.rewards) - sum(self._rows[change.row].rewards[change.common :])
 
     def _reward_new(self, changes: Sequence[_Change]) -> None:
         """Reward new tokens: the first of each change from a state that is known, the others from copies' states."""
         if not changes:
             return
-        places = {place: number for number, place in enumerate(dict.fromkeys((c.row, c.kept) for c in changes))}
-        states, rows = [self._rows[row].states[kept] for row, kept in places], [row for row, _ in places]
-        before, tokens = [places[change.row, change.kept] for change in changes], [change.new[0] for change in changes]
+        places = {place: number for number, place in enumerate(dict.fromkeys((c.row, c.common) for c in changes))}
+        states, rows = [self._rows[row].states[common] for row, common in places], [row for row, _ in places]
+        before, tokens = (
+            [places[change.row, change.common] for change in changes],
+            [change.new[0] for change in changes],
+        )
         rewarded = list(changes)
         for group in self._readable_together([change for change in changes if len(change.new) > 1]):
             for change, own in zip(group, self._read_copies(group), strict=True):
@@ -148,13 +149,13 @@ class BridgedReader(PolicyReader):
         """Changes in groups; copies of a row that cannot be ragged go together only where they change as much of it."""
         alike: dict[tuple[int, int] | None, list[_Change]] = {}
         for change in changes:
-            alike.setdefault(None if self._ragged else (change.kept, len(change.new)), []).append(change)
+            alike.setdefault(None if self._ragged else (change.common, len(change.new)), []).append(change)
         return [group[start : start + _COPIES] for group in alike.values() for start in range(0, len(group), _COPIES)]
 
     def _read_copies(self, changes: Sequence[_Change]) -> list[torch.Tensor]:
         """For each change the states (N - 1, H) before its N new tokens, the first left out: copies of rows read it."""
         copies = self._reward.fork([change.row for change in changes])
-        copies.take_back([len(self._rows[change.row].tokens) - change.kept for change in changes])
+        copies.rollback([len(self._rows[change.row].tokens) - change.common for change in changes])
         states = copies.read([change.new[:-1] for change in changes])
         return [state[1 - len(change.new) :] for state, change in zip(states, changes, strict=True)]
 

@@ -9,16 +9,13 @@ from typing import Any
 
 import torch
 
-from pad_cli.decoding.explain import TokenChoice, explain_step
-from pad_cli.decoding.floor import hold_up, safety_floor
-from pad_cli.decoding.items import Item, as_items, check_one_each, check_room, prompt_tokens
-from pad_cli.decoding.loop import Request, Step, collect, decode_steps
-from pad_cli.decoding.paths import check_bridge, choose_path, speculation
-from pad_cli.decoding.ragged_stream import can_be_ragged
-from pad_cli.decoding.readers import Guidance
-from pad_cli.decoding.sampling import Chooser, policy_processors
-from pad_cli.decoding.speculative import speculate_steps
-from pad_cli.decoding.streaming import TextStream
+from pad_cli.decoding.compatibility import check_bridge, choose_path
+from pad_cli.decoding.detokenize import IncrementalDetokenizer, TokenChoice, explain_step
+from pad_cli.decoding.items import Item, check_room, clamp_to_minimum, prompt_tokens, safety_floor
+from pad_cli.decoding.loop import Request, Sampler, Step, collect, decode_steps, policy_processors
+from pad_cli.decoding.session import can_roll_back
+from pad_cli.decoding.speculative import draft_length, speculate_steps
+from pad_cli.decoding.strategies import Guidance
 from pad_cli.errors import RecipeError, UsageError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
@@ -64,7 +61,7 @@ class PadEngine:
         self.policy = policy
         self.reward_model = reward_model
         self.always = safety_floor(always or {}, reward_model)
-        self._halving = Halving("answers")
+        self._backoff = Halving("answers")
         if reward_model is not None and self.path(DecodingSettings()) == "bridged":
             check_bridge(policy, reward_model)
 
@@ -87,25 +84,20 @@ class PadEngine:
 
     def preference(self, specs: Sequence[str]) -> Preference:
         """Read a preference as typed after `--pref`, see `pad_cli.preference`, and add the safety floor to it."""
-        if self.reward_model is None:
-            raise UsageError("There is no reward model to read a preference with.", "Name one: --reward-model")
-        return with_floor(self.reward_model.preference(specs), self.always)
+        return with_floor(self._model().preference(specs), self.always)
 
     def preference_weights(self, preferences: Sequence[Preference]) -> torch.Tensor:
         """(N, K) weights w_p of preferences as this engine decodes them: none below the safety floor."""
-        if self.reward_model is None:
-            raise UsageError("There is no reward model to weigh a preference with.", "Name one: --reward-model")
-        return hold_up(self.reward_model.weights(preferences), self.always, self.reward_model.principles)
+        model = self._model()
+        return clamp_to_minimum(model.weights(preferences), self.always, model.principles)
 
     def path(self, settings: DecodingSettings) -> str | None:
-        """How policy and reward model read along, see `decoding/paths.py`; None without a reward model.
+        """The decoding strategy for policy and reward model; None without a reward model.
 
         Raises:
             UsageError: the settings force a path that these models cannot take.
         """
-        if self.reward_model is None:
-            return None
-        return choose_path(self.policy, self.reward_model, settings.path)
+        return None if self.reward_model is None else choose_path(self.policy, self.reward_model, settings.path)
 
     def generate(
         self,
@@ -142,17 +134,8 @@ class PadEngine:
         items = self.items(
             prompts, preferences, settings, guidance_weights, streams=streams, policy_prompts=policy_prompts
         )
-        check_room(self.policy, self.reward_model, items, prompts)
-        answers: list[Generation] = []
-
-        def decoded(batch: Sequence[Item]) -> list[list[int]]:
-            return collect(len(batch), self.steps(batch, settings))
-
-        for batch, tokens in self._halving.batches(items, self.batch_size(settings), decoded):
-            answers += map(self.read_answer, tokens)
-            if on_batch is not None:
-                on_batch(len(batch))
-        return answers
+        check_room(self.policy, self.reward_model, items)
+        return [self.read_answer(tokens) for tokens in self._decode(items, settings, on_batch=on_batch)]
 
     def generate_ids(
         self,
@@ -161,8 +144,6 @@ class PadEngine:
         settings: DecodingSettings | None = None,
         guidance_weight: float | Sequence[float] | None = None,
         *,
-        candidates: int | None = None,
-        max_new_tokens: int | None = None,
         streams: Sequence[str] | None = None,
         ignore_eos: bool = False,
     ) -> list[list[int]]:
@@ -171,10 +152,8 @@ class PadEngine:
         Args:
             prompts: B prompts in the shared vocabulary.
             preference: one for all (text is read as by the method `preference`) or one a prompt; None answers plainly.
-            settings: how to decode; the following arguments go before it.
+            settings: how to decode.
             guidance_weight: one for all or one a prompt.
-            candidates: C.
-            max_new_tokens: longest answer.
             streams: one name a prompt, for sampling.
             ignore_eos: go on after an end of sequence, to `max_new_tokens`.
 
@@ -183,16 +162,10 @@ class PadEngine:
                 another one, or it reads the preference in its prompt.
             DataError: a prompt is longer than the models can read.
         """
-        settings = _changed(settings, candidates, max_new_tokens)
+        settings = settings or DecodingSettings()
         items = self.id_items(prompts, preference, settings, guidance_weight, streams=streams)
         check_room(self.policy, self.reward_model, items)
-
-        def decoded(batch: Sequence[Item]) -> list[list[int]]:
-            request = replace(self._request(batch, settings), ignore_eos=ignore_eos)
-            return collect(len(batch), self._steps(request, settings))
-
-        batches = self._halving.batches(items, self.batch_size(settings), decoded)
-        return [tokens for _, answers in batches for tokens in answers]
+        return self._decode(items, settings, ignore_eos=ignore_eos)
 
     def score_candidates(
         self,
@@ -200,25 +173,16 @@ class PadEngine:
         preference: PreferenceLike | Sequence[Preference] | None = None,
         settings: DecodingSettings | None = None,
         guidance_weight: float | Sequence[float] | None = None,
-        *,
-        candidates: int | None = None,
     ) -> Step:
         """Scores only: what competes for the token after each prompt, in one batch; see `Step` for shapes.
 
-        Args:
-            prompts: B prompts in the shared vocabulary, with the answer so far if there is one. (The first token of an
-                answer repeats nothing: `decoding.reward_ngram` has no effect here.)
-            preference: as in `generate_ids`, and so are the rest.
-            settings: how to decode.
-            guidance_weight: one for all or one a prompt.
-            candidates: C.
-
-        Raises:
-            UsageError: as in `generate_ids`.
+        Args and errors as in `generate_ids`; a prompt may end with the answer so far. (The first token of an answer
+        repeats nothing: `decoding.reward_ngram` has no effect here.)
         """
-        settings = _changed(settings, candidates, None)
-        items = self.id_items(prompts, preference, settings, guidance_weight)
-        return next(decode_steps(self._request(items, settings)))
+        settings = settings or DecodingSettings()
+        return next(
+            decode_steps(self._request(self.id_items(prompts, preference, settings, guidance_weight), settings))
+        )
 
     def stream(
         self,
@@ -227,7 +191,7 @@ class PadEngine:
         settings: DecodingSettings | None = None,
     ) -> Iterator[str]:
         """Answer one prompt piece by piece; the pieces together are the text of `generate`."""
-        text = TextStream(self.policy.tokenizer, self.policy.end_tokens)
+        text = IncrementalDetokenizer(self.policy.tokenizer, self.policy.end_tokens)
         for step in self._single(prompt, preference, settings):
             if piece := text.push(int(step.tokens[0])):
                 yield piece
@@ -256,30 +220,25 @@ class PadEngine:
     ) -> list[Item]:
         """Read B prompts, for `steps`; `template_options` as in `encode_prompt`, the rest as in `generate`."""
         settings = settings or DecodingSettings()
-        wanted = self._per_prompt(len(prompts), preferences, guidance_weights, streams, policy_prompts)
-        conversations = [as_messages(prompt) for prompt in prompts]
-        apart = None if policy_prompts is None else [as_messages(prompt) for prompt in policy_prompts]
-        policy_reads, backbone_reads = prompt_tokens(
+        _check_one_each(
+            len(prompts),
+            preferences=preferences,
+            guidance_weights=guidance_weights,
+            streams=streams,
+            policy_prompts=policy_prompts,
+        )
+        preferences = self._with_floor(preferences, len(prompts))
+        tokens = prompt_tokens(
             self.policy,
             self.reward_model,
-            conversations,
-            wanted,
-            self.path(settings),
-            settings,
-            apart,
+            [as_messages(prompt) for prompt in prompts],
+            preferences,
+            None if policy_prompts is None else [as_messages(prompt) for prompt in policy_prompts],
+            bridged=self.path(settings) == "bridged",
+            policy_reads_preference=settings.policy_reads_preference,
             template_options=template_options,
         )
-        return as_items(policy_reads, backbone_reads, wanted, settings, guidance_weights, streams)
-
-    def check_prompts(self, prompts: Sequence[tuple[str, Messages]]) -> None:
-        """Refuse what a chat template refuses before anything is answered; see `models.prompts.check_prompts`."""
-        models = [self.policy] if self.reward_model is None else [self.policy, self.reward_model.backbone]
-        for tokenizer in {id(model.tokenizer): model.tokenizer for model in models}.values():
-            check_prompts(tokenizer, prompts)
-
-    def check_room(self, place: str, prompt: Messages, preference: Preference = NO_PREFERENCE) -> None:
-        """Refuse a prompt, read at this place, that leaves the models no room for an answer (DataError)."""
-        check_room(self.policy, self.reward_model, self.items([prompt], [preference]), place=place)
+        return _as_items(*tokens, preferences, settings, guidance_weights, streams)
 
     def id_items(
         self,
@@ -299,10 +258,20 @@ class PadEngine:
             raise UsageError("A prompt has no tokens.", "Give at least one token for each prompt.")
         if isinstance(preference, str):
             preference = self.preference([preference])
-        wanted = [preference] * len(tokens) if isinstance(preference, Preference) else preference
+        listed = [preference] * len(tokens) if isinstance(preference, Preference) else preference
         weights = [guidance_weight] * len(tokens) if isinstance(guidance_weight, int | float) else guidance_weight
-        preferences = self._per_prompt(len(tokens), wanted, weights, streams)
-        return as_items(tokens, tokens, preferences, settings, weights, streams)
+        _check_one_each(len(tokens), preferences=listed, guidance_weights=weights, streams=streams)
+        return _as_items(tokens, tokens, self._with_floor(listed, len(tokens)), settings, weights, streams)
+
+    def check_prompts(self, prompts: Sequence[tuple[str, Messages]]) -> None:
+        """Refuse what a chat template refuses before anything is answered; see `models.prompts.check_prompts`."""
+        models = [self.policy] if self.reward_model is None else [self.policy, self.reward_model.backbone]
+        for tokenizer in {id(model.tokenizer): model.tokenizer for model in models}.values():
+            check_prompts(tokenizer, prompts)
+
+    def check_room(self, place: str, prompt: Messages, preference: Preference = NO_PREFERENCE) -> None:
+        """Refuse a prompt, read at this place, that leaves the models no room for an answer (DataError)."""
+        check_room(self.policy, self.reward_model, self.items([prompt], [preference]), place=place)
 
     def steps(
         self, items: Sequence[Item], settings: DecodingSettings, stopped: Callable[[int], bool] | None = None
@@ -310,16 +279,16 @@ class PadEngine:
         """Decode B items in one batch, token by token; at most `batch_size` of them.
 
         Args:
-            items: what `items` or `id_items` read.
+            items: from `items` or `id_items`.
             settings: how to decode; its seed and guidance weight are in the items already.
-            stopped: asked after each token, by the item's number, whether its answer is to end here.
+            stopped: called after each token with the item's number; whether its answer is to end here.
         """
         return self._steps(replace(self._request(items, settings), stopped=stopped), settings)
 
     def batch_size(self, settings: DecodingSettings) -> int:
         """How many answers are decoded together: one where rows cannot advance by different numbers of tokens."""
         model = self.reward_model
-        if model is not None and self.path(settings) == "bridged" and not can_be_ragged(model.backbone, rows=2):
+        if model is not None and self.path(settings) == "bridged" and not can_roll_back(model.backbone, rows=2):
             return 1
         return settings.batch_size
 
@@ -330,37 +299,49 @@ class PadEngine:
         text = decode_answer(self.policy.tokenizer, tokens, ends)
         return Generation(text, tuple(tokens), "stop" if stopped else "length")
 
+    def _model(self) -> RewardModel:
+        if self.reward_model is None:
+            raise UsageError("There is no reward model to read a preference with.", "Name one: --reward-model")
+        return self.reward_model
+
+    def _with_floor(self, preferences: Sequence[Preference] | None, count: int) -> list[Preference]:
+        """One for each of N prompts; without any the policy is on its own, and the safety floor does not count."""
+        if preferences is None:
+            return [NO_PREFERENCE] * count
+        return [with_floor(preference, self.always) for preference in preferences]
+
     def _single(
         self, prompt: str | Messages, preference: Preference | None, settings: DecodingSettings | None
     ) -> Iterator[Step]:
         settings = settings or DecodingSettings()
         items = self.items([prompt], None if preference is None else [preference], settings)
-        check_room(self.policy, self.reward_model, items, [prompt])
+        check_room(self.policy, self.reward_model, items)
         return self.steps(items, settings)
 
-    def _steps(self, request: Request, settings: DecodingSettings) -> Iterator[Step]:
-        length = speculation(request, settings.draft_tokens)
-        return decode_steps(request) if length is None else speculate_steps(request, length)
-
-    def _per_prompt(
+    def _decode(
         self,
-        count: int,
-        preferences: Sequence[Preference] | None,
-        guidance_weights: Sequence[float] | None,
-        streams: Sequence[str] | None,
-        policy_prompts: Sequence[str | Messages] | None = None,
-    ) -> list[Preference]:
-        """The preference of each prompt, once every list has the right length."""
-        check_one_each(
-            count,
-            preferences=preferences,
-            guidance_weights=guidance_weights,
-            streams=streams,
-            policy_prompts=policy_prompts,
-        )
-        if preferences is None:
-            return [NO_PREFERENCE] * count
-        return [with_floor(preference, self.always) for preference in preferences]
+        items: Sequence[Item],
+        settings: DecodingSettings,
+        *,
+        ignore_eos: bool = False,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> list[list[int]]:
+        """The tokens of the answers, decoded in batches that fit into memory."""
+
+        def decoded(batch: Sequence[Item]) -> list[list[int]]:
+            request = replace(self._request(batch, settings), ignore_eos=ignore_eos)
+            return collect(len(batch), self._steps(request, settings))
+
+        answers: list[list[int]] = []
+        for batch, tokens in self._backoff.batches(items, self.batch_size(settings), decoded):
+            answers += tokens
+            if on_batch is not None:
+                on_batch(len(batch))
+        return answers
+
+    def _steps(self, request: Request, settings: DecodingSettings) -> Iterator[Step]:
+        length = draft_length(request, settings.draft_tokens)
+        return decode_steps(request) if length is None else speculate_steps(request, length)
 
     def _request(self, items: Sequence[Item], settings: DecodingSettings) -> Request:
         return Request(
@@ -370,7 +351,7 @@ class PadEngine:
             candidates=settings.candidates,
             reward_ngram=settings.reward_ngram,
             max_new_tokens=settings.max_new_tokens,
-            chooser=Chooser(settings, [random.Random(item.stream) for item in items]),
+            sampler=Sampler(settings, [random.Random(item.stream) for item in items]),
             processors=policy_processors(settings),
         )
 
@@ -382,18 +363,31 @@ class PadEngine:
             raise UsageError("A negative guidance weight turns `always` into its opposite.", "Give one of 0 or above.")
         # a reward model that reads the preference in its prompt, or has an adapter, rewards something without one too
         steered = [item.guidance_weight if item.preference else 0.0 for item in items]
-        guidance_weight = torch.tensor(steered, device=self.policy.device) * model.calibration
         apart = any(item.prompt != item.backbone_prompt for item in items)
         return Guidance(
             model,
             choose_path(self.policy, model, settings.path, apart=apart),
             [item.backbone_prompt for item in items],
             self.preference_weights([item.preference for item in items]),
-            guidance_weight,
+            torch.tensor(steered, device=self.policy.device) * model.calibration,
         )
 
 
-def _changed(settings: DecodingSettings | None, candidates: int | None, max_new_tokens: int | None) -> DecodingSettings:
-    given = {"candidates": candidates, "max_new_tokens": max_new_tokens}
-    before = (settings or DecodingSettings()).model_dump()
-    return DecodingSettings.model_validate({**before, **{k: v for k, v in given.items() if v is not None}})
+def _check_one_each(count: int, **lists: Sequence[Any] | None) -> None:
+    """Make sure that every list has one entry for each of N prompts."""
+    for name, values in lists.items():
+        if values is not None and len(values) != count:
+            raise UsageError(f"{count} prompts, but {len(values)} {name}.", "Give one for each prompt.")
+
+
+def _as_items(
+    prompts: Sequence[list[int]],
+    backbone_prompts: Sequence[list[int]],
+    preferences: Sequence[Preference],
+    settings: DecodingSettings,
+    guidance_weights: Sequence[float] | None,
+    streams: Sequence[str] | None,
+) -> list[Item]:
+    weights = guidance_weights or [settings.guidance_weight] * len(prompts)
+    names = [f"{settings.seed}/{name}" for name in streams or range(len(prompts))]
+    return [Item(*fields) for fields in zip(prompts, backbone_prompts, preferences, weights, names, strict=True)]

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from pad_cli.decoding.explain import TokenChoice
+from pad_cli.decoding.detokenize import TokenChoice
 from pad_cli.reports.html import POLICY
 from pad_cli.system.runs import check_output
 

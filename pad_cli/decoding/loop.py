@@ -6,21 +6,103 @@ Finished rows leave the batch, so they stop costing.
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import LogitsProcessorList
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from pad_cli.decoding.bridged import BridgedReader
-from pad_cli.decoding.readers import FusedReader, Guidance, PairedReader, PolicyReader, SeparateReader
-from pad_cli.decoding.sampling import Chooser
+from pad_cli.decoding.bridged import BridgedStrategy
+from pad_cli.decoding.strategies import DecodingStrategy, FusedStrategy, Guidance, PairedStrategy, SeparateStrategy
 from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
 from pad_cli.models.context import room
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.recipe import DecodingSettings
 
-_READERS = {"fused": FusedReader, "paired": PairedReader, "separate": SeparateReader, "bridged": BridgedReader}
+_STRATEGIES = {
+    "fused": FusedStrategy,
+    "paired": PairedStrategy,
+    "separate": SeparateStrategy,
+    "bridged": BridgedStrategy,
+}
 _COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share of the batch is running
+
+
+def policy_processors(settings: DecodingSettings) -> LogitsProcessorList:
+    """transformers' repetition controls, which act on the policy's logits before candidates are taken."""
+    processors = LogitsProcessorList()
+    if settings.repetition_penalty != 1:
+        processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if settings.no_repeat_ngram_size:
+        processors.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+    return processors
+
+
+class Sampler:
+    """Picks one candidate in each row: the best, or a draw.
+
+    Each row has its own stream of random numbers, and each of its tokens one number of that stream. So a row's answer
+    depends neither on the rows it is decoded with nor on how often a token is proposed before it is written.
+
+    Args:
+        settings: temperature (0 for the best candidate), top_k, top_p, min_p.
+        streams: one random stream a row.
+    """
+
+    def __init__(self, settings: DecodingSettings, streams: Sequence[random.Random]) -> None:
+        self._streams = list(streams)
+        self._drawn: list[list[float]] = [[] for _ in self._streams]
+        self._greedy = settings.temperature == 0
+        self._warpers = LogitsProcessorList()
+        if not self._greedy and settings.temperature != 1:
+            self._warpers.append(TemperatureLogitsWarper(settings.temperature))
+        if settings.top_k:
+            self._warpers.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1:
+            self._warpers.append(TopPLogitsWarper(settings.top_p))
+        if settings.min_p > 0:
+            self._warpers.append(MinPLogitsWarper(settings.min_p))
+
+    def choose(
+        self, candidates: torch.Tensor, scores: torch.Tensor, rows: Sequence[int], positions: Sequence[int]
+    ) -> torch.Tensor:
+        """Choose a token in each of B rows.
+
+        Args:
+            candidates: (B, C) token ids.
+            scores: (B, C) guided scores.
+            rows: B numbers of streams.
+            positions: for each row how many tokens its answer has already.
+
+        Returns:
+            (B,) token ids.
+        """
+        if self._greedy:
+            return candidates.gather(1, scores.argmax(-1, keepdim=True))[:, 0]
+        # Candidates are drawn from in the order of their ids, so that two models, or two roundings, that rank them
+        # differently still draw the same from similar scores: a draft is right more often.
+        order = candidates.argsort(-1)
+        probabilities = self._warpers(None, scores.gather(1, order)).softmax(-1)
+        draws = [self._draw(row, position) for row, position in zip(rows, positions, strict=True)]
+        passed = probabilities.cumsum(-1) < torch.tensor(draws, device=scores.device)[:, None]
+        last_possible = (probabilities > 0).cumsum(-1).argmax(-1)
+        chosen = torch.minimum(passed.sum(-1), last_possible)
+        return candidates.gather(1, order.gather(1, chosen[:, None]))[:, 0]
+
+    def _draw(self, row: int, position: int) -> float:
+        drawn = self._drawn[row]
+        while len(drawn) <= position:
+            drawn.append(self._streams[row].random())
+        return drawn[position]
 
 
 @dataclass(frozen=True)
@@ -34,10 +116,10 @@ class Request:
         candidates: C.
         reward_ngram: n-grams whose repetition earns no reward; 0 for none.
         max_new_tokens: longest answer; see `limits`.
-        chooser: picks among candidates.
+        sampler: picks among candidates.
         processors: act on the policy's logits first, for example transformers' repetition controls.
         ignore_eos: go on after an end of sequence, to `max_new_tokens` (for measuring).
-        stopped: asked after each token, by the row's number, whether its answer is to end there.
+        stopped: called after each token with the row's number; whether its answer is to end there.
     """
 
     policy: LanguageModel
@@ -46,7 +128,7 @@ class Request:
     candidates: int
     reward_ngram: int
     max_new_tokens: int
-    chooser: Chooser
+    sampler: Sampler
     processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)
     ignore_eos: bool = False
     stopped: Callable[[int], bool] | None = None
@@ -62,29 +144,55 @@ class Request:
     def limits(self) -> list[int]:
         """Longest answer of each row: `max_new_tokens`, or less where a model cannot read that much behind its prompt.
 
-        A backbone with another vocabulary reads other tokens; see `BridgedReader.full`.
+        A backbone with another vocabulary reads other tokens; see `BridgedStrategy.full`.
         """
         lengths = [[room(model.context_length, len(prompt)) for prompt in prompts] for model, prompts in self.reads]
         return [min([self.max_new_tokens, *(n for n in row if n is not None)]) for row in zip(*lengths, strict=True)]
 
-    @property
+    @functools.cached_property
     def shared_tokens(self) -> int:
-        """Token ids below this exist in both models: their unembeddings may be padded to different sizes."""
-        size = self.policy.vocabulary_size
-        if self.guidance is None or self.guidance.path == "bridged":
-            return size
-        return min(size, self.guidance.model.backbone.vocabulary_size)
+        """Token ids below this exist in all models: their unembeddings may be padded to different sizes."""
+        return min(model.vocabulary_size for model, _ in self.reads)
 
-    def reader(self) -> PolicyReader:
+    def strategy(self) -> DecodingStrategy:
         """The models, having read the prompts."""
         if self.guidance is None:
-            return PolicyReader(self.policy, self.prompts)
-        return _READERS[self.guidance.path](self.policy, self.prompts, self.guidance)
+            return DecodingStrategy(self.policy, self.prompts)
+        return _STRATEGIES[self.guidance.path](self.policy, self.prompts, self.guidance)
 
     def ends(self) -> torch.Tensor:
         """The tokens that end an answer: (E,)."""
         tokens = [] if self.ignore_eos else sorted(self.policy.end_tokens)
         return torch.tensor(tokens, dtype=torch.long, device=self.policy.device)
+
+    def select(
+        self, logits: torch.Tensor, rows: Sequence[int], answers: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Candidates (B, C) and their log-probabilities, of (B, V) logits of the policy after its processors.
+
+        `answers` (B, T) is the text so far, negative where a row has no token.
+        """
+        logits = logits[:, : self.shared_tokens]
+        if self.processors:  # they see each row alone, without padding
+            processed = []
+            for row, answer, row_logits in zip(rows, answers, logits, strict=True):
+                tokens = torch.cat([answer.new_tensor(self.prompts[row]), answer[answer >= 0]])
+                processed.append(self.processors(tokens[None], row_logits[None]))
+            logits = torch.cat(processed)
+        return select_candidates(logits, self.candidates)
+
+    def score(
+        self,
+        guidance: Guidance,
+        candidates: torch.Tensor,
+        log_probs: torch.Tensor,
+        rewards: torch.Tensor,
+        answers: torch.Tensor,
+    ) -> torch.Tensor:
+        """Guided scores (B, C) of candidates; `answers` as in `select`."""
+        rewards = rewards.to(log_probs.device)
+        rewards = withhold_repeats(rewards, log_probs, candidates, answers, self.reward_ngram)
+        return guided_scores(log_probs, rewards, guidance.guidance_weight)
 
 
 @dataclass(frozen=True)
@@ -109,7 +217,7 @@ class Step:
 
 
 def collect(count: int, steps: Iterator[Step]) -> list[list[int]]:
-    """The answers that steps add up to: `count` lists of new tokens; a finished one ends with its end of sequence."""
+    """The answers that steps add up to: N lists of new tokens; a finished one ends with its end of sequence."""
     answers: list[list[int]] = [[] for _ in range(count)]
     for step in steps:
         for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
@@ -123,79 +231,33 @@ def decode_steps(request: Request) -> Iterator[Step]:
     """Answer a batch of prompts, one step for each new token."""
     guidance, rows = request.guidance, list(range(len(request.prompts)))
     ends = request.ends()
-    reader = request.reader()
+    strategy = request.strategy()
     answers = torch.zeros(len(rows), 0, dtype=torch.long, device=request.policy.device)
     running = torch.ones(len(rows), dtype=torch.bool, device=request.policy.device)
     for position in range(request.max_new_tokens):
-        logits = processed(request, request.policy.head(reader.hidden), rows, answers)  # (B, V)
-        candidates, log_probs = select_candidates(logits, request.candidates)  # (B, C)
-        rewards = reader.rewards(candidates, log_probs)
+        logits = request.policy.head(strategy.hidden)  # (B, V)
+        candidates, log_probs = request.select(logits, rows, answers)  # (B, C)
+        rewards = strategy.rewards(candidates, log_probs)
         if guidance is None:
             scores = log_probs + rewards
         else:
-            scores = guide(request, guidance, candidates, log_probs, rewards, answers)
-        tokens = choose(request, candidates, scores, rows, [position] * len(rows))  # (B,)
+            scores = request.score(guidance, candidates, log_probs, rewards, answers)
+        tokens = request.sampler.choose(candidates, scores, rows, [position] * len(rows))  # (B,)
         yield Step(rows, running.tolist(), tokens, candidates, log_probs, scores)
         running = running & ~torch.isin(tokens, ends)
         if request.stopped is not None:
             running &= torch.tensor([not request.stopped(row) for row in rows], device=running.device)
         full = [request.limits[row] <= position + 1 for row in rows]
-        full = [one or other for one, other in zip(full, reader.full(tokens), strict=True)]
+        full = [one or other for one, other in zip(full, strategy.full(tokens), strict=True)]
         running &= ~torch.tensor(full, device=running.device)
         answers = torch.cat([answers, tokens[:, None]], dim=1)
         left = int(running.sum())
         if left == 0:
             break
         if left < _COMPACT_BELOW * len(rows) or any(full):  # a full row cannot read on, though it has ended
-            kept = running.nonzero()[:, 0]
-            rows = [rows[index] for index in kept.tolist()]
-            tokens, answers, running = tokens[kept], answers[kept], running[kept]
-            guidance = guidance and guidance.rows(kept)
-            reader.keep(kept)
-        reader.push(tokens)
-
-
-def guide(
-    request: Request,
-    guidance: Guidance,
-    candidates: torch.Tensor,
-    log_probs: torch.Tensor,
-    rewards: torch.Tensor,
-    answers: torch.Tensor,
-) -> torch.Tensor:
-    """Guided scores (B, C) of candidates; `answers` (B, T) is what was written, negative where a row has no token."""
-    rewards = rewards.to(log_probs.device)
-    rewards = withhold_repeats(rewards, log_probs, candidates, answers, request.reward_ngram)
-    return guided_scores(log_probs, rewards, guidance.guidance_weight)
-
-
-def choose(
-    request: Request,
-    candidates: torch.Tensor,
-    scores: torch.Tensor,
-    rows: Sequence[int],
-    positions: Sequence[int],
-) -> torch.Tensor:
-    """The tokens (B,) that the chooser takes of (B, C) candidates.
-
-    It draws from them in the order of their numbers: so two models, or two roundings, that rank candidates differently
-    still draw the same from similar scores.
-    """
-    if request.chooser.greedy:
-        chosen = request.chooser.choose(scores, rows, positions)[:, None]
-    else:
-        order = candidates.argsort(-1)
-        chosen = order.gather(1, request.chooser.choose(scores.gather(1, order), rows, positions)[:, None])
-    return candidates.gather(1, chosen)[:, 0]
-
-
-def processed(request: Request, logits: torch.Tensor, rows: Sequence[int], answers: torch.Tensor) -> torch.Tensor:
-    """The policy's logits (B, V) of shared tokens after its processors, which see each row alone, without padding."""
-    logits = logits[:, : request.shared_tokens]
-    if not request.processors:
-        return logits
-    each = []
-    for row, answer, its_logits in zip(rows, answers, logits, strict=True):
-        tokens = torch.cat([answer.new_tensor(request.prompts[row]), answer[answer >= 0]])
-        each.append(request.processors(tokens[None], its_logits[None]))
-    return torch.cat(each)
+            remaining = running.nonzero()[:, 0]
+            rows = [rows[index] for index in remaining.tolist()]
+            tokens, answers, running = tokens[remaining], answers[remaining], running[remaining]
+            guidance = guidance and guidance.rows(remaining)
+            strategy.keep(remaining)
+        strategy.push(tokens)

@@ -3,9 +3,9 @@
     processor = PreferenceLogitsProcessor(reward_model, [reward_model.preference(["humorous"])], guidance_weight=1.5)
     model.generate(**inputs, logits_processor=[processor])
 
-The processor reads along with the reward model's backbone and a cache of its own; sampling, streaming and stopping stay
-transformers' business: `eos_token_id=sorted(engine.policy.end_tokens)` stops where `PadEngine` does. It costs a second
-forward pass: where the policy is the backbone, `PadEngine` is cheaper.
+The reward model's backbone reads the text in a session of its own; sampling, streaming and stopping stay transformers'
+business: `eos_token_id=sorted(engine.policy.end_tokens)` stops where `PadEngine` does. It costs a second forward pass:
+where the policy is the backbone, `PadEngine` is cheaper.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor
 
-from pad_cli.decoding.readers import Guidance, RewardSide
+from pad_cli.decoding.strategies import Guidance, RewardSession
 from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
 from pad_cli.errors import UsageError
 from pad_cli.models.reward_model import RewardModel
@@ -61,7 +61,7 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
 
     def reset(self) -> None:
         """Forget what was read. Never needed for correctness; it frees the cache."""
-        self._side: RewardSide | None = None
+        self._session: RewardSession | None = None
         self._read: torch.Tensor | None = None
         self._prompt_length = 0
 
@@ -75,34 +75,30 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         batch = len(input_ids)
         if len(self._weights) not in (1, batch):
             raise UsageError(f"{len(self._weights)} preferences for {batch} rows.", "Give one, or one for each row.")
-        side = self._follow(input_ids)
-        chosen, log_probs = select_candidates(scores, self._candidates)
-        rewards = side.rewards(chosen, log_probs).to(scores.device)
-        history = input_ids[:, self._prompt_length :]
-        rewards = withhold_repeats(rewards, log_probs, chosen, history, self._reward_ngram)
-        guided = guided_scores(log_probs, rewards, self._weight(batch, scores.device)).to(scores.dtype)
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen, guided)
+        guidance_weight = self._guidance_weight.to(scores.device).expand(batch)
+        session = self._follow(input_ids, guidance_weight)
+        candidates, log_probs = select_candidates(scores, self._candidates)
+        rewards = session.rewards(candidates, log_probs).to(scores.device)
+        answers = input_ids[:, self._prompt_length :]
+        rewards = withhold_repeats(rewards, log_probs, candidates, answers, self._reward_ngram)
+        guided = guided_scores(log_probs, rewards, guidance_weight).to(scores.dtype)
+        return torch.full_like(scores, -torch.inf).scatter(1, candidates, guided)
 
-    def _follow(self, input_ids: torch.Tensor) -> RewardSide:
+    def _follow(self, input_ids: torch.Tensor, guidance_weight: torch.Tensor) -> RewardSession:
         """Read what is new; start anew when the tokens do not continue those read before."""
-        tokens = input_ids.to(self._model.backbone.device)
-        read = self._read
-        if self._side is not None and read is not None and torch.equal(tokens[:, :-1], read):
-            self._side.push(tokens[:, -1])
-        else:
-            grown = read is not None and tokens.shape == (read.shape[0], read.shape[1] + 1)
-            start = slice(0, self._prompt_length)
-            if read is None or not grown or not torch.equal(tokens[:, start], read[:, start]):
-                self._prompt_length = tokens.shape[1]  # another prompt; otherwise beams of this one were reordered
-            pad = self._model.backbone.tokenizer.pad_token_id
-            padding = (tokens[:, : self._prompt_length - 1] == pad).long().cumprod(-1).sum(-1)  # leading padding only
-            prompts = [row[count:].tolist() for row, count in zip(tokens, padding.tolist(), strict=True)]
-            weights = self._weights.expand(len(tokens), -1)
-            self._side = RewardSide(
-                Guidance(self._model, "separate", prompts, weights, self._weight(len(tokens), tokens.device))
-            )
+        backbone = self._model.backbone
+        tokens, before = input_ids.to(backbone.device), self._read
         self._read = tokens
-        return self._side
-
-    def _weight(self, batch: int, device: torch.device) -> torch.Tensor:
-        return self._guidance_weight.to(device).expand(batch)
+        if self._session is not None and before is not None and torch.equal(tokens[:, :-1], before):
+            self._session.push(tokens[:, -1])
+            return self._session
+        grown = before is not None and tokens.shape == (before.shape[0], before.shape[1] + 1)
+        start = slice(0, self._prompt_length)
+        if before is None or not grown or not torch.equal(tokens[:, start], before[:, start]):
+            self._prompt_length = tokens.shape[1]  # another prompt; otherwise beams of this one were reordered
+        pad = backbone.tokenizer.pad_token_id
+        padding = (tokens[:, : self._prompt_length - 1] == pad).long().cumprod(-1).sum(-1)  # leading padding only
+        prompts = [row[count:].tolist() for row, count in zip(tokens, padding.tolist(), strict=True)]
+        weights = self._weights.expand(len(tokens), -1)
+        self._session = RewardSession(Guidance(self._model, "separate", prompts, weights, guidance_weight))
+        return self._session

@@ -10,23 +10,51 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch.nn.functional import pad
 
 from pad_cli.decoding.block_length import BlockLength
-from pad_cli.decoding.loop import Request, Step, choose, guide, processed
-from pad_cli.decoding.ragged_stream import RaggedStream, can_be_ragged
-from pad_cli.decoding.readers import Guidance
-from pad_cli.equation import select_candidates
+from pad_cli.decoding.loop import Request, Step
+from pad_cli.decoding.session import RollbackSession, can_roll_back
+from pad_cli.decoding.strategies import Guidance
+from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel
+
+_DRAFT_FROM = 8  # auto drafts when the policy has this many times the backbone's parameters
 
 
 def can_speculate(policy: LanguageModel, guidance: Guidance | None, rows: int) -> bool:
-    """Is there a second model that can draft, and can both models take tokens back?"""
+    """Is there a second model that can draft, and can both models roll tokens back?"""
     if guidance is None or guidance.path != "separate" or guidance.model.reference == "backbone":
         return False
-    return can_be_ragged(policy, rows) and can_be_ragged(guidance.model.backbone, rows)
+    return can_roll_back(policy, rows) and can_roll_back(guidance.model.backbone, rows)
+
+
+def draft_length(request: Request, draft_tokens: int | Literal["auto"]) -> BlockLength | None:
+    """How many tokens the reward model drafts, for `speculate_steps`; None: it does not draft, see `decode_steps`.
+
+    Args:
+        request: what is to be answered.
+        draft_tokens: `decoding.draft_tokens`.
+
+    Raises:
+        UsageError: a number is set, but these models cannot speculate on this path, or not so many rows at once.
+    """
+    if request.guidance is None or draft_tokens == 0:
+        return None
+    possible = can_speculate(request.policy, request.guidance, len(request.prompts))
+    if draft_tokens == "auto":
+        policy, backbone = request.policy.model, request.guidance.model.backbone.model
+        pays = policy.num_parameters() >= _DRAFT_FROM * backbone.num_parameters()
+        return BlockLength() if possible and pays else None
+    if not possible:
+        raise UsageError(
+            "decoding.draft_tokens: the reward model cannot draft here.",
+            "It needs path separate, no adapter, and batch_size 1 where attention has a sliding window. Use: auto",
+        )
+    return BlockLength(draft_tokens)
 
 
 @torch.inference_mode()
@@ -38,8 +66,8 @@ def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
     answers: list[list[int]] = [[] for _ in rows]
     pending = [prompt[-1] for prompt in request.prompts]  # known, but read by neither model yet
     reward_pending = [prompt[-1] for prompt in guidance.prompts]
-    policy = RaggedStream(request.policy, [prompt[:-1] for prompt in request.prompts])
-    reward = RaggedStream(guidance.model.backbone, [prompt[:-1] for prompt in guidance.prompts])
+    policy = RollbackSession(request.policy, [prompt[:-1] for prompt in request.prompts])
+    reward = RollbackSession(guidance.model.backbone, [prompt[:-1] for prompt in guidance.prompts])
     while True:
         count = min(length.next(len(rows)), min(request.limits[row] - len(answers[row]) for row in rows) - 1)
         written = [answers[row] for row in rows]
@@ -73,27 +101,27 @@ def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
             reward.keep(kept)
             guidance = guidance.rows(torch.tensor(kept))
             rows = [rows[index] for index in kept]
-        policy.take_back(excess)
-        reward.take_back(excess)
+        policy.rollback(excess)
+        reward.rollback(excess)
         pending = reward_pending = [answers[row][-1] for row in rows]
 
 
 def _draft(
     request: Request,
     guidance: Guidance,
-    reward: RaggedStream,
+    reward: RollbackSession,
     pending: Sequence[int],
     written: Sequence[list[int]],
     rows: Sequence[int],
     count: int,
 ) -> tuple[list[list[int]], torch.Tensor]:
-    """Propose `count` tokens for every row; also the backbone's states (B, count + 1, H) before each and after all."""
+    """Propose N tokens for every row; also the backbone's states (B, N + 1, H) before each and after all."""
     states = [reward.read([[token] for token in pending])[:, -1]]
     answers, drafts = _table(written, request.policy.device), []
     for place in range(count):
         logits = guidance.model.backbone.head(states[-1]).to(request.policy.device)
         lengths = [len(answer) + place for answer in written]
-        tokens = _choose(request, guidance, logits, states[-1], answers, lengths, rows).tokens
+        tokens = _step(request, guidance, logits, states[-1], answers, lengths, rows).tokens
         answers = torch.cat([answers, tokens[:, None]], dim=1)
         drafts.append(tokens.tolist())
         states.append(reward.read([[token] for token in drafts[-1]])[:, -1])
@@ -103,14 +131,14 @@ def _draft(
 def _verify(
     request: Request,
     guidance: Guidance,
-    policy: RaggedStream,
+    policy: RollbackSession,
     states: torch.Tensor,
     pending: Sequence[int],
     drafts: Sequence[list[int]],
     written: Sequence[list[int]],
     rows: Sequence[int],
 ) -> Step:
-    """What guided decoding writes after each token of the blocks: a step of B (1 + count) rows, row by row.
+    """What guided decoding writes after each token of the blocks: a step of B (1 + N) rows, row by row.
 
     The policy reads the blocks, [pending, *drafts] of each row, at once.
     """
@@ -120,19 +148,19 @@ def _verify(
     known = answers.shape[1] - size + 1
     before = [pad(answers[:, : known + place], (size - 1 - place, 0), value=-1) for place in range(size)]
     lengths = [len(answer) + place for answer in written for place in range(size)]
-    each = torch.arange(len(rows)).repeat_interleave(size)
-    return _choose(
+    repeated = torch.arange(len(rows)).repeat_interleave(size)
+    return _step(
         request,
-        guidance.rows(each),
+        guidance.rows(repeated),
         request.policy.head(hidden.flatten(0, 1)),
         states.flatten(0, 1),
         torch.stack(before, dim=1).flatten(0, 1),
         lengths,
-        [rows[index] for index in each.tolist()],
+        [rows[index] for index in repeated.tolist()],
     )
 
 
-def _choose(
+def _step(
     request: Request,
     guidance: Guidance,
     logits: torch.Tensor,
@@ -145,11 +173,11 @@ def _choose(
 
     The answers so far are (B, T), on the right, and have these lengths.
     """
-    candidates, log_probs = select_candidates(processed(request, logits, rows, answers), request.candidates)
+    candidates, log_probs = request.select(logits, rows, answers)
     reference = log_probs if guidance.model.reference == "policy" else None
     rewards = guidance.rewards(hidden, candidates, reference)
-    scores = guide(request, guidance, candidates, log_probs, rewards, answers)
-    tokens = choose(request, candidates, scores, rows, lengths)
+    scores = request.score(guidance, candidates, log_probs, rewards, answers)
+    tokens = request.sampler.choose(candidates, scores, rows, lengths)
     return Step(list(rows), [True] * len(rows), tokens, candidates, log_probs, scores)
 
 
@@ -161,12 +189,5 @@ def _table(answers: Sequence[list[int]], device: torch.device) -> torch.Tensor:
 
 
 def _of_row(step: Step, index: int) -> Step:
-    part = slice(index, index + 1)
-    return Step(
-        step.rows[part],
-        [True],
-        step.tokens[part],
-        step.candidates[part],
-        step.log_probs[part],
-        step.scores[part],
-    )
+    tensors = (step.tokens, step.candidates, step.log_probs, step.scores)
+    return Step([step.rows[index]], [True], *(tensor[index : index + 1] for tensor in tensors))

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pad_cli.decoding.detokenize import IncrementalDetokenizer
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.items import Item
-from pad_cli.decoding.streaming import TextStream
 from pad_cli.recipe import DecodingSettings
 from pad_cli.server.api_error import ApiError, interrupted, timed_out
 from pad_cli.server.stop_strings import StopStrings
@@ -88,7 +88,9 @@ class Answer:
         self._known: deque[int] = deque()
         self._ends = engine.policy.end_tokens
         before = item.prompt if continues else None
-        self._text = TextStream(engine.policy.tokenizer, self._ends, before) if pieces or stop or continues else None
+        self._text = (
+            IncrementalDetokenizer(engine.policy.tokenizer, self._ends, before) if pieces or stop or continues else None
+        )
         self._stop, self._given = StopStrings(stop), ""
 
     def push(self, token: int) -> None:

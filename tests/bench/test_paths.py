@@ -12,12 +12,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pad_cli.bench import memory
-from pad_cli.bench.agreement import Written, check_agreement, top_two
-from pad_cli.bench.conditions import conditions, count_forwards
-from pad_cli.bench.memory import peak_memory, reset_peak_memory
-from pad_cli.bench.paths import Paths, Watch, Whole
-from pad_cli.bench.questions import Questions, benchmark_questions, random_questions
+from pad_cli.bench import measure
+from pad_cli.bench.measure import (
+    Written,
+    check_agreement,
+    conditions,
+    count_forwards,
+    peak_memory,
+    reset_peak_memory,
+    top_two,
+)
+from pad_cli.bench.paths import Paths, PromptBatch, Watch, Whole, benchmark_prompts, random_prompts
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import PadError, UsageError
 from pad_cli.models.adapter import CONFIG, WEIGHTS, Adapter
@@ -80,7 +85,7 @@ def make_paths(
     new_tokens: int = TOKENS,
 ) -> Paths:
     engine = PadEngine(policy, model)
-    return Paths(engine, settings, random_questions(engine, batch_size, 5), new_tokens)
+    return Paths(engine, settings, random_prompts(engine, batch_size, 5), new_tokens)
 
 
 def make_items(specs: tuple[str, ...]) -> list[BenchmarkItem]:
@@ -184,7 +189,7 @@ def test_a_reward_model_that_reads_the_preference_reads_another_prompt_on_every_
 ) -> None:
     engine = PadEngine(released.backbone if same else larger_policy, released)
     items = make_items(("text:funny", "text:short"))
-    paths = Paths(engine, STEERED, benchmark_questions(engine, items, 2), TOKENS)
+    paths = Paths(engine, STEERED, benchmark_prompts(engine, items, 2), TOKENS)
     assert paths.guided == (("paired", "separate") if same else ("separate", "speculative"))
     written = check_all_agree(paths).tokens.tolist()
     preferences = [engine.preference(item.preference) for item in items]
@@ -227,13 +232,13 @@ def test_what_is_only_drafted_is_not_the_first_score(
 def test_prompts_of_different_length_are_answered_as_alone(reward_model: PersonalizedRewardModel) -> None:
     engine = PadEngine(reward_model.backbone, reward_model)
     items = make_items(("humorous", "formal", "concise"))
-    together = Paths(engine, STEERED, benchmark_questions(engine, items, 3), TOKENS)
-    assert [len(prompt) for prompt in together.questions.prompts] == [3, 4, 6]
-    assert together.questions.longest == 6
+    together = Paths(engine, STEERED, benchmark_prompts(engine, items, 3), TOKENS)
+    assert [len(prompt) for prompt in together.batch.prompts] == [3, 4, 6]
+    assert together.batch.longest == 6
     for path in ("generate", "plain", "fused"):
         whole = answer(together, path)
         for row, item in enumerate(items):
-            alone = Paths(engine, STEERED, benchmark_questions(engine, [item], 1), TOKENS)
+            alone = Paths(engine, STEERED, benchmark_prompts(engine, [item], 1), TOKENS)
             assert torch.equal(whole.tokens[row], answer(alone, path).tokens[0]), path
 
 
@@ -241,21 +246,21 @@ def test_items_are_spread_evenly_over_the_benchmark(reward_model: PersonalizedRe
     engine, items = PadEngine(reward_model.backbone, reward_model), make_items(("humorous",) * 9)
 
     def lengths(count: int) -> list[int]:
-        return [len(prompt) - 2 for prompt in benchmark_questions(engine, items, count).prompts]
+        return [len(prompt) - 2 for prompt in benchmark_prompts(engine, items, count).prompts]
 
     assert lengths(3) == [1, 6, 12]
     assert lengths(9) == [1, *range(2, 17, 2)]
     with pytest.raises(UsageError, match="9 items, too few for a batch of 10"):
-        benchmark_questions(engine, items, 10)
+        benchmark_prompts(engine, items, 10)
 
 
 def test_models_of_different_vocabularies_need_text(reward_model: PersonalizedRewardModel, byte_tokenizer: Any) -> None:
     policy = make_language_model(make_tokenizer(extra=("ab",)), seed=3)
     engine = PadEngine(policy, reward_model)
     with pytest.raises(UsageError, match=r"vocabularies differ\.\nName a `benchmark`"):
-        random_questions(engine, 2, 5)
-    questions = benchmark_questions(engine, make_items(("humorous", "formal")), 2)
-    paths = Paths(engine, STEERED, questions, TOKENS)
+        random_prompts(engine, 2, 5)
+    batch = benchmark_prompts(engine, make_items(("humorous", "formal")), 2)
+    paths = Paths(engine, STEERED, batch, TOKENS)
     assert paths.names == ("generate", "plain", "bridged")
     assert answer(paths, "bridged").tokens.shape == (2, TOKENS)
 
@@ -264,9 +269,9 @@ def test_a_sliding_window_follows_another_vocabulary_in_one_row_alone(byte_token
     policy = make_language_model(make_tokenizer(extra=("ab",)), seed=3)
     engine = PadEngine(policy, make_reward_model(make_architecture("mistral", byte_tokenizer)))
     items = make_items(("humorous", "formal"))
-    assert Paths(engine, STEERED, benchmark_questions(engine, items, 1), TOKENS).guided == ("bridged",)
+    assert Paths(engine, STEERED, benchmark_prompts(engine, items, 1), TOKENS).guided == ("bridged",)
     with pytest.raises(UsageError, match=r"sliding window.*\nUse: batch_sizes: \[1\]"):
-        Paths(engine, STEERED, benchmark_questions(engine, items, 2), TOKENS)
+        Paths(engine, STEERED, benchmark_prompts(engine, items, 2), TOKENS)
 
 
 def test_no_path_stops_at_an_end_of_sequence(reward_model: PersonalizedRewardModel, byte_tokenizer: Any) -> None:
@@ -284,15 +289,15 @@ def test_random_prompts_are_the_same_every_time_and_hold_no_special_token(
     reward_model: PersonalizedRewardModel,
 ) -> None:
     engine = PadEngine(reward_model.backbone, reward_model)
-    first, second = (random_questions(engine, 3, 40).prompts for _ in range(2))
+    first, second = (random_prompts(engine, 3, 40).prompts for _ in range(2))
     assert first == second
     assert [len(prompt) for prompt in first] == [40, 40, 40]
     assert not {token for prompt in first for token in prompt} & set(engine.policy.tokenizer.all_special_ids)
 
 
 def test_random_prompts_take_the_principles_in_turn(reward_model: PersonalizedRewardModel) -> None:
-    questions: Questions = random_questions(PadEngine(reward_model.backbone, reward_model), 4, 5)
-    assert questions.preference_weights.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    batch: PromptBatch = random_prompts(PadEngine(reward_model.backbone, reward_model), 4, 5)
+    assert batch.preference_weights.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
 
 
 def test_the_number_of_threads_is_restored(policy: LanguageModel) -> None:
@@ -302,7 +307,7 @@ def test_the_number_of_threads_is_restored(policy: LanguageModel) -> None:
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.skipif(not memory._CLEAR.exists(), reason="the peak cannot be reset")
+@pytest.mark.skipif(not measure._CLEAR.exists(), reason="the peak cannot be reset")
 def test_the_peak_is_of_what_came_since_the_reset() -> None:
     reset_peak_memory(CPU)
     before = peak_memory(CPU)
@@ -315,7 +320,7 @@ def test_the_peak_is_of_what_came_since_the_reset() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="free memory cannot be given back")
-@pytest.mark.skipif(not memory._CLEAR.exists(), reason="the peak cannot be reset")
+@pytest.mark.skipif(not measure._CLEAR.exists(), reason="the peak cannot be reset")
 def test_what_an_earlier_path_left_free_is_not_counted() -> None:
     reset_peak_memory(CPU)
     before = peak_memory(CPU)
@@ -329,8 +334,8 @@ def test_where_the_peak_cannot_be_reset_it_is_the_processs(monkeypatch: pytest.M
     reset_peak_memory(CPU)
     torch.ones(2**24)
     high = peak_memory(CPU)
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
-    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "no directory" / "clear_refs")
+    monkeypatch.setattr(measure, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(measure, "_CLEAR", tmp_path / "no directory" / "clear_refs")
     reset_peak_memory(CPU)
     assert peak_memory(CPU) >= high - 2**22  # the two are counted at different moments
 

@@ -17,10 +17,10 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pad_cli.bench import memory
+from pad_cli.bench import measure
 from pad_cli.bench.paths import Paths, Watch, Whole
 from pad_cli.bench.report import BenchRow, bench_table
-from pad_cli.bench.run import run_bench
+from pad_cli.bench.timing import run_bench
 from pad_cli.cli.main import app
 from pad_cli.errors import PadError, RecipeError, UsageError
 from pad_cli.models.checkpoint import save_reward_model
@@ -228,7 +228,7 @@ def test_rows_are_handed_over_as_soon_as_their_case_is_finished(
     assert [("batch 1," in said, "batch 3," in said) for said in begun] == [(True, False), (False, True)]
 
 
-@pytest.mark.skipif(not memory._CLEAR.exists(), reason="the peak cannot be reset")
+@pytest.mark.skipif(not measure._CLEAR.exists(), reason="the peak cannot be reset")
 def test_each_path_has_its_own_peak_memory(
     model_directory: Path, reward_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,7 +372,7 @@ def test_json_has_the_cases_that_were_finished_before_it_went_wrong(
     right = Paths.answer
 
     def fail_in_a_batch(self: Paths, path: Whole, watch: Watch) -> list[list[int]]:
-        if len(self.questions) > 1:
+        if len(self.batch) > 1:
             raise PadError("The machine was needed elsewhere.")
         return right(self, path, watch)
 

@@ -11,7 +11,7 @@ import torch
 
 from pad_cli.decoding.batch import generate_file
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.floor import hold_up
+from pad_cli.decoding.items import clamp_to_minimum
 from pad_cli.errors import PreferenceError, UsageError
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.language_model import LanguageModel
@@ -77,8 +77,8 @@ def test_without_preferences_the_policy_is_on_its_own(engine: PadEngine) -> None
 
 def test_free_text_cannot_take_away_what_is_held_up() -> None:
     weights = torch.tensor([[1.0, 1.5 - 4.0, 0.0], [-2.0, 2.0, 1.0]])  # named and text weights, added
-    assert hold_up(weights, FLOOR, PRINCIPLES).tolist() == [[1.0, 1.5, 0.0], [-2.0, 2.0, 1.0]]
-    assert torch.equal(hold_up(weights, {}, PRINCIPLES), weights)
+    assert clamp_to_minimum(weights, FLOOR, PRINCIPLES).tolist() == [[1.0, 1.5, 0.0], [-2.0, 2.0, 1.0]]
+    assert torch.equal(clamp_to_minimum(weights, {}, PRINCIPLES), weights)
 
 
 def test_free_text_is_held_up_where_answers_are_decoded(reward_model: PersonalizedRewardModel) -> None:

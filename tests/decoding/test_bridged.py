@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +12,8 @@ from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList, SuppressTokensLogitsProcessor
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Request, Step, collect, decode_steps
-from pad_cli.decoding.readers import Guidance, Path
-from pad_cli.decoding.sampling import Chooser
+from pad_cli.decoding.loop import Request, Sampler, Step, collect, decode_steps
+from pad_cli.decoding.strategies import Guidance, Path
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.prompts import encode_prompt
@@ -93,7 +91,7 @@ def request_of(
         candidates=how.candidates,
         reward_ngram=how.reward_ngram,
         max_new_tokens=how.max_new_tokens,
-        chooser=Chooser(how, []),
+        sampler=Sampler(how, []),
         processors=LogitsProcessorList(processors),
     )
 
@@ -119,11 +117,11 @@ class Dictation(LogitsProcessor):
         return scores
 
 
-class Likeliest(Chooser):
+class Likeliest(Sampler):
     """Takes the policy's likeliest candidate, whatever its reward."""
 
-    def choose(self, scores: torch.Tensor, rows: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        return torch.zeros(len(rows), dtype=torch.long)
+    def choose(self, candidates: torch.Tensor, *_: object) -> torch.Tensor:
+        return candidates[:, 0]
 
 
 @pytest.mark.parametrize(("pair", "reward_ngram"), [(PAIRS[0], 0), *((pair, 2) for pair in PAIRS)], ids=str)
@@ -198,7 +196,7 @@ def test_scores_are_right_inside_and_after_characters_of_several_bytes(
     how = DecodingSettings(candidates=4, reward_ngram=0, max_new_tokens=max(map(len, scripts)))
     prompts = [encode_prompt(policy.tokenizer, as_messages(question)) for question in QUESTIONS]
     request = request_of(policy, model, "bridged", how, [Dictation(prompts, scripts)])
-    request = replace(request, chooser=Likeliest(how, []))
+    request = replace(request, sampler=Likeliest(how, []))
     for position, step in enumerate(decode_steps(request)):
         for row, rewards in rewards_of(step).items():
             written, preference = scripts[row][:position], model.preference(SPECS[row])
@@ -243,7 +241,7 @@ def test_rewards_of_long_texts_add_up_while_rows_leave_the_batch(
     prompts = [encode_prompt(policy.tokenizer, as_messages(question)) for question in QUESTIONS]
     how = DecodingSettings(candidates=3, reward_ngram=0, max_new_tokens=max(map(len, scripts)))
     request = request_of(policy, model, "bridged", how, [Dictation(prompts, scripts)])
-    assert check_sums(replace(request, chooser=Likeliest(how, []))) == scripts
+    assert check_sums(replace(request, sampler=Likeliest(how, []))) == scripts
 
 
 def check_sums(request: Request) -> list[list[int]]:

@@ -12,7 +12,7 @@ from transformers import AddedToken
 
 from pad_cli.decoding.batch import generate_file
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.mixture import Voice, generate_mixture
+from pad_cli.decoding.mixture import Expert, generate_mixture
 from pad_cli.decoding.processor import PreferenceLogitsProcessor
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
@@ -93,7 +93,7 @@ def test_it_ends_an_answer_and_is_not_its_text(engine: PadEngine, tmp_path: Path
 
 def test_it_ends_the_answer_of_a_mixture_and_of_transformers_own_generate(engine: PadEngine) -> None:
     policy, prompt = engine.policy, encode_prompt(engine.policy.tokenizer, as_messages("Hi"))
-    answer = generate_mixture([Voice(policy, [prompt], [1.0])], SETTINGS, ["0"])[0]
+    answer = generate_mixture([Expert(policy, [prompt], [1.0])], SETTINGS, ["0"])[0]
     assert engine.read_answer(answer).text == TEXT
     assert engine.reward_model is not None
     whole = policy.model.generate(

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from pad_cli.decoding.detokenize import Candidate, TokenChoice
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.explain import Candidate, TokenChoice
 from pad_cli.decoding.heat_map import heat_map
 from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.sampling import Chooser
+from pad_cli.decoding.loop import Sampler
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings
@@ -81,11 +81,16 @@ def test_fused_equals_separate_when_sampling(engine: PadEngine) -> None:
     assert sample(engine, path="fused") == sample(engine, path="separate")
 
 
+def ids(scores: torch.Tensor) -> torch.Tensor:
+    """Candidates whose token ids are their places."""
+    return torch.arange(scores.shape[1]).expand(scores.shape)
+
+
 def test_draws_follow_the_softmax_of_the_scores() -> None:
     """Scores ln 6, ln 3, ln 1: shares 0.6, 0.3, 0.1; of 4000 draws each share is within 0.03 (four deviations)."""
     scores = torch.tensor([[6.0, 3.0, 1.0]]).log().expand(4000, -1)
     streams = [random.Random(f"row {row}") for row in range(4000)]
-    drawn = Chooser(DecodingSettings(temperature=1), streams).choose(scores, range(4000), [0] * 4000)
+    drawn = Sampler(DecodingSettings(temperature=1), streams).choose(ids(scores), scores, range(4000), [0] * 4000)
     shares = drawn.bincount(minlength=3) / 4000
     assert shares.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
 
@@ -94,8 +99,8 @@ def test_a_temperature_divides_the_scores_before_drawing() -> None:
     """At temperature 0.5 shares 0.6, 0.3, 0.1 are squared: 36, 9, 1 of 46."""
     scores = torch.tensor([[6.0, 3.0, 1.0]]).log().expand(4000, -1)
     streams = [random.Random(f"row {row}") for row in range(4000)]
-    chooser = Chooser(DecodingSettings(temperature=0.5), streams)
-    shares = chooser.choose(scores, range(4000), [0] * 4000).bincount(minlength=3) / 4000
+    sampler = Sampler(DecodingSettings(temperature=0.5), streams)
+    shares = sampler.choose(ids(scores), scores, range(4000), [0] * 4000).bincount(minlength=3) / 4000
     assert shares.tolist() == pytest.approx([36 / 46, 9 / 46, 1 / 46], abs=0.03)
 
 
@@ -103,8 +108,8 @@ def test_top_p_never_draws_outside_its_mass() -> None:
     """Shares 0.6, 0.3, 0.1 at top_p 0.8: the first two hold it, the third is never drawn."""
     scores = torch.tensor([[1.0, 6.0, 3.0]]).log().expand(2000, -1)
     streams = [random.Random(row) for row in range(2000)]
-    chooser = Chooser(DecodingSettings(temperature=1, top_p=0.8), streams)
-    counts = chooser.choose(scores, range(2000), [0] * 2000).bincount(minlength=3)
+    sampler = Sampler(DecodingSettings(temperature=1, top_p=0.8), streams)
+    counts = sampler.choose(ids(scores), scores, range(2000), [0] * 2000).bincount(minlength=3)
     assert counts[0] == 0
     assert counts[1] > counts[2] > 0
 
@@ -115,7 +120,7 @@ def test_a_draw_of_almost_1_takes_the_last_possible_candidate() -> None:
             return 1.0 - 2**-53
 
     scores = torch.tensor([[0.0, 0.0, 0.0, -torch.inf]])
-    assert Chooser(DecodingSettings(temperature=1), [Almost()]).choose(scores, [0], [0]).tolist() == [2]
+    assert Sampler(DecodingSettings(temperature=1), [Almost()]).choose(ids(scores), scores, [0], [0]).tolist() == [2]
 
 
 @pytest.mark.parametrize("limit", [{"top_k": 1}, {"min_p": 1.0}])
@@ -127,8 +132,8 @@ def test_a_limit_of_one_candidate_is_greedy(engine: PadEngine, limit: dict[str, 
 def test_a_limit_never_draws_outside_it(limit: dict[str, float]) -> None:
     """Probabilities .5, .3, .2: each limit leaves at most the first two."""
     scores = torch.tensor([0.5, 0.3, 0.2]).log().expand(500, 3)
-    chooser = Chooser(DecodingSettings(temperature=1, **limit), [random.Random(i) for i in range(500)])
-    counts = chooser.choose(scores, range(500), [0] * 500).bincount(minlength=3)
+    sampler = Sampler(DecodingSettings(temperature=1, **limit), [random.Random(i) for i in range(500)])
+    counts = sampler.choose(ids(scores), scores, range(500), [0] * 500).bincount(minlength=3)
     assert counts[0] > 0
     assert counts[2] == 0
 

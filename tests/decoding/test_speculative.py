@@ -16,17 +16,16 @@ from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList, MistralConfig, MistralForCausalLM
 
 from pad_cli.decoding.block_length import BlockLength
+from pad_cli.decoding.detokenize import TokenChoice
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.explain import TokenChoice
-from pad_cli.decoding.loop import Request, Step, collect, decode_steps
-from pad_cli.decoding.readers import Guidance
-from pad_cli.decoding.sampling import Chooser
+from pad_cli.decoding.loop import Request, Sampler, Step, collect, decode_steps
 from pad_cli.decoding.speculative import speculate_steps
+from pad_cli.decoding.strategies import Guidance
 from pad_cli.errors import UsageError
-from pad_cli.models.enlarge import enlarge
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
+from pad_cli.world.enlarge import enlarge
 from tests.agreement import alone, assert_agree, assert_same_scores, each_row, row_of
 from tests.architectures import ARCHITECTURES, WINDOW, make_architecture
 from tests.decoding.adapters import train_lora, with_adapter
@@ -194,7 +193,7 @@ def make_request(engine: PadEngine, temperature: float) -> Request:
         candidates=10,
         reward_ngram=2,
         max_new_tokens=14,
-        chooser=Chooser(settings(temperature=temperature), [random.Random(row) for row in range(len(TEXTS))]),
+        sampler=Sampler(settings(temperature=temperature), [random.Random(row) for row in range(len(TEXTS))]),
     )
 
 

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Request, choose
-from pad_cli.decoding.sampling import Chooser
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.decoding.loop import Sampler
 from pad_cli.recipe import DecodingSettings
 from tests.decoding.drafters import disturbed, forwards
 from tests.tiny import make_language_model, make_reward_model
@@ -82,15 +80,14 @@ def surprise(chances: Mapping[int, float], drawn: list[int]) -> float:
     return (square - freedom) / math.sqrt(2 * freedom)
 
 
-def test_a_draw_does_not_depend_on_how_candidates_are_ranked(policy: LanguageModel) -> None:
+def test_a_draw_does_not_depend_on_how_candidates_are_ranked() -> None:
     """Otherwise a drafter of nearly the same scores would seldom be right."""
     torch.manual_seed(0)
     candidates = torch.stack([torch.randperm(50)[:8] for _ in range(200)])
     scores, rows = torch.randn(200, 8), list(range(200))
     drawn = []
     for order in (torch.arange(8), torch.randperm(8)):
-        chooser = Chooser(DecodingSettings(temperature=1), [random.Random(row) for row in rows])
-        request = Request(policy, [[5]] * 200, None, 8, 0, 1, chooser)
-        drawn.append(choose(request, candidates[:, order], scores[:, order], rows, [0] * 200).tolist())
+        sampler = Sampler(DecodingSettings(temperature=1), [random.Random(row) for row in rows])
+        drawn.append(sampler.choose(candidates[:, order], scores[:, order], rows, [0] * 200).tolist())
     assert drawn[0] == drawn[1]
     assert drawn[0] != candidates.gather(1, scores.argmax(-1, keepdim=True))[:, 0].tolist()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pad_cli.decoding.detokenize import IncrementalDetokenizer
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.streaming import TextStream
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import Continuation, decode_answer
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -34,7 +34,7 @@ def test_streaming_equals_generate(policy: LanguageModel, reward_model: Personal
 @given(st.text(max_size=20))
 def test_pieces_of_any_text_join_to_the_text_and_are_whole_characters(text: str) -> None:
     tokens = TOKENIZER(text, add_special_tokens=False)["input_ids"]
-    stream = TextStream(TOKENIZER)
+    stream = IncrementalDetokenizer(TOKENIZER)
     pieces = [stream.push(token) for token in tokens] + [stream.finish()]
     assert "".join(pieces) == decode_answer(TOKENIZER, tokens)
     if "\N{REPLACEMENT CHARACTER}" not in text:
@@ -42,7 +42,7 @@ def test_pieces_of_any_text_join_to_the_text_and_are_whole_characters(text: str)
 
 
 def test_a_character_of_several_tokens_appears_at_once() -> None:
-    stream = TextStream(TOKENIZER)
+    stream = IncrementalDetokenizer(TOKENIZER)
     tokens = TOKENIZER("é", add_special_tokens=False)["input_ids"]
     assert len(tokens) == 2
     assert [stream.push(token) for token in tokens] == ["", "é"]
@@ -66,7 +66,7 @@ def test_a_continuation_is_what_the_prompts_text_grows_by(kind: str, text: str, 
     else:  # the prompt ends inside a character, and the growth begins with the whole of it
         assert "\N{REPLACEMENT CHARACTER}" not in growth
         assert len(whole) - len(growth) <= len(before)
-    stream = TextStream(tokenizer, continues=prompt)
+    stream = IncrementalDetokenizer(tokenizer, continues=prompt)
     assert "".join([stream.push(token) for token in new] + [stream.finish()]) == growth
 
 

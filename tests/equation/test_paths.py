@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from pad_cli.decoding.bridged import BridgedReader
+from pad_cli.decoding.bridged import BridgedStrategy
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.processor import PreferenceLogitsProcessor
-from pad_cli.decoding.readers import Guidance
-from pad_cli.decoding.uncached import score_uncached
+from pad_cli.decoding.strategies import Guidance, score_uncached
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, sequence_rewards, token_rewards
 from pad_cli.learning.choices import Choice
 from pad_cli.learning.features import choice_features
@@ -168,7 +167,7 @@ def test_decoding_scores_candidates_by_the_equation(form: str, path: str, policy
     preference = model.preference(SPECS)
     settings = DecodingSettings(candidates=12, guidance_weight=2.0, reward_ngram=0)
     guidance = Guidance(model, "bridged", [context], model.weights([preference]), torch.tensor([3.0]))
-    bridged = BridgedReader(policy, [context], guidance)
+    bridged = BridgedStrategy(policy, [context], guidance)
     for number in range(len(target)):
         read = [*context, *target[:number]]
         plain = policy.model(input_ids=torch.tensor([read])).logits[0, -1].log_softmax(-1)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pad_cli.decoding.explain import Candidate, TokenChoice
+from pad_cli.decoding.detokenize import Candidate, TokenChoice
 from pad_cli.decoding.heat_map import heat_map
 from pad_cli.evaluation.coloured_tokens import coloured
 from pad_cli.evaluation.comparisons import Reference

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pad_cli.bench.questions import benchmark_questions
+from pad_cli.bench.paths import benchmark_prompts
 from pad_cli.decoding.batch import generate_file
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError
@@ -235,4 +235,4 @@ def test_a_benchmark_names_the_row_that_a_template_refuses(engine: PadEngine) ->
     for place, named in (("rows.jsonl:2", "rows.jsonl:2"), ("", "an/id")):
         item = BenchmarkItem("an/id", "single", "x", prompt, ("humorous",), place=place)
         with pytest.raises(DataError, match=f"{named}: The chat template refuses message 2"):
-            benchmark_questions(engine, [item], 1)
+            benchmark_prompts(engine, [item], 1)

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.ragged_stream import can_be_ragged
+from pad_cli.decoding.session import can_roll_back
 from pad_cli.errors import ArchitectureError, ModelLoadError
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.models.reading import FASTEST
@@ -192,9 +192,9 @@ def test_logits_that_are_not_numbers_are_refused_with_the_number_format(byte_tok
 
 def test_only_a_model_that_keeps_apart_what_is_hidden_takes_back_tokens_in_several_rows(byte_tokenizer: Any) -> None:
     """MPT knows distances by places in the cache, hidden ones included; Mamba has nothing to take back."""
-    found = {name: [can_be_ragged(wrapped(name, byte_tokenizer), rows) for rows in (1, 2)] for name in ("mpt", "mamba")}
+    found = {name: [can_roll_back(wrapped(name, byte_tokenizer), rows) for rows in (1, 2)] for name in ("mpt", "mamba")}
     assert found == {"mpt": [True, False], "mamba": [False, False]}
-    assert can_be_ragged(make_language_model(byte_tokenizer, seed=0), rows=2)
+    assert can_roll_back(make_language_model(byte_tokenizer, seed=0), rows=2)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # called by peft

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from pad_cli.decoding.compatibility import choose_path
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.paths import choose_path
 from pad_cli.errors import DataError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 
-from pad_cli.decoding.mixture import Voice, generate_mixture
+from pad_cli.decoding.mixture import Expert, generate_mixture
 from pad_cli.errors import DataError
 from pad_cli.evaluation.contract import Cost, Subject
 from pad_cli.models.adapter import WEIGHTS, Adapter
@@ -176,7 +176,7 @@ def answer_mixed(
 ) -> list[Generation]:
     """Answers by the weighted log-probabilities of the policy through some adapters; None is the policy as it is."""
     prompts = [encode_prompt(subject.policy.tokenizer, item.prompt) for item in items]
-    mixture = [Voice(subject.policy, prompts, [weight] * len(items), adapter) for adapter, weight in voices]
+    mixture = [Expert(subject.policy, prompts, [weight] * len(items), adapter) for adapter, weight in voices]
     answers = generate_mixture(mixture, settings, [item.id for item in items])
     return [subject.engine.read_answer(tokens) for tokens in answers]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pad_cli.decoding.mixture import Voice, generate_mixture
+from pad_cli.decoding.mixture import Expert, generate_mixture
 from pad_cli.evaluation.contract import Subject
 from pad_cli.evaluation.methods.prompted import Prompting
 from pad_cli.models.prompts import encode_prompt
@@ -39,9 +39,9 @@ class Contrast(Prompting):
     def answer(
         self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
-        def voice(prompts: Sequence[Messages], weight: float) -> Voice:
+        def voice(prompts: Sequence[Messages], weight: float) -> Expert:
             tokens = [encode_prompt(subject.policy.tokenizer, prompt) for prompt in prompts]
-            return Voice(subject.policy, tokens, [weight] * len(items))
+            return Expert(subject.policy, tokens, [weight] * len(items))
 
         push = guidance_weight * self.scale
         asked = voice(self.prompts(subject, items, settings), 1 + push)

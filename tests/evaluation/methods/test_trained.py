@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pad_cli.decoding.mixture import Voice, _request, generate_mixture
+from pad_cli.decoding.mixture import Expert, _request, generate_mixture
 from pad_cli.evaluation.contract import Subject
 from pad_cli.evaluation.methods.competitors import attached
 from pad_cli.evaluation.methods.mixed import Mod, Sum
@@ -62,7 +62,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """The first answer to each item; those that come later have to agree with it."""
     first: dict[str, list[int]] = {}
 
-    def watched(voices: Sequence[Voice], how: DecodingSettings, names: Sequence[str]) -> list[list[int]]:
+    def watched(voices: Sequence[Expert], how: DecodingSettings, names: Sequence[str]) -> list[list[int]]:
         made = generate_mixture(voices, how, names)
         for row, (name, answer) in enumerate(zip(names, made, strict=True)):
             request = _request([voice.part(row, row + 1) for voice in voices], how, [name])

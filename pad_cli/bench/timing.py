@@ -14,17 +14,26 @@ from typing import Any
 
 import torch
 
-from pad_cli.bench.agreement import Written, check_agreement, top_two
-from pad_cli.bench.conditions import Clock, clock_of, conditions, count_forwards, dtype_of, machine
-from pad_cli.bench.memory import peak_memory, reset_peak_memory
-from pad_cli.bench.paths import Name, Paths, Watch, Whole
-from pad_cli.bench.questions import Questions, benchmark_questions, random_questions
+from pad_cli.bench.measure import (
+    Clock,
+    Written,
+    check_agreement,
+    clock_of,
+    conditions,
+    count_forwards,
+    machine,
+    peak_memory,
+    reset_peak_memory,
+    top_two,
+)
+from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, Whole, benchmark_prompts, random_prompts
 from pad_cli.bench.report import BenchRow
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
+from pad_cli.models.dtype import dtype_name
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import BenchRecipe, GenerateRecipe
-from pad_cli.system.progress import Bar, bar
+from pad_cli.system.progress import bar
 
 _SAMPLED_STEPS = 4  # tokens at which `uncached` is timed: the first, the last, and evenly between
 _SEED = 0  # of the order of the paths
@@ -45,13 +54,13 @@ def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | No
         PadError: two paths do not agree.
         UsageError: these models cannot take the path that the recipe forces, or are too short for its tokens; or the
             benchmark has too few items, or is needed because the vocabularies differ.
-        RecipeError, PreferenceError, DataError: the benchmark cannot be asked like this.
+        RecipeError, PreferenceError, DataError: the benchmark does not fit the reward model.
         ModelLoadError, CheckpointError, VocabularyError: a model cannot be loaded, or they do not fit.
     """
     engine = PadEngine.from_recipe(
         GenerateRecipe(kind="generate", policy=recipe.policy, reward_model=recipe.reward_model)
     )
-    cases = [Paths(engine, recipe.decoding, asked, recipe.new_tokens) for asked in _questions(engine, recipe)]
+    cases = [Paths(engine, recipe.decoding, batch, recipe.new_tokens) for batch in _batches(engine, recipe)]
     for paths in cases:
         _check_length(paths)
     with conditions(engine.policy, recipe.threads):
@@ -65,18 +74,18 @@ def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | No
         return {"machine": machine(engine.policy), "repeats": recipe.repeats, "rows": rows}
 
 
-def _questions(engine: PadEngine, recipe: BenchRecipe) -> Iterator[Questions]:
+def _batches(engine: PadEngine, recipe: BenchRecipe) -> Iterator[PromptBatch]:
     items = None if recipe.benchmark is None else load_benchmark(recipe.benchmark)
     for batch_size in recipe.batch_sizes:
         if items is not None:
-            yield benchmark_questions(engine, items, batch_size)
+            yield benchmark_prompts(engine, items, batch_size)
         else:
-            yield from (random_questions(engine, batch_size, length) for length in recipe.prompt_tokens)
+            yield from (random_prompts(engine, batch_size, length) for length in recipe.prompt_tokens)
 
 
 def _check_length(paths: Paths) -> None:
-    asked = paths.questions
-    for model, prompts in ((paths.policy, asked.prompts), (paths.backbone, asked.backbone_prompts)):
+    batch = paths.batch
+    for model, prompts in ((paths.policy, batch.prompts), (paths.backbone, batch.backbone_prompts)):
         length = max(map(len, prompts)) + paths.new_tokens
         longest = model.context_length
         if longest is not None and length > longest:
@@ -95,69 +104,57 @@ class _Case:
         self._steps: list[int] = torch.linspace(0, paths.new_tokens - 1, count).round().long().tolist()
 
     def run(self, repeats: int) -> list[BenchRow]:
-        names, asked = self._paths.names, self._paths.questions
-        with bar("Checking that all paths agree", total=len(self._whole)) as progress:
-            forwards, answer = self._check(progress)
+        names, batch = self._paths.names, self._paths.batch
+        with bar("Checking that all paths agree", total=len(names)) as progress:
+            forwards, answer = self._check(progress.advance)
         memory: dict[str, int] = {}
         with bar("Measuring memory", total=len(names)) as progress:
             for path in names:
                 memory[path] = self._peak(path, answer)
                 progress.advance(status=path)
-        totals: dict[str, list[float]] = {path: [] for path in names}
-        firsts: dict[str, list[float]] = {path: [] for path in names}
-        order, chance = list(names), random.Random(_SEED)
-        with bar(f"Timing batch {len(asked)}, prompt {asked.longest}", total=repeats * len(order)) as progress:
+        seconds: dict[str, list[tuple[float, float]]] = {path: [] for path in names}
+        order, rng = list(names), random.Random(_SEED)
+        with bar(f"Timing batch {len(batch)}, prompt {batch.longest}", total=repeats * len(order)) as progress:
             for _ in range(repeats):
-                chance.shuffle(order)
+                rng.shuffle(order)
                 for path in order:
-                    total, first = self._time_uncached(answer) if path == "uncached" else self._time(path)
-                    totals[path].append(total)
-                    firsts[path].append(first)
+                    seconds[path].append(self._time_uncached(answer) if path == "uncached" else self._time(path))
                     progress.advance(status=path)
-        return [self._row(p, totals[p], totals["generate"], firsts[p], memory[p], forwards[p]) for p in names]
+        return [self._row(path, seconds[path], seconds["generate"], memory[path], forwards[path]) for path in names]
 
-    @property
-    def _whole(self) -> tuple[Whole, ...]:
-        """The paths that write whole answers."""
-        return ("generate", "plain", *self._paths.guided)
-
-    def _check(self, progress: Bar) -> tuple[dict[str, float], list[int]]:
+    def _check(self, advance: Callable[[], None]) -> tuple[dict[str, float], list[int]]:
         """Warm up and compare; return the forwards a token of each path, and the first row's guided answer."""
+        paths = self._paths
         forwards: dict[str, float] = {}
         written: dict[str, Written] = {}
-        exact = {dtype_of(self._paths.policy), dtype_of(self._paths.backbone)} == {"float32"}
-        for path in self._whole:
+        exact = {paths.policy.dtype, paths.backbone.dtype} == {torch.float32}
+        for path in paths.whole:
             watch = Watch(self._clock, self._candidates)
-            with count_forwards(self._paths.policy, self._paths.backbone) as counted:
-                tokens = self._paths.answer(path, watch)
-            forwards[path] = len(counted) / self._paths.new_tokens
+            with count_forwards(paths.policy, paths.backbone) as passes:
+                tokens = paths.answer(path, watch)
+            forwards[path] = len(passes) / paths.new_tokens
             written[path] = Written(path, torch.tensor(tokens), watch.top)
-            progress.advance(status=path)
+            advance()
         check_agreement(written["generate"], written["plain"], exact=exact)
-        reference = written[self._paths.guided[0]]
-        for path in self._paths.guided[1:]:
+        reference = written[paths.guided[0]]
+        for path in paths.guided[1:]:
             check_agreement(reference, written[path], exact=exact)
-        if "uncached" in self._paths.names:
-            forwards["uncached"] = self._check_uncached(reference, exact)
         answer: list[int] = reference.tokens[0].tolist()
+        if "uncached" in paths.names:
+            with count_forwards(paths.policy, paths.backbone) as passes:
+                scored = [paths.uncached_step(answer[:step]) for step in self._steps]
+            forwards["uncached"] = len(paths.batch) * len(passes) / len(scored)
+            for step, (candidates, scores) in zip(self._steps, scored, strict=True):
+                token = candidates.gather(1, scores.argmax(-1, keepdim=True)).cpu()
+                here = slice(step, step + 1)
+                same_step = Written(reference.path, reference.tokens[:1, here], reference.top[:1, here])
+                uncached = Written("uncached", token, top_two(scores, self._candidates)[:, None])
+                check_agreement(same_step, uncached, exact=exact)
+            advance()
         return forwards, answer
 
-    def _check_uncached(self, reference: Written, exact: bool) -> float:
-        """The same for the sampled steps of `uncached`: its forwards a token."""
-        answer = reference.tokens[0].tolist()
-        with count_forwards(self._paths.policy, self._paths.backbone) as counted:
-            scored = [self._paths.uncached_step(answer[:step]) for step in self._steps]
-        for step, (candidates, scores) in zip(self._steps, scored, strict=True):
-            token = candidates.gather(1, scores.argmax(-1, keepdim=True)).cpu()
-            same_step = Written(
-                reference.path, reference.tokens[:1, step : step + 1], reference.top[:1, step : step + 1]
-            )
-            uncached = Written("uncached", token, top_two(scores, self._candidates)[:, None])
-            check_agreement(same_step, uncached, exact=exact)
-        return len(self._paths.questions) * len(counted) / len(scored)
-
     def _peak(self, path: Name, answer: list[int]) -> int:
-        """Bytes at most on a path, in a pass of its own: taking stock disturbs the clock."""
+        """Peak bytes on a path, in a pass of its own: measuring memory disturbs the clock."""
         reset_peak_memory(self._paths.policy.device)
         if path == "uncached":
             self._paths.uncached_step(answer[: self._steps[-1]])
@@ -176,28 +173,33 @@ class _Case:
 
     def _time_uncached(self, answer: list[int]) -> tuple[float, float]:
         """The same, estimated from the sampled steps of the first answer."""
-        spent = []
+        steps = []
         for step in self._steps:
             start = self._clock()
             self._paths.uncached_step(answer[:step])
-            spent.append(self._clock() - start)
-        return statistics.fmean(spent) * self._paths.new_tokens * len(self._paths.questions), spent[0]
+            steps.append(self._clock() - start)
+        return statistics.fmean(steps) * self._paths.new_tokens * len(self._paths.batch), steps[0]
 
     def _row(
-        self, path: str, totals: list[float], generate: list[float], firsts: list[float], memory: int, forwards: float
+        self,
+        path: str,
+        seconds: list[tuple[float, float]],
+        generate: list[tuple[float, float]],
+        memory: int,
+        forwards: float,
     ) -> BenchRow:
-        ratios = [mine / its for mine, its in zip(totals, generate, strict=True)]
-        seconds, length = statistics.median(totals), self._paths.new_tokens
+        ratios = [total / reference for (total, _), (reference, _) in zip(seconds, generate, strict=True)]
+        total, length = statistics.median(total for total, _ in seconds), self._paths.new_tokens
         return BenchRow(
             path=path,
             policy=self._paths.policy.name,
-            dtype=dtype_of(self._paths.policy),
-            batch_size=len(self._paths.questions),
-            prompt_tokens=self._paths.questions.longest,
+            dtype=dtype_name(self._paths.policy.dtype),
+            batch_size=len(self._paths.batch),
+            prompt_tokens=self._paths.batch.longest,
             new_tokens=length,
-            ms_per_token=1000 * seconds / length,
-            tokens_per_second=len(self._paths.questions) * length / seconds,
-            first_token_ms=1000 * statistics.median(firsts),
+            ms_per_token=1000 * total / length,
+            tokens_per_second=len(self._paths.batch) * length / total,
+            first_token_ms=1000 * statistics.median(first for _, first in seconds),
             ratio_to_generate=statistics.median(ratios),
             ratio_low=min(ratios),
             ratio_high=max(ratios),

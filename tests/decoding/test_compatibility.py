@@ -1,18 +1,15 @@
-"""How a reward model fits a policy, from configurations and tokenizers: the answer is the engine's own."""
+"""How a reward model fits a policy: the answer is the engine's own."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
-from pad_cli.decoding import fit
+from pad_cli.decoding.compatibility import fit_policy
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.fit import fit_policy
-from pad_cli.errors import CheckpointError, ModelLoadError
+from pad_cli.errors import ModelLoadError
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompt_reward_model import HEAD
@@ -86,19 +83,6 @@ def test_the_path_is_the_one_that_the_engine_takes(
         assert PadEngine(policy, model).path(DecodingSettings()) == path
 
 
-def test_a_policy_of_other_sizes_is_judged_without_its_weights(
-    reward_models: dict[str, str], policies: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any) -> None:
-        raise AssertionError("weights were loaded")
-
-    monkeypatch.setattr(fit, "load_language_model", refuse)
-    for name in ("smaller", "foreign"):
-        assert fit_policy(reward_models["plain"], ModelSettings(model=policies[name])).path is not None
-    with pytest.raises(AssertionError, match="weights"):
-        fit_policy(reward_models["plain"], ModelSettings(model=policies["backbone"]))
-
-
 def test_the_backbone_with_other_weights_is_told_apart(reward_models: dict[str, str], policies: dict[str, str]) -> None:
     found = fit_policy(reward_models["plain"], ModelSettings(model=policies["retrained"], device="cpu"))
     assert "other weights" in found.reason
@@ -108,13 +92,3 @@ def test_a_policy_that_is_not_there_is_a_load_error(reward_models: dict[str, str
     with pytest.raises(ModelLoadError) as caught:
         fit_policy(reward_models["plain"], ModelSettings(model=str(tmp_path / "none")))
     assert caught.value.hint
-
-
-def test_a_checkpoint_without_its_tokenizer_is_refused(
-    policy: LanguageModel, policies: dict[str, str], tmp_path: Path
-) -> None:
-    save_reward_model(replace(make_reward_model(policy)), tmp_path, ModelSettings(model=policies["backbone"]))
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).unlink()
-    with pytest.raises(CheckpointError, match="tokenizer"):
-        fit_policy(str(tmp_path), ModelSettings(model=policies["smaller"]))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from transformers import AutoModelForCausalLM, MambaConfig
 
-from pad_cli.decoding.ragged_stream import RaggedStream, can_be_ragged
+from pad_cli.decoding.session import RollbackSession, can_roll_back
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from tests.architectures import ARCHITECTURES, make_architecture
 from tests.decoding.slow import last_state
@@ -27,7 +27,7 @@ class Reading:
     """A stream, and what each of its rows has read."""
 
     def __init__(self, model: LanguageModel, rows: Sequence[Sequence[int]]) -> None:
-        self.stream = RaggedStream(model, rows)
+        self.stream = RollbackSession(model, rows)
         self.rows = [list(row) for row in rows]
 
     @torch.inference_mode()
@@ -41,8 +41,8 @@ class Reading:
             row += block
 
     @torch.inference_mode()
-    def take_back(self, counts: Sequence[int]) -> None:
-        self.stream.take_back(counts)
+    def rollback(self, counts: Sequence[int]) -> None:
+        self.stream.rollback(counts)
         self.rows = [row[: len(row) - count] for row, count in zip(self.rows, counts, strict=True)]
 
     @torch.inference_mode()
@@ -75,9 +75,9 @@ def machine_of(model: LanguageModel, most_rows: int) -> type[RuleBasedStateMachi
                 reading.read(blocks)
 
         @rule(data=st.data())
-        def take_back(self, data: st.DataObject) -> None:
+        def rollback(self, data: st.DataObject) -> None:
             reading = self._any(data)
-            reading.take_back([data.draw(st.integers(0, len(row))) for row in reading.rows])
+            reading.rollback([data.draw(st.integers(0, len(row))) for row in reading.rows])
 
         @rule(data=st.data())
         def keep(self, data: st.DataObject) -> None:
@@ -119,7 +119,7 @@ def test_rows_grow_long_and_apart(name: str, byte_tokenizer: Any) -> None:
     reading = Reading(make_architecture(name, byte_tokenizer), [[9, 8], [], [5] * 11][:count])
     for _ in range(12):
         reading.read([[chance.randrange(4, 200) for _ in range(4)] for _ in range(count)])
-        reading.take_back([chance.randrange(4) for _ in range(count)])
+        reading.rollback([chance.randrange(4) for _ in range(count)])
     assert min(map(len, reading.rows)) > 20
 
 
@@ -132,9 +132,9 @@ def test_places_that_every_row_takes_back_are_cut_off(llama: LanguageModel) -> N
     reading = Reading(llama, [[5, 6, 7], [8]])
     reading.read([[1, 2, 3, 4], [1, 2, 3, 4]])
     assert length(reading) == 7
-    reading.take_back([2, 3])
+    reading.rollback([2, 3])
     assert length(reading) == 5, "one place is hidden in the second row only"
-    reading.take_back([1, 0])
+    reading.rollback([1, 0])
     assert length(reading) == 4
 
 
@@ -142,7 +142,7 @@ def test_a_row_that_leaves_lets_its_places_be_cut_off(llama: LanguageModel) -> N
     reading = Reading(llama, [[5, 6, 7, 8], [8]])
     reading.read([[9, 9, 9], []])
     reading.keep([1])
-    reading.take_back([0])
+    reading.rollback([0])
     assert length(reading) == 4
     reading.read([[1, 2]])
 
@@ -151,7 +151,7 @@ def test_one_row_never_has_hidden_places(llama: LanguageModel) -> None:
     reading = Reading(llama, [[5, 6]])
     for _ in range(5):
         reading.read([[1, 2, 3]])
-        reading.take_back([2])
+        reading.rollback([2])
         assert length(reading) == len(reading.rows[0])
 
 
@@ -165,7 +165,7 @@ def length(reading: Reading) -> int:
 
 def test_all_can_be_taken_back_and_read_anew_by_other_rows(llama: LanguageModel) -> None:
     reading = Reading(llama, [[5, 6, 7], [8]])
-    reading.take_back([3, 1])
+    reading.rollback([3, 1])
     reading.keep([0, 1, 1])
     reading.read([[1], [2, 3], []])
 
@@ -175,7 +175,7 @@ def test_a_fork_and_its_origin_do_not_know_of_each_other(llama: LanguageModel) -
     fork = reading.fork([1, 1, 0])
     reading.read([[1, 2], [3]])
     fork.read([[4], [], [5, 6]])
-    reading.take_back([2, 0])
+    reading.rollback([2, 0])
     fork.read([[4], [9], [5, 6]])
     reading.read([[3], [1]])
 
@@ -183,11 +183,11 @@ def test_a_fork_and_its_origin_do_not_know_of_each_other(llama: LanguageModel) -
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_sliding_window_is_ragged_in_one_row_only(name: str, byte_tokenizer: Any) -> None:
     model = make_architecture(name, byte_tokenizer)
-    assert can_be_ragged(model, rows=1)
-    assert can_be_ragged(model, rows=2) is (name not in SLIDING)
+    assert can_roll_back(model, rows=1)
+    assert can_roll_back(model, rows=2) is (name not in SLIDING)
 
 
 def test_states_that_are_no_list_of_keys_cannot_be_ragged(byte_tokenizer: Any) -> None:
     config = MambaConfig(vocab_size=len(byte_tokenizer), hidden_size=16, num_hidden_layers=1, state_size=4)
     model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    assert not can_be_ragged(wrap_language_model("mamba", model, byte_tokenizer), rows=1)
+    assert not can_roll_back(wrap_language_model("mamba", model, byte_tokenizer), rows=1)

@@ -1,0 +1,165 @@
+"""What is measured and with what: the clock, forward passes, peak memory, and whether two paths wrote the same."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import platform
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig
+
+from pad_cli.errors import PadError
+from pad_cli.models.dtype import dtype_name
+from pad_cli.models.language_model import LanguageModel
+
+Clock = Callable[[], float]
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # see proc(5)
+_TOLERANCE = 0.5  # nats by which scores may differ between paths in half precision
+_NEAR_TIE = 1e-3  # nats between two tokens that rounding in float32 may decide between
+
+
+@contextlib.contextmanager
+def conditions(policy: LanguageModel, threads: int | None) -> Iterator[None]:
+    """Set the number of threads, and have `generate` search greedily to the full length; restore both afterwards."""
+    threads_before, configured = torch.get_num_threads(), policy.model.generation_config
+    try:
+        torch.set_num_threads(threads or threads_before)
+        policy.model.generation_config = GenerationConfig(eos_token_id=None, pad_token_id=policy.tokenizer.pad_token_id)
+        yield
+    finally:
+        policy.model.generation_config = configured
+        torch.set_num_threads(threads_before)
+
+
+@contextlib.contextmanager
+def count_forwards(*models: LanguageModel) -> Iterator[list[None]]:
+    """A list that grows by one with each forward pass of a model's body."""
+    passes: list[None] = []
+    bodies = {id(model.model.get_decoder()): model.model.get_decoder() for model in models}
+    hooks = [body.register_forward_pre_hook(lambda *_: passes.append(None)) for body in bodies.values()]
+    try:
+        yield passes
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Seconds: of the process on one CPU thread, which other processes hardly disturb, else of the wall clock."""
+    if _takes_cpu_time(device):
+        return time.process_time
+
+    def after_the_device() -> float:
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter()
+
+    return after_the_device
+
+
+def _takes_cpu_time(device: torch.device) -> bool:
+    return device.type == "cpu" and torch.get_num_threads() == 1
+
+
+def machine(policy: LanguageModel) -> str:
+    """For example: AMD EPYC, 2 cores, threads 1 (CPU time), torch 2.13.0, float32."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # Linux alone has it
+        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        name = match[1].strip() if match else name
+    if policy.device.type == "cuda":
+        name = f"{torch.cuda.get_device_name(policy.device)}, {name}"
+    time_kind = "CPU time" if _takes_cpu_time(policy.device) else "wall time"
+    threads = f"threads {torch.get_num_threads()} ({time_kind})"
+    return f"{name}, {os.cpu_count()} cores, {threads}, torch {torch.__version__}, {dtype_name(policy.dtype)}"
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Forget the peak, where that can be done: on CUDA, and on Linux. Free memory goes back to the system first."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):  # Linux alone has it
+        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors since the reset on CUDA; of the whole process since the reset on Linux, elsewhere ever."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with contextlib.suppress(OSError):
+        if match := re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.MULTILINE):
+            return 1024 * int(match[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a path wrote.
+
+    Attributes:
+        path: its name.
+        tokens: (B, T).
+        top: (B, T, 2), at each step the two best log-probabilities among the candidates, see `top_two`.
+    """
+
+    path: str
+    tokens: torch.Tensor
+    top: torch.Tensor
+
+
+def top_two(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """(B, C or V) scores up to a constant to (B, 2): the two best log-probabilities among the top N, in nats.
+
+    Where there is one candidate only, the second is minus infinity.
+    """
+    top = scores.float().topk(min(count, scores.shape[-1]), dim=-1).values.log_softmax(-1)
+    return torch.nn.functional.pad(top, (0, 1), value=-torch.inf)[:, :2].cpu()
+
+
+def check_agreement(first: Written, second: Written, *, exact: bool) -> None:
+    """Make sure that two paths wrote the same: times of paths that did not cannot be compared.
+
+    Args:
+        first: one path.
+        second: another.
+        exact: compare tokens, as float32 allows, in each row up to the first near tie, which may fall either way. Else
+            near ties are frequent: compare scores within half a nat, in each row as far as both have read the same.
+
+    Raises:
+        PadError: they did not; both are named.
+    """
+    same = first.tokens == second.tokens
+    alike = torch.cat([torch.ones_like(same[:, :1]), same[:, :-1]], dim=1).cumprod(1).bool()  # have read the same
+    problem = None
+    if exact:
+        gaps = torch.minimum(*(written.top[..., 0] - written.top[..., 1] for written in (first, second)))
+        wrong = (alike & ~same & ~(gaps <= _NEAR_TIE)).nonzero().tolist()
+        if wrong:
+            row, step = wrong[0]
+            problem = f"token {step + 1} of answer {row + 1} differs"
+    else:
+        gap = float(((first.top[..., 0] - second.top[..., 0]).abs() * alike).max())
+        if not gap <= _TOLERANCE:
+            problem = f"scores differ by {gap:.2g} nats"
+    if problem is not None:
+        raise PadError(
+            f"The paths '{first.path}' and '{second.path}' do not agree: {problem}.",
+            "Their times cannot be compared. Models in float32 (policy.dtype=float32) show whether it is rounding.",
+        )

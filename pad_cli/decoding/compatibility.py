@@ -1,0 +1,123 @@
+"""Which path a policy and a reward model take, and whether they fit at all.
+
+fused      the policy is the backbone, and the reward model reads what the policy reads: one forward pass
+paired     the policy is the backbone, but the reward model reads through an adapter or reads another prompt
+separate   another backbone with the policy's vocabulary; a small one can draft for a large policy
+bridged    another backbone with another vocabulary
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pad_cli.decoding.session import can_roll_back
+from pad_cli.decoding.strategies import Path
+from pad_cli.errors import UsageError, VocabularyError
+from pad_cli.models.checkpoint import load_reward_model
+from pad_cli.models.language_model import LanguageModel, load_language_model, same_model, same_vocabulary
+from pad_cli.models.reward_model import RewardModel
+from pad_cli.models.vocabulary_bridge import VocabularyBridge
+from pad_cli.recipe import ModelSettings
+
+
+def choose_path(policy: LanguageModel, model: RewardModel, path: str, *, apart: bool = False) -> Path:
+    """The path of these two, or the given one.
+
+    Args:
+        policy: the language model to steer.
+        model: what to steer it with.
+        path: `decoding.path`.
+        apart: the policy reads other prompts than the reward model, so its rows cannot serve that as well.
+
+    Raises:
+        UsageError: they cannot take the given path.
+    """
+    if not same_model(policy, model.backbone):
+        if path in ("fused", "paired"):
+            raise UsageError(f"decoding.path: {path} needs a policy that is the reward model's backbone.", "Use: auto")
+        return "separate" if same_vocabulary(policy, model.backbone) else "bridged"
+    if path == "fused" and (apart or model.reference != "state"):
+        raise UsageError(
+            "decoding.path: fused needs a reward model that reads what the policy reads, without an adapter.",
+            "Use: auto",
+        )
+    if apart and model.reference == "backbone":  # paired, its reference would be what the policy reads
+        if path == "paired":
+            raise UsageError("decoding.path: this policy and reward model read different prompts.", "Use: auto")
+        return "separate"
+    if path == "separate":
+        return "separate"
+    return "paired" if path == "paired" or apart or model.reference != "state" else "fused"
+
+
+def check_bridge(policy: LanguageModel, model: RewardModel) -> None:
+    """Make sure that the reward model can steer a policy of another vocabulary.
+
+    Raises:
+        VocabularyError: it cannot.
+    """
+    if model.adapter is not None or not can_roll_back(model.backbone, rows=1):
+        raise VocabularyError(
+            f"The policy '{policy.name}' and the reward model's backbone '{model.backbone.name}' have different "
+            "vocabularies, and this reward model cannot follow another one: it has an adapter, or its backbone's "
+            "cache cannot be rolled back.",
+            "Steer a policy that shares the backbone's tokenizer, or train preference heads without an adapter.",
+        )
+    VocabularyBridge(policy, model.backbone)
+
+
+_MEANING: dict[Path, str] = {
+    "fused": "The policy is the reward model's backbone, and the reward model has no adapter: one forward pass serves "
+    "both, and steering costs next to nothing.",
+    "paired": "The policy is the reward model's backbone, which also reads through an adapter or another prompt: one "
+    "forward pass of twice the rows.",
+    "separate": "The policy is another model with the backbone's vocabulary: the backbone reads along in a forward "
+    "pass of its own, and may draft where it is much smaller.",
+    "bridged": "The policy has another vocabulary: it is steered by text, which the backbone reads in its own tokens; "
+    "the slowest path.",
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a reward model would steer a policy.
+
+    Attributes:
+        policy: as the user named it.
+        path: the decoding path; None when it cannot be steered.
+        same_vocabulary: do policy and backbone mean the same by every token?
+        is_backbone: is the policy the reward model's backbone?
+        reason: what that means, and what to do where it does not fit.
+    """
+
+    policy: str
+    path: Path | None
+    same_vocabulary: bool
+    is_backbone: bool
+    reason: str
+
+
+def fit_policy(reward_model: str, policy: ModelSettings) -> Fit:
+    """Load a reward model and a policy, and say which path they take.
+
+    Args:
+        reward_model: its directory, a registered source, or its id on the hub.
+        policy: the language model to steer.
+
+    Raises:
+        CheckpointError: the reward model is missing or damaged.
+        ModelLoadError: the policy, or a backbone that is another model, cannot be loaded.
+    """
+    steered = load_language_model(policy)
+    model = load_reward_model(reward_model, backbone=steered, dtype=policy.dtype, device=policy.device)
+    backbone = model.backbone
+    path: Path | None = choose_path(steered, model, "auto")
+    reason = _MEANING[path]
+    if path == "bridged":
+        try:
+            check_bridge(steered, model)
+        except VocabularyError as error:
+            path, reason = None, str(error)
+    elif path == "separate" and steered.head.weight.shape == backbone.head.weight.shape:
+        reason += " It has the backbone's sizes, but other weights, or the same ones changed since."
+    return Fit(policy.model, path, same_vocabulary(steered, backbone), same_model(steered, backbone), reason)
