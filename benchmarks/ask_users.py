@@ -44,7 +44,7 @@ from pad_cli.learning.session import Question, Session
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.records import as_messages
 from pad_cli.world.grammar import Topic, World, load_world
-from pad_cli.world.text import write_prompt
+from pad_cli.world.writing import write_prompt
 
 _QUESTIONS, _TESTED, _MISTAKES = 20, 200, 0.05
 

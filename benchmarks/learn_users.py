@@ -41,7 +41,7 @@ from pad_cli.preference import Preference
 from pad_cli.records import as_messages
 from pad_cli.world.grammar import Topic, World, load_world
 from pad_cli.world.scorers import present
-from pad_cli.world.text import draw_principles, write_answer, write_prompt
+from pad_cli.world.writing import draw_principles, write_answer, write_prompt
 
 Weights = dict[str, float]
 COUNTS = (5, 10, 20, 50)

@@ -28,11 +28,10 @@ from pad_cli import DecodingSettings, PadEngine
 from pad_cli.learning.new_principle import NewPrinciple, add_principle
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.world.benchmark import load
-from pad_cli.world.documents import wordings
+from pad_cli.world.data import load_benchmark
 from pad_cli.world.grammar import load_world, split_sentences
 from pad_cli.world.scorers import present
-from pad_cli.world.text import draw_principles, write_answer, write_prompt
+from pad_cli.world.writing import draw_principles, paraphrases, write_answer, write_prompt
 
 _NAME = "inquisitive"
 _RATE = 0.25  # how often another principle shows in an answer
@@ -64,15 +63,15 @@ def main(
         path = out / f"examples-{seed}.jsonl"
         rows = _pairs(seed, examples, style, held_out=False)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        paraphrases = wordings(world, world.principles[_NAME], held_out=False)
+        texts = paraphrases(world, world.principles[_NAME], held_out=False)
         started = time.process_time()
         directory = out / f"version-{style}-{examples}-{seed}"
-        added = add_principle(NewPrinciple(_NAME, path, "embedded/reward-model", directory, paraphrases))
+        added = add_principle(NewPrinciple(_NAME, path, "embedded/reward-model", directory, texts))
         processor = time.process_time() - started
         new = load_reward_model(str(directory), backbone=old.backbone)
         assert isinstance(new, PersonalizedRewardModel)
         engine = PadEngine(new.backbone, new)
-        unseen = [f"text:{text}" for text in wordings(world, world.principles[_NAME], held_out=True)]
+        unseen = [f"text:{text}" for text in paraphrases(world, world.principles[_NAME], held_out=True)]
         results.append(
             {
                 "seed": seed,
@@ -119,7 +118,7 @@ def _pair_accuracy(model: PersonalizedRewardModel, style: str) -> float:
 def _hits(engine: PadEngine, name: str, specs: Sequence[str], count: int, weight: float) -> tuple[float, float]:
     """Share of greedy answers in which a principle is present, and share of their sentences that parse."""
     world = load_world()
-    items = load(prompts=count, groups=["untrained"])[:count]
+    items = load_benchmark(prompts=count, groups=["untrained"])[:count]
     preferences = [engine.preference([specs[number % len(specs)]]) for number in range(len(items))]
     settings = DecodingSettings(max_new_tokens=96, batch_size=200, guidance_weight=weight)
     answers = engine.generate([item.prompt for item in items], preferences, settings)

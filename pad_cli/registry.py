@@ -1,7 +1,7 @@
-"""Lookup by name (floor 1): a literal table for each thing outsiders extend, plus one entry-point group.
+"""Lookup by name: the tables of what ships, and one entry-point group for each kind of plug-in.
 
-An entry is `name -> "module:attribute"`, imported when first asked for. A package adds its own by declaring an entry
-point in the group `pad.<kind>`, for example
+An entry is `name -> "module:attribute"`, imported when first used. A package adds its own by declaring an entry point
+in the group `pad.<kind>`, as this one does for the embedded world in `pyproject.toml`:
 
     [project.entry-points."pad.scorers"]
     politeness = "my_package.politeness:PolitenessScorer"
@@ -9,14 +9,31 @@ point in the group `pad.<kind>`, for example
 
 from __future__ import annotations
 
+import functools
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import PadError, PluginError, UsageError, did_you_mean
+
+
+def _entry_points() -> EntryPoints:
+    return _entry_points_on(tuple(sys.path))
+
+
+@functools.cache
+def _entry_points_on(path: tuple[str, ...]) -> EntryPoints:
+    """Those of every installed package: reading their metadata takes tens of milliseconds."""
+    return entry_points()
+
+
+def _is_own(point: EntryPoint) -> bool:
+    """Is it of this package? No other can replace those."""
+    return point.value.startswith("pad_cli.")
 
 
 @dataclass(frozen=True)
@@ -27,21 +44,22 @@ class Registry:
     table: Mapping[str, str]
 
     def names(self) -> list[str]:
-        return sorted({*self.table, *self._plugins()})
+        return sorted(self._targets())
 
     def target(self, name: str) -> str | None:
         """`module:attribute` of what has that name."""
-        return self.table.get(name) or self._plugins().get(name)
+        return self.table.get(name) or self._targets().get(name)
 
     def get(self, name: str) -> Any:
         """Import and return what `name` stands for.
 
         Raises:
             UsageError: nothing has that name.
-            PluginError: it has, but cannot be imported.
+            PluginError: it has, but cannot be imported; or this package is not installed.
         """
         target = self.target(name)
         if target is None:
+            check_installed()
             raise UsageError(f"No {self.kind} entry is named '{name}'.", did_you_mean(name, self.names()))
         module, _, attribute = target.partition(":")
         try:
@@ -54,19 +72,14 @@ class Registry:
                 "Reinstall the package that provides it, or correct its entry point.",
             ) from error
 
-    def _plugins(self) -> dict[str, str]:
-        return {point.name: f"{point.module}:{point.attr}" for point in entry_points(group=f"pad.{self.kind}")}
+    def _targets(self) -> dict[str, str]:
+        points = sorted(_entry_points().select(group=f"pad.{self.kind}"), key=_is_own)
+        return {**{point.name: f"{point.module}:{point.attr}" for point in points}, **self.table}
 
 
 SCORERS = Registry(
     "scorers",
     {
-        "hit": "pad_cli.world.scorers:HIT",
-        "all": "pad_cli.world.scorers:ALL",
-        "present": "pad_cli.world.scorers:Present",
-        "parses": "pad_cli.world.scorers:PARSES",
-        "on_topic": "pad_cli.world.scorers:ON_TOPIC",
-        "repetition": "pad_cli.world.scorers:REPETITION",
         "distinct_2": "pad_cli.evaluation.scorers.text_statistics:DISTINCT_2",
         "repeated_4grams": "pad_cli.evaluation.scorers.text_statistics:REPEATED_4GRAMS",
         "words": "pad_cli.evaluation.scorers.text_statistics:WORDS",
@@ -87,7 +100,6 @@ SCORERS = Registry(
 BENCHMARKS = Registry(
     "benchmarks",
     {
-        "embedded": "pad_cli.world.benchmark:load",
         "jsonl": "pad_cli.prompts.files:load_jsonl",
         "prompts": "pad_cli.prompts.files:load_shipped",
         "dataset": "pad_cli.prompts.data_set:load_data_set",
@@ -111,9 +123,9 @@ METHODS = Registry(
         "contrast": "pad_cli.evaluation.methods.contrast:Contrast",
     },
 )
-MODEL_SOURCES = Registry("model_sources", {"embedded": "pad_cli.world.models:model_directory"})
-PAIR_SOURCES = Registry("pair_sources", {"embedded": "pad_cli.world.preference_pairs:load"})
-PRINCIPLES = Registry("principles", {"embedded": "pad_cli.world.grammar:trained_principles"})
+MODEL_SOURCES = Registry("model_sources", {})
+PAIR_SOURCES = Registry("pair_sources", {})
+PRINCIPLES = Registry("principles", {})
 """What the reward model of a model source knows: each principle with a line about it, without loading a model."""
 
 PAIR_FORMATS = Registry(
@@ -133,6 +145,21 @@ PAIR_FORMATS = Registry(
 def resolve_model(name: str) -> str:
     """A location that transformers can load: registered sources are built or found, anything else is left alone."""
     source, slash, rest = name.partition("/")
-    if slash and source in MODEL_SOURCES.names() and not Path(name).exists():
-        return str(MODEL_SOURCES.get(source)(rest))
+    if slash and not Path(name).exists():
+        check_installed()
+        if source in MODEL_SOURCES.names():
+            return str(MODEL_SOURCES.get(source)(rest))
     return name
+
+
+def check_installed() -> None:
+    """Make sure that the entry points of this package are there.
+
+    Raises:
+        PluginError: they are not.
+    """
+    if not any(map(_is_own, _entry_points().select(group="pad.model_sources"))):
+        raise PluginError(
+            "This copy of pad_cli is not installed, or its installation is older than its code.",
+            "Install it again, in a checkout with: pip install -e .",
+        )

@@ -20,8 +20,8 @@ from tests.architectures import ARCHITECTURES, make_architecture
 from tests.cli.test_commands import NO_TORCH, shell
 
 UNUSED = (
-    *(f"pad_cli.{floor}" for floor in ("training", "evaluation", "learning", "benchmarking", "server", "serving")),
-    *("pad_cli.world.build", "pad_cli.world.documents"),
+    *(f"pad_cli.{floor}" for floor in ("training", "evaluation", "learning", "bench", "server")),
+    *("pad_cli.world.build", "pad_cli.world.writing"),
     *("sklearn", "pandas", "scipy", "sympy", "datasets", "trl", "peft", "matplotlib", "starlette", "openai"),
     *(f"torch.{part}" for part in ("_dynamo", "_inductor", "distributed.tensor", "distributed.fsdp")),
     "transformers.trainer",

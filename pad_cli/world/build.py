@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import chdir
 from dataclasses import asdict, dataclass
@@ -28,14 +27,14 @@ from pad_cli.models.checkpoint_config import FORMAT_VERSION
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import TrainRecipe, read_recipe, shipped_recipes
-from pad_cli.records import PairData, PairSplit
+from pad_cli.records import PairSplit
 from pad_cli.system.progress import bar
 from pad_cli.system.resources import shipped
 from pad_cli.system.runs import environment, fingerprint, whole_directory, write_json
 from pad_cli.training.pretrain import PretrainPlan, pretrain
 from pad_cli.training.train import train_reward_model
-from pad_cli.world.documents import Document, write_asked_documents, write_documents
 from pad_cli.world.grammar import load_world
+from pad_cli.world.writing import Document, write_documents, write_preference_documents
 
 MANIFEST = "manifest.json"
 _TRAINING = 1  # raise it when training comes to write other weights: `made_from` sees only what training reads
@@ -58,7 +57,7 @@ class Policy:
         answers: number of answered prompts.
         glossary: number of glossary documents.
         rate: probability of each principle in an answer.
-        asked: number of documents whose prompt holds a preference.
+        asked: number of preference documents.
     """
 
     plan: PretrainPlan
@@ -103,21 +102,32 @@ def stale_parts() -> list[str]:
     path = directory / MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     now = {"made_from": made_from(), "sha256": _hashes(directory)}
-    return sorted(name for part, hashes in now.items() for name in _differing(manifest.get(part, {}), hashes))
+    stale: list[str] = []
+    for part, hashes in now.items():
+        before = manifest.get(part, {})
+        stale += (name for name in before.keys() | hashes.keys() if before.get(name) != hashes.get(name))
+    return sorted(stale)
 
 
 def made_from() -> dict[str, Any]:
     """Hashes of everything that the models are trained from, each under the name of what it is a hash of."""
     recipe = _recipe()
     data = load_pairs(recipe.data, recipe.seed, recipe.heads.principles)
+    splits = [PairSplit("train", data.train, data.texts), *data.validation]
+    documents = {name: write_training_documents(policy) for name, policy in POLICIES.items()}
     world = sorted((shipped("data") / "world").glob("*.yaml"))
     return {
         "recipes/embedded.yaml": _sha256(shipped_recipes()["embedded"]),
         **{f"data/world/{path.name}": _sha256(path) for path in world},
         "resolved recipe": fingerprint(recipe.model_dump(exclude={"output"})),
-        "preference pairs": _pairs_hash(data),
+        "preference pairs": fingerprint(
+            [(split.name, split.texts, [pair.content() for pair in split.pairs]) for split in splits]
+        ),
         **{f"plan of {name}": fingerprint(asdict(policy)) for name, policy in POLICIES.items()},
-        **{f"documents of {name}": _documents_hash(policy) for name, policy in POLICIES.items()},
+        **{
+            f"documents of {name}": fingerprint([(document.prompt, document.answer) for document in written])
+            for name, written in documents.items()
+        },
         "tokenizer": fingerprint([_VOCABULARY, _PAD, _END, _USER, _ASSISTANT, _SYSTEM]),
         "chat template": fingerprint(_CHAT_TEMPLATE),
         "format of training": _TRAINING,
@@ -143,7 +153,7 @@ def write_training_documents(policy: Policy) -> list[Document]:
     """The documents that a policy is trained on."""
     world = load_world()
     plain = write_documents(world, seed=policy.seed, answers=policy.answers, glossary=policy.glossary, rate=policy.rate)
-    return plain + write_asked_documents(world, seed=policy.seed, answers=policy.asked, rate=policy.rate)
+    return plain + write_preference_documents(world, seed=policy.seed, answers=policy.asked, rate=policy.rate)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -173,19 +183,6 @@ def _recipe() -> TrainRecipe:
     recipe = read_recipe(str(shipped_recipes()["embedded"]))
     assert isinstance(recipe, TrainRecipe)
     return recipe
-
-
-def _pairs_hash(data: PairData) -> str:
-    splits = [PairSplit("train", data.train, data.texts), *data.validation]
-    return fingerprint([(split.name, split.texts, [pair.content() for pair in split.pairs]) for split in splits])
-
-
-def _documents_hash(policy: Policy) -> str:
-    return fingerprint([(document.prompt, document.answer) for document in write_training_documents(policy)])
-
-
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    return (name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def _hashes(directory: Path) -> dict[str, str]:

@@ -12,22 +12,50 @@ of x one after another, each part of the large model sees R x where the small on
 Query head c A + i reads key-value head c K + floor(i K / A), as head i read floor(i K / A); RoPE turns each head as
 before. E' and U' differ by 1 / r, so they are no longer tied. An inserted block has random weights, but o_proj and
 down_proj are zero: what it adds to x is 0.
+
+`embedded/enlarged` is `embedded/large` enlarged on first use, and cached in `PAD_HOME`: it is too large to ship.
 """
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from pad_cli.errors import ModelLoadError
+from pad_cli.models.language_model import load_language_model
+from pad_cli.recipe import ModelSettings
+from pad_cli.system.progress import note, stage
+from pad_cli.system.run_lock import in_turn
+from pad_cli.system.runs import home, whole_directory
+
+_WIDTH, _LAYERS = 4, 8  # times the width of `large`, and blocks more than it
+
+
+def enlarged_directory() -> Path:
+    """The large policy, enlarged: a directory named by that policy's fingerprint.
+
+    Raises:
+        StorageError: `PAD_HOME` cannot be written.
+    """
+    large = load_language_model(ModelSettings(model="embedded/large", dtype="float32", device="cpu"))
+    directory = home() / f"embedded-enlarged-{_WIDTH}-{_LAYERS}-{large.fingerprint}"
+    if not directory.is_dir():
+        with in_turn(directory):
+            if not directory.is_dir():
+                note(f"Writing the enlarged policy to {directory} (once).")
+                with stage("Enlarging the large policy"), whole_directory(directory) as scratch:
+                    enlarge(large.model, _WIDTH, _LAYERS).save_pretrained(scratch)
+                    large.tokenizer.save_pretrained(scratch)
+    return directory
 
 
 @torch.no_grad()
 def enlarge(model: LlamaForCausalLM, width: int, layers: int, seed: int = 0) -> LlamaForCausalLM:
-    """A new, larger model with the same logits, up to rounding in the model's number format.
+    """A new, larger model with the same logits, up to rounding in the model's dtype.
 
     Of the L + layers blocks, old block i is number floor(i (L + layers) / L), counted from 0.
 
@@ -38,7 +66,7 @@ def enlarge(model: LlamaForCausalLM, width: int, layers: int, seed: int = 0) -> 
         seed: of the further blocks' weights.
 
     Returns:
-        A Llama in evaluation mode, on the model's device and in its number format.
+        A Llama in evaluation mode, on the model's device and in its dtype.
 
     Raises:
         ModelLoadError: the model is no Llama.
@@ -64,7 +92,6 @@ def enlarge(model: LlamaForCausalLM, width: int, layers: int, seed: int = 0) -> 
 
 
 def _config(config: LlamaConfig, width: int, layers: int) -> LlamaConfig:
-    """The configuration of the enlarged model; what is not a size stays."""
     large = copy.deepcopy(config)
     for size in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"):
         setattr(large, size, width * getattr(config, size))
@@ -74,7 +101,7 @@ def _config(config: LlamaConfig, width: int, layers: int) -> LlamaConfig:
 
 
 def _random(config: LlamaConfig, dtype: torch.dtype, seed: int) -> LlamaForCausalLM:
-    """A model at birth; the caller's random numbers are left as they are."""
+    """A randomly initialised model; the caller's random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -7,7 +7,7 @@
     embedded/reward-model  the shipped recipe `embedded` on embedded/medium
     embedded/enlarged      61 M parameters that write what `large` writes, to measure speculative decoding on
 
-All but the last ship with the package, in `data/embedded/`. `enlarged.py` derives that one on first use; `build.py` is
+All but the last ship with the package, in `data/embedded/`. `enlarge.py` derives that one on first use; `build.py` is
 the developer's command that trains the others, `make embedded`.
 """
 
@@ -30,7 +30,7 @@ def model_directory(name: str) -> Path:
         StorageError: the installation lacks its files, or `PAD_HOME` cannot be written (`enlarged` only).
     """
     if name == _ENLARGED:
-        from pad_cli.world.enlarged import enlarged_directory
+        from pad_cli.world.enlarge import enlarged_directory  # it brings torch
 
         return enlarged_directory()
     if name not in SHIPPED:

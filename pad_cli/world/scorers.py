@@ -57,14 +57,14 @@ class WorldScorer:
         if self.name == "repetition":
             templates = [world.delexicalise(part) for part in sentences]
             return 1 - len(set(templates)) / len(templates) if templates else 0.0
-        shown = present(world, text, topic)
-        hits = [shown[name] for name in facts["asked"]]
+        principles = present(world, text, topic)
+        hits = [principles[name] for name in facts["asked"]]
         return float(all(hits)) if self.name == "all" else sum(hits) / len(hits)
 
 
 @dataclass(frozen=True)
 class Present:
-    """Is one principle present, whatever was asked? (embedded benchmark)
+    """Is one principle present, whatever the preference? (embedded benchmark)
 
     For sweeps, in which each principle is an objective of its own.
 

@@ -9,10 +9,10 @@ import pytest
 from pad_cli.preference import Preference, parse_preference, prompted
 from pad_cli.records import as_messages
 from pad_cli.world import build
-from pad_cli.world.benchmark import load
-from pad_cli.world.documents import Document, wordings, write_asked_documents
+from pad_cli.world.data import load_benchmark
 from pad_cli.world.grammar import load_world
 from pad_cli.world.scorers import present
+from pad_cli.world.writing import Document, paraphrases, write_preference_documents
 
 WORLD = load_world()
 MARK = " Write in this style: "
@@ -20,13 +20,13 @@ PRINCIPLE_OF = {
     text: name
     for name, principle in WORLD.principles.items()
     for held_out in (False, True)
-    for text in (name, *wordings(WORLD, principle, held_out=held_out))
+    for text in (name, *paraphrases(WORLD, principle, held_out=held_out))
 }
 
 
 @pytest.fixture(scope="module")
 def documents() -> list[Document]:
-    return write_asked_documents(WORLD, seed=0, answers=1500, rate=0.12)
+    return write_preference_documents(WORLD, seed=0, answers=1500, rate=0.12)
 
 
 def asked(document: Document) -> tuple[str, set[str], set[str]]:
@@ -57,7 +57,7 @@ def test_asked_documents_hold_every_principle_and_every_kind_of_asking(documents
     assert 0.1 < sum(bool(unwanted) for _, _, unwanted in read) / len(read) < 0.35
     styles = {part for d in documents for part in d.prompt[-1]["content"].split(MARK)[1].split(", ")}
     assert set(WORLD.principles) <= styles
-    assert any(text in styles for text in wordings(WORLD, WORLD.principles["humorous"], held_out=True))
+    assert any(text in styles for text in paraphrases(WORLD, WORLD.principles["humorous"], held_out=True))
 
 
 def test_asked_documents_leave_out_what_is_held_out(documents: list[Document]) -> None:
@@ -70,7 +70,7 @@ def test_asked_documents_leave_out_what_is_held_out(documents: list[Document]) -
 def test_asked_documents_word_preferences_as_the_benchmark_is_prompted(documents: list[Document]) -> None:
     """The one template: what is taught is what the method `prompt` writes."""
     styles = {document.prompt[-1]["content"].split(MARK)[1] for document in documents}
-    for item in load(prompts=1):
+    for item in load_benchmark(prompts=1):
         preference = parse_preference(item.preference, list(WORLD.principles), accepts_text=True)
         (message,) = prompted(item.prompt, preference)
         question, style = message["content"].split(MARK)

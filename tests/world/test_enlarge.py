@@ -13,9 +13,9 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import ModelLoadError
-from pad_cli.models.enlarge import enlarge
 from pad_cli.models.language_model import wrap_language_model
 from pad_cli.recipe import DecodingSettings
+from pad_cli.world.enlarge import enlarge
 from tests.agreement import alone, assert_agree
 from tests.architectures import ARCHITECTURES, make_architecture
 

@@ -12,9 +12,9 @@ from pad_cli.records import as_messages
 from pad_cli.system.resources import shipped
 from pad_cli.world import build
 from pad_cli.world.build import MANIFEST, POLICIES, made_from, stale_parts
-from pad_cli.world.documents import Document
 from pad_cli.world.grammar import load_world
 from pad_cli.world.models import SHIPPED
+from pad_cli.world.writing import Document
 
 
 def test_the_shipped_models_are_made_from_what_is_there_now() -> None:
@@ -49,8 +49,8 @@ def test_everything_that_training_reads_is_noticed(monkeypatch: pytest.MonkeyPat
     plan = replace(tiny["small"].plan, steps=1)
     monkeypatch.setitem(tiny, "small", replace(tiny["small"], plan=plan))
     monkeypatch.setattr(build, "_CHAT_TEMPLATE", "{{ messages }}")
-    monkeypatch.setattr(build, "write_asked_documents", lambda *_, **__: [Document(as_messages("Why?"), "So.")])
-    monkeypatch.setattr("pad_cli.world.preference_pairs._ANSWER_RATE", 0.26)
+    monkeypatch.setattr(build, "write_preference_documents", lambda *_, **__: [Document(as_messages("Why?"), "So.")])
+    monkeypatch.setattr("pad_cli.world.data._ANSWER_RATE", 0.26)
     now = made_from()
     changed = {name for name in before if before[name] != now[name]}
     assert before.keys() == now.keys()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pad_cli.registry import SCORERS
 from pad_cli.world.grammar import REGISTERS, SLOTS, load_world, split_sentences
 from pad_cli.world.scorers import CONCISE_WORDS, present
-from pad_cli.world.text import draw_principles, write_answer, write_prompt
+from pad_cli.world.writing import draw_principles, write_answer, write_prompt
 
 WORLD = load_world()
 TRAINED = set(WORLD.trained_principles)

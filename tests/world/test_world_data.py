@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli.records import BenchmarkItem, PairData, PreferencePair
-from pad_cli.world import benchmark, preference_pairs
-from pad_cli.world.documents import wordings, write_documents
+from pad_cli.world import data as world_data
+from pad_cli.world.data import draw_preference
 from pad_cli.world.grammar import load_world
-from pad_cli.world.preference_pairs import draw_preference
 from pad_cli.world.scorers import present
+from pad_cli.world.writing import paraphrases, write_documents
 
 WORLD = load_world()
 TRAINED = set(WORLD.trained_principles)
@@ -24,12 +24,12 @@ HELD_OUT_COMBINATIONS = [set(pair) for pair in WORLD.held_out_combinations]
 
 @pytest.fixture(scope="module")
 def data() -> PairData:
-    return preference_pairs.load(seed=0, prompts=500)
+    return world_data.load_pairs(seed=0, prompts=500)
 
 
 @pytest.fixture(scope="module")
 def items() -> list[BenchmarkItem]:
-    return benchmark.load()
+    return world_data.load_benchmark()
 
 
 def split(data: PairData, name: str) -> tuple[PreferencePair, ...]:
@@ -114,12 +114,12 @@ def test_training_wordings_never_ask_in_a_held_out_word_or_template(data: PairDa
 
 def test_a_wording_asks_for_one_principle_only() -> None:
     for held_out in (False, True):
-        every = [text for p in WORLD.principles.values() for text in wordings(WORLD, p, held_out=held_out)]
+        every = [text for p in WORLD.principles.values() for text in paraphrases(WORLD, p, held_out=held_out)]
         assert len(set(every)) == len(every)
 
 
 def test_pairs_are_the_same_for_the_same_seed_and_others_for_another() -> None:
-    first, again, other = (preference_pairs.load(seed=seed, prompts=20) for seed in (3, 3, 4))
+    first, again, other = (world_data.load_pairs(seed=seed, prompts=20) for seed in (3, 3, 4))
     assert first == again
     assert first.train != other.train
     assert first.validation != other.validation
@@ -159,8 +159,8 @@ def test_the_benchmark_asks_each_preference_on_200_prompts(items: list[Benchmark
 
 def test_benchmark_items_have_unique_stable_ids(items: list[BenchmarkItem]) -> None:
     assert len({item.id for item in items}) == len(items)
-    assert benchmark.load() == items
-    assert benchmark.load(seed=1) != items
+    assert world_data.load_benchmark() == items
+    assert world_data.load_benchmark(seed=1) != items
 
 
 def test_the_benchmark_asks_about_held_out_topics_only(items: list[BenchmarkItem]) -> None:
