@@ -21,14 +21,10 @@ from typing import Any
 from pad_cli.errors import PadError, PluginError, UsageError, did_you_mean
 
 
-def _entry_points() -> EntryPoints:
-    return _entry_points_on(tuple(sys.path))
-
-
 @functools.cache
-def _entry_points_on(path: tuple[str, ...]) -> EntryPoints:
-    """Those of every installed package: reading their metadata takes tens of milliseconds."""
-    return entry_points()
+def _entry_points(kind: str, path: tuple[str, ...]) -> EntryPoints:
+    """Those of all packages on `sys.path`: reading their metadata takes tens of milliseconds."""
+    return entry_points(group=f"pad.{kind}")
 
 
 def _is_own(point: EntryPoint) -> bool:
@@ -73,7 +69,7 @@ class Registry:
             ) from error
 
     def _targets(self) -> dict[str, str]:
-        points = sorted(_entry_points().select(group=f"pad.{self.kind}"), key=_is_own)
+        points = sorted(_entry_points(self.kind, tuple(sys.path)), key=_is_own)
         return {**{point.name: f"{point.module}:{point.attr}" for point in points}, **self.table}
 
 
@@ -158,7 +154,7 @@ def check_installed() -> None:
     Raises:
         PluginError: they are not.
     """
-    if not any(map(_is_own, _entry_points().select(group="pad.model_sources"))):
+    if not any(map(_is_own, _entry_points("model_sources", tuple(sys.path)))):
         raise PluginError(
             "This copy of pad_cli is not installed, or its installation is older than its code.",
             "Install it again, in a checkout with: pip install -e .",

@@ -111,13 +111,7 @@ def peak_memory(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Written:
-    """What a path wrote.
-
-    Attributes:
-        path: its name.
-        tokens: (B, T).
-        top: (B, T, 2), at each step the two best log-probabilities among the candidates, see `top_two`.
-    """
+    """What a path wrote: (B, T) tokens, and at each step the two best log-probabilities (B, T, 2), see `top_two`."""
 
     path: str
     tokens: torch.Tensor
@@ -134,16 +128,10 @@ def top_two(scores: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def check_agreement(first: Written, second: Written, *, exact: bool) -> None:
-    """Make sure that two paths wrote the same: times of paths that did not cannot be compared.
+    """Refuse two paths that wrote different answers (PadError): their times cannot be compared.
 
-    Args:
-        first: one path.
-        second: another.
-        exact: compare tokens, as float32 allows, in each row up to the first near tie, which may fall either way. Else
-            near ties are frequent: compare scores within half a nat, in each row as far as both have read the same.
-
-    Raises:
-        PadError: they did not; both are named.
+    With `exact` tokens are compared, as float32 allows, in each row up to the first near tie, which may fall either
+    way. Else near ties are frequent: scores are compared within half a nat, as far as both have read the same.
     """
     same = first.tokens == second.tokens
     alike = torch.cat([torch.ones_like(same[:, :1]), same[:, :-1]], dim=1).cumprod(1).bool()  # have read the same

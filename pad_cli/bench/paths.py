@@ -67,13 +67,7 @@ class PromptBatch:
 
 
 def random_prompts(engine: PadEngine, count: int, length: int) -> PromptBatch:
-    """Random tokens, the same every time, which both models read as they are.
-
-    Each row is steered to one principle: the first to the reward model's first, and so on in turn.
-
-    Raises:
-        UsageError: the two models have different vocabularies.
-    """
+    """Random tokens, the same every time; each row is steered to one of the reward model's principles in turn."""
     policy, model = engine.policy, engine.reward_model
     assert model is not None
     if not same_vocabulary(policy, model.backbone):
@@ -92,13 +86,7 @@ def random_prompts(engine: PadEngine, count: int, length: int) -> PromptBatch:
 
 
 def benchmark_prompts(engine: PadEngine, items: Sequence[BenchmarkItem], count: int) -> PromptBatch:
-    """N of the items, spread evenly over them.
-
-    Raises:
-        UsageError: there are fewer.
-        PreferenceError: the reward model does not know an item's preference.
-        DataError: a prompt is empty, or a chat template refuses it.
-    """
+    """N of the items, spread evenly over them."""
     if count > len(items):
         raise UsageError(f"The benchmark has {len(items)} items, too few for a batch of {count}.", "Lower batch_sizes.")
     policy, model = engine.policy, engine.reward_model
@@ -116,12 +104,7 @@ def benchmark_prompts(engine: PadEngine, items: Sequence[BenchmarkItem], count: 
 
 
 class Watch:
-    """Notes when a path has its first scores, and the best scores at every token. Drafts do not count.
-
-    Args:
-        clock: seconds.
-        count: C; None to keep no scores.
-    """
+    """Notes when a path has its first scores, and with C given the best scores at every token. Drafts do not count."""
 
     def __init__(self, clock: Clock, count: int | None = None) -> None:
         self.first: float | None = None
@@ -153,19 +136,10 @@ class Watch:
 
 
 class Paths:
-    """One batch of prompts, and every way to answer it.
-
-    Args:
-        engine: policy and reward model; the policy's generation configuration has no end of sequence.
-        settings: guidance weight, candidates, n-grams, path.
-        batch: B prompts and their preferences.
-        new_tokens: length of every answer.
+    """One batch of prompts, and every way to answer it in `new_tokens` tokens.
 
     Attributes:
         guided: the guided paths to measure; `decoding.path: auto` takes every one that these models can.
-
-    Raises:
-        UsageError: the settings force a path that these models cannot take, or not with so many rows.
     """
 
     def __init__(self, engine: PadEngine, settings: DecodingSettings, batch: PromptBatch, new_tokens: int) -> None:

@@ -6,6 +6,7 @@ all paths alike.
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from pad_cli.bench.measure import (
     reset_peak_memory,
     top_two,
 )
-from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, Whole, benchmark_prompts, random_prompts
+from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, benchmark_prompts, random_prompts
 from pad_cli.bench.report import BenchRow
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
@@ -42,20 +43,15 @@ _SEED = 0  # of the order of the paths
 def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
     """Time every path at every batch size, and every prompt length or on the benchmark of a recipe.
 
-    Args:
-        recipe: what to time.
-        on_row: called with each row as soon as its batch size and prompt length are finished.
+    `on_row` is called with each row as soon as its batch size and prompt length are finished.
 
     Returns:
         `machine`, one line that says where and how time was measured; `repeats`; and `rows`, each a `BenchRow` as a
         mapping.
 
     Raises:
-        PadError: two paths do not agree.
-        UsageError: these models cannot take the path that the recipe forces, or are too short for its tokens; or the
-            benchmark has too few items, or is needed because the vocabularies differ.
-        RecipeError, PreferenceError, DataError: the benchmark does not fit the reward model.
-        ModelLoadError, CheckpointError, VocabularyError: a model cannot be loaded, or they do not fit.
+        PadError: two paths do not agree; or these models cannot take the path or the number of tokens of the recipe,
+            or do not fit its benchmark.
     """
     engine = PadEngine.from_recipe(
         GenerateRecipe(kind="generate", policy=recipe.policy, reward_model=recipe.reward_model)
@@ -109,8 +105,10 @@ class _Case:
             forwards, answer = self._check(progress.advance)
         memory: dict[str, int] = {}
         with bar("Measuring memory", total=len(names)) as progress:
-            for path in names:
-                memory[path] = self._peak(path, answer)
+            for path in names:  # in a pass of its own: it disturbs the clock
+                reset_peak_memory(self._paths.policy.device)
+                self._time(path, answer)
+                memory[path] = peak_memory(self._paths.policy.device)
                 progress.advance(status=path)
         seconds: dict[str, list[tuple[float, float]]] = {path: [] for path in names}
         order, rng = list(names), random.Random(_SEED)
@@ -118,7 +116,7 @@ class _Case:
             for _ in range(repeats):
                 rng.shuffle(order)
                 for path in order:
-                    seconds[path].append(self._time_uncached(answer) if path == "uncached" else self._time(path))
+                    seconds[path].append(self._time(path, answer))
                     progress.advance(status=path)
         return [self._row(path, seconds[path], seconds["generate"], memory[path], forwards[path]) for path in names]
 
@@ -153,32 +151,22 @@ class _Case:
             advance()
         return forwards, answer
 
-    def _peak(self, path: Name, answer: list[int]) -> int:
-        """Peak bytes on a path, in a pass of its own: measuring memory disturbs the clock."""
-        reset_peak_memory(self._paths.policy.device)
+    def _time(self, path: Name, answer: list[int]) -> tuple[float, float]:
+        """Seconds of the whole batch, and until its first scores; of `uncached` estimated from the sampled steps."""
+        paths, clock = self._paths, self._clock
         if path == "uncached":
-            self._paths.uncached_step(answer[: self._steps[-1]])
-        else:
-            self._paths.answer(path, Watch(self._clock))
-        return peak_memory(self._paths.policy.device)
-
-    def _time(self, path: Whole) -> tuple[float, float]:
-        """Seconds of the whole batch, and until its first scores."""
-        watch = Watch(self._clock)
-        start = self._clock()
-        self._paths.answer(path, watch)
-        end = self._clock()
+            times = [clock()]
+            for step in self._steps:
+                paths.uncached_step(answer[:step])
+                times.append(clock())
+            seconds = [after - before for before, after in itertools.pairwise(times)]
+            return statistics.fmean(seconds) * paths.new_tokens * len(paths.batch), seconds[0]
+        watch = Watch(clock)
+        start = clock()
+        paths.answer(path, watch)
+        end = clock()
         assert watch.first is not None
         return end - start, watch.first - start
-
-    def _time_uncached(self, answer: list[int]) -> tuple[float, float]:
-        """The same, estimated from the sampled steps of the first answer."""
-        steps = []
-        for step in self._steps:
-            start = self._clock()
-            self._paths.uncached_step(answer[:step])
-            steps.append(self._clock() - start)
-        return statistics.fmean(steps) * self._paths.new_tokens * len(self._paths.batch), steps[0]
 
     def _row(
         self,

@@ -22,8 +22,6 @@ from pad_cli.system.runs import ResultLog, check_output, fingerprint, is_log, me
 
 
 class _Line(NamedTuple):
-    """One line to answer."""
-
     number: int
     place: str
     prompt: Messages
@@ -40,7 +38,7 @@ def generate_file(
     *,
     overwrite: bool = False,
 ) -> int:
-    """Answer every row of a file.
+    """Answer every row of a file; return how many were answered now, by all processes.
 
     Args:
         engine: the policy and its reward model.
@@ -52,12 +50,8 @@ def generate_file(
         settings: how to decode.
         overwrite: whether a target that holds something else may be replaced.
 
-    Returns:
-        How many lines were answered now, by all processes.
-
     Raises:
-        DataError: a line is wrong; nothing is answered then.
-        PreferenceError: a preference cannot be understood; likewise.
+        DataError, PreferenceError: a line is wrong; nothing is answered then.
         UsageError: another process writes this target, or it holds something else.
     """
     with only_here(target):
@@ -66,11 +60,7 @@ def generate_file(
 
 
 def check_answers_output(target: Path, *, overwrite: bool = False) -> None:
-    """Make sure that answers written to a file replace nothing but earlier ones, which are continued.
-
-    Raises:
-        UsageError: it holds something else, which may not be replaced.
-    """
+    """Refuse to write answers to a file that holds anything but earlier ones, which are continued (UsageError)."""
     if processes().main and check_output(target, "file of answers", is_log, folder=False, overwrite=overwrite):
         target.unlink()
 

@@ -21,16 +21,9 @@ from pad_cli.recipe import ModelSettings
 
 
 def choose_path(policy: LanguageModel, model: RewardModel, path: str, *, apart: bool = False) -> Path:
-    """The path of these two, or the given one.
+    """The path of these two, or the given one (`decoding.path`); UsageError if they cannot take it.
 
-    Args:
-        policy: the language model to steer.
-        model: what to steer it with.
-        path: `decoding.path`.
-        apart: the policy reads other prompts than the reward model, so its rows cannot serve that as well.
-
-    Raises:
-        UsageError: they cannot take the given path.
+    With `apart` the policy reads other prompts than the reward model, so its rows cannot serve that as well.
     """
     if not same_model(policy, model.backbone):
         if path in ("fused", "paired"):
@@ -51,11 +44,7 @@ def choose_path(policy: LanguageModel, model: RewardModel, path: str, *, apart: 
 
 
 def check_bridge(policy: LanguageModel, model: RewardModel) -> None:
-    """Make sure that the reward model can steer a policy of another vocabulary.
-
-    Raises:
-        VocabularyError: it cannot.
-    """
+    """Refuse a reward model that cannot steer a policy of another vocabulary (VocabularyError)."""
     if model.adapter is not None or not can_roll_back(model.backbone, rows=1):
         raise VocabularyError(
             f"The policy '{policy.name}' and the reward model's backbone '{model.backbone.name}' have different "
@@ -100,24 +89,19 @@ class Fit:
 def fit_policy(reward_model: str, policy: ModelSettings) -> Fit:
     """Load a reward model and a policy, and say which path they take.
 
-    Args:
-        reward_model: its directory, a registered source, or its id on the hub.
-        policy: the language model to steer.
-
     Raises:
-        CheckpointError: the reward model is missing or damaged.
-        ModelLoadError: the policy, or a backbone that is another model, cannot be loaded.
+        CheckpointError, ModelLoadError: one of them cannot be loaded.
     """
     steered = load_language_model(policy)
     model = load_reward_model(reward_model, backbone=steered, dtype=policy.dtype, device=policy.device)
     backbone = model.backbone
-    path: Path | None = choose_path(steered, model, "auto")
-    reason = _MEANING[path]
+    path = choose_path(steered, model, "auto")
+    same, is_backbone, reason = same_vocabulary(steered, backbone), same_model(steered, backbone), _MEANING[path]
     if path == "bridged":
         try:
             check_bridge(steered, model)
         except VocabularyError as error:
-            path, reason = None, str(error)
+            return Fit(policy.model, None, same, is_backbone, str(error))
     elif path == "separate" and steered.head.weight.shape == backbone.head.weight.shape:
         reason += " It has the backbone's sizes, but other weights, or the same ones changed since."
-    return Fit(policy.model, path, same_vocabulary(steered, backbone), same_model(steered, backbone), reason)
+    return Fit(policy.model, path, same, is_backbone, reason)

@@ -19,12 +19,8 @@ class IncrementalDetokenizer:
     """Turns a growing list of tokens into pieces of text.
 
     A piece is held back while the text ends inside a character, or an answer in white space, so that the pieces
-    together are the text that `decode_answer` or `Continuation` gives for all tokens.
-
-    Args:
-        tokenizer: of the policy.
-        ends: tokens that end an answer, and are no part of its text.
-        continues: the prompt's tokens where the text goes on from the prompt's; None for an answer, which is trimmed.
+    together are the text that `decode_answer` gives for all tokens, or `Continuation` where the text goes on from that
+    of a prompt (`continues`, its tokens).
     """
 
     def __init__(self, tokenizer: Any, ends: Collection[int] = (), continues: Sequence[int] | None = None) -> None:
@@ -55,11 +51,9 @@ class IncrementalDetokenizer:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the policy's top tokens.
+    """One of the policy's top tokens, and its probability under the policy.
 
     Attributes:
-        text: the token.
-        probability: under the policy.
         push: guidance_weight * reward, relative to the candidates' average under the policy (nats).
     """
 
@@ -73,9 +67,7 @@ class TokenChoice:
     """One token of an answer.
 
     Attributes:
-        token: the id of the one that was chosen.
-        text: its text.
-        plain_text: what the policy alone would have said here.
+        plain_text: of the token that the policy alone would have chosen here.
         push: of the chosen token (nats).
         candidates: by guided score, best first.
     """

@@ -11,16 +11,16 @@ import torch
 
 from pad_cli.decoding.compatibility import check_bridge, choose_path
 from pad_cli.decoding.detokenize import IncrementalDetokenizer, TokenChoice, explain_step
-from pad_cli.decoding.items import Item, check_room, clamp_to_minimum, prompt_tokens, safety_floor
+from pad_cli.decoding.items import Item, as_items, check_one_each, clamp_to_minimum, safety_floor
 from pad_cli.decoding.loop import Request, Sampler, Step, collect, decode_steps, policy_processors
 from pad_cli.decoding.session import can_roll_back
 from pad_cli.decoding.speculative import draft_length, speculate_steps
 from pad_cli.decoding.strategies import Guidance
-from pad_cli.errors import RecipeError, UsageError
+from pad_cli.errors import DataError, RecipeError, UsageError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.memory import Halving
-from pad_cli.models.prompts import check_prompts, decode_answer
+from pad_cli.models.prompts import check_prompts, decode_answer, encode_prompt
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference, with_floor
 from pad_cli.recipe import AnyRecipe, DecodingSettings, GenerateRecipe
@@ -36,9 +36,9 @@ class PadEngine:
     Args:
         policy: the language model to steer.
         reward_model: what to steer with; None answers plainly.
-        always: the safety floor, principle to weight above 0: no answer that is guided at all is decoded with less of
-            it, whatever preference, profile or free text asks for. An empty preference becomes this one. (Without
-            preferences, or at guidance weight 0, the policy is on its own.)
+        always: the safety floor, principle to weight above 0: guided answers are decoded with at least these weights,
+            whatever preference, profile or free text asks for. (Without preferences, or at guidance weight 0, the
+            policy is on its own.)
 
     Raises:
         VocabularyError: the two vocabularies cannot be aligned.
@@ -67,12 +67,7 @@ class PadEngine:
 
     @classmethod
     def from_recipe(cls, recipe: AnyRecipe) -> PadEngine:
-        """Load the policy and the reward model that a recipe of kind `generate` names.
-
-        Raises:
-            RecipeError: it is of another kind.
-            ModelLoadError, CheckpointError: they cannot be loaded.
-        """
+        """Load the policy and the reward model of a recipe of kind `generate` (RecipeError if it is of another)."""
         if not isinstance(recipe, GenerateRecipe):
             raise RecipeError(f"This is a recipe of kind '{recipe.kind}'.", "An engine needs kind: generate")
         policy = load_language_model(recipe.policy)
@@ -92,11 +87,7 @@ class PadEngine:
         return clamp_to_minimum(model.weights(preferences), self.always, model.principles)
 
     def path(self, settings: DecodingSettings) -> str | None:
-        """The decoding strategy for policy and reward model; None without a reward model.
-
-        Raises:
-            UsageError: the settings force a path that these models cannot take.
-        """
+        """The path of policy and reward model, see `choose_path`; None without a reward model."""
         return None if self.reward_model is None else choose_path(self.policy, self.reward_model, settings.path)
 
     def generate(
@@ -112,18 +103,17 @@ class PadEngine:
     ) -> list[Generation]:
         """Answer prompts, each under its own preference and guidance weight.
 
+        An answer does not depend on the others in its batch, which is halved where memory is too small, but for
+        rounding: where two tokens score almost the same (rare in float32), either may come.
+
         Args:
             prompts: B prompts, plain or as conversations.
             preferences: one a prompt; None answers plainly.
             settings: how to decode.
             guidance_weights: one a prompt; by default `settings.guidance_weight` for all.
             streams: one name a prompt; with the seed it decides what sampling draws. By default its number.
-            policy_prompts: what the policy reads in place of the prompts, one a prompt; the reward model reads those.
+            policy_prompts: what the policy reads in place of the prompts, one a prompt.
             on_batch: called with the number of answers just finished.
-
-        Returns:
-            B answers, in order. An answer does not depend on the others in its batch, which is halved where memory is
-            too small, but for rounding: where two tokens score almost the same (rare in float32), either may come.
 
         Raises:
             UsageError: the lists differ in length.
@@ -134,7 +124,7 @@ class PadEngine:
         items = self.items(
             prompts, preferences, settings, guidance_weights, streams=streams, policy_prompts=policy_prompts
         )
-        check_room(self.policy, self.reward_model, items)
+        self._check_room(items)
         return [self.read_answer(tokens) for tokens in self._decode(items, settings, on_batch=on_batch)]
 
     def generate_ids(
@@ -149,22 +139,16 @@ class PadEngine:
     ) -> list[list[int]]:
         """The same for token ids: policy and reward model read the same prompts, and new tokens come back.
 
-        Args:
-            prompts: B prompts in the shared vocabulary.
-            preference: one for all (text is read as by the method `preference`) or one a prompt; None answers plainly.
-            settings: how to decode.
-            guidance_weight: one for all or one a prompt.
-            streams: one name a prompt, for sampling.
-            ignore_eos: go on after an end of sequence, to `max_new_tokens`.
+        Preference (text is read as by the method `preference`) and guidance weight are one for all or one a prompt;
+        with `ignore_eos` answers go on after an end of sequence, to `max_new_tokens`.
 
         Raises:
-            UsageError: the lists differ in length, a prompt is empty, or the reward model needs text: its vocabulary is
-                another one, or it reads the preference in its prompt.
-            DataError: a prompt is longer than the models can read.
+            UsageError, DataError, ResourceError: as in `generate`; a prompt is empty, or the reward model needs text:
+                its vocabulary is another one, or it reads the preference in its prompt.
         """
         settings = settings or DecodingSettings()
         items = self.id_items(prompts, preference, settings, guidance_weight, streams=streams)
-        check_room(self.policy, self.reward_model, items)
+        self._check_room(items)
         return self._decode(items, settings, ignore_eos=ignore_eos)
 
     def score_candidates(
@@ -174,10 +158,9 @@ class PadEngine:
         settings: DecodingSettings | None = None,
         guidance_weight: float | Sequence[float] | None = None,
     ) -> Step:
-        """Scores only: what competes for the token after each prompt, in one batch; see `Step` for shapes.
+        """What competes for the token after each prompt, in one batch; arguments and errors as in `generate_ids`.
 
-        Args and errors as in `generate_ids`; a prompt may end with the answer so far. (The first token of an answer
-        repeats nothing: `decoding.reward_ngram` has no effect here.)
+        A prompt may end with the answer so far, but `decoding.reward_ngram` does not count it.
         """
         settings = settings or DecodingSettings()
         return next(
@@ -220,7 +203,7 @@ class PadEngine:
     ) -> list[Item]:
         """Read B prompts, for `steps`; `template_options` as in `encode_prompt`, the rest as in `generate`."""
         settings = settings or DecodingSettings()
-        _check_one_each(
+        check_one_each(
             len(prompts),
             preferences=preferences,
             guidance_weights=guidance_weights,
@@ -228,17 +211,23 @@ class PadEngine:
             policy_prompts=policy_prompts,
         )
         preferences = self._with_floor(preferences, len(prompts))
-        tokens = prompt_tokens(
-            self.policy,
-            self.reward_model,
-            [as_messages(prompt) for prompt in prompts],
-            preferences,
-            None if policy_prompts is None else [as_messages(prompt) for prompt in policy_prompts],
-            bridged=self.path(settings) == "bridged",
-            policy_reads_preference=settings.policy_reads_preference,
-            template_options=template_options,
-        )
-        return _as_items(*tokens, preferences, settings, guidance_weights, streams)
+
+        def encode(reader: LanguageModel, conversations: Sequence[Messages]) -> list[list[int]]:
+            return [encode_prompt(reader.tokenizer, each, template_options=template_options) for each in conversations]
+
+        model, policy_reads = self.reward_model, [as_messages(prompt) for prompt in policy_prompts or prompts]
+        if model is None:
+            tokens = encode(self.policy, policy_reads)
+            return as_items(tokens, tokens, preferences, settings, guidance_weights, streams)
+        reads = [model.prompt(as_messages(prompt), each) for prompt, each in zip(prompts, preferences, strict=True)]
+        if settings.policy_reads_preference and policy_prompts is None:
+            policy_reads = reads
+        tokens = backbone_tokens = encode(self.policy, policy_reads)
+        one_text = policy_reads is reads and self.path(settings) != "bridged"
+        one_prompt = policy_reads == reads and model.backbone.tokenizer is self.policy.tokenizer
+        if not (one_text or one_prompt):
+            backbone_tokens = encode(model.backbone, reads)
+        return as_items(tokens, backbone_tokens, preferences, settings, guidance_weights, streams)
 
     def id_items(
         self,
@@ -260,8 +249,8 @@ class PadEngine:
             preference = self.preference([preference])
         listed = [preference] * len(tokens) if isinstance(preference, Preference) else preference
         weights = [guidance_weight] * len(tokens) if isinstance(guidance_weight, int | float) else guidance_weight
-        _check_one_each(len(tokens), preferences=listed, guidance_weights=weights, streams=streams)
-        return _as_items(tokens, tokens, self._with_floor(listed, len(tokens)), settings, weights, streams)
+        check_one_each(len(tokens), preferences=listed, guidance_weights=weights, streams=streams)
+        return as_items(tokens, tokens, self._with_floor(listed, len(tokens)), settings, weights, streams)
 
     def check_prompts(self, prompts: Sequence[tuple[str, Messages]]) -> None:
         """Refuse what a chat template refuses before anything is answered; see `models.prompts.check_prompts`."""
@@ -271,17 +260,15 @@ class PadEngine:
 
     def check_room(self, place: str, prompt: Messages, preference: Preference = NO_PREFERENCE) -> None:
         """Refuse a prompt, read at this place, that leaves the models no room for an answer (DataError)."""
-        check_room(self.policy, self.reward_model, self.items([prompt], [preference]), place=place)
+        self._check_room(self.items([prompt], [preference]), place)
 
     def steps(
         self, items: Sequence[Item], settings: DecodingSettings, stopped: Callable[[int], bool] | None = None
     ) -> Iterator[Step]:
         """Decode B items in one batch, token by token; at most `batch_size` of them.
 
-        Args:
-            items: from `items` or `id_items`.
-            settings: how to decode; its seed and guidance weight are in the items already.
-            stopped: called after each token with the item's number; whether its answer is to end here.
+        Seed and guidance weight are in the items already. `stopped` is called after each token with the item's number:
+        whether its answer is to end here.
         """
         return self._steps(replace(self._request(items, settings), stopped=stopped), settings)
 
@@ -310,12 +297,28 @@ class PadEngine:
             return [NO_PREFERENCE] * count
         return [with_floor(preference, self.always) for preference in preferences]
 
+    def _check_room(self, items: Sequence[Item], place: str = "") -> None:
+        """Make sure that the models can read every prompt and at least one token more."""
+        backbone = self.policy if self.reward_model is None else self.reward_model.backbone
+        for number, item in enumerate(items):
+            for model, tokens in ((self.policy, item.prompt), (backbone, item.backbone_prompt)):
+                longest = model.context_length
+                if longest is not None and len(tokens) >= longest:
+                    which = f"Prompt {number + 1} of {len(items)}" if len(items) > 1 else "The prompt"
+                    raise DataError(
+                        f"{which} has {len(tokens)} tokens; '{model.name}' reads at most {longest}, "
+                        "of which one is for the answer.",
+                        path=place,
+                        field="prompt" if place else "",
+                        hint="Shorten it, or choose a model that reads more.",
+                    )
+
     def _single(
         self, prompt: str | Messages, preference: Preference | None, settings: DecodingSettings | None
     ) -> Iterator[Step]:
         settings = settings or DecodingSettings()
         items = self.items([prompt], None if preference is None else [preference], settings)
-        check_room(self.policy, self.reward_model, items)
+        self._check_room(items)
         return self.steps(items, settings)
 
     def _decode(
@@ -371,23 +374,3 @@ class PadEngine:
             self.preference_weights([item.preference for item in items]),
             torch.tensor(steered, device=self.policy.device) * model.calibration,
         )
-
-
-def _check_one_each(count: int, **lists: Sequence[Any] | None) -> None:
-    """Make sure that every list has one entry for each of N prompts."""
-    for name, values in lists.items():
-        if values is not None and len(values) != count:
-            raise UsageError(f"{count} prompts, but {len(values)} {name}.", "Give one for each prompt.")
-
-
-def _as_items(
-    prompts: Sequence[list[int]],
-    backbone_prompts: Sequence[list[int]],
-    preferences: Sequence[Preference],
-    settings: DecodingSettings,
-    guidance_weights: Sequence[float] | None,
-    streams: Sequence[str] | None,
-) -> list[Item]:
-    weights = guidance_weights or [settings.guidance_weight] * len(prompts)
-    names = [f"{settings.seed}/{name}" for name in streams or range(len(prompts))]
-    return [Item(*fields) for fields in zip(prompts, backbone_prompts, preferences, weights, names, strict=True)]

@@ -75,16 +75,9 @@ class Sampler:
     def choose(
         self, candidates: torch.Tensor, scores: torch.Tensor, rows: Sequence[int], positions: Sequence[int]
     ) -> torch.Tensor:
-        """Choose a token in each of B rows.
+        """Choose a token in each of B rows, of (B, C) candidates with their (B, C) guided scores: (B,) token ids.
 
-        Args:
-            candidates: (B, C) token ids.
-            scores: (B, C) guided scores.
-            rows: B numbers of streams.
-            positions: for each row how many tokens its answer has already.
-
-        Returns:
-            (B,) token ids.
+        `rows` are B numbers of streams, `positions` how many tokens each answer has already.
         """
         if self._greedy:
             return candidates.gather(1, scores.argmax(-1, keepdim=True))[:, 0]
@@ -116,8 +109,8 @@ class Request:
         candidates: C.
         reward_ngram: n-grams whose repetition earns no reward; 0 for none.
         max_new_tokens: longest answer; see `limits`.
-        sampler: picks among candidates.
-        processors: act on the policy's logits first, for example transformers' repetition controls.
+        sampler: chooses among candidates.
+        processors: act on the policy's logits first.
         ignore_eos: go on after an end of sequence, to `max_new_tokens` (for measuring).
         stopped: called after each token with the row's number; whether its answer is to end there.
     """
@@ -142,10 +135,7 @@ class Request:
 
     @functools.cached_property
     def limits(self) -> list[int]:
-        """Longest answer of each row: `max_new_tokens`, or less where a model cannot read that much behind its prompt.
-
-        A backbone with another vocabulary reads other tokens; see `BridgedStrategy.full`.
-        """
+        """Longest answer of each row: `max_new_tokens`, or less where a model cannot read that many after its prompt."""
         lengths = [[room(model.context_length, len(prompt)) for prompt in prompts] for model, prompts in self.reads]
         return [min([self.max_new_tokens, *(n for n in row if n is not None)]) for row in zip(*lengths, strict=True)]
 

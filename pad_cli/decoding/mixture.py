@@ -18,21 +18,18 @@ import torch
 from pad_cli.decoding.loop import Request, Sampler, collect, decode_steps, policy_processors
 from pad_cli.decoding.session import CachedSession
 from pad_cli.decoding.strategies import DecodingStrategy
-from pad_cli.errors import UsageError, VocabularyError
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.language_model import LanguageModel, same_vocabulary
+from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings
 
 
 @dataclass(frozen=True)
 class Expert:
-    """One component of the mixture.
+    """One component of the mixture: a model, read through an adapter if there is one, and B rows.
 
     Attributes:
-        model: the language model.
-        prompts: B prompts in its tokens.
+        prompts: B prompts in the model's tokens.
         weights: B weights, one a row, of any sign.
-        adapter: LoRA weights attached to the model, through which this expert reads; None for the model as it is.
     """
 
     model: LanguageModel
@@ -46,37 +43,11 @@ class Expert:
 
 
 def generate_mixture(experts: Sequence[Expert], settings: DecodingSettings, streams: Sequence[str]) -> list[list[int]]:
-    """Answer B prompts with a mixture of experts, `settings.batch_size` rows at a time.
+    """Answer B prompts in tokens with a mixture of experts, `settings.batch_size` rows at a time.
 
-    Repetition controls act on the first expert, once, whatever its weight; guidance and reward settings do not count.
-
-    Args:
-        experts: at least one; they share a vocabulary. The first proposes the candidates.
-        settings: how to decode.
-        streams: B names; with the seed they decide what sampling draws, as in `PadEngine.generate`.
-
-    Returns:
-        B answers in tokens; a finished one ends with its end of sequence (the first expert's).
-
-    Raises:
-        UsageError: there is no expert, a prompt has no tokens, or the lists differ in length.
-        VocabularyError: two experts have different vocabularies.
+    The experts share a vocabulary. The first proposes the candidates and ends answers, and repetition controls act on
+    it, once, whatever its weight. The streams are B names, as in `PadEngine.generate`.
     """
-    if not experts:
-        raise UsageError("A mixture has no experts.", "Give at least one.")
-    for expert in experts:
-        if not len(expert.prompts) == len(expert.weights) == len(streams):
-            raise UsageError(
-                f"{len(streams)} streams, but {len(expert.prompts)} prompts and {len(expert.weights)} weights.",
-                "Give one for each answer.",
-            )
-        if not all(expert.prompts):
-            raise UsageError("A prompt has no tokens.", "Give at least one token for each prompt.")
-        if not same_vocabulary(experts[0].model, expert.model):
-            raise VocabularyError(
-                f"'{experts[0].model.name}' and '{expert.model.name}' have different vocabularies.",
-                "Mix models that share a tokenizer.",
-            )
     answers: list[list[int]] = []
     for start in range(0, len(streams), settings.batch_size):
         stop = start + settings.batch_size

@@ -35,7 +35,8 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         reward_ngram: n-grams of the answer whose repetition earns no reward; 0 for none.
 
     Raises:
-        UsageError: the reward model reads the preference in its prompt.
+        UsageError: the reward model reads the preference in its prompt; or, in a call, there are neither one nor B
+            preferences.
     """
 
     def __init__(
@@ -67,11 +68,7 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
 
     @torch.inference_mode()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(B, T) tokens so far and (B, V) the policy's scores to (B, V) guided scores.
-
-        Raises:
-            UsageError: there are neither one nor B preferences.
-        """
+        """(B, T) tokens so far and (B, V) the policy's scores to (B, V) guided scores."""
         batch = len(input_ids)
         if len(self._weights) not in (1, batch):
             raise UsageError(f"{len(self._weights)} preferences for {batch} rows.", "Give one, or one for each row.")

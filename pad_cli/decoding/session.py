@@ -18,13 +18,7 @@ from pad_cli.models.language_model import LanguageModel
 
 
 class CachedSession:
-    """B rows that all advance by one token at a time.
-
-    Args:
-        model: the model that reads.
-        prompts: B prompts of any length.
-        adapter: LoRA weights for some of the rows.
-        adapted_from: the first row that reads through the adapter.
+    """B rows that all advance by one token at a time; those from `adapted_from` read through the adapter.
 
     Attributes:
         hidden: (B, H) the state after the last token.
@@ -69,10 +63,6 @@ class RollbackSession:
     A KV cache has one length for all rows. So a row that reads less than the others, or whose last tokens are rolled
     back, leaves places in the cache that no later token may look at: the mask hides them, and positions skip them.
     Places that are hidden in every row are cut off, so a single row never has any.
-
-    Args:
-        model: the model that reads.
-        rows: B lists of token ids to begin with; any may be empty.
     """
 
     def __init__(self, model: LanguageModel, rows: Sequence[Sequence[int]]) -> None:
@@ -83,11 +73,7 @@ class RollbackSession:
             self.read(rows)
 
     def read(self, blocks: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Read the next tokens of every row, at least one in all.
-
-        Returns:
-            (B, T, H) states, T the longest block's length; a row's own are its last ones.
-        """
+        """Read the next tokens of every row, at least one in all: (B, T, H) states; a row's own are its last ones."""
         tokens, mask = left_padded(self.model, blocks)
         self._mask = torch.cat([self._mask, mask], dim=1)
         return self.model.hidden_states(tokens, self._mask, self._cache)

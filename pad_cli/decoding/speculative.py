@@ -33,11 +33,7 @@ def can_speculate(policy: LanguageModel, guidance: Guidance | None, rows: int) -
 
 
 def draft_length(request: Request, draft_tokens: int | Literal["auto"]) -> BlockLength | None:
-    """How many tokens the reward model drafts, for `speculate_steps`; None: it does not draft, see `decode_steps`.
-
-    Args:
-        request: what is to be answered.
-        draft_tokens: `decoding.draft_tokens`.
+    """How many tokens the reward model drafts (`decoding.draft_tokens`), for `speculate_steps`; None: it does not.
 
     Raises:
         UsageError: a number is set, but these models cannot speculate on this path, or not so many rows at once.
@@ -60,125 +56,123 @@ def draft_length(request: Request, draft_tokens: int | Literal["auto"]) -> Block
 @torch.inference_mode()
 def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
     """Answer a batch of prompts as `decode_steps` does; each step holds one token of one row."""
-    assert request.guidance is not None
-    guidance, rows = request.guidance, list(range(len(request.prompts)))
+    batch = _Batch(request)
     ends = set(request.ends().tolist())
-    answers: list[list[int]] = [[] for _ in rows]
-    pending = [prompt[-1] for prompt in request.prompts]  # known, but read by neither model yet
-    reward_pending = [prompt[-1] for prompt in guidance.prompts]
-    policy = RollbackSession(request.policy, [prompt[:-1] for prompt in request.prompts])
-    reward = RollbackSession(guidance.model.backbone, [prompt[:-1] for prompt in guidance.prompts])
-    while True:
-        count = min(length.next(len(rows)), min(request.limits[row] - len(answers[row]) for row in rows) - 1)
-        written = [answers[row] for row in rows]
+    while batch.rows:
+        room = min(request.limits[row] - len(batch.answers[row]) for row in batch.rows)
+        count = min(length.next(len(batch.rows)), room - 1)
         start = time.perf_counter()
-        drafts, states = _draft(request, guidance, reward, reward_pending, written, rows, count)
+        drafts, states = batch.draft(count)
         middle = time.perf_counter()
-        step = _verify(request, guidance, policy, states, pending, drafts, written, rows)
-        verified = step.tokens.view(len(rows), count + 1).tolist()
+        step = batch.verify(drafts, states)
+        verified = step.tokens.view(len(batch.rows), count + 1).tolist()
         end = time.perf_counter()
-        kept, excess, tried, right = [], [], 0, 0
-        for index, row in enumerate(rows):
+        going_on, excess, tried, right = [], [], 0, 0
+        for index, row in enumerate(batch.rows):
+            answer = batch.answers[row]
             for place, token in enumerate(verified[index]):
-                answers[row].append(token)
+                answer.append(token)
                 yield _of_row(step, index * (count + 1) + place)
                 is_right = place < count and token == drafts[index][place]
                 tried += place < count
                 right += is_right
-                if token in ends or len(answers[row]) == request.limits[row]:
-                    break
-                if request.stopped is not None and request.stopped(row):
+                stopped = request.stopped is not None and request.stopped(row)
+                if token in ends or len(answer) == request.limits[row] or stopped:
                     break
                 if not is_right:
-                    kept.append(index)
+                    going_on.append(index)
                     excess.append(count - place)
                     break
-        length.learn(len(rows), count, tried, right, (middle - start) / (count + 1), end - middle)
-        if not kept:
-            return
-        if len(kept) < len(rows):
-            policy.keep(kept)
-            reward.keep(kept)
-            guidance = guidance.rows(torch.tensor(kept))
-            rows = [rows[index] for index in kept]
-        policy.rollback(excess)
-        reward.rollback(excess)
-        pending = reward_pending = [answers[row][-1] for row in rows]
+        length.learn(len(batch.rows), count, tried, right, (middle - start) / (count + 1), end - middle)
+        batch.advance(going_on, excess)
 
 
-def _draft(
-    request: Request,
-    guidance: Guidance,
-    reward: RollbackSession,
-    pending: Sequence[int],
-    written: Sequence[list[int]],
-    rows: Sequence[int],
-    count: int,
-) -> tuple[list[list[int]], torch.Tensor]:
-    """Propose N tokens for every row; also the backbone's states (B, N + 1, H) before each and after all."""
-    states = [reward.read([[token] for token in pending])[:, -1]]
-    answers, drafts = _table(written, request.policy.device), []
-    for place in range(count):
-        logits = guidance.model.backbone.head(states[-1]).to(request.policy.device)
-        lengths = [len(answer) + place for answer in written]
-        tokens = _step(request, guidance, logits, states[-1], answers, lengths, rows).tokens
-        answers = torch.cat([answers, tokens[:, None]], dim=1)
-        drafts.append(tokens.tolist())
-        states.append(reward.read([[token] for token in drafts[-1]])[:, -1])
-    return [list(draft) for draft in zip(*drafts, strict=True)] or [[] for _ in rows], torch.stack(states, dim=1)
+class _Batch:
+    """The rows of a batch that are not finished, and both models' sessions.
 
-
-def _verify(
-    request: Request,
-    guidance: Guidance,
-    policy: RollbackSession,
-    states: torch.Tensor,
-    pending: Sequence[int],
-    drafts: Sequence[list[int]],
-    written: Sequence[list[int]],
-    rows: Sequence[int],
-) -> Step:
-    """What guided decoding writes after each token of the blocks: a step of B (1 + N) rows, row by row.
-
-    The policy reads the blocks, [pending, *drafts] of each row, at once.
+    The models have read everything but the last token of each row.
     """
-    size = states.shape[1]
-    hidden = policy.read([[token, *draft] for token, draft in zip(pending, drafts, strict=True)])  # (B, size, H)
-    answers = _table([answer + draft for answer, draft in zip(written, drafts, strict=True)], hidden.device)
-    known = answers.shape[1] - size + 1
-    before = [pad(answers[:, : known + place], (size - 1 - place, 0), value=-1) for place in range(size)]
-    lengths = [len(answer) + place for answer in written for place in range(size)]
-    repeated = torch.arange(len(rows)).repeat_interleave(size)
-    return _step(
-        request,
-        guidance.rows(repeated),
-        request.policy.head(hidden.flatten(0, 1)),
-        states.flatten(0, 1),
-        torch.stack(before, dim=1).flatten(0, 1),
-        lengths,
-        [rows[index] for index in repeated.tolist()],
-    )
 
+    def __init__(self, request: Request) -> None:
+        assert request.guidance is not None
+        self._request, self._guidance = request, request.guidance
+        self.rows = list(range(len(request.prompts)))
+        self.answers: list[list[int]] = [[] for _ in self.rows]  # of all rows, finished ones too
+        self._policy = RollbackSession(request.policy, [prompt[:-1] for prompt in request.prompts])
+        self._reward = RollbackSession(
+            self._guidance.model.backbone, [prompt[:-1] for prompt in self._guidance.prompts]
+        )
+        self._last = [prompt[-1] for prompt in request.prompts]
+        self._reward_last = [prompt[-1] for prompt in self._guidance.prompts]
 
-def _step(
-    request: Request,
-    guidance: Guidance,
-    logits: torch.Tensor,
-    hidden: torch.Tensor,
-    answers: torch.Tensor,
-    lengths: Sequence[int],
-    rows: Sequence[int],
-) -> Step:
-    """A step of guided decoding from (B, V) logits of the policy and (B, H) states of the backbone.
+    def draft(self, count: int) -> tuple[list[list[int]], torch.Tensor]:
+        """Propose N tokens for every row; also the backbone's states (B, N + 1, H) before each and after all."""
+        device, written = self._request.policy.device, [self.answers[row] for row in self.rows]
+        states = [self._reward.read([[token] for token in self._reward_last])[:, -1]]
+        answers, drafts = _table(written, device), []
+        for place in range(count):
+            logits = self._guidance.model.backbone.head(states[-1]).to(device)
+            lengths = [len(answer) + place for answer in written]
+            tokens = self._step(self._guidance, logits, states[-1], answers, lengths, self.rows).tokens
+            answers = torch.cat([answers, tokens[:, None]], dim=1)
+            drafts.append(tokens.tolist())
+            states.append(self._reward.read([[token] for token in drafts[-1]])[:, -1])
+        return [list(row) for row in zip(*drafts, strict=True)] or [[] for _ in self.rows], torch.stack(states, dim=1)
 
-    The answers so far are (B, T), on the right, and have these lengths.
-    """
-    candidates, log_probs = request.select(logits, rows, answers)
-    reference = log_probs if guidance.model.reference == "policy" else None
-    rewards = guidance.rewards(hidden, candidates, reference)
-    scores = request.score(guidance, candidates, log_probs, rewards, answers)
-    tokens = request.sampler.choose(candidates, scores, rows, lengths)
-    return Step(list(rows), [True] * len(rows), tokens, candidates, log_probs, scores)
+    def verify(self, drafts: Sequence[list[int]], states: torch.Tensor) -> Step:
+        """What guided decoding writes after each token of the blocks: a step of B (1 + N) rows, row by row.
+
+        The policy reads the blocks, [last token, *draft] of each row, at once.
+        """
+        size, written = states.shape[1], [self.answers[row] for row in self.rows]
+        blocks = [[token, *draft] for token, draft in zip(self._last, drafts, strict=True)]
+        hidden = self._policy.read(blocks)  # (B, size, H)
+        answers = _table([answer + draft for answer, draft in zip(written, drafts, strict=True)], hidden.device)
+        known = answers.shape[1] - size + 1
+        before = [pad(answers[:, : known + place], (size - 1 - place, 0), value=-1) for place in range(size)]
+        repeated = torch.arange(len(self.rows)).repeat_interleave(size)
+        return self._step(
+            self._guidance.rows(repeated),
+            self._request.policy.head(hidden.flatten(0, 1)),
+            states.flatten(0, 1),
+            torch.stack(before, dim=1).flatten(0, 1),
+            [len(answer) + place for answer in written for place in range(size)],
+            [row for row in self.rows for _ in range(size)],
+        )
+
+    def advance(self, going_on: list[int], excess: list[int]) -> None:
+        """Continue with the given rows only, each without its last drafts, which were wrong."""
+        if len(going_on) < len(self.rows):
+            self.rows = [self.rows[index] for index in going_on]
+            if not going_on:
+                return
+            self._policy.keep(going_on)
+            self._reward.keep(going_on)
+            self._guidance = self._guidance.rows(torch.tensor(going_on))
+        self._policy.rollback(excess)
+        self._reward.rollback(excess)
+        self._last = self._reward_last = [self.answers[row][-1] for row in self.rows]
+
+    def _step(
+        self,
+        guidance: Guidance,
+        logits: torch.Tensor,
+        hidden: torch.Tensor,
+        answers: torch.Tensor,
+        lengths: Sequence[int],
+        rows: Sequence[int],
+    ) -> Step:
+        """A step of guided decoding from (B, V) logits of the policy and (B, H) states of the backbone.
+
+        The answers so far are (B, T), on the right, and have these lengths.
+        """
+        request = self._request
+        candidates, log_probs = request.select(logits, rows, answers)
+        reference = log_probs if guidance.model.reference == "policy" else None
+        rewards = guidance.rewards(hidden, candidates, reference)
+        scores = request.score(guidance, candidates, log_probs, rewards, answers)
+        tokens = request.sampler.choose(candidates, scores, rows, lengths)
+        return Step(list(rows), [True] * len(rows), tokens, candidates, log_probs, scores)
 
 
 def _table(answers: Sequence[list[int]], device: torch.device) -> torch.Tensor:

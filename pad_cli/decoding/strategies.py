@@ -63,12 +63,7 @@ class Guidance:
 
 
 class DecodingStrategy:
-    """The policy alone.
-
-    Args:
-        policy: the language model to steer.
-        prompts: B prompts in its tokens.
-    """
+    """The policy alone, reading B prompts."""
 
     def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]]) -> None:
         self._policy = CachedSession(policy, prompts)
@@ -113,11 +108,8 @@ class FusedStrategy(DecodingStrategy):
 class RewardSession:
     """The backbone's KV-cached session, in one batch: [plain rows, reward rows].
 
-    Only the reward rows read through the adapter. The plain rows are the reference, where the reward needs one.
-
-    Args:
-        guidance: whose prompts the reward rows read.
-        plain_prompts: of the plain rows: none, or B. By default the same B where the reference is the plain backbone.
+    Only the reward rows read through the adapter. The plain rows are the reference, where the reward needs one; by
+    default they read the same B prompts where the reference is the plain backbone, and else there are none.
     """
 
     def __init__(self, guidance: Guidance, plain_prompts: Sequence[list[int]] | None = None) -> None:
@@ -200,15 +192,8 @@ def score_uncached(
     """Score the candidates for the next token of one answer, as the paper's authors released it.
 
     Both models read the whole text again for every token, one prompt at a time and without a cache, and give logits
-    at every position of it, though only the last are used (inference/PAD.py of zjuruizhechen/PAD).
-
-    Args:
-        policy: the model to steer.
-        guidance: the reward side; its first row is this answer's. Its vocabulary is the policy's.
-        prompt: P token ids that the policy reads.
-        answer: the T token ids written so far.
-        count: C.
-        reward_ngram: n-grams whose repetition earns no reward; 0 for none.
+    at every position of it, though only the last are used (inference/PAD.py of zjuruizhechen/PAD). The answer is the
+    first row of `guidance`, whose vocabulary is the policy's.
 
     Returns:
         candidates (1, C), and their guided scores (1, C) in nats with every normaliser of the reward included.

@@ -49,14 +49,9 @@ _CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy: its model, and the documents that it is trained on.
+    """A policy: its model, and the documents that it is trained on (see `write_documents`).
 
     Attributes:
-        plan: size and training.
-        seed: of the documents.
-        answers: number of answered prompts.
-        glossary: number of glossary documents.
-        rate: probability of each principle in an answer.
         asked: number of preference documents.
     """
 

@@ -45,12 +45,7 @@ Draw = Callable[[random.Random], dict[str, float]]
 
 
 def load_pairs(*, seed: int = 0, prompts: int = 2000) -> PairData:
-    """Training pairs and the four validation splits.
-
-    Args:
-        seed: of everything random.
-        prompts: how many prompts to write training pairs for; each gives two pairs.
-    """
+    """Training pairs, two for each prompt, and the four validation splits."""
     world = load_world()
     known = [topic for topic in world.topics if not topic.held_out]
     unknown = [topic for topic in world.topics if topic.held_out]
@@ -130,12 +125,9 @@ def load_benchmark(
 
     Args:
         seed: of the choice of prompts and paraphrases.
-        prompts: how many prompts each preference is asked on (at most 256).
-        cross_prompts: how many prompts each principle is asked on for the other policies.
+        prompts: how many prompts each preference comes with (at most 256).
+        cross_prompts: how many prompts each principle comes with for the other policies.
         groups: the kinds of preferences, of those above.
-
-    Raises:
-        DataError: there is no such group.
     """
     for group in groups:
         if group not in (*GROUPS, _TRIPLE):

@@ -25,7 +25,6 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from pad_cli.errors import ModelLoadError
 from pad_cli.models.language_model import load_language_model
 from pad_cli.recipe import ModelSettings
 from pad_cli.system.progress import note, stage
@@ -55,27 +54,14 @@ def enlarged_directory() -> Path:
 
 @torch.no_grad()
 def enlarge(model: LlamaForCausalLM, width: int, layers: int, seed: int = 0) -> LlamaForCausalLM:
-    """A new, larger model with the same logits, up to rounding in the model's dtype.
-
-    Of the L + layers blocks, old block i is number floor(i (L + layers) / L), counted from 0.
+    """A new, larger Llama with the same logits, up to rounding in the model's dtype.
 
     Args:
         model: any Llama; it is left as it is.
         width: r; multiplies hidden size, attention heads, key-value heads and the MLP's width.
-        layers: further blocks, between the L old ones.
+        layers: further blocks, between the L old ones: old block i is number floor(i (L + layers) / L), from 0.
         seed: of the further blocks' weights.
-
-    Returns:
-        A Llama in evaluation mode, on the model's device and in its dtype.
-
-    Raises:
-        ModelLoadError: the model is no Llama.
-        ValueError: width is below 1, or layers below 0.
     """
-    if type(model) is not LlamaForCausalLM:
-        raise ModelLoadError(f"{type(model).__name__} cannot be enlarged.", "Name a model of type LlamaForCausalLM.")
-    if width < 1 or layers < 0:
-        raise ValueError("width is at least 1, and layers at least 0")
     old = model.model.layers
     large = _random(_config(model.config, width, layers), model.dtype, seed).to(model.device)
     large.generation_config = copy.deepcopy(model.generation_config)

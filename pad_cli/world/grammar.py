@@ -65,9 +65,7 @@ class Sentence:
     Attributes:
         kind: the principle whose sentence it is, or `core`.
         template: the sentence with its topic words replaced by slots.
-        register: of a core sentence, else None.
-        short: of a core sentence: is it the short form?
-        intents: of a core sentence: the intents it answers.
+        register, short, intents: of a core sentence; `short` is its short form.
     """
 
     kind: str
@@ -163,11 +161,7 @@ def trained_principles() -> dict[str, str]:
 
 @functools.cache
 def load_world(directory: Path | None = None) -> World:
-    """Read and check the world's three files (the shipped ones unless a directory is given).
-
-    Raises:
-        DataError: a file is malformed, or a template uses a topic's word literally.
-    """
+    """Read and check the world's three files (the shipped ones unless a directory is given)."""
     root = directory or shipped("data") / "world"
     topics = _read(root / "topics.yaml")["topics"]
     intents = _read(root / "intents.yaml")["intents"]

@@ -67,12 +67,6 @@ class Present:
     """Is one principle present, whatever the preference? (embedded benchmark)
 
     For sweeps, in which each principle is an objective of its own.
-
-    Args:
-        principle: its name.
-
-    Raises:
-        RecipeError: the world has no such principle.
     """
 
     principle: str

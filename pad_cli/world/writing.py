@@ -93,13 +93,9 @@ def paraphrases(world: World, principle: Principle, *, held_out: bool) -> tuple[
 
 
 def write_documents(world: World, *, seed: int, answers: int, glossary: int, rate: float) -> list[Document]:
-    """Documents for one language model, in random order.
+    """Answered prompts and glossary documents for one language model, in random order.
 
-    Args:
-        seed: of the random choices.
-        answers: number of answered prompts.
-        glossary: number of glossary documents.
-        rate: probability of each principle in an answer.
+    `rate` is the probability of each principle in an answer.
     """
     rng = random.Random(seed)
     documents = []
@@ -119,11 +115,6 @@ def write_preference_documents(world: World, *, seed: int, answers: int, rate: f
 
     They ask for one to three principles, by name or in any paraphrase, and now and then for the absence of one. As in
     preference pairs, topics and combinations that are held out do not occur.
-
-    Args:
-        seed: of the random choices.
-        answers: number of answered prompts.
-        rate: probability of each principle in an answer that the prompt does not mention.
     """
     rng = random.Random(seed)
     topics = [topic for topic in world.topics if not topic.held_out]

@@ -10,7 +10,6 @@ import torch
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.mixture import Expert, _request, generate_mixture
-from pad_cli.errors import UsageError, VocabularyError
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.recipe import DecodingSettings
@@ -20,7 +19,7 @@ from tests.architectures import make_architecture
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.conftest import PROMPTS
 from tests.decoding.slow import last_state
-from tests.tiny import make_language_model, make_reward_model, make_tokenizer
+from tests.tiny import make_language_model, make_reward_model
 
 NAMES = [f"item {number}" for number in range(len(PROMPTS))]
 OTHERS = [f"{prompt} Write in this style: {'odd ' * number}" for number, prompt in enumerate(PROMPTS)]
@@ -165,20 +164,3 @@ def test_unembeddings_padded_to_different_sizes_share_the_tokens_that_both_have(
     assert any(max(answer) >= size for answer in generate_mixture([expert(padded, PROMPTS)], settings(), NAMES))
     answers = generate_mixture([expert(padded, PROMPTS), expert(small, PROMPTS)], settings(), NAMES)
     assert all(max(answer) < size for answer in answers)
-
-
-def test_lists_of_different_length_and_empty_prompts_are_refused(policy: LanguageModel) -> None:
-    two = expert(policy, PROMPTS[:2])
-    with pytest.raises(UsageError, match="2 prompts"):
-        generate_mixture([two], settings(), NAMES)
-    with pytest.raises(UsageError, match="no tokens"):
-        generate_mixture([Expert(policy, [[5], []], [1.0, 1.0])], settings(), NAMES[:2])
-    with pytest.raises(UsageError, match="no experts"):
-        generate_mixture([], settings(), [])
-    assert generate_mixture([two.part(0, 0)], settings(), []) == []
-
-
-def test_experts_of_different_vocabularies_are_refused(policy: LanguageModel) -> None:
-    foreign = make_language_model(make_tokenizer(extra=("<extra>",)), seed=0)
-    with pytest.raises(VocabularyError):
-        generate_mixture([expert(policy, PROMPTS), expert(foreign, PROMPTS)], settings(), NAMES)

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.errors import ModelLoadError
 from pad_cli.models.language_model import wrap_language_model
 from pad_cli.recipe import DecodingSettings
 from pad_cli.world.enlarge import enlarge
 from tests.agreement import alone, assert_agree
-from tests.architectures import ARCHITECTURES, make_architecture
 
 VOCABULARY = 40
 PAD, END = 0, 1
@@ -225,17 +223,3 @@ def test_number_format_and_generation_settings_stay_also_on_disk(dtype: torch.dt
         assert each.generation_config.eos_token_id == [END, 7]
         assert not each.training
     assert torch.equal(logits_at_once(loaded), logits_at_once(large))
-
-
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "llama"])
-def test_another_architecture_is_refused(name: str, byte_tokenizer: Any) -> None:
-    model = make_architecture(name, byte_tokenizer).model
-    with pytest.raises(ModelLoadError, match=f"{type(model).__name__} cannot be enlarged") as caught:
-        enlarge(model, 2, 1)
-    assert "LlamaForCausalLM" in caught.value.hint
-
-
-@pytest.mark.parametrize(("width", "layers"), [(0, 1), (-1, 0), (1, -1)])
-def test_a_size_that_would_shrink_is_refused(width: int, layers: int) -> None:
-    with pytest.raises(ValueError, match="at least"):
-        enlarge(make_llama(), width, layers)
