@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import pytest
 
+from pad_cli import registry as registry_module
 from pad_cli.errors import PluginError, UsageError
 from pad_cli.evaluation.scoring import load_scorer
 from pad_cli.recipe import ScorerSettings
-from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_SOURCES, SCORERS, Registry
+from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_SOURCES, SCORERS, Registry, resolve_model
 
 PLUGIN = Path(__file__).parent / "plugin_package"
 ALL = (SCORERS, BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_SOURCES)
@@ -40,7 +42,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def test_every_shipped_entry_can_be_imported() -> None:
     for registry in ALL:
-        for name in registry.table:
+        for name in registry.names():
             assert registry.get(name) is not None
 
 
@@ -55,7 +57,7 @@ NEEDED = {
 
 
 def test_every_shipped_scorer_says_what_it_measures_and_its_direction() -> None:
-    for name in SCORERS.table:
+    for name in SCORERS.names():
         scorer = load_scorer(ScorerSettings(scorer=name, options=NEEDED.get(name, {})))
         assert scorer.description, name
         assert scorer.dimension, name
@@ -117,11 +119,22 @@ def test_a_broken_plugin_harms_only_those_who_ask_for_it(install: Install) -> No
         SCORERS.get("broken")
 
 
-def test_a_plugin_cannot_replace_a_shipped_entry(install: Install) -> None:
-    shipped = SCORERS.get("words")
-    install("usurper", "1.0", {"pad.scorers": {"words": "nowhere_to_be_found:X"}})
-    assert SCORERS.get("words") is shipped
-    assert SCORERS.names().count("words") == 1
+@pytest.mark.parametrize("name", ["words", "hit"])
+def test_a_plugin_cannot_replace_a_shipped_entry(install: Install, name: str) -> None:
+    """Neither one of the tables nor one of the embedded world, which is a plug-in itself."""
+    shipped = SCORERS.get(name)
+    install("usurper", "1.0", {"pad.scorers": {name: "nowhere_to_be_found:X"}})
+    assert SCORERS.get(name) is shipped
+    assert SCORERS.names().count(name) == 1
+
+
+def test_a_copy_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "_entry_points", lambda *_: EntryPoints(()))
+    for look_up in (lambda: SCORERS.get("hit"), lambda: resolve_model("embedded/medium")):
+        with pytest.raises(PluginError, match="not installed") as caught:
+            look_up()
+        assert "pip install" in caught.value.hint
+    assert SCORERS.get("words") is not None
 
 
 def test_a_plugin_of_another_kind_is_not_seen(install: Install) -> None:

@@ -135,7 +135,7 @@ class Request:
 
     @functools.cached_property
     def limits(self) -> list[int]:
-        """Longest answer of each row: `max_new_tokens`, or less where a model cannot read that many after its prompt."""
+        """Longest answer of each row: `max_new_tokens`, or less where a model has no room for it after its prompt."""
         lengths = [[room(model.context_length, len(prompt)) for prompt in prompts] for model, prompts in self.reads]
         return [min([self.max_new_tokens, *(n for n in row if n is not None)]) for row in zip(*lengths, strict=True)]
 

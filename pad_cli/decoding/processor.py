@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor
 
-from pad_cli.decoding.strategies import Guidance, RewardSession
+from pad_cli.decoding.strategies import Guidance, PairedStrategy
 from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
 from pad_cli.errors import UsageError
 from pad_cli.models.reward_model import RewardModel
@@ -62,7 +62,7 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
 
     def reset(self) -> None:
         """Forget what was read. Never needed for correctness; it frees the cache."""
-        self._session: RewardSession | None = None
+        self._reward: PairedStrategy | None = None
         self._read: torch.Tensor | None = None
         self._prompt_length = 0
 
@@ -73,22 +73,22 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         if len(self._weights) not in (1, batch):
             raise UsageError(f"{len(self._weights)} preferences for {batch} rows.", "Give one, or one for each row.")
         guidance_weight = self._guidance_weight.to(scores.device).expand(batch)
-        session = self._follow(input_ids, guidance_weight)
+        reward = self._follow(input_ids, guidance_weight)
         candidates, log_probs = select_candidates(scores, self._candidates)
-        rewards = session.rewards(candidates, log_probs).to(scores.device)
+        rewards = reward.rewards(candidates, log_probs).to(scores.device)
         answers = input_ids[:, self._prompt_length :]
         rewards = withhold_repeats(rewards, log_probs, candidates, answers, self._reward_ngram)
         guided = guided_scores(log_probs, rewards, guidance_weight).to(scores.dtype)
         return torch.full_like(scores, -torch.inf).scatter(1, candidates, guided)
 
-    def _follow(self, input_ids: torch.Tensor, guidance_weight: torch.Tensor) -> RewardSession:
+    def _follow(self, input_ids: torch.Tensor, guidance_weight: torch.Tensor) -> PairedStrategy:
         """Read what is new; start anew when the tokens do not continue those read before."""
         backbone = self._model.backbone
         tokens, before = input_ids.to(backbone.device), self._read
         self._read = tokens
-        if self._session is not None and before is not None and torch.equal(tokens[:, :-1], before):
-            self._session.push(tokens[:, -1])
-            return self._session
+        if self._reward is not None and before is not None and torch.equal(tokens[:, :-1], before):
+            self._reward.push(tokens[:, -1])
+            return self._reward
         grown = before is not None and tokens.shape == (before.shape[0], before.shape[1] + 1)
         start = slice(0, self._prompt_length)
         if before is None or not grown or not torch.equal(tokens[:, start], before[:, start]):
@@ -97,5 +97,5 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         padding = (tokens[:, : self._prompt_length - 1] == pad).long().cumprod(-1).sum(-1)  # leading padding only
         prompts = [row[count:].tolist() for row, count in zip(tokens, padding.tolist(), strict=True)]
         weights = self._weights.expand(len(tokens), -1)
-        self._session = RewardSession(Guidance(self._model, "separate", prompts, weights, guidance_weight))
-        return self._session
+        self._reward = PairedStrategy.reward_side(Guidance(self._model, "separate", prompts, weights, guidance_weight))
+        return self._reward

@@ -105,65 +105,45 @@ class FusedStrategy(DecodingStrategy):
         self._guidance = self._guidance.rows(rows)
 
 
-class RewardSession:
-    """The backbone's KV-cached session, in one batch: [plain rows, reward rows].
+class PairedStrategy(DecodingStrategy):
+    """The policy is the backbone, but the reward side reads through an adapter or another prompt.
 
-    Only the reward rows read through the adapter. The plain rows are the reference, where the reward needs one; by
-    default they read the same B prompts where the reference is the plain backbone, and else there are none.
+    The backbone reads [plain rows, reward rows] in one batch, the latter through the adapter. The plain rows are the
+    policy's, and the reference where the reward needs one.
     """
 
-    def __init__(self, guidance: Guidance, plain_prompts: Sequence[list[int]] | None = None) -> None:
+    def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
+        model, both = guidance.model, [*prompts, *guidance.prompts]
+        self._guidance, self._plain = guidance, len(prompts)
+        # not `policy`, which may be another copy: the adapter is attached to the backbone
+        self._session = CachedSession(model.backbone, both, adapter=model.adapter, adapted_from=self._plain)
+
+    @classmethod
+    def reward_side(cls, guidance: Guidance) -> PairedStrategy:
+        """Without a policy: plain rows only where the reference is the plain backbone."""
         model = guidance.model
-        if plain_prompts is None:
-            plain_prompts = guidance.prompts if model.reference == "backbone" else []
-        self._guidance, self._plain = guidance, len(plain_prompts)
-        prompts = [*plain_prompts, *guidance.prompts]
-        self._session = CachedSession(model.backbone, prompts, adapter=model.adapter, adapted_from=self._plain)
+        return cls(model.backbone, guidance.prompts if model.reference == "backbone" else [], guidance)
 
     @property
-    def plain(self) -> torch.Tensor:
-        """(B, H) states of the plain rows."""
+    def hidden(self) -> torch.Tensor:
         return self._session.hidden[: self._plain]
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
-        """As in `DecodingStrategy`."""
         model, reference = self._guidance.model, None
         if model.reference != "state":
             reference = log_probs
             if self._plain:
-                reference = model.backbone.head.at(self.plain.float(), candidates.to(self.plain.device))
+                reference = model.backbone.head.at(self.hidden.float(), candidates.to(self.hidden.device))
         return self._guidance.rewards(self._session.hidden[self._plain :], candidates, reference)
 
     def push(self, tokens: torch.Tensor) -> None:
-        """Read one more token (B,) in every row."""
         self._session.push(torch.cat([tokens, tokens]) if self._plain else tokens)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Continue with the given rows only."""
         both = torch.cat([rows, rows + self._plain]) if self._plain else rows
         self._plain = len(rows) if self._plain else 0
         self._session.keep(both, adapted_from=self._plain)
         self._guidance = self._guidance.rows(rows)
-
-
-class PairedStrategy(DecodingStrategy):
-    """The policy is the backbone, but the reward side reads through an adapter or another prompt."""
-
-    def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
-        self._reward = RewardSession(guidance, prompts)
-
-    @property
-    def hidden(self) -> torch.Tensor:
-        return self._reward.plain
-
-    def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
-        return self._reward.rewards(candidates, log_probs)
-
-    def push(self, tokens: torch.Tensor) -> None:
-        self._reward.push(tokens)
-
-    def keep(self, rows: torch.Tensor) -> None:
-        self._reward.keep(rows)
 
 
 class SeparateStrategy(DecodingStrategy):
@@ -171,7 +151,7 @@ class SeparateStrategy(DecodingStrategy):
 
     def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
         super().__init__(policy, prompts)
-        self._reward = RewardSession(guidance)
+        self._reward = PairedStrategy.reward_side(guidance)
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
         return self._reward.rewards(candidates, log_probs)
