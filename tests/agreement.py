@@ -19,8 +19,8 @@ import pytest
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from pad_cli.decoding.decode import Request, Step, decode_steps
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Request, Step, decode_steps
 from pad_cli.models.prompts import decode_answer
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Generation

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from pad_cli.decoding.decode import Sampler, decode_steps
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Sampler, decode_steps
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import decode_answer
 from pad_cli.recipe import DecodingSettings

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pad_cli.decoding.loop import Step
+from pad_cli.decoding.decode import Step
 from pad_cli.models.prompts import Continuation, decode_answer
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"

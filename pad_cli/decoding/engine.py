@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from pad_cli.decoding.compatibility import check_bridge, choose_path
+from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_steps, policy_processors
 from pad_cli.decoding.detokenize import IncrementalDetokenizer, TokenChoice, explain_step
 from pad_cli.decoding.items import Item, as_items, check_one_each, clamp_to_minimum, safety_floor
-from pad_cli.decoding.loop import Request, Sampler, Step, collect, decode_steps, policy_processors
 from pad_cli.decoding.session import can_roll_back
 from pad_cli.decoding.speculative import draft_length, speculate_steps
 from pad_cli.decoding.strategies import Guidance

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pad_cli.decoding.loop import Request, Sampler, collect, decode_steps, policy_processors
+from pad_cli.decoding.decode import Request, Sampler, collect, decode_steps, policy_processors
 from pad_cli.decoding.session import CachedSession
 from pad_cli.decoding.strategies import DecodingStrategy
 from pad_cli.models.adapter import Adapter

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import pad
 
 from pad_cli.decoding.block_length import BlockLength
-from pad_cli.decoding.loop import Request, Step
+from pad_cli.decoding.decode import Request, Step
 from pad_cli.decoding.session import RollbackSession, can_roll_back
 from pad_cli.decoding.strategies import Guidance
 from pad_cli.errors import UsageError

@@ -15,7 +15,7 @@ from pad_cli.cli.bash_words import whole_words
 from pad_cli.errors import RecipeError
 from pad_cli.recipe import GenerateRecipe, field_keys, read_recipe
 from pad_cli.registry import SCORERS
-from pad_cli.world.models import model_directory
+from pad_cli.world.shipped_models import model_directory
 
 TRAINED = {"helpful", "harmless", "humorous", "expert", "informative", "creative"}
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList, SuppressTokensLogitsProcessor
 
+from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_steps
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Request, Sampler, Step, collect, decode_steps
 from pad_cli.decoding.strategies import Guidance, Path
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompt_reward_model import PromptRewardModel

@@ -8,8 +8,8 @@ import random
 import pytest
 import torch
 
+from pad_cli.decoding.decode import Sampler
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Sampler
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings

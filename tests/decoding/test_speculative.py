@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList, MistralConfig, MistralForCausalLM
 
 from pad_cli.decoding.block_length import BlockLength
+from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_steps
 from pad_cli.decoding.detokenize import TokenChoice
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Request, Sampler, Step, collect, decode_steps
 from pad_cli.decoding.speculative import speculate_steps
 from pad_cli.decoding.strategies import Guidance
 from pad_cli.errors import UsageError

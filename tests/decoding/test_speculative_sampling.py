@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from pad_cli.decoding.decode import Sampler
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.loop import Sampler
 from pad_cli.recipe import DecodingSettings
 from tests.decoding.drafters import disturbed, forwards
 from tests.tiny import make_language_model, make_reward_model

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from pad_cli import DecodingSettings, PadEngine, export_preference
-from pad_cli.decoding.loop import Request
+from pad_cli.decoding.decode import Request
 from pad_cli.models.language_model import load_language_model
 from pad_cli.recipe import ModelSettings
 from tests.agreement import alone, assert_agree

@@ -10,7 +10,7 @@ import torch
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.recipe import ModelSettings
 from pad_cli.world import enlarge
-from pad_cli.world.models import model_directory
+from pad_cli.world.shipped_models import model_directory
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import load_language_model
 from pad_cli.recipe import ModelSettings
 from pad_cli.system.resources import shipped
-from pad_cli.world.models import SHIPPED, model_directory
+from pad_cli.world.shipped_models import SHIPPED, model_directory
 
 POLICIES = [name for name in SHIPPED if name != "reward-model"]
 
@@ -55,7 +55,7 @@ def test_no_shipped_file_names_a_directory_of_the_machine_that_built_it() -> Non
 def test_looking_one_up_imports_neither_torch_nor_what_builds_or_enlarges() -> None:
     program = (
         "import sys\n"
-        "from pad_cli.world.models import model_directory\n"
+        "from pad_cli.world.shipped_models import model_directory\n"
         "model_directory('medium'), model_directory('reward-model')\n"
         "names = [name for name in sys.modules if name.startswith('pad_cli.')]\n"
         "print('torch' in sys.modules, *sorted(names))"
@@ -63,7 +63,7 @@ def test_looking_one_up_imports_neither_torch_nor_what_builds_or_enlarges() -> N
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     found = [
         f"pad_cli.{name}"
-        for name in ("errors", "system", "system.offline", "system.resources", "world", "world.models")
+        for name in ("errors", "system", "system.offline", "system.resources", "world", "world.shipped_models")
     ]
     assert done.stdout.split() == ["False", *found]
 

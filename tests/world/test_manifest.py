@@ -13,7 +13,7 @@ from pad_cli.system.resources import shipped
 from pad_cli.world import build
 from pad_cli.world.build import MANIFEST, POLICIES, made_from, stale_parts
 from pad_cli.world.grammar import load_world
-from pad_cli.world.models import SHIPPED
+from pad_cli.world.shipped_models import SHIPPED
 from pad_cli.world.writing import Document
 
 
