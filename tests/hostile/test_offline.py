@@ -61,10 +61,10 @@ def test_offline_reaches_nobody_and_says_how_to_fetch(world: World) -> None:
     content = {"kind": "train-rm", "output": "o", "backbone": {"model": str(world.policy)}, "data": data}
     train = world.recipe("hub", {**content, "stages": [{"stage": "heads", "steps": 1}]})
     done = run(
-        ["--offline", "generate", "Hi", "--policy", "owner/policy", *world.shipped_models[2:]],
+        ["--offline", "generate", "Hi", "--policy", "owner/policy", *world.models[2:]],
         ["--offline", "inspect", "owner/guide"],
         ["--offline", "train-rm", train],
-        ["--offline", "generate", "Hi", *world.shipped_models, "--max-new-tokens", "4"],
+        ["--offline", "generate", "Hi", *world.models, "--max-new-tokens", "4"],
         directory=world.root,
     )
     assert told(done) == {"ends": [1, 1, 2, 0], "reached": []}
