@@ -20,9 +20,9 @@ from pad_cli.decoding.sampling import Chooser, policy_processors
 from pad_cli.decoding.speculative import speculate_steps
 from pad_cli.decoding.streaming import TextStream
 from pad_cli.errors import RecipeError, UsageError
+from pad_cli.models.batch_size import BatchSizeBackoff
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
-from pad_cli.models.memory import Halving
 from pad_cli.models.prompts import check_prompts, decode_answer
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference, with_floor
@@ -64,7 +64,7 @@ class PadEngine:
         self.policy = policy
         self.reward_model = reward_model
         self.always = safety_floor(always or {}, reward_model)
-        self._halving = Halving("answers")
+        self._halving = BatchSizeBackoff("answers")
         if reward_model is not None and self.path(DecodingSettings()) == "bridged":
             check_bridge(policy, reward_model)
 

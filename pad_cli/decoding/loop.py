@@ -16,8 +16,7 @@ from pad_cli.decoding.bridged import BridgedReader
 from pad_cli.decoding.readers import FusedReader, Guidance, PairedReader, PolicyReader, SeparateReader
 from pad_cli.decoding.sampling import Chooser
 from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
-from pad_cli.models.context import room
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.language_model import LanguageModel, room
 
 _READERS = {"fused": FusedReader, "paired": PairedReader, "separate": SeparateReader, "bridged": BridgedReader}
 _COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share of the batch is running

@@ -79,7 +79,7 @@ def can_be_ragged(model: LanguageModel, rows: int) -> bool:
     one row. States that are more or less than a list of keys and values (Mamba and its like, layers that share them)
     cannot be taken back here at all.
     """
-    if not model.reading.rewinds or (rows > 1 and not model.reading.holes):
+    if not model.forward_mode.can_roll_back or (rows > 1 and not model.forward_mode.gaps):
         return False
     layers = [type(layer) for layer in DynamicCache(config=model.model.config.get_text_config(decoder=True)).layers]
     return all(kind is DynamicLayer or (kind is DynamicSlidingWindowLayer and rows == 1) for kind in layers)

@@ -20,12 +20,7 @@ _FIRST_MACOS = (14, 0)  # that has bfloat16 on its GPUs
 
 @dataclass(frozen=True)
 class DtypeChoice:
-    """What weights are loaded as.
-
-    Attributes:
-        dtype: of the loaded weights.
-        reason: why it is not the checkpoint's own; empty where it is.
-    """
+    """The dtype that weights are loaded as, and the reason if it is not the checkpoint's own."""
 
     dtype: torch.dtype
     reason: str = ""
@@ -36,12 +31,7 @@ class DtypeChoice:
 
 
 def choose_dtype(own: torch.dtype, device: torch.device) -> DtypeChoice:
-    """The dtype in which a checkpoint's weights are fast on a device.
-
-    Args:
-        own: dtype of the checkpoint.
-        device: where it is to compute.
-    """
+    """The dtype in which the weights of a checkpoint with this own dtype are fast on a device."""
     if own not in (torch.bfloat16, torch.float16):
         return DtypeChoice(own)
     if device.type == "cpu":
@@ -55,8 +45,7 @@ def choose_dtype(own: torch.dtype, device: torch.device) -> DtypeChoice:
 def choices() -> dict[str, dict[str, dict[str, str]]]:
     """By device and dtype of a checkpoint: the dtype that is chosen here, and the reason if it is another one."""
     names = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        names.append("mps")
+    names += ["mps"] if torch.backends.mps.is_available() else []
     return {
         name: {
             dtype_name(own): {"dtype": choice.name, "reason": choice.reason}

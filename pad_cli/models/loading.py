@@ -45,22 +45,22 @@ def load_pretrained(
 
     Args:
         settings: how to load it.
-        location: a directory, a GGUF file or a hub id; `settings.model`, or where that is.
+        location: a directory, a GGUF file or a hub id: `settings.model`, resolved.
         computes_on: where it will be moved to, for the choice of a dtype; by default it stays on its device.
 
     Raises:
         ModelLoadError: it is missing, damaged, or no causal language model with a tokenizer; a device or a package
             is missing; or the settings do not fit it.
     """
-    source = {**_source(settings, location), "trust_remote_code": False}  # None would ask whoever sits there
-    _check_packages(settings, packed="gguf_file" in source)
-    device = chosen_device(settings.device)
+    source = {**_source(settings, location), "trust_remote_code": False}  # None would ask on the terminal
     packed = "gguf_file" in source
+    _check_packages(settings, packed=packed)
+    device = chosen_device(settings.device)
     with (
         stage(f"Loading {settings.model}"),
-        _explained(settings, location, packed=packed),
+        _load_errors(settings, location, packed=packed),
         _quiet(),
-        _at_once(location),
+        _without_meta_device(location),
     ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
         options = _options(settings, source, device, computes_on or device)
@@ -71,14 +71,14 @@ def load_pretrained(
             f"'{settings.model}' lacks {len(report['missing_keys'])} of its weights, for example {example}.",
             "Get it again, with all its parts in one directory; a GGUF file must be whole.",
         )
-    if "gguf_file" in source:
-        _forget_tokens_from(model.get_input_embeddings().weight.shape[0], tokenizer)
+    if packed:
+        _drop_tokens_from(model.get_input_embeddings().weight.shape[0], tokenizer)
     if "device_map" not in options:
         model = model.to(device)
     return model.eval().requires_grad_(False), tokenizer
 
 
-def at_hand(model: torch.nn.Module, name: str, weight: torch.Tensor) -> torch.Tensor:
+def materialised(model: torch.nn.Module, name: str, weight: torch.Tensor) -> torch.Tensor:
     """The numbers of the named weight, also when a device map leaves them on the disk or in another memory."""
     if not weight.is_meta:
         return weight
@@ -103,8 +103,9 @@ def _source(settings: ModelSettings, location: str) -> dict[str, Any]:
         # A bare name would be looked for in the working directory first.
         return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": str(path.resolve())}
     if local or path.parent.is_dir() or location.count("/") != 2:
-        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.gguf")))
-        raise ModelLoadError(f"No GGUF file '{location}'.", near or "Name a file, or owner/model/file.gguf on the hub.")
+        similar = did_you_mean(path.name, (file.name for file in path.parent.glob("*.gguf")))
+        hint = similar or "Name a file, or owner/model/file.gguf on the hub."
+        raise ModelLoadError(f"No GGUF file '{location}'.", hint)
     if Path(path.name).exists():
         raise ModelLoadError(
             f"'{path.name}' in the working directory would be read in place of '{location}'.",
@@ -129,27 +130,30 @@ def _check_packages(settings: ModelSettings, *, packed: bool) -> None:
 def _options(
     settings: ModelSettings, source: dict[str, Any], device: torch.device, computes_on: torch.device
 ) -> dict[str, Any]:
-    """What decides numbers and places: further arguments of the model's `from_pretrained`."""
+    """What decides numbers and devices: further arguments of the model's `from_pretrained`."""
     auto = settings.dtype == "auto"
     dtype: Any = _auto_dtype(settings, source, computes_on) if auto else getattr(torch, settings.dtype)
-    options: dict[str, Any] = {} if "gguf_file" in source else {"use_safetensors": True}  # pickles run code
+    options: dict[str, Any] = {"dtype": dtype}
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention
     if settings.device_map is not None:
-        options["device_map"] = _checked_map(settings.device_map)
+        options["device_map"] = settings.device_map
+        for place in settings.device_map.values() if isinstance(settings.device_map, dict) else ():
+            if place != _OFFLOADED:
+                chosen_device(place)
     if "gguf_file" in source:
         if hasattr(transformers, "GgufConfig"):  # later versions leave some architectures packed
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    elif settings.quantization is not None:
-        options["quantization_config"] = _packing(settings.quantization, dtype)
+        return options
+    options["use_safetensors"] = True  # pickles run code
+    if settings.quantization is not None:
         options.setdefault("device_map", {"": device})
-    return {**options, "dtype": dtype}
-
-
-def _packing(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        options["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)
+            if settings.quantization == "8bit"
+            else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        )
+    return options
 
 
 def _auto_dtype(settings: ModelSettings, source: dict[str, Any], device: torch.device) -> torch.dtype | str:
@@ -189,15 +193,7 @@ def _stored_dtype(source: dict[str, Any]) -> torch.dtype | None:
         return next((_STORED[kind] for each in tensors if (kind := each.get_dtype()) in _STORED), None)
 
 
-def _checked_map(device_map: str | dict[str, Any]) -> str | dict[str, Any]:
-    if isinstance(device_map, dict):
-        for place in device_map.values():
-            if place != _OFFLOADED:
-                chosen_device(place)
-    return device_map
-
-
-def _forget_tokens_from(size: int, tokenizer: Any) -> None:
+def _drop_tokens_from(size: int, tokenizer: Any) -> None:
     """Drop the added tokens for which the model has no embedding.
 
     Where a GGUF file of bytes has no token `<|endoftext|>`, transformers numbers one after the file's own tokens: the
@@ -211,8 +207,8 @@ def _forget_tokens_from(size: int, tokenizer: Any) -> None:
 
 
 @contextlib.contextmanager
-def _explained(settings: ModelSettings, location: str, *, packed: bool) -> Iterator[None]:
-    """What transformers, accelerate and bitsandbytes raise, in the user's words."""
+def _load_errors(settings: ModelSettings, location: str, *, packed: bool) -> Iterator[None]:
+    """Errors of transformers, accelerate and bitsandbytes as a ModelLoadError."""
     try:
         yield
     except PadError:
@@ -222,8 +218,8 @@ def _explained(settings: ModelSettings, location: str, *, packed: bool) -> Itera
         hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
         if packed:
             hint = "It must be one whole file of an architecture that transformers reads; a hub id needs the network."
-        if near := closest(settings.model.partition("/")[0], MODEL_SOURCES.names()):
-            hint = f"{near} {hint}"
+        if similar := closest(settings.model.partition("/")[0], MODEL_SOURCES.names()):
+            hint = f"{similar} {hint}"
         if location != settings.model:  # of a registered source
             derived = Path(location).is_relative_to(home())
             hint = f"Delete {location} and run again." if derived else f"Reinstall the package that has {location}."
@@ -239,7 +235,7 @@ def _explained(settings: ModelSettings, location: str, *, packed: bool) -> Itera
 def _quiet() -> Iterator[None]:
     verbosity, hub = transformers_logging.get_verbosity(), logging.getLogger("huggingface_hub")
     before = hub.level
-    hub.setLevel(logging.ERROR)  # it tells of every try to reach the network; what fails is said once, at the end
+    hub.setLevel(logging.ERROR)  # it reports every try to reach the network; a failure is reported once, at the end
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 8-bit layers write a line at every call
@@ -251,7 +247,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _at_once(location: str) -> Iterator[None]:
+def _without_meta_device(location: str) -> Iterator[None]:
     """Let transformers build a small model with its memory at once, not on the meta device first.
 
     For that device torch computes shapes in Python, and imports its compiler and sympy to do so. Every number that is

@@ -14,22 +14,16 @@ from transformers.pytorch_utils import Conv1D
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.hub import hub_id
-from pad_cli.models.language_model import LanguageModel, resolve_model
+from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.loading import own_dtype
 from pad_cli.recipe import ModelSettings
+from pad_cli.registry import resolve_model
 from pad_cli.system.offline import hub_hint
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a configuration tells of a model.
-
-    Attributes:
-        name: as the user named it.
-        model: the transformers model, every weight on the `meta` device.
-        tokenizer: its tokenizer.
-        dtype: of its own weights.
-    """
+    """What a configuration tells of a model: every weight of `model` is on the `meta` device."""
 
     name: str
     model: Any
@@ -70,17 +64,13 @@ class Outline:
         return heads * int(getattr(config, "head_dim", None) or math.ceil(config.hidden_size / heads))
 
     def as_language_model(self, fingerprint: str) -> LanguageModel:
-        """This model for whoever asks only for names, sizes and tokens; it cannot read."""
-        unembedding = self.model.get_output_embeddings()
-        head = LogitHead(unembedding.weight, None, 1.0, None)
+        """This model for its name, sizes and tokens only; it cannot be run."""
+        head = LogitHead(self.model.get_output_embeddings().weight, None, 1.0, None)
         return LanguageModel(self.name, self.model, self.tokenizer, head, fingerprint)
 
 
 def load_outline(settings: ModelSettings) -> Outline:
     """Read a model's configuration and tokenizer; no weights.
-
-    Args:
-        settings: the model, as it would be loaded.
 
     Raises:
         ModelLoadError: there is no such model, its configuration cannot be had, or it is a GGUF file, which has none.
@@ -88,7 +78,7 @@ def load_outline(settings: ModelSettings) -> Outline:
     place = resolve_model(settings.model)
     if place.endswith(".gguf"):
         raise ModelLoadError(
-            f"'{settings.model}' is a GGUF file: its configuration stands among its weights.",
+            f"'{settings.model}' is a GGUF file: its configuration is stored with its weights.",
             "Name the model that it was made from.",
         )
     if not Path(place).is_dir() and hub_id(place) is None:

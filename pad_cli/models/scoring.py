@@ -19,8 +19,8 @@ from torch import nn
 
 from pad_cli.equation import LogitHead, answer_sums
 from pad_cli.models.adapter import Adapter
+from pad_cli.models.batch_size import BatchSizeBackoff
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.memory import Halving
 from pad_cli.system.progress import Bar, bar
 
 _PIECE_LOGITS = 2**25  # logits held at once
@@ -59,14 +59,14 @@ def in_batches(
         ResourceError: memory is too small for a single sequence.
     """
     order = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
-    halving = Halving("answers to read")
+    backoff = BatchSizeBackoff("answers to read")
     most = min(_BATCH_TOKENS, _CPU_BATCH_TOKENS) if device.type == "cpu" else _BATCH_TOKENS
     with bar(title, total=len(sequences)) if title else nullcontext(Bar()) as progress:
         while order:
             longest = sum(map(len, sequences[order[-1]]))
             last = order[-max(1, most // longest) :]
             del order[-len(last) :]
-            for numbers, result in halving.batches(
+            for numbers, result in backoff.batches(
                 last, len(last), lambda batch: read([sequences[number] for number in batch], list(batch))
             ):
                 yield list(numbers), result

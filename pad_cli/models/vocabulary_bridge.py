@@ -35,11 +35,7 @@ class KnownAnswer:
 
 
 class VocabularyBridge:
-    """Re-tokenises answers of a policy for a backbone.
-
-    Args:
-        policy: writes the answers.
-        backbone: reads them.
+    """Re-tokenises answers that a policy writes, for a backbone that reads them.
 
     Raises:
         VocabularyError: the backbone's tokenizer does not keep text as it is, so no text can be shared.

@@ -17,9 +17,8 @@ from pad_cli.decoding.loop import Request, Step, collect, decode_steps
 from pad_cli.decoding.readers import Guidance, Path
 from pad_cli.decoding.sampling import Chooser
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.prompts import encode_prompt
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.models.vocabulary_bridge import VocabularyBridge
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings

@@ -11,7 +11,8 @@ import torch
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import CheckpointError
-from pad_cli.models.checkpoint import SAMPLE, load_reward_model, save_reward_model
+from pad_cli.models.checkpoint import load_reward_model, save_reward_model
+from pad_cli.models.checkpoint_files import SAMPLE
 from pad_cli.models.language_model import LanguageModel, load_language_model, same_model, wrap_language_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.models.weight_sample import WeightSample, read_sample

@@ -1,4 +1,4 @@
-"""Work that is too large for the memory goes on in halves, and says so."""
+"""Work that is too large for the memory goes on in smaller batches, and says so."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from pad_cli.system.progress import note
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_WORDS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of CUDA, of the CPU's allocator, of cuBLAS
+_MESSAGES = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of CUDA, of the CPU's allocator, of cuBLAS
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Does an error say that memory is too small, a device's or the machine's?"""
-    words = isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
-    return words or isinstance(error, MemoryError)
+    if isinstance(error, RuntimeError):
+        return any(message in str(error) for message in _MESSAGES)
+    return isinstance(error, MemoryError)
 
 
 def free_memory() -> None:
-    """Give back what no name holds any more; to be called after, not in, the `except` that caught the error."""
+    """Give back what is unreferenced; to be called after, not in, the `except` that caught the error."""
     gc.collect()
     clear_device_cache()
 
 
-class Halving:
-    """How many items fit into memory at once: all that are asked for, until that was too much; then half, and so on.
+class BatchSizeBackoff:
+    """Works on batches, and halves the batch size, from then on, whenever one is too large for the memory.
 
     Args:
         what: the items in words, for messages.
@@ -38,27 +39,19 @@ class Halving:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._most: int | None = None
+        self._limit: int | None = None
 
     def batches(
         self, items: Sequence[Item], size: int, work: Callable[[Sequence[Item]], Result]
     ) -> Iterator[tuple[Sequence[Item], Result]]:
-        """Work on items in batches, in order; a batch that is too large is worked on again, in halves.
-
-        Args:
-            items: what to work on.
-            size: of a batch, if memory allows.
-            work: what to do with some of them.
-
-        Yields:
-            Some items, and what came of them.
+        """Each batch of items and what `work` makes of it, in order; `size` items a batch if memory allows.
 
         Raises:
             ResourceError: memory is too small for a single item.
         """
         start = 0
         while start < len(items):
-            batch = items[start : start + min(size, self._most or size)]
+            batch = items[start : start + min(size, self._limit or size)]
             try:
                 result = work(batch)
             except (RuntimeError, MemoryError) as error:
@@ -74,6 +67,6 @@ class Halving:
                 start += len(batch)
                 continue
             # out here, where the error no longer holds on to what the attempt had computed
-            self._most = len(batch) // 2
+            self._limit = len(batch) // 2
             free_memory()
-            note(f"Memory is too small for {len(batch)} {self._what} at once; going on with {self._most}.")
+            note(f"Memory is too small for {len(batch)} {self._what} at once; going on with {self._limit}.")

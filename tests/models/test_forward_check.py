@@ -13,8 +13,8 @@ from transformers import LlamaForCausalLM
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.ragged_stream import can_be_ragged
 from pad_cli.errors import ArchitectureError, ModelLoadError
+from pad_cli.models.forward import ForwardMode
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
-from pad_cli.models.reading import FASTEST
 from pad_cli.recipe import DecodingSettings
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.every_architecture import tiny_config, tiny_model
@@ -100,19 +100,19 @@ def test_in_half_precision_a_multiplier_is_the_configurations_own_number(
     dtype: torch.dtype, byte_tokenizer: Any
 ) -> None:
     model = wrap_language_model("half", tiny_model("hyperclovax").to(dtype), byte_tokenizer)
-    assert (model.head.scale, model.head.cap, model.reading) == (4.0, None, FASTEST)
+    assert (model.head.scale, model.head.cap, model.forward_mode) == (4.0, None, ForwardMode())
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PAD_HOME that holds nothing, in which the readings of tiny models are kept, too."""
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pad_cli.models.reading_check._WORTH_KEEPING", 0)
+    monkeypatch.setattr("pad_cli.models.forward_check._WORTH_STORING", 0)
     return tmp_path / "home"
 
 
 def kept(home: Path) -> list[Path]:
-    return sorted(home.glob("readings/*"))
+    return sorted(home.glob("forward_modes/*"))
 
 
 def test_what_was_found_is_kept_for_the_configuration_and_not_looked_for_again(
@@ -127,7 +127,11 @@ def test_what_was_found_is_kept_for_the_configuration_and_not_looked_for_again(
 
     monkeypatch.setattr(other_weights, "forward", read)
     again = wrap_language_model("other", other_weights, byte_tokenizer)
-    assert (again.reading, again.head.scale, again.head.cap) == (model.reading, model.head.scale, model.head.cap)
+    assert (again.forward_mode, again.head.scale, again.head.cap) == (
+        model.forward_mode,
+        model.head.scale,
+        model.head.cap,
+    )
     assert kept(home) == [file]
     wrap_language_model("half", tiny_model("mamba").to(torch.bfloat16), byte_tokenizer)
     assert len(kept(home)) == 2
@@ -138,24 +142,24 @@ def test_what_was_found_is_kept_for_the_configuration_and_not_looked_for_again(
     [
         "",
         "[]",
-        '{"reading": {}, "ending": {}}',
-        '{"reading": {"whole": "no"}, "ending": {"size": 260}}',
-        '{"reading": {}, "ending": {"size": 261}}',
-        '{"reading": {}, "ending": {"size": 260, "scale": NaN}}',
-        '{"reading": {}, "ending": {"size": 260, "scale": "1"}}',
+        '{"mode": {}}',
+        '{"mode": {"full_model": "no"}, "size": 260}',
+        '{"mode": {}, "size": 261}',
+        '{"mode": {}, "size": 260, "scale": NaN}',
+        '{"mode": {}, "size": 260, "scale": "1"}',
     ],
 )
 def test_a_damaged_file_is_found_again_and_mended(damage: str, home: Path, byte_tokenizer: Any) -> None:
-    reading = wrapped("mamba", byte_tokenizer).reading
+    mode = wrapped("mamba", byte_tokenizer).forward_mode
     (file,) = kept(home)
     whole = file.read_text()
     file.write_text(damage)
-    assert wrapped("mamba", byte_tokenizer).reading == reading
+    assert wrapped("mamba", byte_tokenizer).forward_mode == mode
     assert json.loads(file.read_text()) == json.loads(whole)
 
 
 def test_what_is_found_of_a_small_model_is_not_kept(home: Path, byte_tokenizer: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("pad_cli.models.reading_check._WORTH_KEEPING", 10_000_000)
+    monkeypatch.setattr("pad_cli.models.forward_check._WORTH_STORING", 10_000_000)
     assert_exact(wrapped("mamba", byte_tokenizer))
     assert not home.exists()
 
@@ -200,7 +204,7 @@ def test_only_a_model_that_keeps_apart_what_is_hidden_takes_back_tokens_in_sever
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # called by peft
 def test_an_adapter_acts_on_the_rewards_rows_alone_also_where_rows_are_read_one_by_one(byte_tokenizer: Any) -> None:
     policy = wrapped("bart", byte_tokenizer)
-    assert not policy.reading.together
+    assert not policy.forward_mode.batched
     reward_model = with_adapter(make_reward_model(policy), train_lora(policy, ("q_proj", "v_proj")))
     engine = PadEngine(policy, reward_model)
     prompts, preference = [[5, 40, 77, 90, 31], [60, 61]], reward_model.preference(["humorous"])
