@@ -35,14 +35,13 @@ from pad_cli.models.forward import first_row
 from pad_cli.system.runs import write_json
 
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
-_PATTERN = re.compile(r"\^?(?:\w|\\?\.|-)+\$?")  # PEFT takes any regular expression, some of which never end
 _FEW_ROWS = 4  # in half precision on a CPU, tiny matrix products take several times as long as in float32
 _PACKED = ("Linear4bit", "Linear8bitLt")  # of bitsandbytes
 _PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = "Train it again with plain LoRA on linear layers below the output embedding."
 
 # Settings that may differ from PEFT's defaults: what is read here, what the tensors say, and how they were trained.
-_READ = ("peft_type", "lora_alpha", "alpha_pattern", "use_rslora", "init_lora_weights")
+_READ = ("peft_type", "lora_alpha", "use_rslora", "init_lora_weights")
 _IN_TENSORS = ("r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 _ORIGIN = ("base_model_name_or_path", "revision", "auto_mapping", "task_type", "inference_mode", "peft_version")
 _TRAINING = ("lora_dropout", "fan_in_fan_out", "eva_config", "corda_config", "loftq_config")
@@ -53,10 +52,10 @@ _INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
 
 @dataclasses.dataclass(frozen=True)
 class _Update:
-    """What LoRA adds to one module's weight: scaling * B A, as it was saved."""
+    """What LoRA adds to one module's weight: scaling * B A, with A (r, in) and B (out, r) as they were saved."""
 
-    down: torch.Tensor  # A (r, in)
-    up: torch.Tensor  # B (out, r)
+    down: torch.Tensor
+    up: torch.Tensor
     scaling: float
 
     @property
@@ -87,23 +86,18 @@ class Adapter:
 
     @classmethod
     def load(cls, directory: Path, model: Any) -> Adapter:
-        """Read an adapter that PEFT or `save` wrote, and attach it.
-
-        Args:
-            directory: holds `adapter_config.json` and `adapter_model.safetensors`.
-            model: a transformers causal language model; its weights stay as they are.
+        """Read an adapter that PEFT or `save` wrote, and attach it to a transformers causal language model.
 
         Raises:
             CheckpointError: a file is missing or damaged, it is not plain LoRA, or it does not fit the model.
         """
-        config, weights = directory / ADAPTER_CONFIG, directory / ADAPTER_WEIGHTS
-        raw = read_json(config)
-        settings = _lora_config(config, raw)
+        config, weights = read_json(directory / ADAPTER_CONFIG), directory / ADAPTER_WEIGHTS
+        scaling = _scaling(directory / ADAPTER_CONFIG, config)
         updates = {}
         for path, (down, up) in _factors(weights).items():
             _check_fit(weights, path, model, down, up)
-            updates[path] = _Update(down, up, _scaling(config, settings, path, len(down)))
-        return cls(model, raw, updates)
+            updates[path] = _Update(down, up, scaling(len(down)))
+        return cls(model, config, updates)
 
     def save(self, directory: Path) -> None:
         """Write PEFT's two files into an existing directory."""
@@ -185,10 +179,10 @@ class Adapter:
         return add_delta
 
 
-def _lora_config(file: Path, raw: Mapping[str, Any]) -> Any:
-    """PEFT's own LoraConfig, with everything refused that plain LoRA does not have."""
-    if raw.get("peft_type") != "LORA":
-        raise CheckpointError(f"'{file}' is of PEFT type {raw.get('peft_type')}, not LORA.", _PLAIN)
+def _scaling(file: Path, config: Mapping[str, Any]) -> Callable[[int], float]:
+    """A rank to alpha / r or alpha / sqrt r; everything is refused that plain LoRA does not have."""
+    if config.get("peft_type") != "LORA":
+        raise CheckpointError(f"'{file}' is of PEFT type {config.get('peft_type')}, not LORA.", _PLAIN)
     from peft import PeftConfig
 
     try:
@@ -197,8 +191,7 @@ def _lora_config(file: Path, raw: Mapping[str, Any]) -> Any:
     except Exception as error:  # whatever PEFT makes of it
         raise CheckpointError(f"'{file}' cannot be read: {error}", TRAIN_OR_COPY_AGAIN) from error
     plain = vars(type(settings)())
-    unknown = sorted(key for key in raw.keys() - plain.keys() if raw[key])
-    if unknown:
+    if unknown := sorted(key for key in config.keys() - plain.keys() if config[key]):
         raise CheckpointError(
             f"'{file}' sets {', '.join(unknown)}, which the installed PEFT does not know.",
             "Upgrade: pip install --upgrade peft",
@@ -210,7 +203,10 @@ def _lora_config(file: Path, raw: Mapping[str, Any]) -> Any:
     if other:
         values = ", ".join(f"{name}={getattr(settings, name)!r}" for name in other)
         raise CheckpointError(f"'{file}' asks for more than plain LoRA: {values}.", _PLAIN)
-    return settings
+    alpha = settings.lora_alpha
+    if not isinstance(alpha, int | float) or not abs(alpha) < 1e30:
+        raise CheckpointError(f"'{file}' gives no scaling: lora_alpha is {alpha!r}.", TRAIN_OR_COPY_AGAIN)
+    return lambda rank: alpha / (math.sqrt(rank) if settings.use_rslora else rank)
 
 
 def _factors(file: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -256,19 +252,3 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
             f"{named} with A {tuple(down.shape)} and B {tuple(up.shape)}, which do not fit {size_in} to {size_out}.",
             "Use the model it was trained on.",
         )
-
-
-def _scaling(file: Path, settings: Any, path: str, rank: int) -> float:
-    from peft.utils.other import get_pattern_key
-
-    try:
-        if odd := [name for name in settings.alpha_pattern if not _PATTERN.fullmatch(name)]:
-            raise ValueError(f"'{odd[0]}' is more than a module's name")
-        key = get_pattern_key(settings.alpha_pattern.keys(), path)
-        alpha = settings.alpha_pattern.get(key, settings.lora_alpha)
-        scaling = float(alpha / (math.sqrt(rank) if settings.use_rslora else rank))
-        if not math.isfinite(scaling):
-            raise ValueError(f"{alpha} is not a finite number")
-        return scaling
-    except (AttributeError, TypeError, ValueError, OverflowError, re.error) as error:
-        raise CheckpointError(f"'{file}' gives no scaling for '{path}': {error}", TRAIN_OR_COPY_AGAIN) from error

@@ -8,10 +8,11 @@ state that padding would enter, count positions themselves, or put a layer betwe
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -58,43 +59,28 @@ class ForwardMode:
 FASTEST = ForwardMode()
 
 
-class Memory(Protocol):
-    """What a model remembers of the B rows that it read."""
+@dataclass
+class Memory:
+    """What a model remembers of the B rows that it read.
+
+    Attributes:
+        cache: the arguments that carry it from one forward pass to the next; None if the tokens are read again.
+        started: whether something was read.
+        tokens: (B, T) to be read again.
+        rows: a memory for each row, where rows are read one after the other; None for one of all rows.
+    """
+
+    cache: dict[str, Any] | None
+    started: bool = False
+    tokens: torch.Tensor | None = None
+    rows: list[Memory] | None = None
 
     def reorder_cache(self, rows: torch.Tensor) -> None:
         """Continue with the given rows only: their numbers (N,)."""
-
-
-@dataclass
-class CacheMemory:
-    """The arguments that carry a model's cache from one forward pass to the next."""
-
-    arguments: dict[str, Any]
-    started: bool = False
-
-    def reorder_cache(self, rows: torch.Tensor) -> None:
-        self.arguments = {name: _select(value, rows) for name, value in self.arguments.items()}
-
-
-@dataclass
-class TokenMemory:
-    """The tokens (B, T) themselves, to be read again; None before the first."""
-
-    tokens: torch.Tensor | None = None
-
-    def reorder_cache(self, rows: torch.Tensor) -> None:
-        if self.tokens is not None:
-            self.tokens = self.tokens[rows.to(self.tokens.device)]
-
-
-@dataclass
-class RowMemories:
-    """One memory for each row."""
-
-    rows: list[CacheMemory | TokenMemory] = field(default_factory=list)
-
-    def reorder_cache(self, rows: torch.Tensor) -> None:
-        self.rows = [self.rows[row] for row in rows.tolist()]
+        self.cache = _select(self.cache, rows)
+        self.tokens = _select(self.tokens, rows)
+        if self.rows is not None:
+            self.rows = [self.rows[row] for row in rows.tolist()]
 
 
 class Body:
@@ -104,67 +90,67 @@ class Body:
         self._model = model
         self._mode = mode
 
-    def memory(self) -> CacheMemory | TokenMemory | RowMemories:
+    def memory(self) -> Memory:
         """An empty memory, for the first tokens of any number of rows."""
-        return self._row_memory() if self._mode.batched else RowMemories()
+        if not self._mode.batched:
+            return Memory(None, rows=[])
+        return self._empty()
 
-    def __call__(self, tokens: torch.Tensor, mask: torch.Tensor, memory: Memory | None = None) -> torch.Tensor:
+    def __call__(
+        self, tokens: torch.Tensor, mask: torch.Tensor, memory: Memory | DynamicCache | None = None
+    ) -> torch.Tensor:
         """Read new tokens.
 
         Args:
             tokens: (B, T) token ids, the last T of each row.
             mask: (B, past + T), 1 for real tokens; padding may stand on either side.
-            memory: of the past, and then takes in the new tokens; from `memory`, or a `DynamicCache`.
+            memory: of the past, and then takes in the new tokens.
 
         Returns:
             (B, T, H) states; those of masked positions mean nothing.
         """
         if isinstance(memory, DynamicCache):
-            memory = CacheMemory({self._cache_name: memory}, started=memory.get_seq_length() > 0)
+            memory = Memory({self._cache_name: memory}, started=memory.get_seq_length() > 0)
         if self._mode.batched:
             return self._read(tokens, mask, mask, memory)
-        return self._read_rows(tokens, mask, memory)
-
-    def _row_memory(self) -> CacheMemory | TokenMemory:
-        if not self._mode.cached:
-            return TokenMemory()
-        if self._mode.own_cache:
-            return CacheMemory({})
-        return CacheMemory({self._cache_name: DynamicCache(config=self._model.config.get_text_config(decoder=True))})
-
-    def _read_rows(self, tokens: torch.Tensor, mask: torch.Tensor, memory: Memory | None) -> torch.Tensor:
-        assert memory is None or isinstance(memory, RowMemories)
-        if memory is not None and not memory.rows:
-            memory.rows = [self._row_memory() for _ in tokens]
+        memories: Sequence[Memory | None] = [None] * len(tokens)
+        if memory is not None:
+            memory.rows = memories = memory.rows or [self._empty() for _ in tokens]
         states: dict[int, torch.Tensor] = {}
         new = mask[:, -tokens.shape[1] :].bool()
         for row in range(len(tokens)):
             own = tokens[row, new[row]][None]
             if own.shape[1]:
                 past = torch.ones(1, int(mask[row].sum()), dtype=mask.dtype, device=mask.device)
-                token = _row_offset.set(row)
+                offset = _row_offset.set(row)
                 try:
-                    states[row] = self._read(own, past, None, None if memory is None else memory.rows[row])[0]
+                    states[row] = self._read(own, past, None, memories[row])[0]
                 finally:
-                    _row_offset.reset(token)
+                    _row_offset.reset(offset)
         example = next(iter(states.values()))
         padded = example.new_zeros(*tokens.shape, example.shape[-1])
         for row, own_states in states.items():
             padded[row, new[row].to(padded.device)] = own_states
         return padded
 
+    def _empty(self) -> Memory:
+        if not self._mode.cached:
+            return Memory(None)
+        if self._mode.own_cache:
+            return Memory({})
+        return Memory({self._cache_name: DynamicCache(config=self._model.config.get_text_config(decoder=True))})
+
     def _read(
         self, tokens: torch.Tensor, mask: torch.Tensor, passed_mask: torch.Tensor | None, memory: Memory | None
     ) -> torch.Tensor:
         """States of the new tokens (B, T), the mask of past and new ones being (B, past + T)."""
         count = tokens.shape[1]
-        if isinstance(memory, TokenMemory):
-            tokens = memory.tokens = tokens if memory.tokens is None else torch.cat([memory.tokens, tokens], dim=1)
-            memory = None
-        assert memory is None or isinstance(memory, CacheMemory)
+        if memory is not None and memory.cache is None:
+            tokens = tokens if memory.tokens is None else torch.cat([memory.tokens, tokens], dim=1)
+            memory.tokens, memory = tokens, None
         inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": memory is not None}
         if memory is not None:
-            inputs.update(memory.arguments)
+            inputs.update(memory.cache or {})
             if memory.started and tokens.shape[1] == 1 and not self._mode.step_mask:
                 passed_mask = None
         if passed_mask is not None:
@@ -176,7 +162,7 @@ class Body:
             memory.started = True
             if self._mode.own_cache:
                 carried = [name for name in self._arguments if name in output and name not in _NO_MEMORY]
-                memory.arguments = {name: output[name] for name in carried if output[name] is not None}
+                memory.cache = {name: output[name] for name in carried if output[name] is not None}
         return states[:, -count:]
 
     def _forward(self, inputs: dict[str, Any]) -> tuple[Any, torch.Tensor]:
@@ -217,10 +203,13 @@ def first_row() -> int:
 
 
 def _select(value: Any, rows: torch.Tensor) -> Any:
-    """The given rows of a cache, of a tensor (B, ...), or of lists of them."""
+    """The given rows of a cache, of a tensor (B, ...), or of dicts and lists of them."""
     if isinstance(value, torch.Tensor):
         return value.index_select(0, rows.to(value.device))
+    if isinstance(value, dict):
+        return {name: _select(part, rows) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_select(part, rows) for part in value)
-    value.reorder_cache(rows)
+    if value is not None:
+        value.reorder_cache(rows)
     return value

@@ -2,8 +2,7 @@
 
 The reference is the model's `forward` on three rows without padding or cache. Each `ForwardMode` is asked for the same
 logits: rows of different length padded on either side, then two tokens through the cache, with a row left out in
-between. The result for a large model is stored in `PAD_HOME/forward_modes`, by configuration, dtype, kind of device and
-versions of transformers and torch.
+between. That takes five forward passes in most cases.
 
 How far a logit may be off, relative to the largest at its place (less their mean), because the order of sums differs:
 
@@ -17,26 +16,21 @@ In the last two, a scale of the logits is still determined to 1e-2: over all of 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-import transformers
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.equation import LogitHead
-from pad_cli.errors import ArchitectureError, ModelLoadError, StorageError
+from pad_cli.errors import ArchitectureError, ModelLoadError
 from pad_cli.models.forward import Body, ForwardMode
-from pad_cli.system.runs import fingerprint, home, write_json
 
-_VERSION = 2  # of the check: results of another one are not trusted
-_WORTH_STORING = 10_000_000  # parameters; a smaller model is checked in milliseconds
 _LENGTH, _STEPS, _ROWS = 6, 2, 3
 _SCALES = ("logit", "lm_head", "mup")  # parts of names, in configurations, of what logits are multiplied or divided by
 _CLOSE = {torch.float32: (1e-4, 1e-3), torch.float64: (1e-4, 1e-3), torch.float16: (3e-2, 3e-2)}  # at once, and else
@@ -44,13 +38,13 @@ _COARSE = (1e-1, 1e-1)
 _SAME_SCALE = 1e-2
 _CUT_AT_A_WINDOW = ("moshi",)  # whose cache is, which `forward` does not have; no few tokens show it
 _NO_LIMIT = (0.0, math.inf)
-_IRRELEVANT = ("_name_or_path", "dtype", "transformers_version")  # in a configuration
 _HINT = "Use a model of another architecture; docs/architectures.md lists those that can be steered."
 
 Result = TypeVar("Result")
 
 
-class Verdict(BaseModel):
+@dataclass(frozen=True)
+class Verdict:
     """How a model is run, and what follows its unembedding: logits = cap(scale * (E h + bias)).
 
     Attributes:
@@ -60,11 +54,10 @@ class Verdict(BaseModel):
         cap: soft cap c in c * tanh(logits / c), or None.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True)
     mode: ForwardMode
-    size: Annotated[int, Field(gt=0)]
-    scale: FiniteFloat = 1.0
-    cap: FiniteFloat | None = None
+    size: int
+    scale: float = 1.0
+    cap: float | None = None
 
     def head(self, unembedding: Any) -> LogitHead:
         weight, bias = unembedding.weight, getattr(unembedding, "bias", None)
@@ -85,35 +78,21 @@ def check_forward(name: str, model: Any, special: list[int]) -> Verdict:
         ArchitectureError: no mode gives the model's own logits.
         ModelLoadError: those are not numbers.
     """
-    path = home() / "forward_modes" / f"{_key(model)}.json"
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        stored = Verdict.model_validate_json(path.read_bytes())
-        if stored.size <= len(model.get_output_embeddings().weight):
-            return stored
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _silent():
-        check = _Check(name, model, special)
-        verdict = check.verdict()
-    if check.conclusive and sum(weight.numel() for weight in model.parameters()) >= _WORTH_STORING:
-        with contextlib.suppress(StorageError):  # then it is checked again next time
-            write_json(path, verdict.model_dump())
-    return verdict
+        return _Check(name, model, special).verdict()
 
 
 class _Check:
-    """The check of one model; arguments and errors as for `check_forward`.
-
-    Attributes:
-        conclusive: the result holds for every model of the configuration: no weight hides a difference, none decides.
-    """
+    """The check of one model; arguments and errors as for `check_forward`."""
 
     def __init__(self, name: str, model: Any, special: list[int]) -> None:
         self._model, self._unembedding = model, model.get_output_embeddings()
+        self._config = vars(model.config) | vars(model.config.get_text_config(decoder=True))
         self._kind = f"'{name}' ({model.config.model_type})"
-        self._tokens = _sample_tokens(model, special).to(model.get_input_embeddings().weight.device)
+        self._tokens = self._sample_tokens(special)
         self._own = self._own_logits(self._tokens)
         quantised = getattr(model, "is_quantized", False)
         self._at_once, self._close = _COARSE if quantised else _CLOSE.get(self._unembedding.weight.dtype, _COARSE)
-        self.conclusive = bool((self._own.std(-1) > 0).all())
         self._base = cache(self._uncached_base)
 
     def verdict(self) -> Verdict:
@@ -123,7 +102,7 @@ class _Check:
         for candidate in self._candidates():
             gaps = _attempt(partial(self._is_exact, candidate))
             if gaps is not None:
-                return candidate.model_copy(update={"mode": dataclasses.replace(candidate.mode, gaps=gaps)})
+                return replace(candidate, mode=replace(candidate.mode, gaps=gaps))
         if self._base(False) is None and self._base(True) is None:
             raise self._refusal("its logits are not the product of the output embedding and a state, scaled or capped")
         short = self._own_logits(self._tokens[:, : _LENGTH - _STEPS])
@@ -137,10 +116,10 @@ class _Check:
             if cached and _cache_differs(self._model):
                 continue
             for base in filter(None, map(self._base, (False, True))):
+                mode = replace(base.mode, batched=batched, cached=cached)
                 for own_cache in (False, True) if cached else (False,):
                     for step_mask in (True, False) if cached and batched else (True,):
-                        options = {"own_cache": own_cache, "step_mask": step_mask, "batched": batched, "cached": cached}
-                        yield base.model_copy(update={"mode": dataclasses.replace(base.mode, **options)})
+                        yield replace(base, mode=replace(mode, own_cache=own_cache, step_mask=step_mask))
 
     def _uncached_base(self, full_model: bool) -> Verdict | None:
         """Decoder or full model: with position ids or without, and what follows the unembedding; None for neither."""
@@ -148,18 +127,22 @@ class _Check:
         return next(filter(None, (_attempt(partial(self._fit_scale, mode)) for mode in modes)), None)
 
     def _fit_scale(self, mode: ForwardMode) -> Verdict | None:
-        """The scale and cap that make the model's own logits (N, V) of its (N, H) states; None where unknown."""
+        """The scale and cap that make the model's own logits (N, V) of its (N, H) states; None where unknown.
+
+        The scale is the least-squares fit, or a number of the configuration that is close to it.
+        """
         states = Body(self._model, mode)(self._tokens, torch.ones_like(self._tokens)).flatten(0, 1)
         own, size = self._own.flatten(0, 1), self._own.shape[-1]
-        raw = self._logits(Verdict(mode=mode, size=size), states)
-        scales, caps = _scales_and_caps(self._model)
-        for cap in (None, *caps):
+        raw = self._logits(Verdict(mode, size), states)
+        numbers = {name: float(value) for name, value in self._config.items() if type(value) in (int, float) and value}
+        named = [value for name, value in numbers.items() if any(part in name for part in _SCALES)]
+        scales = [1.0, *named, *(1 / value for value in named)]
+        for cap in (None, *(value for name, value in numbers.items() if "cap" in name and value > 0)):
             fit = _least_squares_scale(raw, own, cap)
             nearest = min(scales, key=lambda scale: abs(scale - fit))
-            configured = math.isclose(nearest, fit, rel_tol=min(self._at_once, _SAME_SCALE))
-            verdict = Verdict(mode=mode, size=size, scale=nearest if configured else fit, cap=cap)
+            close = math.isclose(nearest, fit, rel_tol=min(self._at_once, _SAME_SCALE))
+            verdict = Verdict(mode, size, nearest if close else fit, cap)
             if _deviation(self._logits(verdict, states), own) <= self._at_once:
-                self.conclusive &= configured
                 return verdict
         return None
 
@@ -202,6 +185,16 @@ class _Check:
         head = verdict.head(self._unembedding)
         return head(states.to(head.weight.device, head.weight.dtype)).float().cpu()
 
+    def _sample_tokens(self, special: list[int]) -> torch.Tensor:
+        """(B, T) ordinary tokens: not padding, nor the place of an image."""
+        embedding = self._model.get_input_embeddings().weight
+        reserved = {value for name, value in self._config.items() if "token" in name and type(value) is int}
+        reserved.update(special)
+        ordinary = [token for token in range(len(embedding)) if token not in reserved] or list(range(len(embedding)))
+        step = max(1, min(len(ordinary), 1000) // (_ROWS * _LENGTH))
+        tokens = [ordinary[(3 + step * place) % len(ordinary)] for place in range(_ROWS * _LENGTH)]
+        return torch.tensor(tokens, device=embedding.device).view(_ROWS, _LENGTH)
+
     def _own_logits(self, tokens: torch.Tensor) -> torch.Tensor:
         """The model's own logits (B, T, V) of rows without padding."""
         arguments = inspect.signature(self._model.forward).parameters
@@ -242,23 +235,6 @@ def _attempt(function: Callable[[], Result]) -> Result | None:
         return None
 
 
-def _key(model: Any) -> str:
-    """Of everything but weights that decides how a model is run."""
-    unembedding = model.get_output_embeddings().weight
-    return fingerprint(
-        [
-            _VERSION,
-            type(model).__qualname__,
-            {key: value for key, value in model.config.to_dict().items() if key not in _IRRELEVANT},
-            [list(unembedding.shape), str(unembedding.dtype), unembedding.device.type],
-            getattr(model.config, "_attn_implementation", None),
-            getattr(model, "is_quantized", False),
-            transformers.__version__,
-            torch.__version__,
-        ]
-    )
-
-
 def _cache_differs(model: Any) -> bool:
     """Is it known that single tokens through a cache are read otherwise than by `forward`, whatever a few tokens say?
 
@@ -267,30 +243,6 @@ def _cache_differs(model: Any) -> bool:
     """
     limits = [getattr(module, "time_step_limit", _NO_LIMIT) for module in model.modules()]
     return model.config.model_type in _CUT_AT_A_WINDOW or any(tuple(limit) != _NO_LIMIT for limit in limits)
-
-
-def _configuration(model: Any) -> dict[str, Any]:
-    return vars(model.config) | vars(model.config.get_text_config(decoder=True))
-
-
-def _sample_tokens(model: Any, special: list[int]) -> torch.Tensor:
-    """(B, T) ordinary tokens: not padding, nor the place of an image."""
-    count = len(model.get_input_embeddings().weight)
-    reserved = {value for name, value in _configuration(model).items() if "token" in name and type(value) is int}
-    ordinary = [token for token in range(count) if token not in reserved | {*special}] or list(range(count))
-    step = max(1, min(len(ordinary), 1000) // (_ROWS * _LENGTH))
-    tokens = [ordinary[(3 + step * place) % len(ordinary)] for place in range(_ROWS * _LENGTH)]
-    return torch.tensor(tokens).view(_ROWS, _LENGTH)
-
-
-def _scales_and_caps(model: Any) -> tuple[list[float], list[float]]:
-    """By what logits may be multiplied, and at what they may be capped, according to the configuration."""
-    numbers = {
-        key: float(value) for key, value in _configuration(model).items() if type(value) in (int, float) and value
-    }
-    scales = [value for name, value in numbers.items() if any(part in name for part in _SCALES)]
-    caps = [value for name, value in numbers.items() if "cap" in name and value > 0]
-    return [1.0, *scales, *(1 / value for value in scales)], caps
 
 
 def _least_squares_scale(raw: torch.Tensor, own: torch.Tensor, cap: float | None) -> float:

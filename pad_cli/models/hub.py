@@ -15,7 +15,7 @@ import huggingface_hub
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from pad_cli.errors import CheckpointError, StorageError, closest
+from pad_cli.errors import CheckpointError, closest
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, ENCODER, HEADS, SAMPLE, VALUE_HEAD
 from pad_cli.registry import MODEL_SOURCES
 from pad_cli.system.offline import hub_hint
@@ -62,9 +62,9 @@ def hub_id(location: str) -> HubId | None:
 def fetch_checkpoint(location: str) -> str:
     """Where the files of a reward model are; a checkpoint on the hub is fetched if it changed.
 
-    A directory stays as it is. Without a network, what was fetched before is taken. A repository in the form that the
-    paper's authors released stays an id, so that the language model in it is found as any other; without a network it
-    becomes the directory in the cache.
+    A directory stays as it is. Without a network, what was fetched before is taken. A repository without
+    `pad_config.json`, in the form that the paper's authors released, stays an id, so that the language model in it is
+    found as any other.
 
     Raises:
         CheckpointError: the hub has no such reward model, or cannot be asked and nothing was fetched before.
@@ -72,61 +72,44 @@ def fetch_checkpoint(location: str) -> str:
     target = hub_id(location)
     if target is None:
         return location
+    similar = closest(location.partition("/")[0], MODEL_SOURCES.names())
     try:
-        info = huggingface_hub.HfApi().model_info(target.repository, revision=target.revision, timeout=_TIMEOUT)
+        with stage(f"Fetching {location}"), no_progress_bars():
+            directory = huggingface_hub.snapshot_download(
+                target.repository,
+                revision=target.revision,
+                allow_patterns=list(OWN_FILES),
+                etag_timeout=_TIMEOUT,
+                library_name="pad-cli",
+            )
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         what = "revision" if isinstance(error, RevisionNotFoundError) else "repository that you may read"
         raise CheckpointError(
             f"No reward model at '{location}': there is no such directory, and the hub has no such {what}.",
-            f"{_similar_source(location)}Check the name; a private or gated one needs: hf auth login",
+            f"{similar} Check the name; a private or gated one needs: hf auth login".strip(),
         ) from error
     except Exception as error:  # whatever the HTTP library raises: no network, or a hub that is down
-        return _cached(location, target, error)
-    if CONFIG not in {file.rfilename for file in info.siblings or ()}:
-        return location
-    with stage(f"Fetching {location}"), hub_errors(f"Cannot fetch '{location}'"):
-        return huggingface_hub.snapshot_download(
-            target.repository, revision=info.sha, allow_patterns=list(OWN_FILES), library_name="pad-cli"
-        )
+        hint = f"{similar} Check the name and the network; what was fetched once loads without one.".strip()
+        raise CheckpointError(
+            f"No reward model at '{location}': there is no such directory, and it cannot be fetched: {brief(error)}",
+            hub_hint(hint, f"hf download {target.repository}"),
+        ) from error
+    return directory if Path(directory, CONFIG).exists() else location
 
 
 @contextlib.contextmanager
-def hub_errors(action: str) -> Iterator[None]:
-    """Inside, which are calls of the hub's client only: its errors as a StorageError, and no progress bars."""
+def no_progress_bars() -> Iterator[None]:
+    """Inside, the hub's client shows no progress bars."""
     silent = are_progress_bars_disabled()
     disable_progress_bars()
     try:
         yield
-    except Exception as error:
-        raise StorageError(
-            f"{action}: {_brief(error)}", "Check the network, the name, and that your token may do this: hf auth whoami"
-        ) from error
     finally:
         if not silent:
             enable_progress_bars()
 
 
-def _cached(location: str, target: HubId, reason: Exception) -> str:
-    """The directory in the hub's cache that holds a reward model of either form."""
-    for name in (CONFIG, VALUE_HEAD):
-        path = huggingface_hub.try_to_load_from_cache(target.repository, name, revision=target.revision)
-        if isinstance(path, str):
-            return str(Path(path).parent)
-    raise CheckpointError(
-        f"No reward model at '{location}': there is no such directory, and the hub cannot be asked: {_brief(reason)}",
-        hub_hint(
-            f"{_similar_source(location)}Check the name and the network; what was fetched once loads without one.",
-            f"hf download {target.repository}",
-        ),
-    ) from reason
-
-
-def _similar_source(location: str) -> str:
-    """For a hint: a registered source with a similar name."""
-    similar = closest(location.partition("/")[0], MODEL_SOURCES.names())
-    return similar and f"{similar} "
-
-
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """The first two lines of an error of the hub's client."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) or type(error).__name__

@@ -319,33 +319,14 @@ def _apply(
 
 
 def _refusal(tokenizer: Any, messages: Messages, error: Exception) -> DataError:
-    """A template's own words, and the first message with which it refuses the conversation."""
-    if broken := _failure(tokenizer, _probe(("user",))):
-        return DataError(
-            f"The chat template of this model cannot be used: {_words(broken)}",
-            hint="Mend its chat_template.jinja (or tokenizer_config.json), or use another model.",
-        )
-    failures = ((number, _failure(tokenizer, messages[:number])) for number in range(1, len(messages) + 1))
-    number, failure = next(((number, each) for number, each in failures if each), (len(messages), error))
-    role = messages[number - 1]["role"]
-    return DataError(f"The chat template refuses message {number} (role '{role}'): {_words(failure)}", hint=_HINT)
-
-
-def _failure(tokenizer: Any, messages: Messages) -> Exception | None:
-    """Why a template takes a conversation in no form, in the words it has for texts."""
-    failures: list[Exception] = []
+    """The template's own words about a conversation, or about any."""
+    words = " ".join(str(error).split()) or type(error).__name__
     for form in _FORMS:
-        shaped = _shaped(messages, form)
-        if not shaped:  # system messages alone, which say nothing of what follows
-            return None
-        try:
-            _apply(tokenizer, shaped)
-        except Exception as error:
-            failures.append(error)
-        else:
-            return None
-    return failures[_FORMS.index(_Form(parts=False, moved=True))]
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        with contextlib.suppress(Exception):
+            _apply(tokenizer, _shaped(_probe(("user",)), form))
+            roles = ", ".join(message["role"] for message in messages)
+            return DataError(f"The chat template refuses a conversation of {roles}: {words}", hint=_HINT)
+    return DataError(
+        f"The chat template of this model cannot be used: {words}",
+        hint="Mend its chat_template.jinja (or tokenizer_config.json), or use another model.",
+    )

@@ -8,7 +8,7 @@ import huggingface_hub
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
 from pad_cli.models.card import card_at, model_card
-from pad_cli.models.hub import CARD, OWN_FILES, hub_errors, parse_hub_id
+from pad_cli.models.hub import CARD, OWN_FILES, brief, no_progress_bars, parse_hub_id
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.registry import resolve_model
 
@@ -67,14 +67,18 @@ def push_reward_model(
     contents[CARD] = card_at(card, repository).encode()
     files = [huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=at) for name, at in contents.items()]
     api = huggingface_hub.HfApi(library_name="pad-cli")
-    with hub_errors(f"Cannot push to '{repository}'"):
-        api.create_repo(repository, private=private or None, exist_ok=True)
-        if revision is not None:
-            api.create_branch(repository, branch=revision, exist_ok=True)
-        commit = api.create_commit(
-            repository,
-            operations=files,
-            revision=revision,
-            commit_message=message or "Push a personalised reward model with pad",
-        )
+    try:
+        with no_progress_bars():
+            api.create_repo(repository, private=private or None, exist_ok=True)
+            if revision is not None:
+                api.create_branch(repository, branch=revision, exist_ok=True)
+            commit = api.create_commit(
+                repository,
+                operations=files,
+                revision=revision,
+                commit_message=message or "Push a personalised reward model with pad",
+            )
+    except Exception as error:  # whatever the hub's client and its HTTP library raise
+        hint = "Check the network, the name, and that your token may do this: hf auth whoami"
+        raise StorageError(f"Cannot push to '{repository}': {brief(error)}", hint) from error
     return str(commit.commit_url)
