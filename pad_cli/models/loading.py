@@ -8,7 +8,6 @@ embeddings stay as they are. A model is on one device, or spread over several by
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import logging
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from pad_cli.system.runs import home
 
 _SMALL = 2**28  # bytes of weights
 _WEIGHTS = "model.safetensors"
-_STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
 
@@ -52,13 +51,11 @@ def load_pretrained(
         ModelLoadError: it is missing, damaged, or no causal language model with a tokenizer; a device or a package
             is missing; or the settings do not fit it.
     """
-    source = {**_source(settings, location), "trust_remote_code": False}  # None would ask on the terminal
-    packed = "gguf_file" in source
-    _check_packages(settings, packed=packed)
+    source = find_source(settings, location)
     device = chosen_device(settings.device)
     with (
         stage(f"Loading {settings.model}"),
-        _load_errors(settings, location, packed=packed),
+        load_errors(settings, location),
         _quiet(),
         _without_meta_device(location),
     ):
@@ -71,7 +68,7 @@ def load_pretrained(
             f"'{settings.model}' lacks {len(report['missing_keys'])} of its weights, for example {example}.",
             "Get it again, with all its parts in one directory; a GGUF file must be whole.",
         )
-    if packed:
+    if "gguf_file" in source:
         _drop_tokens_from(model.get_input_embeddings().weight.shape[0], tokenizer)
     if "device_map" not in options:
         model = model.to(device)
@@ -91,17 +88,22 @@ def materialised(model: torch.nn.Module, name: str, weight: torch.Tensor) -> tor
     return loaded
 
 
-def _source(settings: ModelSettings, location: str) -> dict[str, Any]:
-    """Where transformers finds the model: arguments of every `from_pretrained`."""
+def find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
+    """Where transformers finds a model: arguments of every `from_pretrained`.
+
+    Raises:
+        ModelLoadError: it is neither a directory, a GGUF file nor a hub id.
+    """
+    source = {"revision": settings.revision, "trust_remote_code": False}  # None would ask on the terminal
     path = Path(location)
     local = location.startswith((".", "/", "~")) or path.exists()
     if not location.endswith(".gguf"):
         if path.is_dir() or (not local and location.count("/") == 1):
-            return {"pretrained_model_name_or_path": location, "revision": settings.revision}
+            return {**source, "pretrained_model_name_or_path": location}
         raise ModelLoadError(f"No model directory '{location}'.", "Name a directory, or a hub id like owner/model.")
     if path.is_file():
         # A bare name would be looked for in the working directory first.
-        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": str(path.resolve())}
+        return {**source, "pretrained_model_name_or_path": str(path.parent), "gguf_file": str(path.resolve())}
     if local or path.parent.is_dir() or location.count("/") != 2:
         similar = did_you_mean(path.name, (file.name for file in path.parent.glob("*.gguf")))
         hint = similar or "Name a file, or owner/model/file.gguf on the hub."
@@ -112,19 +114,7 @@ def _source(settings: ModelSettings, location: str) -> dict[str, Any]:
             f"Name it, ./{path.name}, or work in another directory.",
         )
     repository = location.removesuffix(f"/{path.name}")
-    return {"pretrained_model_name_or_path": repository, "gguf_file": path.name, "revision": settings.revision}
-
-
-def _check_packages(settings: ModelSettings, *, packed: bool) -> None:
-    needs = {
-        'pip install "pad-cli[gguf]"': ("gguf", "accelerate") if packed else (),
-        'pip install "pad-cli[quantized]"': ("bitsandbytes", "accelerate") if settings.quantization else (),
-        "pip install accelerate": ("accelerate",) if settings.device_map else (),
-    }
-    for command, packages in needs.items():
-        for package in packages:
-            if importlib.util.find_spec(package) is None:
-                raise ModelLoadError(f"Loading '{settings.model}' this way needs the package {package}.", command)
+    return {**source, "pretrained_model_name_or_path": repository, "gguf_file": path.name}
 
 
 def _options(
@@ -180,17 +170,24 @@ def own_dtype(config: Any) -> torch.dtype | None:
 
 def _stored_dtype(source: dict[str, Any]) -> torch.dtype | None:
     """The dtype of the first weights in a checkpoint's files, of which an old configuration may say nothing."""
-    place = {"path_or_repo_id": source["pretrained_model_name_or_path"], "revision": source.get("revision")}
-    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    weights = cached_file(filename=_WEIGHTS, **place, **missing)
-    if weights is None and (index := cached_file(filename=f"{_WEIGHTS}.index.json", **place, **missing)):
-        first = min(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
-        weights = cached_file(filename=first, **place, **missing)
+
+    def find(name: str) -> str | None:
+        return cached_file(
+            source["pretrained_model_name_or_path"],
+            name,
+            revision=source["revision"],
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+
+    weights = find(_WEIGHTS)
+    if weights is None and (index := find(f"{_WEIGHTS}.index.json")):
+        weights = find(min(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
     if weights is None:
         return None
     with safe_open(weights, framework="pt") as file:
-        tensors = (file.get_slice(name) for name in file.keys())  # noqa: SIM118  # no mapping
-        return next((_STORED[kind] for each in tensors if (kind := each.get_dtype()) in _STORED), None)
+        kinds = [file.get_slice(name).get_dtype() for name in file.keys()]  # noqa: SIM118  # no mapping
+    return next((_DTYPES[kind] for kind in kinds if kind in _DTYPES), None)
 
 
 def _drop_tokens_from(size: int, tokenizer: Any) -> None:
@@ -207,7 +204,7 @@ def _drop_tokens_from(size: int, tokenizer: Any) -> None:
 
 
 @contextlib.contextmanager
-def _load_errors(settings: ModelSettings, location: str, *, packed: bool) -> Iterator[None]:
+def load_errors(settings: ModelSettings, location: str) -> Iterator[None]:
     """Errors of transformers, accelerate and bitsandbytes as a ModelLoadError."""
     try:
         yield
@@ -216,8 +213,10 @@ def _load_errors(settings: ModelSettings, location: str, *, packed: bool) -> Ite
     except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
-        if packed:
+        if location.endswith(".gguf"):
             hint = "It must be one whole file of an architecture that transformers reads; a hub id needs the network."
+        if isinstance(error, ImportError):
+            hint = 'Install what it names, for example: pip install "pad-cli[gguf,quantized]"'
         if similar := closest(settings.model.partition("/")[0], MODEL_SOURCES.names()):
             hint = f"{similar} {hint}"
         if location != settings.model:  # of a registered source

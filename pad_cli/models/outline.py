@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +12,10 @@ from transformers.pytorch_utils import Conv1D
 
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError
-from pad_cli.models.hub import hub_id
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.loading import own_dtype
+from pad_cli.models.loading import find_source, load_errors, own_dtype
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import resolve_model
-from pad_cli.system.offline import hub_hint
 
 
 @dataclass(frozen=True)
@@ -38,13 +35,13 @@ class Outline:
     def linears(self) -> dict[str, tuple[int, int]]:
         """(in, out) of every linear layer of the body, by its path in the model; experts in one tensor are not seen."""
         unembedding = self.model.get_output_embeddings()
-        found = {}
+        sizes = {}
         for path, module in self.model.named_modules():
             if isinstance(module, torch.nn.Linear) and module is not unembedding:
-                found[path] = (module.in_features, module.out_features)
+                sizes[path] = (module.in_features, module.out_features)
             elif isinstance(module, Conv1D):
-                found[path] = (module.nx, module.nf)
-        return found
+                sizes[path] = (module.nx, module.nf)
+        return sizes
 
     @property
     def unembedding(self) -> tuple[int, int]:
@@ -75,27 +72,16 @@ def load_outline(settings: ModelSettings) -> Outline:
     Raises:
         ModelLoadError: there is no such model, its configuration cannot be had, or it is a GGUF file, which has none.
     """
-    place = resolve_model(settings.model)
-    if place.endswith(".gguf"):
+    location = resolve_model(settings.model)
+    if location.endswith(".gguf"):
         raise ModelLoadError(
             f"'{settings.model}' is a GGUF file: its configuration is stored with its weights.",
             "Name the model that it was made from.",
         )
-    if not Path(place).is_dir() and hub_id(place) is None:
-        raise ModelLoadError(f"No model directory '{place}'.", "Name a directory, or a hub id like owner/model.")
-    try:
-        source = {"revision": settings.revision, "trust_remote_code": False}
-        config = AutoConfig.from_pretrained(place, **source)
-        tokenizer = AutoTokenizer.from_pretrained(place, **source)
+    source = find_source(settings, location)
+    with load_errors(settings, location):
+        config = AutoConfig.from_pretrained(**source)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # a damaged file may raise anything
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelLoadError(
-            f"The configuration and tokenizer of '{settings.model}' cannot be had: {reason}",
-            hub_hint(
-                "A directory needs config.json and a tokenizer; a hub id the network, and maybe its licence accepted.",
-                f"hf download {settings.model}",
-            ),
-        ) from error
     return Outline(settings.model, model, tokenizer, own_dtype(config) or torch.float32)
