@@ -44,16 +44,15 @@ from pad_cli.registry import resolve_model
 from pad_cli.system.runs import write_json
 
 _PICKLED_HEAD = "value_head.bin"
-_DENSE_HEAD = {"v_head.summary.weight": "weight", "v_head.summary.bias": "bias"}  # the authors' names of its tensors
+_WEIGHT, _BIAS = "v_head.summary.weight", "v_head.summary.bias"  # the authors' names of the dense head's tensors
 
 
 def save_reward_model(model: RewardModel, directory: Path, settings: ModelSettings) -> None:
     """Write a reward model into an existing directory; `settings` is how its backbone is found again."""
     heads = encoder = None
     if isinstance(model, PromptRewardModel):
-        tensors = model.head.state_dict()
-        dense = {name: tensors[key].detach().float().cpu() for name, key in _DENSE_HEAD.items()}
-        save_file(dense, directory / VALUE_HEAD)
+        dense = {_WEIGHT: model.head.weight, _BIAS: model.head.bias}
+        save_file({name: each.detach().float().cpu() for name, each in dense.items()}, directory / VALUE_HEAD)
     else:
         heads, encoder = model.heads, model.encoder
         save_tensors({"down": heads.down.detach().cpu(), "up": heads.up.detach().cpu()}, directory / HEADS)
@@ -115,7 +114,7 @@ def load_reward_model(
         backbone = replace(backbone, fingerprint=header.backbone_fingerprint, sample=sample or backbone.sample)
     adapter = Adapter.load(directory, backbone.model) if header.adapter else None
     if header.conditioning == "prompt":
-        head = _dense_head(location, _dense_head_tensors(location), backbone)
+        head = _read_dense_head(directory / VALUE_HEAD, backbone)
         return PromptRewardModel(backbone, head, header.calibration, adapter, header.content)
     heads = _read_heads(directory / HEADS, header).to(backbone.device).eval().requires_grad_(False)
     encoder = None if header.encoder_width is None else _read_encoder(directory / ENCODER, header)
@@ -143,9 +142,19 @@ def load_released_form(location: str, dtype: str = "auto", device: str = "auto")
         CheckpointError: the head is missing, damaged, or does not fit.
         ModelLoadError: the language model cannot be loaded.
     """
-    tensors = _dense_head_tensors(location)
+    path = _value_head(location)
+    if path is None and Path(location, _PICKLED_HEAD).is_file():
+        raise CheckpointError(
+            f"'{location}' has {_PICKLED_HEAD} only: a pickle, which can run code when it is opened.",
+            f"Where you trust that file, save its tensors as {VALUE_HEAD} (safetensors.torch.save_file).",
+        )
+    if path is None:
+        raise CheckpointError(
+            f"'{location}' has no {VALUE_HEAD}.",
+            "Name a directory or a hub id that has one; a hub id needs the network.",
+        )
     backbone = load_language_model(ModelSettings.model_validate({"model": location, "dtype": dtype, "device": device}))
-    return PromptRewardModel(backbone, _dense_head(location, tensors, backbone))
+    return PromptRewardModel(backbone, _read_dense_head(path, backbone))
 
 
 def _backbone_settings(directory: Path, header: CheckpointHeader, dtype: str, device: str) -> ModelSettings:
@@ -238,39 +247,11 @@ def _value_head(location: str) -> Path | None:
         return None
 
 
-def _dense_head_tensors(location: str) -> dict[str, torch.Tensor]:
-    """The dense head's `weight` and `bias`, as stored."""
-    path = _value_head(location)
-    if path is None and Path(location, _PICKLED_HEAD).is_file():
-        raise CheckpointError(
-            f"'{location}' has {_PICKLED_HEAD} only: a pickle, which can run code when it is opened.",
-            f"Where you trust that file, save its tensors as {VALUE_HEAD} (safetensors.torch.save_file).",
-        )
-    if path is None:
-        raise CheckpointError(
-            f"'{location}' has no {VALUE_HEAD}.",
-            "Name a directory or a hub id that has one; a hub id needs the network.",
-        )
-    tensors = read_tensors(path)
-    if tensors.keys() != _DENSE_HEAD.keys():
-        missing, extra = sorted(_DENSE_HEAD.keys() - tensors.keys()), sorted(tensors.keys() - _DENSE_HEAD.keys())
-        problems = [f"{verb} {', '.join(keys)}" for verb, keys in (("lacks", missing), ("also has", extra)) if keys]
-        raise CheckpointError(
-            f"'{path}' {' and '.join(problems)}.", "It must hold one dense head, as the authors' program saves it."
-        )
-    return {key: tensors[name] for name, key in _DENSE_HEAD.items()}
-
-
-def _dense_head(location: str, tensors: dict[str, torch.Tensor], backbone: LanguageModel) -> nn.Linear:
-    """The head of these tensors, in float32, on the backbone's device."""
+def _read_dense_head(path: Path, backbone: LanguageModel) -> nn.Linear:
+    """The head in float32, whatever dtype it is stored in, on the backbone's device."""
     size = backbone.hidden_size
-    weight, bias = (tuple(tensors[key].shape) for key in ("weight", "bias"))
-    if (weight, bias) != ((size, size), (size,)):
-        raise CheckpointError(
-            f"The head of '{location}' has weight {weight} and bias {bias}; "
-            f"hidden size {size} needs ({size}, {size}) and ({size},).",
-            "A weight of one row is the value head of a scalar reward model, which cannot steer; use PAD's.",
-        )
+    tensor_shapes(path, {_WEIGHT: (size, size), _BIAS: (size,)})
+    tensors = read_tensors(path)
     head = nn.Linear(size, size, device="meta")  # takes no memory and draws no random numbers
-    head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    head.load_state_dict({"weight": tensors[_WEIGHT].float(), "bias": tensors[_BIAS].float()}, assign=True)
     return head.eval().requires_grad_(False).to(backbone.device)

@@ -8,12 +8,11 @@ frozen `lm_head` applied to a 3-D slice copies the whole weight for every row (t
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError, UsageError
@@ -27,12 +26,11 @@ from pad_cli.registry import resolve_model
 from pad_cli.system.progress import note
 from pad_cli.system.runs import fingerprint
 
-# What architectures call the number of positions in their configuration, and their table of learned positions.
+# What architectures call the number of positions in their configuration.
 _LIMITS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "max_seq_length", "max_sequence_length"),
     *("max_target_positions", "n_ctx"),
 )
-_POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe", "position_embedding")
 _ALREADY_LONG = ("default", "llama3", "longrope")  # kinds of RoPE whose configuration tells the extended length
 
 
@@ -216,33 +214,18 @@ def cut_to_context(longest: int | None, max_prompt: int, max_answer: int) -> int
 def context_length(model: Any) -> int | None:
     """Tokens of prompt and answer together that a transformers model can read; None where nothing limits it.
 
-    The configuration tells it, or the table of learned positions where that is smaller. Rotary positions that are
-    scaled (YaRN, linear, dynamic) reach further than the length the model was first trained for.
+    Rotary positions that are scaled (YaRN, linear, dynamic) reach further than the length in the configuration; some
+    models have several kinds, for different layers.
     """
     config = model.config.get_text_config(decoder=True)
-    configured = [value for name in _LIMITS if isinstance(value := getattr(config, name, None), int) and value > 0]
-    limits = list(_learned_positions(model))
-    if configured:
-        limits.append(max([min(configured), *_scaled_lengths(config, min(configured))]))
-    return min(limits, default=None)
-
-
-def _scaled_lengths(config: Any, longest: int) -> Iterator[int]:
-    """Lengths that scaled rotary positions reach; some models have several kinds, for different layers."""
+    limits = [value for name in _LIMITS if isinstance(value := getattr(config, name, None), int) and value > 0]
+    if not limits:
+        return None
+    lengths = [min(limits)]
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-    if not isinstance(rope, Mapping):
-        return
-    for each in [rope, *(value for value in rope.values() if isinstance(value, Mapping))]:
-        kind, factor = each.get("rope_type", "default"), each.get("factor")
-        if kind not in _ALREADY_LONG and isinstance(factor, int | float) and factor > 1:
-            yield int(factor * (each.get("original_max_position_embeddings") or longest))
-
-
-def _learned_positions(model: Any) -> Iterator[int]:
-    """Rows of the tables of learned positions that a token can have."""
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(module, nn.Embedding):
-            offset = getattr(module, "offset", None)  # OPT and its kin leave the first rows out
-            if offset is None:
-                offset = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind it
-            yield module.num_embeddings - offset
+    if isinstance(rope, Mapping):
+        for each in [rope, *(value for value in rope.values() if isinstance(value, Mapping))]:
+            kind, factor = each.get("rope_type", "default"), each.get("factor")
+            if kind not in _ALREADY_LONG and isinstance(factor, int | float) and factor > 1:
+                lengths.append(int(factor * (each.get("original_max_position_embeddings") or lengths[0])))
+    return max(lengths)

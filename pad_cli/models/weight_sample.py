@@ -8,7 +8,6 @@ is read off the values, not off the dtype of the tensor.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,32 +101,23 @@ def read_sample(path: Path) -> WeightSample | None:
         raise CheckpointError(f"'{path}' is damaged: {error}", TRAIN_OR_COPY_AGAIN) from error
 
 
-def _grids(tensors: Mapping[str, torch.Tensor]) -> dict[torch.dtype, list[torch.dtype | None]]:
-    """For each dtype: the narrow formats that hold all its values, and None, which stands for the values themselves."""
-    groups: dict[torch.dtype, list[torch.Tensor]] = {}
-    for tensor in tensors.values():
-        groups.setdefault(tensor.dtype, []).append(tensor)
-    grids: dict[torch.dtype, list[torch.dtype | None]] = {}
-    for dtype, members in groups.items():
-        values = torch.cat(members)
-        fits = [each for each in _NARROW if dtype.is_floating_point and torch.equal(values.to(each).to(dtype), values)]
-        grids[dtype] = [*fits, None]
+def _grids(tensors: Mapping[str, torch.Tensor]) -> dict[torch.dtype, torch.dtype | None]:
+    """For each dtype of tensors: the narrow format that holds all their values, None if there is none."""
+    grids: dict[torch.dtype, torch.dtype | None] = {}
+    for dtype in {tensor.dtype for tensor in tensors.values()}:
+        values = torch.cat([tensor for tensor in tensors.values() if tensor.dtype == dtype])
+        fits = (each for each in _NARROW if dtype.is_floating_point and torch.equal(values.to(each).to(dtype), values))
+        grids[dtype] = next(fits, None)
     return grids
 
 
-def _agree(
-    first: torch.Tensor, second: torch.Tensor, grids: list[torch.dtype | None], their_grids: list[torch.dtype | None]
-) -> bool:
+def _agree(first: torch.Tensor, second: torch.Tensor, grid: torch.dtype | None, other_grid: torch.dtype | None) -> bool:
     if torch.equal(first.double(), second.double()):
         return True
-    apart = (first.double() - second.double()).abs()
-    for grid, theirs in itertools.product(grids, their_grids):
-        tolerance = _half_step(first, grid) + _half_step(second, theirs)
-        if {grid, theirs} == {None, torch.bfloat16}:
-            tolerance = tolerance * _TWICE_ROUNDED
-        if grid != theirs and (apart <= tolerance).all():
-            return True
-    return False
+    tolerance = _half_step(first, grid) + _half_step(second, other_grid)
+    if {grid, other_grid} == {None, torch.bfloat16}:
+        tolerance *= _TWICE_ROUNDED
+    return grid != other_grid and bool(((first.double() - second.double()).abs() <= tolerance).all())
 
 
 def _half_step(values: torch.Tensor, grid: torch.dtype | None) -> torch.Tensor:
