@@ -31,11 +31,7 @@ def free_memory() -> None:
 
 
 class BatchSizeBackoff:
-    """Works on batches, and halves the batch size, from then on, whenever one is too large for the memory.
-
-    Args:
-        what: the items in words, for messages.
-    """
+    """Works on batches of `what`, and halves their size, from then on, whenever one is too large for the memory."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -44,7 +40,7 @@ class BatchSizeBackoff:
     def batches(
         self, items: Sequence[Item], size: int, work: Callable[[Sequence[Item]], Result]
     ) -> Iterator[tuple[Sequence[Item], Result]]:
-        """Each batch of items and what `work` makes of it, in order; `size` items a batch if memory allows.
+        """Each batch of at most `size` items and what `work` makes of it, in order.
 
         Raises:
             ResourceError: memory is too small for a single item.

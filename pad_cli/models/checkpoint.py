@@ -36,7 +36,7 @@ from pad_cli.models.dtype import dtype_name
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import fetch_checkpoint
-from pad_cli.models.language_model import LanguageModel, load_language_model, same_model
+from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel, RewardModel
 from pad_cli.models.weight_sample import WeightSample, read_sample
 from pad_cli.recipe import ModelSettings
@@ -95,7 +95,7 @@ def load_reward_model(
             `owner/name@revision`), also of one in the form that the paper's authors released.
         backbone: an already loaded model to reuse when it is this reward model's backbone (usually the policy).
         dtype: of a backbone that has to be loaded; it need not be the one that it was trained with.
-        device: device for it.
+        device: of that backbone.
 
     Raises:
         CheckpointError: something is missing, damaged or does not fit.
@@ -107,8 +107,10 @@ def load_reward_model(
         return load_released_form(location, dtype, device)
     header = read_header(directory)
     sample = read_sample(directory / SAMPLE)
-    if backbone is None or not _is_backbone(directory, header, sample, backbone):
-        backbone = load_language_model(_backbone_settings(directory, header, dtype, device))
+    if backbone is None or not _is_backbone(header, sample, backbone):
+        source = {"model": header.backbone, "revision": header.backbone_revision}
+        content = {**source, "quantization": header.backbone_quantization, "dtype": dtype, "device": device}
+        backbone = load_language_model(validated(ModelSettings, content, directory / CONFIG))
         _check_backbone(directory, header, sample, backbone)
     if backbone.fingerprint != header.backbone_fingerprint:  # it was rounded; what names the fingerprint stays valid
         backbone = replace(backbone, fingerprint=header.backbone_fingerprint, sample=sample or backbone.sample)
@@ -122,26 +124,12 @@ def load_reward_model(
 
 
 def is_released_form(location: str) -> bool:
-    """Is this directory or hub repository a reward model of the authors' form, that is, has it a value head?
-
-    A directory with the head only as a pickle counts, so that loading can say what is wrong. Of a hub repository the
-    head is fetched, if it has one; without a network only what was fetched before is found.
-    """
+    """Is this directory or hub repository, from which it is fetched, of the authors' form: has it a value head?"""
     return _value_head(location) is not None or Path(location, _PICKLED_HEAD).is_file()
 
 
 def load_released_form(location: str, dtype: str = "auto", device: str = "auto") -> PromptRewardModel:
-    """Load a reward model of the authors' form.
-
-    Args:
-        location: a directory or hub id with a causal language model and `value_head.safetensors`.
-        dtype: of the language model.
-        device: for it and the head.
-
-    Raises:
-        CheckpointError: the head is missing, damaged, or does not fit.
-        ModelLoadError: the language model cannot be loaded.
-    """
+    """Load a reward model of the authors' form from a directory or hub id; errors as in `load_reward_model`."""
     path = _value_head(location)
     if path is None and Path(location, _PICKLED_HEAD).is_file():
         raise CheckpointError(
@@ -157,58 +145,33 @@ def load_released_form(location: str, dtype: str = "auto", device: str = "auto")
     return PromptRewardModel(backbone, _read_dense_head(path, backbone))
 
 
-def _backbone_settings(directory: Path, header: CheckpointHeader, dtype: str, device: str) -> ModelSettings:
-    content = {
-        "model": header.backbone,
-        "revision": header.backbone_revision,
-        "quantization": header.backbone_quantization,
-        "dtype": dtype,
-        "device": device,
-    }
-    return validated(ModelSettings, content, directory / CONFIG)
-
-
 def _check_backbone(
     directory: Path, header: CheckpointHeader, sample: WeightSample | None, backbone: LanguageModel
 ) -> None:
-    trained = f"'{directory}' was trained on '{header.backbone}'"
     if backbone.hidden_size != header.hidden_size:
-        raise CheckpointError(
-            f"{trained} of hidden size {header.hidden_size}, but the one found there now has {backbone.hidden_size}.",
-            "Put the original backbone back, or train again.",
-        )
-    if backbone.vocabulary != header.tokenizer_hash:
-        raise CheckpointError(
-            f"{trained}, whose tokenizer is not the one found there now.", "Put it back, or train again."
-        )
-    if not _is_backbone(directory, header, sample, backbone):
-        raise CheckpointError(
-            f"{trained}, but its weights have changed since.", "Put the original back, or train again."
-        )
+        difference = f" of hidden size {header.hidden_size}, but the one found there now has {backbone.hidden_size}"
+    elif backbone.vocabulary != header.tokenizer_hash:
+        difference = ", whose tokenizer is not the one found there now"
+    elif not _is_backbone(header, sample, backbone):
+        difference = ", but its weights have changed since"
+    else:
+        return
+    raise CheckpointError(
+        f"'{directory}' was trained on '{header.backbone}'{difference}.",
+        "Put the original backbone back, or train again.",
+    )
 
 
-def _is_backbone(directory: Path, header: CheckpointHeader, sample: WeightSample | None, model: LanguageModel) -> bool:
+def _is_backbone(header: CheckpointHeader, sample: WeightSample | None, model: LanguageModel) -> bool:
     """Is this the model that a checkpoint was trained on, in whatever dtype?
 
-    Early checkpoints have no sample, only a fingerprint of the weights in bfloat16. That cannot be computed from
-    float16 weights, nor can that of float16 weights from bfloat16, so the backbone is then read again, as float32.
+    A checkpoint of version 0.1 has no sample but a fingerprint, which is the same in float32 and bfloat16 only.
     """
-    recorded = header.backbone_fingerprint
-    if sample is not None and model.sample is not None:
+    if model.sample is None:
+        return model.fingerprint == header.backbone_fingerprint
+    if sample is not None:
         return sample.agrees(model.sample)
-    if model.fingerprint == recorded or model.sample is None:
-        return model.fingerprint == recorded
-    if model.sample.to(torch.float16).fingerprint == recorded:  # trained in float16
-        return True
-    if model.dtype == torch.float32 or (model.hidden_size, model.vocabulary) != (
-        header.hidden_size,
-        header.tokenizer_hash,
-    ):
-        return False
-    original = load_language_model(_backbone_settings(directory, header, "float32", "cpu"))
-    if original.sample is None or not same_model(original, model):
-        return False
-    return recorded in (original.fingerprint, original.sample.to(torch.float16).fingerprint)
+    return header.backbone_fingerprint in (model.fingerprint, model.sample.to(torch.float16).fingerprint)
 
 
 def _read_heads(path: Path, header: CheckpointHeader) -> PreferenceHeads:

@@ -87,11 +87,7 @@ class CheckpointHeader(BaseModel):
 
 
 def read_header(directory: Path) -> CheckpointHeader:
-    """Read `pad_config.json`.
-
-    Raises:
-        CheckpointError: there is none, it is damaged, or it is of another format.
-    """
+    """The content of `pad_config.json`; a CheckpointError if there is none, it is damaged, or of another format."""
     if not directory.is_dir():
         raise CheckpointError(f"No reward model at '{directory}'.", "Train one: pad train-rm RECIPE")
     path = directory / CONFIG
@@ -113,11 +109,7 @@ def read_header(directory: Path) -> CheckpointHeader:
 
 
 def validated(model: type[Model], content: Any, path: Path) -> Model:
-    """The content of a JSON file as a pydantic model.
-
-    Raises:
-        CheckpointError: it does not validate; names the keys.
-    """
+    """The content of a JSON file as a pydantic model; a CheckpointError names the keys that do not validate."""
     try:
         return model.model_validate(content)
     except (ValidationError, OverflowError, RecursionError) as error:
@@ -127,11 +119,7 @@ def validated(model: type[Model], content: Any, path: Path) -> Model:
 
 
 def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    """The JSON object in a file; an empty one if the file is optional and missing.
-
-    Raises:
-        CheckpointError: it is missing, cannot be read, or holds something else.
-    """
+    """The JSON object in a file, or an empty one if the file is optional and missing."""
     if optional and not path.exists():
         return {}
     _check_is_file(path)
@@ -145,11 +133,7 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
 
 
 def tensor_shapes(path: Path, expected: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a file, from its header.
-
-    Raises:
-        CheckpointError: it is missing or damaged, or the shapes are not the expected ones.
-    """
+    """Names and shapes of the tensors in a file, from its header; a CheckpointError if they are not as expected."""
     _check_is_file(path)
     try:
         with safe_open(path, framework="np") as file:
@@ -164,11 +148,7 @@ def tensor_shapes(path: Path, expected: Mapping[str, tuple[int, ...]] | None = N
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a file, on the CPU.
-
-    Raises:
-        CheckpointError: it is missing or damaged, or a number in it is not finite.
-    """
+    """All tensors of a file, on the CPU; a CheckpointError if one is damaged or a number in it is not finite."""
     import torch
 
     _check_is_file(path)
@@ -183,11 +163,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write contiguous tensors on the CPU, and their checksum among the metadata.
-
-    Raises:
-        OSError, SafetensorError: the file cannot be written.
-    """
+    """Write contiguous tensors on the CPU, and their checksum among the metadata."""
     from safetensors.torch import save_file
 
     save_file(dict(tensors), path, metadata={**(metadata or {}), _CHECKSUM: _checksum(tensors)})

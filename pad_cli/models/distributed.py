@@ -47,11 +47,8 @@ def main_first() -> Iterator[None]:
 def load_sharded(settings: ModelSettings) -> LanguageModel:
     """Load a backbone, and keep this process' part of it; the whole where there is one process.
 
-    It is loaded into the machine's memory, by one process of each machine at a time, and moved block by block.
-
-    Raises:
-        ModelLoadError: see `load_language_model`; or transformers does not say what its blocks are, or its decoder is
-            not run by itself.
+    It is loaded into the machine's memory, by one process of each machine at a time, and moved block by block. A
+    ModelLoadError if its blocks are unknown, or its decoder is not run by itself.
     """
     if processes().count == 1:
         return load_language_model(settings)

@@ -27,12 +27,7 @@ _TRUSTED = 0.75  # of the similarity at that share: texts of another wording, bu
 class PreferenceEncoder(nn.Module):
     """A two-layer network from a text's state (H) to weights (K), with a memory of N training texts.
 
-    Args:
-        hidden_size: H of the backbone.
-        width: of the hidden layer.
-        principles: K.
-        dropout: on the input and the hidden layer, in training only.
-        texts: N; with 0 every text is read by the network.
+    With `texts` = 0 there is no memory, and every text is read by the network. Dropout is on input and hidden layer.
     """
 
     def __init__(self, hidden_size: int, width: int, principles: int, dropout: float = 0.0, texts: int = 0) -> None:
@@ -61,7 +56,7 @@ class PreferenceEncoder(nn.Module):
 
         Args:
             states: (N, H), from `text_states`.
-            owners: (N,) the principle that each words, from 0; -1 for a text that words none.
+            owners: (N,) the principle that each paraphrases, from 0; -1 for none.
         """
         self.mean = states.mean(0)
         self.spread = states.std(0, correction=0).clamp(min=1e-4)
@@ -71,14 +66,7 @@ class PreferenceEncoder(nn.Module):
             self.trusted = _TRUSTED * torch.quantile(others.max(1).values, _CLOSE)
 
     def extended(self, states: torch.Tensor) -> PreferenceEncoder:
-        """This encoder with one more principle, which only its wordings lead to.
-
-        Args:
-            states: (P, H) of the wordings, from `text_states`.
-
-        Raises:
-            ValueError: the encoder remembers no texts, so it cannot tell near from far.
-        """
+        """This encoder with one more principle, which only its paraphrases, (P, H) from `text_states`, lead to."""
         if len(self.known) == 0:
             raise ValueError("an encoder without known texts cannot be extended")
         last = self._last
@@ -106,11 +94,7 @@ class PreferenceEncoder(nn.Module):
         """(N, H) states of texts to (N, K) weights; a text that is not understood gets none.
 
         That is one whose similarity (cosine of scaled states) to every training text is well below theirs to each
-        other.
-
-        Returns:
-            The weights, and of the texts that are not understood: their number, to the principle of the nearest
-            training text, or -1 where that words none.
+        other. Also returned, by the number of such a text: the principle of the nearest training text, or -1.
         """
         weights = self(states)
         if len(self.known) == 0:

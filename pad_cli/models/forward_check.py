@@ -45,14 +45,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a model is run, and what follows its unembedding: logits = cap(scale * (E h + bias)).
-
-    Attributes:
-        mode: the forward mode.
-        size: number of tokens that have logits.
-        scale: multiplier of the logits.
-        cap: soft cap c in c * tanh(logits / c), or None.
-    """
+    """How a model is run, and what follows its unembedding: logits = cap(scale * (E h + bias)) of `size` tokens."""
 
     mode: ForwardMode
     size: int
@@ -67,12 +60,7 @@ class Verdict:
 
 
 def check_forward(name: str, model: Any, special: list[int]) -> Verdict:
-    """The fastest exact way to run a model.
-
-    Args:
-        name: as the user named it.
-        model: a transformers causal language model in evaluation mode.
-        special: tokens that mean something to the model beside text.
+    """The fastest exact way to run a model; `special` are tokens that mean something to it beside text.
 
     Raises:
         ArchitectureError: no mode gives the model's own logits.

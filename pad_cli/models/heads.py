@@ -16,14 +16,7 @@ from pad_cli.equation import mix_heads, shift
 
 
 class PreferenceHeads(nn.Module):
-    """K low-rank heads of rank r on hidden size H; the identity at initialisation (B = 0).
-
-    Args:
-        names: the K principles, in the order of the weights.
-        hidden_size: H.
-        rank: r.
-        seed: of the random A.
-    """
+    """K low-rank heads, one for each name, of rank r on hidden size H; the identity at initialisation (B = 0)."""
 
     def __init__(self, names: Sequence[str], hidden_size: int, rank: int, seed: int = 0) -> None:
         super().__init__()

@@ -49,10 +49,7 @@ def parse_hub_id(text: str) -> HubId | None:
 
 
 def hub_id(location: str) -> HubId | None:
-    """Read a location as an id on the hub; None when it is, or only can be, a directory.
-
-    A name without an owner is a directory, and so is one in a directory that exists.
-    """
+    """An id on the hub; None for what is, or can only be, a directory: it has no owner, or its parent exists."""
     path = Path(location)
     if location.startswith(".") or path.exists() or path.parent.is_dir():
         return None
@@ -62,9 +59,8 @@ def hub_id(location: str) -> HubId | None:
 def fetch_checkpoint(location: str) -> str:
     """Where the files of a reward model are; a checkpoint on the hub is fetched if it changed.
 
-    A directory stays as it is. Without a network, what was fetched before is taken. A repository without
-    `pad_config.json`, in the form that the paper's authors released, stays an id, so that the language model in it is
-    found as any other.
+    A directory stays as it is. A repository without `pad_config.json`, in the form that the paper's authors released,
+    stays an id, so that the language model in it is found as any other.
 
     Raises:
         CheckpointError: the hub has no such reward model, or cannot be asked and nothing was fetched before.

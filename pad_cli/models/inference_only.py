@@ -28,15 +28,10 @@ _ABSENT = ("is_scipy_available", "is_torch_distributed_available")  # transforme
 def inference_only() -> Iterator[None]:
     """Import and load models inside, in a process that will not train, compile or shard them.
 
-    To the modules of transformers that are first imported inside, scipy and `torch.distributed` stay absent for the
-    life of the process, as in an installation that lacks them, and what they mark for torch's compiler stays unmarked.
-    Other modules import all of it as ever, and so do these what they import when it is called. Without effect where
-    transformers' models or torch's compiler have been imported already. No garbage is collected inside; what is there
-    at the end is never looked through again. Not while other threads import modules.
-
-    Example:
-        >>> with inference_only():
-        ...     engine = PadEngine.from_recipe(read_recipe("embedded-generate"))
+    To modules of transformers that are first imported inside, scipy and `torch.distributed` stay absent for the life
+    of the process, and what they mark for torch's compiler stays unmarked. No garbage is collected inside, and what is
+    there at the end is frozen (`gc.freeze`). Without effect where transformers' models or torch's compiler have been
+    imported already. Not while other threads import modules.
     """
     if "transformers.modeling_utils" in sys.modules or _COMPILER in sys.modules:
         yield

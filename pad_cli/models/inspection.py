@@ -131,11 +131,7 @@ def inspect_reward_model(location: str) -> Inspection:
 
 
 def known_paraphrases(location: str) -> dict[str, int]:
-    """How many paraphrases of each principle the preference encoder was trained on; empty without an encoder.
-
-    Raises:
-        CheckpointError: it is no reward model, damaged, or of a newer format.
-    """
+    """How many paraphrases of each principle the preference encoder was trained on; empty without an encoder."""
     config = inspect_reward_model(location).config
     if config.get("encoder_width") is None:
         return {}

@@ -142,9 +142,7 @@ class LanguageModel:
 def load_language_model(settings: ModelSettings, *, computes_on: torch.device | None = None) -> LanguageModel:
     """Load a policy or a backbone from a directory, a GGUF file, the hub, or a registered source (`embedded/medium`).
 
-    Args:
-        settings: how to load it.
-        computes_on: where its weights will be moved to, for the choice of a dtype; by default they stay.
+    `computes_on` is where its weights will be moved to, for the choice of a dtype; by default they stay.
 
     Raises:
         ModelLoadError: it cannot be loaded this way, is no causal language model, or has no tokenizer.

@@ -16,10 +16,8 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError, closest, did_you_mean
@@ -32,8 +30,6 @@ from pad_cli.system.progress import note, stage
 from pad_cli.system.runs import home
 
 _SMALL = 2**28  # bytes of weights
-_WEIGHTS = "model.safetensors"
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
 
@@ -48,8 +44,7 @@ def load_pretrained(
         computes_on: where it will be moved to, for the choice of a dtype; by default it stays on its device.
 
     Raises:
-        ModelLoadError: it is missing, damaged, or no causal language model with a tokenizer; a device or a package
-            is missing; or the settings do not fit it.
+        ModelLoadError: it cannot be loaded, a device or package is missing, or the settings do not fit it.
     """
     source = find_source(settings, location)
     device = chosen_device(settings.device)
@@ -89,11 +84,7 @@ def materialised(model: torch.nn.Module, name: str, weight: torch.Tensor) -> tor
 
 
 def find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
-    """Where transformers finds a model: arguments of every `from_pretrained`.
-
-    Raises:
-        ModelLoadError: it is neither a directory, a GGUF file nor a hub id.
-    """
+    """Where transformers finds a directory, a GGUF file or a hub id: arguments of every `from_pretrained`."""
     source = {"revision": settings.revision, "trust_remote_code": False}  # None would ask on the terminal
     path = Path(location)
     local = location.startswith((".", "/", "~")) or path.exists()
@@ -153,7 +144,7 @@ def _auto_dtype(settings: ModelSettings, source: dict[str, Any], device: torch.d
     config = AutoConfig.from_pretrained(**source)
     if getattr(config, "quantization_config", None) is not None:
         return "auto"
-    own = own_dtype(config) or _stored_dtype(source) or torch.float32
+    own = own_dtype(config) or torch.float32
     if settings.device_map is not None and torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())  # what is left on the CPU has to follow
     choice = choose_dtype(own, device)
@@ -166,28 +157,6 @@ def own_dtype(config: Any) -> torch.dtype | None:
     """The dtype of a checkpoint's weights, as its configuration tells it; None where that says nothing."""
     dtype = config.dtype or config.get_text_config(decoder=True).dtype
     return dtype if isinstance(dtype, torch.dtype) else None
-
-
-def _stored_dtype(source: dict[str, Any]) -> torch.dtype | None:
-    """The dtype of the first weights in a checkpoint's files, of which an old configuration may say nothing."""
-
-    def find(name: str) -> str | None:
-        return cached_file(
-            source["pretrained_model_name_or_path"],
-            name,
-            revision=source["revision"],
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-
-    weights = find(_WEIGHTS)
-    if weights is None and (index := find(f"{_WEIGHTS}.index.json")):
-        weights = find(min(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
-    if weights is None:
-        return None
-    with safe_open(weights, framework="pt") as file:
-        kinds = [file.get_slice(name).get_dtype() for name in file.keys()]  # noqa: SIM118  # no mapping
-    return next((_DTYPES[kind] for kind in kinds if kind in _DTYPES), None)
 
 
 def _drop_tokens_from(size: int, tokenizer: Any) -> None:
@@ -272,11 +241,7 @@ def _without_meta_device(location: str) -> Iterator[None]:
 
 
 def chosen_device(name: str | int) -> torch.device:
-    """The device of a name; `auto` is this process' GPU, or what there is.
-
-    Raises:
-        ModelLoadError: it cannot be used.
-    """
+    """The device of a name; `auto` is this process' GPU, or what there is. A ModelLoadError if it cannot be used."""
     if name != "auto":
         try:
             return torch.empty(0, device=name).device

@@ -67,11 +67,7 @@ class Outline:
 
 
 def load_outline(settings: ModelSettings) -> Outline:
-    """Read a model's configuration and tokenizer; no weights.
-
-    Raises:
-        ModelLoadError: there is no such model, its configuration cannot be had, or it is a GGUF file, which has none.
-    """
+    """Read a model's configuration and tokenizer; errors as in `load_language_model`. A GGUF file has neither."""
     location = resolve_model(settings.model)
     if location.endswith(".gguf"):
         raise ModelLoadError(

@@ -43,12 +43,7 @@ def encode_prompt(
 ) -> list[int]:
     """Token ids of a prompt, ready for an answer; one longer than `max_tokens` loses its beginning.
 
-    Args:
-        tokenizer: with or without a chat template.
-        messages: the conversation.
-        max_tokens: longest prompt.
-        template_options: variables of the chat template (`enable_thinking`); the plain template has none.
-        place: where the prompt was read, for error messages.
+    `template_options` are variables of the chat template (`enable_thinking`); `place` is where the prompt was read.
 
     Raises:
         DataError: the prompt is empty, or the chat template refuses it.
@@ -76,11 +71,7 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
 
 def check_prompts(tokenizer: Any, prompts: Sequence[tuple[str, Messages]]) -> None:
-    """Render prompts, each with its place, before any is answered; note how many have their system text in a user turn.
-
-    Raises:
-        DataError: one is empty, or the chat template refuses it; says which.
-    """
+    """Render prompts, each with its place, before any is answered, and count those whose system text is moved."""
     for place, messages in prompts:
         _prompt_text(tokenizer, messages, place, _NO_OPTIONS)
     if moved := sum(moves_system(tokenizer, messages) for _, messages in prompts):
@@ -95,13 +86,7 @@ def encode_answer(tokenizer: Any, answer: str, max_tokens: int | None = None) ->
 
 
 def decode_answer(tokenizer: Any, tokens: Sequence[int], ends: Collection[int] = ()) -> str:
-    """The text of an answer, without white space around it.
-
-    Args:
-        tokenizer: of the model that wrote it.
-        tokens: with or without an end of turn.
-        ends: tokens that end an answer; they are never text, even those that the tokenizer does not flag as special.
-    """
+    """The text of an answer, without white space around it; special tokens and those in `ends` are no text."""
     return str(tokenizer.decode([t for t in tokens if t not in ends], skip_special_tokens=True)).strip()
 
 
@@ -180,14 +165,7 @@ _FORMS = tuple(_Form(parts, moved) for moved in (False, True) for parts in (Fals
 
 
 class _Template(NamedTuple):
-    """What is known of a chat template.
-
-    Attributes:
-        source: its text, to notice another one.
-        options: variables that close a thought which it would open.
-        opened: it opens a thought and cannot close it.
-        forms: the form of each sequence of roles so far.
-    """
+    """What is known of a chat template: options close a thought that it opens, `opened` says that none can."""
 
     source: Any
     options: Mapping[str, Any]
@@ -203,11 +181,8 @@ def render(
 ) -> str:
     """A conversation as its tokenizer's chat template writes it.
 
-    Args:
-        tokenizer: has a chat template.
-        messages: with `role` and `content`.
-        prompt: whether an answer follows. A thought that the template would open for it is closed, if the template can.
-        template_options: variables of the template (`enable_thinking`), which win over that.
+    If an answer follows (`prompt`), a thought that the template would open for it is closed, if the template can; its
+    variables in `template_options` win over that.
 
     Raises:
         DataError: the template refuses the conversation, leaves a message out, or cannot be used.
@@ -254,11 +229,7 @@ def _opens_thought(tokenizer: Any, options: Mapping[str, Any]) -> bool:
 
 
 def _form(tokenizer: Any, template: _Template, messages: Messages) -> _Form:
-    """The first form in which every known text in such roles comes back.
-
-    Raises:
-        DataError: there is none, though the template refuses none of them.
-    """
+    """The first form in which every known text in such roles comes back, else the first that the template refuses."""
     roles = tuple(message["role"] for message in messages)
     if roles in template.forms:
         return template.forms[roles]

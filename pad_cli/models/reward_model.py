@@ -92,12 +92,7 @@ class PersonalizedRewardModel:
         return fingerprint([self.backbone.fingerprint, self.calibration, content])
 
     def preference(self, specs: Iterable[str]) -> Preference:
-        """Read a preference as typed after `--pref`.
-
-        Raises:
-            PreferenceError: it names something this reward model does not know, or another one's profile.
-            DataError: a profile's file is wrong.
-        """
+        """Read a preference as typed after `--pref`; a PreferenceError if this reward model does not know it."""
         specs = expand_profiles(specs, profiles_of(self), self.principles)
         return parse_preference(specs, self.principles, accepts_text=self.encoder is not None)
 
@@ -185,13 +180,7 @@ class PromptRewardModel:
         return fingerprint([self.backbone.fingerprint, self.calibration, digests])
 
     def preference(self, specs: Iterable[str]) -> Preference:
-        """Read a preference as typed after `--pref`; every clause is text.
-
-        Raises:
-            PreferenceError: a clause has another weight than 1, which text cannot carry, or it names another reward
-                model's profile.
-            DataError: a profile's file is wrong.
-        """
+        """Read a preference as typed after `--pref`; every clause is text, and its weight is 1 or a PreferenceError."""
         preference = parse_preference(expand_profiles(specs, profiles_of(self)), (), accepts_text=True)
         _texts(preference)
         return preference
@@ -215,12 +204,8 @@ RewardModel = PersonalizedRewardModel | PromptRewardModel
 def conditioned(conversation: Messages, preference: Preference) -> Messages:
     """A conversation with the preference in words around its last user message.
 
-    The authors' program knows a single message only. In a longer conversation the last question is the one to answer,
-    and whatever stands before it, a system message too, stays as it is; so does everything under an empty preference.
-
-    Raises:
-        PreferenceError: the preference has another weight than 1.
-        DataError: there is no user message, or it is empty.
+    The authors' program knows a single message only. In a longer conversation, whatever stands before the last
+    question, a system message too, stays as it is; so does everything under an empty preference.
     """
     texts = _texts(preference)
     if not texts:
@@ -232,11 +217,7 @@ def conditioned(conversation: Messages, preference: Preference) -> Messages:
 
 
 def _texts(preference: Preference) -> list[str]:
-    """What the prompt says of a preference, in order.
-
-    Raises:
-        PreferenceError: something in it has another weight than 1.
-    """
+    """What the prompt says of a preference, in order; a PreferenceError if something has another weight than 1."""
     weights = {**preference.weights, **preference.texts}
     for text, weight in weights.items():
         if weight != 1:

@@ -87,11 +87,7 @@ def sample_weights(model: Any) -> WeightSample:
 
 
 def read_sample(path: Path) -> WeightSample | None:
-    """The sample in a file; None where there is no such file.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
+    """The sample in a file, None where there is no such file; a CheckpointError if it is damaged."""
     if not path.exists():
         return None
     try:
