@@ -41,7 +41,7 @@ def in_batches(
     title: str | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[list[int], Result]]:
-    """Read sequences in batches of similar length, the longest first; where memory is short, in halves.
+    """Read sequences in batches of similar length, the longest first; where memory is short, in smaller ones.
 
     The longest come first so that a batch too large for the memory shows at once.
 
@@ -54,9 +54,6 @@ def in_batches(
 
     Yields:
         The numbers of some sequences, by length, and what came of them.
-
-    Raises:
-        ResourceError: memory is too small for a single sequence.
     """
     order = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
     backoff = BatchSizeBackoff("answers to read")
@@ -76,12 +73,9 @@ def in_batches(
 
 
 def answer_states(model: LanguageModel, batch: Sequence[TokenSequence], adapter: Adapter | None = None) -> torch.Tensor:
-    """Read a batch of sequences once.
+    """Read a batch of sequences once, through whatever LoRA weights the model has in training.
 
-    Args:
-        model: as it reads now, through whatever LoRA weights it has in training.
-        batch: (prompt, answer) token sequences; the longest decides how much is padding.
-        adapter: a finished adapter to read through; None for the plain model.
+    With an `adapter`, a finished one, the batch is read through it.
 
     Returns:
         (T, H): the states from which the answers' T tokens are predicted, answer after answer.
@@ -112,16 +106,13 @@ def answer_log_probs(
     head: nn.Module | None = None,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Log-probabilities of whole answers, as the model reads now: through whatever LoRA weights it has.
+    """Log-probabilities of B whole answers, read in one forward pass as the model reads now: (B,) nats, float32.
 
     Args:
         model: the language model.
-        sequences: B (prompt, answer) token sequences, read in one forward pass.
+        sequences: B (prompt, answer) token sequences.
         head: shifts (T, H) states under (T, K) weights, on the model's device; None for no shift.
         weights: (B, K) weights of each answer's preference, for `head`.
-
-    Returns:
-        (B,) nats, float32, on the model's device.
     """
     states = answer_states(model, sequences)
     targets, owners = targets_and_owners(sequences, states.device)
@@ -139,10 +130,7 @@ def all_log_probs(
     *,
     title: str | None = None,
 ) -> torch.Tensor:
-    """As `answer_log_probs` for any number S of sequences, in batches of similar length: (S,) on the CPU.
-
-    Progress is shown under `title`; without one there is none.
-    """
+    """As `answer_log_probs` for any number S of sequences, in batches of similar length: (S,) on the CPU."""
 
     def read(batch: Sequence[TokenSequence], numbers: list[int]) -> torch.Tensor:
         return answer_log_probs(model, batch, head, None if weights is None else weights[numbers]).cpu()
@@ -154,13 +142,7 @@ def all_log_probs(
 
 
 def token_log_probs(states: torch.Tensor, targets: torch.Tensor, head: LogitHead) -> torch.Tensor:
-    """log softmax(head(state))[target] of each token, float32.
-
-    Args:
-        states: (T, H).
-        targets: (T,) token ids.
-        head: the unembedding; gets no gradients.
-    """
+    """log softmax(head(state))[target] of (T, H) states and (T,) targets: (T,) float32; `head` gets no gradients."""
     result: torch.Tensor = _TokenLogProbs.apply(states, targets, head)  # type: ignore[no-untyped-call]  # of torch
     return result
 
