@@ -20,11 +20,11 @@ from pad_cli.decoding.sampling import Chooser, policy_processors
 from pad_cli.decoding.speculative import speculate_steps
 from pad_cli.decoding.streaming import TextStream
 from pad_cli.errors import RecipeError, UsageError
-from pad_cli.models.batch_size import BatchSizeBackoff
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import check_prompts, decode_answer
 from pad_cli.models.reward_model import RewardModel
+from pad_cli.models.scoring import BatchSizeBackoff
 from pad_cli.preference import Preference, with_floor
 from pad_cli.recipe import AnyRecipe, DecodingSettings, GenerateRecipe
 from pad_cli.records import Generation, Messages, as_messages

@@ -20,8 +20,7 @@ from pad_cli.errors import CheckpointError, VocabularyError
 from pad_cli.models.checkpoint_files import SAMPLE
 from pad_cli.models.hub import fetch_checkpoint
 from pad_cli.models.inspection import Inspection, inspect_reward_model
-from pad_cli.models.language_model import LanguageModel, load_language_model, same_model, same_vocabulary
-from pad_cli.models.outline import load_outline
+from pad_cli.models.language_model import LanguageModel, load_language_model, load_outline, same_model, same_vocabulary
 from pad_cli.models.reward_model import Reference, RewardModel
 from pad_cli.models.weight_sample import read_sample
 from pad_cli.recipe import ModelSettings

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from pad_cli.evaluation.contract import Method, Sample, Subject
-from pad_cli.models.batch_size import BatchSizeBackoff
+from pad_cli.models.scoring import BatchSizeBackoff
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation
 from pad_cli.system.processes import Processes

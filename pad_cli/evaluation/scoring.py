@@ -10,7 +10,7 @@ from typing import Any
 from pad_cli.errors import PadError, RecipeError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
-from pad_cli.models.batch_size import BatchSizeBackoff, is_out_of_memory
+from pad_cli.models.scoring import BatchSizeBackoff, is_out_of_memory
 from pad_cli.recipe import ScorerSettings
 from pad_cli.recipe.options import make_with
 from pad_cli.registry import SCORERS

@@ -26,7 +26,7 @@ from pad_cli.errors import CheckpointError
 from pad_cli.models.checkpoint_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    TRAIN_OR_COPY_AGAIN,
+    damaged,
     read_json,
     read_tensors,
     save_tensors,
@@ -189,7 +189,7 @@ def _scaling(file: Path, config: Mapping[str, Any]) -> Callable[[int], float]:
         with warnings.catch_warnings(action="ignore"):  # of ignored settings; those that matter are refused below
             settings = PeftConfig.from_pretrained(str(file.parent))
     except Exception as error:  # whatever PEFT makes of it
-        raise CheckpointError(f"'{file}' cannot be read: {error}", TRAIN_OR_COPY_AGAIN) from error
+        raise damaged(file, error) from error
     plain = vars(type(settings)())
     if unknown := sorted(key for key in config.keys() - plain.keys() if config[key]):
         raise CheckpointError(
@@ -205,7 +205,7 @@ def _scaling(file: Path, config: Mapping[str, Any]) -> Callable[[int], float]:
         raise CheckpointError(f"'{file}' asks for more than plain LoRA: {values}.", _PLAIN)
     alpha = settings.lora_alpha
     if not isinstance(alpha, int | float) or not abs(alpha) < 1e30:
-        raise CheckpointError(f"'{file}' gives no scaling: lora_alpha is {alpha!r}.", TRAIN_OR_COPY_AGAIN)
+        raise damaged(file, f"it gives no scaling, lora_alpha is {alpha!r}")
     return lambda rank: alpha / (math.sqrt(rank) if settings.use_rslora else rank)
 
 
@@ -219,10 +219,10 @@ def _factors(file: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
             raise CheckpointError(f"'{file}' holds '{key}', which is {what}.", _PLAIN)
         factors.setdefault(match["path"], {})[match["factor"]] = tensor
     if not factors:
-        raise CheckpointError(f"'{file}' holds no LoRA weights.", TRAIN_OR_COPY_AGAIN)
+        raise damaged(file, "it holds no LoRA weights")
     for path, pair in factors.items():
         if len(pair) == 1:
-            raise CheckpointError(f"'{file}' has only lora_{next(iter(pair))} for '{path}'.", TRAIN_OR_COPY_AGAIN)
+            raise damaged(file, f"it has only lora_{next(iter(pair))} for '{path}'")
     return {path: (factors[path]["A"], factors[path]["B"]) for path in sorted(factors)}
 
 

@@ -23,20 +23,20 @@ from pad_cli.models.checkpoint_files import (
     FORMAT_VERSION,
     HEADS,
     SAMPLE,
-    TRAIN_OR_COPY_AGAIN,
     VALUE_HEAD,
     CheckpointHeader,
+    damaged,
     read_header,
     read_tensors,
     save_tensors,
     tensor_shapes,
     validated,
 )
-from pad_cli.models.dtype import dtype_name
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import fetch_checkpoint
 from pad_cli.models.language_model import LanguageModel, load_language_model
+from pad_cli.models.loading import dtype_name
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel, RewardModel
 from pad_cli.models.weight_sample import WeightSample, read_sample
 from pad_cli.recipe import ModelSettings
@@ -191,9 +191,7 @@ def _read_encoder(path: Path, header: CheckpointHeader) -> PreferenceEncoder:
     tensors = read_tensors(path)
     owners, spread = tensors["owners"], tensors["spread"]
     if not ((owners >= -1) & (owners < count)).all() or not (spread > 0).all():
-        raise CheckpointError(
-            f"'{path}' is damaged: it names principles that there are not, or no spread.", TRAIN_OR_COPY_AGAIN
-        )
+        raise damaged(path, "it names principles that do not exist, or no spread")
     encoder = PreferenceEncoder(*sizes, count, texts=header.encoder_texts)
     encoder.load_state_dict(tensors)
     return encoder.eval().requires_grad_(False)

@@ -29,7 +29,6 @@ VALUE_HEAD = "value_head.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 FORMAT_VERSION = 2
-TRAIN_OR_COPY_AGAIN = "Train or copy it again."
 _CHECKSUM = "crc32"
 
 _Size = Annotated[int, Field(ge=1, lt=2**31)]
@@ -98,7 +97,7 @@ def read_header(directory: Path) -> CheckpointHeader:
     content = read_json(path)
     version = content.get("format_version")
     if type(version) is not int:
-        raise CheckpointError(f"'{path}' has no format version.", TRAIN_OR_COPY_AGAIN)
+        raise damaged(path, "it has no format version")
     if version != FORMAT_VERSION:
         newer = version > FORMAT_VERSION
         raise CheckpointError(
@@ -108,14 +107,17 @@ def read_header(directory: Path) -> CheckpointHeader:
     return validated(CheckpointHeader, content, path)
 
 
+def damaged(path: Path, problem: object) -> CheckpointError:
+    return CheckpointError(f"'{path}' is damaged: {problem}.", "Train or copy it again.")
+
+
 def validated(model: type[Model], content: Any, path: Path) -> Model:
     """The content of a JSON file as a pydantic model; a CheckpointError names the keys that do not validate."""
     try:
         return model.model_validate(content)
-    except (ValidationError, OverflowError, RecursionError) as error:
-        problems = error.errors() if isinstance(error, ValidationError) else [{"loc": (), "msg": str(error)}]
-        keys = [": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in problems[:4]]
-        raise CheckpointError(f"'{path}' is damaged: {'; '.join(keys)}.", TRAIN_OR_COPY_AGAIN) from error
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))} {each['msg']}".strip() for each in error.errors()[:4]]
+        raise damaged(path, "; ".join(problems)) from error
 
 
 def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
@@ -126,9 +128,9 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error}", TRAIN_OR_COPY_AGAIN) from error
+        raise damaged(path, error) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"'{path}' holds no JSON object.", TRAIN_OR_COPY_AGAIN)
+        raise damaged(path, "it holds no JSON object")
     return content
 
 
@@ -139,11 +141,11 @@ def tensor_shapes(path: Path, expected: Mapping[str, tuple[int, ...]] | None = N
         with safe_open(path, framework="np") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}", TRAIN_OR_COPY_AGAIN) from error
+        raise damaged(path, error) from error
     if expected is not None and shapes != expected:
         wrong = sorted(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))[:3]
         details = [f"{name} {shapes.get(name, 'missing')} for {expected.get(name, 'none')}" for name in wrong]
-        raise CheckpointError(f"'{path}' is damaged or of another shape: {', '.join(details)}.", TRAIN_OR_COPY_AGAIN)
+        raise damaged(path, f"it has another shape, {', '.join(details)}")
     return shapes
 
 
@@ -155,10 +157,10 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors, _ = load_tensors(path)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}", TRAIN_OR_COPY_AGAIN) from error
+        raise damaged(path, error) from error
     for name, tensor in tensors.items():
         if tensor.is_complex() or not torch.isfinite(tensor.float()).all():
-            raise CheckpointError(f"'{path}' holds numbers in '{name}' that are not finite.", TRAIN_OR_COPY_AGAIN)
+            raise damaged(path, f"numbers in '{name}' are not finite")
     return tensors
 
 
@@ -210,6 +212,6 @@ def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
 def _check_is_file(path: Path) -> None:
     """Reading a pipe would wait for ever."""
     if not path.exists():
-        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", TRAIN_OR_COPY_AGAIN)
+        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", "Train or copy it again.")
     if not path.is_file():
-        raise CheckpointError(f"'{path}' is no file.", TRAIN_OR_COPY_AGAIN)
+        raise damaged(path, "it is no file")

@@ -14,15 +14,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, RootModel
 
-from pad_cli.errors import CheckpointError
 from pad_cli.models.checkpoint_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     CONFIG,
     ENCODER,
     HEADS,
-    TRAIN_OR_COPY_AGAIN,
     VALUE_HEAD,
+    damaged,
     read_header,
     read_json,
     read_tensors,
@@ -138,7 +137,7 @@ def known_paraphrases(location: str) -> dict[str, int]:
     path = Path(fetch_checkpoint(resolve_model(location))) / ENCODER
     tensors = read_tensors(path)
     if "owners" not in tensors:
-        raise CheckpointError(f"'{path}' lacks owners.", TRAIN_OR_COPY_AGAIN)
+        raise damaged(path, "it lacks owners")
     owners = Counter(tensors["owners"].flatten().tolist())
     return {name: owners[number] for number, name in enumerate(config["principles"])}
 
@@ -149,7 +148,7 @@ def _inspect_released(location: str, resolved: str) -> Inspection:
     try:
         head, backbone = (Path(cached_file(resolved, name)) for name in (VALUE_HEAD, "config.json"))
     except OSError as error:
-        raise CheckpointError(f"'{location}' lacks a file: {error}", TRAIN_OR_COPY_AGAIN) from error
+        raise damaged(Path(location), error) from error
     config = read_json(backbone)
     text = config.get("text_config", config)
     return Inspection(

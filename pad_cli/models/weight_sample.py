@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from pad_cli.errors import CheckpointError
-from pad_cli.models.checkpoint_files import TRAIN_OR_COPY_AGAIN, load_tensors, save_tensors
+from pad_cli.models.checkpoint_files import damaged, load_tensors, save_tensors
 from pad_cli.models.loading import materialised
 from pad_cli.system.runs import fingerprint
 
@@ -94,7 +93,7 @@ def read_sample(path: Path) -> WeightSample | None:
         tensors, metadata = load_tensors(path)
         return WeightSample(dict(json.loads(metadata[_ARCHITECTURE])), tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}", TRAIN_OR_COPY_AGAIN) from error
+        raise damaged(path, error) from error
 
 
 def _grids(tensors: Mapping[str, torch.Tensor]) -> dict[torch.dtype, torch.dtype | None]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import ResourceError
-from pad_cli.models.batch_size import BatchSizeBackoff, is_out_of_memory
+from pad_cli.models.scoring import BatchSizeBackoff, is_out_of_memory
 from pad_cli.recipe import DecodingSettings
 from tests.agreement import alone, assert_agree
 
