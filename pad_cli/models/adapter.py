@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,12 +39,13 @@ _PACKED = ("Linear4bit", "Linear8bitLt")  # of bitsandbytes
 _PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = "Train it again with plain LoRA on linear layers below the output embedding."
 
-# Settings that may differ from PEFT's defaults: what is read here, what the tensors say, and how they were trained.
+# Settings that may be set: what is read here, what the tensors say, and how they were trained.
 _READ = ("peft_type", "lora_alpha", "use_rslora", "init_lora_weights")
 _IN_TENSORS = ("r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 _ORIGIN = ("base_model_name_or_path", "revision", "auto_mapping", "task_type", "inference_mode", "peft_version")
 _TRAINING = ("lora_dropout", "fan_in_fan_out", "eva_config", "corda_config", "loftq_config")
 _ALLOWED = {*_READ, *_IN_TENSORS, *_ORIGIN, *_TRAINING}
+_DEFAULTS = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 16}  # PEFT's, of all others
 # Other initialisations (PiSSA, OLoRA, ...) change the backbone's own weights as well.
 _INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
 
@@ -183,30 +183,17 @@ def _scaling(file: Path, config: Mapping[str, Any]) -> Callable[[int], float]:
     """A rank to alpha / r or alpha / sqrt r; everything is refused that plain LoRA does not have."""
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"'{file}' is of PEFT type {config.get('peft_type')}, not LORA.", _PLAIN)
-    from peft import PeftConfig
-
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of ignored settings; those that matter are refused below
-            settings = PeftConfig.from_pretrained(str(file.parent))
-    except Exception as error:  # whatever PEFT makes of it
-        raise damaged(file, error) from error
-    plain = vars(type(settings)())
-    if unknown := sorted(key for key in config.keys() - plain.keys() if config[key]):
-        raise CheckpointError(
-            f"'{file}' sets {', '.join(unknown)}, which the installed PEFT does not know.",
-            "Upgrade: pip install --upgrade peft",
-        )
-    changed = {name for name, value in vars(settings).items() if (value or None) != (plain[name] or None)}
-    other = sorted(changed - _ALLOWED)
-    if settings.init_lora_weights not in _INITIALISATIONS:
-        other.append("init_lora_weights")
+    other = {key: value for key, value in config.items() if value and key not in _ALLOWED}
+    other = {key: value for key, value in other.items() if value != _DEFAULTS.get(key)}
+    if config.get("init_lora_weights", True) not in _INITIALISATIONS:
+        other["init_lora_weights"] = config["init_lora_weights"]
     if other:
-        values = ", ".join(f"{name}={getattr(settings, name)!r}" for name in other)
-        raise CheckpointError(f"'{file}' asks for more than plain LoRA: {values}.", _PLAIN)
-    alpha = settings.lora_alpha
+        settings = ", ".join(f"{key}={value!r}" for key, value in other.items())
+        raise CheckpointError(f"'{file}' asks for more than plain LoRA: {settings}.", _PLAIN)
+    alpha = config.get("lora_alpha")
     if not isinstance(alpha, int | float) or not abs(alpha) < 1e30:
         raise damaged(file, f"it gives no scaling, lora_alpha is {alpha!r}")
-    return lambda rank: alpha / (math.sqrt(rank) if settings.use_rslora else rank)
+    return lambda rank: alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _factors(file: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
