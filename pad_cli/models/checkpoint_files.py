@@ -184,7 +184,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     expected = metadata.pop(_CHECKSUM, None)
     if expected is not None and expected != _checksum(tensors):
-        raise SafetensorError("its checksum is another one")
+        raise SafetensorError("the checksum does not match")
     return tensors, metadata
 
 

@@ -4,8 +4,8 @@ The backbone reads the text as an instruction ("Write in this style: ..."); its 
 begin says what it expects to write, and a small network turns that state into weights of the principles. The encoder
 remembers the states of the texts it was trained on: a text that is far from all of them is not guessed at.
 
-A principle that was added later has no weights in the network's last layer. What it is called is remembered as well: a
-text that is nearest to one of its wordings means that principle alone, and the network says of all others what it said.
+A principle that was added later has no weights in the network's last layer. Its paraphrases are remembered as well: a
+text that is nearest to one of them means that principle alone, and for all others the network gives what it gave.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pad_cli.preference import instruction
 from pad_cli.records import as_messages
 
 _CLOSE = 0.05  # this share of the training texts is less similar to the others
-_TRUSTED = 0.75  # of the similarity at that share: texts of another wording, but not of another meaning
+_TRUSTED = 0.75  # of the similarity at that share: paraphrases, but not texts of another meaning
 
 
 class PreferenceEncoder(nn.Module):
@@ -103,8 +103,8 @@ class PreferenceEncoder(nn.Module):
         far = nearest.values < self.trusted
         owners = self.owners[nearest.indices]
         added = ~(self._last.weight.any(1) | self._last.bias.bool())  # (K,)
-        by_wording = (owners >= 0) & added[owners]
-        weights[by_wording] = nn.functional.one_hot(owners[by_wording], len(added)).to(weights)
+        by_paraphrase = (owners >= 0) & added[owners]
+        weights[by_paraphrase] = nn.functional.one_hot(owners[by_paraphrase], len(added)).to(weights)
         return weights.masked_fill(far[:, None], 0.0), {row: int(owners[row]) for row in far.nonzero()[:, 0].tolist()}
 
     @property

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _COMPILER = "torch._dynamo"
 _VMAP_MODE = "torch._dynamo._trace_wrapped_higher_order_op"
 _SMALL = 2**22  # parameters
-_ABSENT = ("is_scipy_available", "is_torch_distributed_available")  # transformers' own questions; here the answer is no
+_ABSENT = ("is_scipy_available", "is_torch_distributed_available")  # transformers' own checks, which fail inside
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ class _Later(types.ModuleType):
         self.__dict__.update(own)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked of every module, by `inspect` for one
+        if name.startswith("__"):  # every module is asked, by `inspect` for one
             raise AttributeError(name)
         _withdraw()
         return getattr(importlib.import_module(self.__name__), name)

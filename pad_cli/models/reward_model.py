@@ -124,7 +124,7 @@ class PersonalizedRewardModel:
         for text in sorted(far.keys() - self._warned):
             nearest = "" if far[text] < 0 else f" The nearest principle is '{self.principles[far[text]]}'."
             if len(self._warned) < _WARNINGS:
-                note(f"Warning: '{text}' is unlike all wordings that this reward model knows: no effect.{nearest}")
+                note(f"Warning: '{text}' is unlike all paraphrases that this reward model knows: no effect.{nearest}")
             self._warned.add(text)
             if len(self._warned) == _WARNINGS:
                 note("Further texts like this are not named.")

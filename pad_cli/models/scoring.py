@@ -51,13 +51,13 @@ def in_batches(
 
     Args:
         sequences: S of them, in any order.
-        read: given some sequences and their numbers, what comes of them.
+        read: takes some sequences and their numbers, and returns any result.
         device: where they are read, which decides the size of a batch.
         title: of a progress bar; None for no bar.
         advance: called with the number of sequences just read.
 
     Yields:
-        The numbers of some sequences, by length, and what came of them.
+        The numbers of some sequences, by length, and the result of `read`.
     """
     order = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
     backoff = BatchSizeBackoff("answers to read")
@@ -140,8 +140,8 @@ def all_log_probs(
         return answer_log_probs(model, batch, head, None if weights is None else weights[numbers]).cpu()
 
     result = torch.zeros(len(sequences))
-    for numbers, found in in_batches(sequences, read, model.device, title=title):
-        result[numbers] = found
+    for numbers, log_probs in in_batches(sequences, read, model.device, title=title):
+        result[numbers] = log_probs
     return result
 
 
@@ -169,7 +169,7 @@ class _TokenLogProbs(torch.autograd.Function):
 def _values_and_slopes(
     states: torch.Tensor, targets: torch.Tensor, head: LogitHead, sloped: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (T,) and, when asked for, their derivatives in the states (T, H), else (0, H)."""
+    """Log-probabilities (T,) and their derivatives in the states (T, H), or (0, H) if not `sloped`."""
     logits = head(states.to(head.weight.dtype)).float()
     logs = logits.log_softmax(-1)
     values = logs.gather(1, targets[:, None])[:, 0]

@@ -65,7 +65,7 @@ class VocabularyBridge:
         return tokens
 
     def settle(self, answer: KnownAnswer, written: list[int]) -> None:
-        """Note that the answer begins so, for ever: tokens far from its end need not be found again.
+        """Note that the answer begins so: tokens far from its end are not computed again.
 
         A window is read alone. From where its tokens are those of the whole answer, it can stand for the answer's end.
         (Unigram models choose by the sum over a word. In one that is longer than the window, equal or nearly equal sums
