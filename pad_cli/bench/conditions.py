@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
+from pad_cli.models.dtype import dtype_name
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.loading import dtype_name
 
 Clock = Callable[[], float]
 

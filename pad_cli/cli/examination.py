@@ -33,7 +33,7 @@ _LEFT_OUT = ("dev", "docs", "test")  # extras that users do not need
 _KEYS = ("OPENAI_API_KEY", "PAD_API_KEY")
 _ASK_TORCH = """
 import json, torch
-from pad_cli.models.loading import choices
+from pad_cli.models.dtype import choices
 cuda = torch.cuda.is_available()
 cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())] if cuda else []
 print(json.dumps({

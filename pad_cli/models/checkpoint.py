@@ -32,11 +32,11 @@ from pad_cli.models.checkpoint_files import (
     tensor_shapes,
     validated,
 )
+from pad_cli.models.dtype import dtype_name
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import fetch_checkpoint
 from pad_cli.models.language_model import LanguageModel, load_language_model
-from pad_cli.models.loading import dtype_name
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel, RewardModel
 from pad_cli.models.weight_sample import WeightSample, read_sample
 from pad_cli.recipe import ModelSettings

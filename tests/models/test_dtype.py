@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pad_cli.errors import ModelLoadError
+from pad_cli.models.dtype import choices, choose_dtype
 from pad_cli.models.language_model import LanguageModel, load_language_model, wrap_language_model
-from pad_cli.models.loading import choices, choose_dtype
 from pad_cli.recipe import ModelSettings
 from tests.tiny import make_language_model
 

@@ -25,7 +25,7 @@ from pad_cli.cli import dry_run
 from pad_cli.evaluation.judge.table import judge_tables
 from pad_cli.evaluation.report_table import report_table
 from pad_cli.evaluation.sweep_report import sweep_table
-from pad_cli.models.loading import DtypeChoice
+from pad_cli.models.dtype import DtypeChoice
 from pad_cli.system.terminal import FittingTable
 from pad_cli.training.estimate import Cost, Estimate, Volume
 from pad_cli.training.report import console_tables
