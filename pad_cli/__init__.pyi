@@ -46,7 +46,7 @@ from pad_cli.models.inference_only import inference_only as inference_only
 from pad_cli.models.inference_only import spare_threads as spare_threads
 from pad_cli.models.inspection import Inspection as Inspection
 from pad_cli.models.inspection import inspect_reward_model as inspect_reward_model
-from pad_cli.models.inspection import known_wordings as known_wordings
+from pad_cli.models.inspection import known_paraphrases as known_paraphrases
 from pad_cli.models.publishing import push_reward_model as push_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel as PersonalizedRewardModel
 from pad_cli.preference import Preference as Preference

@@ -84,7 +84,7 @@ def show(
     if found is None:
         known = [*principles, *(f"@{each}" for each in pad_cli.profile_names())]
         raise PreferenceError(f"'{name}' is no profile, and no principle of {location}.", did_you_mean(name, known))
-    wordings = pad_cli.known_wordings(location).get(found)
+    wordings = pad_cli.known_paraphrases(location).get(found)
     if as_json:
         _print([{"kind": "principle", "name": found, "reward_model": location, "wordings": wordings}])
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.models.rendezvous import wait_for_all
+from pad_cli.models.distributed import wait_for_all
 from pad_cli.pairs import Row, RowError, note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings

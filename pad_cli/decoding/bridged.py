@@ -16,8 +16,7 @@ import torch
 from pad_cli.decoding.session import RollbackSession, can_roll_back
 from pad_cli.decoding.strategies import DecodingStrategy, Guidance
 from pad_cli.equation import candidate_rewards, normaliser_change
-from pad_cli.models.context import room
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.language_model import LanguageModel, room
 from pad_cli.models.vocabulary_bridge import KnownAnswer, VocabularyBridge
 
 _COPIES = 16  # rows of the cache that are copied at once

@@ -24,8 +24,7 @@ from transformers import (
 from pad_cli.decoding.bridged import BridgedStrategy
 from pad_cli.decoding.strategies import DecodingStrategy, FusedStrategy, Guidance, PairedStrategy, SeparateStrategy
 from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
-from pad_cli.models.context import room
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.language_model import LanguageModel, room
 from pad_cli.recipe import DecodingSettings
 
 _STRATEGIES = {

@@ -19,9 +19,9 @@ from pad_cli.decoding.strategies import Guidance
 from pad_cli.errors import DataError, RecipeError, UsageError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, load_language_model
-from pad_cli.models.memory import Halving
 from pad_cli.models.prompts import check_prompts, decode_answer, encode_prompt
 from pad_cli.models.reward_model import RewardModel
+from pad_cli.models.scoring import BatchSizeBackoff
 from pad_cli.preference import Preference, with_floor
 from pad_cli.recipe import AnyRecipe, DecodingSettings, GenerateRecipe
 from pad_cli.records import Generation, Messages, as_messages
@@ -61,7 +61,7 @@ class PadEngine:
         self.policy = policy
         self.reward_model = reward_model
         self.always = safety_floor(always or {}, reward_model)
-        self._backoff = Halving("answers")
+        self._backoff = BatchSizeBackoff("answers")
         if reward_model is not None and self.path(DecodingSettings()) == "bridged":
             check_bridge(policy, reward_model)
 

@@ -122,7 +122,7 @@ def can_roll_back(model: LanguageModel, rows: int) -> bool:
     A layer with a sliding window counts hidden places too, and so do some that know distances only: such a model takes
     one row. States that are not plain lists of keys and values (Mamba, layers that share them) cannot be rolled back.
     """
-    if not model.reading.rewinds or (rows > 1 and not model.reading.holes):
+    if not model.forward_mode.can_roll_back or (rows > 1 and not model.forward_mode.gaps):
         return False
     layers = [type(layer) for layer in DynamicCache(config=model.model.config.get_text_config(decoder=True)).layers]
     return all(kind is DynamicLayer or (kind is DynamicSlidingWindowLayer and rows == 1) for kind in layers)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from pad_cli.evaluation.contract import Method, Sample, Subject
-from pad_cli.models.memory import Halving
+from pad_cli.models.scoring import BatchSizeBackoff
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation
 from pad_cli.system.processes import Processes
@@ -110,7 +110,7 @@ def _keys(job: Job, subject: Subject, items: list[BenchmarkItem]) -> list[str]:
 def _answer_batch(job: Job, subject: Subject, batch: list[BenchmarkItem], names: list[str], logs: Logs) -> None:
     started = time.monotonic()
     answers: list[Generation] = []
-    for _, given in Halving(f"questions to '{job.name}'").batches(
+    for _, given in BatchSizeBackoff(f"questions to '{job.name}'").batches(
         batch, len(batch), lambda some: job.method.answer(subject, some, job.settings, job.guidance_weight)
     ):
         answers += given

@@ -26,9 +26,10 @@ from pad_cli.evaluation.pages import write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, MeasuredPairs, PairRow
 from pad_cli.evaluation.report import REPORT, build_report, write_report
 from pad_cli.evaluation.scoring import load_scorer, score
-from pad_cli.models.checkpoint import CONFIG, load_reward_model
+from pad_cli.models.checkpoint import load_reward_model
+from pad_cli.models.checkpoint_files import CONFIG
+from pad_cli.models.distributed import main_first, wait_for_all
 from pad_cli.models.language_model import load_language_model
-from pad_cli.models.rendezvous import main_first, wait_for_all
 from pad_cli.profiles import check_profiles
 from pad_cli.prompts import load_benchmarks, own_group
 from pad_cli.recipe import EvalRecipe, MethodSettings

@@ -10,7 +10,7 @@ from typing import Any
 from pad_cli.errors import PadError, RecipeError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
-from pad_cli.models.memory import Halving, is_out_of_memory
+from pad_cli.models.scoring import BatchSizeBackoff, is_out_of_memory
 from pad_cli.recipe import ScorerSettings
 from pad_cli.recipe.options import make_with
 from pad_cli.registry import SCORERS
@@ -100,7 +100,9 @@ def score(
 
     progress = progress or Bar()
     progress.skip(len(samples) - len(missing))
-    for batch, scores in Halving(f"answers for the scorer '{name}'").batches(missing, scorer.batch_size, found):
+    for batch, scores in BatchSizeBackoff(f"answers for the scorer '{name}'").batches(
+        missing, scorer.batch_size, found
+    ):
         log.append({k: given._asdict() for (k, _), given in zip(batch, scores, strict=True) if given is not None})
         progress.advance(len(batch))
     return [Score(**log.done[k]) if k in log.done else None for k in keys]

@@ -12,8 +12,7 @@ import torch
 
 from pad_cli.equation import answer_sums
 from pad_cli.errors import UsageError
-from pad_cli.models.context import room
-from pad_cli.models.language_model import LanguageModel, same_vocabulary
+from pad_cli.models.language_model import LanguageModel, room, same_vocabulary
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners, token_log_probs

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pad_cli.equation import answer_sums
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import Choice
-from pad_cli.models.context import cut_to_context, room
+from pad_cli.models.language_model import cut_to_context, room
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners, token_log_probs

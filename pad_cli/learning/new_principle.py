@@ -18,7 +18,8 @@ import torch
 from pad_cli.errors import DataError, PreferenceError, UsageError
 from pad_cli.learning.new_head import Examples, FewShotSettings, held_out_margins, train_maps
 from pad_cli.models.card import model_card
-from pad_cli.models.checkpoint import CONFIG, load_reward_model, save_reward_model
+from pad_cli.models.checkpoint import load_reward_model, save_reward_model
+from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.inspection import inspect_reward_model

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,38 +22,40 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError
-from pad_cli.models.checkpoint_config import ADAPTER, ADAPTER_CONFIG
-from pad_cli.models.checkpoint_files import read_object, read_tensors
-from pad_cli.models.reading import first_row
-from pad_cli.models.tensor_file import save_tensors
+from pad_cli.models.checkpoint_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    damaged,
+    read_json,
+    read_tensors,
+    save_tensors,
+)
+from pad_cli.models.forward import first_row
 from pad_cli.system.runs import write_json
 
-CONFIG, WEIGHTS = ADAPTER_CONFIG, ADAPTER
-
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
-_PATTERN = re.compile(r"\^?(?:\w|\\?\.|-)+\$?")  # PEFT takes any regular expression, some of which never end
 _FEW_ROWS = 4  # in half precision on a CPU, tiny matrix products take several times as long as in float32
 _PACKED = ("Linear4bit", "Linear8bitLt")  # of bitsandbytes
-_NUMBER_FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_AGAIN = "Train or copy it again."
+_PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = "Train it again with plain LoRA on linear layers below the output embedding."
 
-# Settings that may differ from PEFT's defaults: what is read here, what the tensors say, and how they were trained.
-_READ = ("peft_type", "lora_alpha", "alpha_pattern", "use_rslora", "init_lora_weights")
+# Settings that may be set: what is read here, what the tensors say, and how they were trained.
+_READ = ("peft_type", "lora_alpha", "use_rslora", "init_lora_weights")
 _IN_TENSORS = ("r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 _ORIGIN = ("base_model_name_or_path", "revision", "auto_mapping", "task_type", "inference_mode", "peft_version")
 _TRAINING = ("lora_dropout", "fan_in_fan_out", "eva_config", "corda_config", "loftq_config")
 _ALLOWED = {*_READ, *_IN_TENSORS, *_ORIGIN, *_TRAINING}
+_DEFAULTS = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 16}  # PEFT's, of all others
 # Other initialisations (PiSSA, OLoRA, ...) change the backbone's own weights as well.
 _INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Update:
-    """What LoRA adds to one module's weight: scaling * B A, as it was saved."""
+    """What LoRA adds to one module's weight: scaling * B A, with A (r, in) and B (out, r) as they were saved."""
 
-    down: torch.Tensor  # A (r, in)
-    up: torch.Tensor  # B (out, r)
+    down: torch.Tensor
+    up: torch.Tensor
     scaling: float
 
     @property
@@ -66,13 +67,8 @@ class _Update:
 class Adapter:
     """LoRA weights attached to a model by forward hooks; without effect outside `on_rows_from`.
 
-    The delta is computed on the device that each module's weight had when the adapter was attached, and in its number
-    format (of a quantised module, the unembedding's), or in float32 for a few rows on a CPU. Use `load`.
-
-    Args:
-        model: a transformers causal language model, for inference.
-        config: the content of `adapter_config.json`.
-        updates: one update a module, by its path in the model; they fit.
+    The delta is computed on the device that each module's weight had when the adapter was attached, and in its dtype
+    (of a quantised module, the unembedding's), or in float32 for a few rows on a CPU. Use `load`.
     """
 
     def __init__(self, model: Any, config: Mapping[str, Any], updates: Mapping[str, _Update]) -> None:
@@ -84,29 +80,24 @@ class Adapter:
         self._hooks = [model.get_decoder().register_forward_pre_hook(self._see_batch, with_kwargs=True)]
         for path, update in self._updates.items():
             module = model.get_submodule(path)
-            packed = module.weight.dtype not in _NUMBER_FORMATS
+            packed = module.weight.dtype not in _PLAIN_DTYPES
             dtype = model.get_output_embeddings().weight.dtype if packed else module.weight.dtype
             self._hooks.append(module.register_forward_hook(self._hook(path, update, module.weight.device, dtype)))
 
     @classmethod
     def load(cls, directory: Path, model: Any) -> Adapter:
-        """Read an adapter that PEFT or `save` wrote, and attach it.
-
-        Args:
-            directory: holds `adapter_config.json` and `adapter_model.safetensors`.
-            model: a transformers causal language model; its weights stay as they are.
+        """Read an adapter that PEFT or `save` wrote, and attach it to a transformers causal language model.
 
         Raises:
             CheckpointError: a file is missing or damaged, it is not plain LoRA, or it does not fit the model.
         """
-        raw = _read_config(directory / CONFIG)
-        settings = _peft_config(directory, raw)
-        pairs = _pair(directory / WEIGHTS, read_tensors(directory / WEIGHTS))
+        config, weights = read_json(directory / ADAPTER_CONFIG), directory / ADAPTER_WEIGHTS
+        scaling = _scaling(directory / ADAPTER_CONFIG, config)
         updates = {}
-        for path, (down, up) in pairs.items():
-            _check_fit(directory / WEIGHTS, path, model, down, up)
-            updates[path] = _Update(down, up, _scaling(directory / CONFIG, settings, path, len(down)))
-        return cls(model, raw, updates)
+        for path, (down, up) in _factors(weights).items():
+            _check_fit(weights, path, model, down, up)
+            updates[path] = _Update(down, up, scaling(len(down)))
+        return cls(model, config, updates)
 
     def save(self, directory: Path) -> None:
         """Write PEFT's two files into an existing directory."""
@@ -114,8 +105,8 @@ class Adapter:
         for path, update in self._updates.items():
             factors[f"base_model.model.{path}.lora_A.weight"] = update.down
             factors[f"base_model.model.{path}.lora_B.weight"] = update.up
-        save_tensors(factors, directory / WEIGHTS, {"format": "pt"})
-        write_json(directory / CONFIG, self._config)
+        save_tensors(factors, directory / ADAPTER_WEIGHTS, {"format": "pt"})
+        write_json(directory / ADAPTER_CONFIG, self._config)
 
     @contextmanager
     def on_rows_from(self, first: int) -> Iterator[None]:
@@ -138,10 +129,7 @@ class Adapter:
 
     @property
     def tensors(self) -> Iterable[torch.Tensor]:
-        """All that decides the delta, for a fingerprint: A (r, in) and scaling * B (out, r), in float32.
-
-        Module after module, in the order of their paths; the number formats of files and model play no part.
-        """
+        """All that decides the delta, for a fingerprint: A (r, in) and scaling * B (out, r), in float32, by path."""
         return [factor for update in self._updates.values() for factor in (update.down.float(), update.scaled_up)]
 
     def detach(self) -> None:
@@ -157,8 +145,8 @@ class Adapter:
         """
         if self._first is None:
             return
-        given = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
-        rows, length = next(value for value in given if value is not None).shape[:2]
+        inputs = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+        rows, length = next(value for value in inputs if value is not None).shape[:2]
         first = max(0, self._first - first_row())
         self._starts = {rows * length: first * length, rows: first}
 
@@ -191,54 +179,37 @@ class Adapter:
         return add_delta
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    raw = read_object(path)
-    if raw.get("peft_type") != "LORA":
-        raise CheckpointError(f"'{path}' is of PEFT type {raw.get('peft_type')}, not LORA.", _PLAIN)
-    return raw
-
-
-def _peft_config(directory: Path, raw: Mapping[str, Any]) -> Any:
-    """PEFT's own LoraConfig, with everything refused that plain LoRA does not have."""
-    from peft import PeftConfig
-
-    try:
-        # PEFT warns of settings that it ignores; those that matter are refused below.
-        with warnings.catch_warnings(action="ignore"):
-            settings = PeftConfig.from_pretrained(str(directory))
-    except Exception as error:  # whatever PEFT makes of it
-        raise CheckpointError(f"'{directory / CONFIG}' cannot be read: {error}", _AGAIN) from error
-    plain = vars(type(settings)())
-    unknown = sorted(key for key in raw.keys() - plain.keys() if raw[key])
-    if unknown:
-        raise CheckpointError(
-            f"'{directory / CONFIG}' sets {', '.join(unknown)}, which the installed PEFT does not know.",
-            "Upgrade: pip install --upgrade peft",
-        )
-    changed = {name for name, value in vars(settings).items() if (value or None) != (plain[name] or None)}
-    other = sorted(changed - _ALLOWED)
-    if settings.init_lora_weights not in _INITIALISATIONS:
-        other.append("init_lora_weights")
+def _scaling(file: Path, config: Mapping[str, Any]) -> Callable[[int], float]:
+    """A rank to alpha / r or alpha / sqrt r; everything is refused that plain LoRA does not have."""
+    if config.get("peft_type") != "LORA":
+        raise CheckpointError(f"'{file}' is of PEFT type {config.get('peft_type')}, not LORA.", _PLAIN)
+    other = {key: value for key, value in config.items() if value and key not in _ALLOWED}
+    other = {key: value for key, value in other.items() if value != _DEFAULTS.get(key)}
+    if config.get("init_lora_weights", True) not in _INITIALISATIONS:
+        other["init_lora_weights"] = config["init_lora_weights"]
     if other:
-        wanted = ", ".join(f"{name}={getattr(settings, name)!r}" for name in other)
-        raise CheckpointError(f"'{directory / CONFIG}' asks for more than plain LoRA: {wanted}.", _PLAIN)
-    return settings
+        settings = ", ".join(f"{key}={value!r}" for key, value in other.items())
+        raise CheckpointError(f"'{file}' asks for more than plain LoRA: {settings}.", _PLAIN)
+    alpha = config.get("lora_alpha")
+    if not isinstance(alpha, int | float) or not abs(alpha) < 1e30:
+        raise damaged(file, f"it gives no scaling, lora_alpha is {alpha!r}")
+    return lambda rank: alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _pair(file: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _factors(file: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """A and B of each module, by its path, in the order of the paths."""
     factors: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in read_tensors(file).items():
         match = _KEY.fullmatch(key)
         if match is None:
             what = "LoRA on an embedding" if ".lora_embedding_" in key else "not plain LoRA"
             raise CheckpointError(f"'{file}' holds '{key}', which is {what}.", _PLAIN)
         factors.setdefault(match["path"], {})[match["factor"]] = tensor
     if not factors:
-        raise CheckpointError(f"'{file}' holds no LoRA weights.", _AGAIN)
-    for path, found in factors.items():
-        if len(found) == 1:
-            raise CheckpointError(f"'{file}' has only lora_{next(iter(found))} for '{path}'.", _AGAIN)
+        raise damaged(file, "it holds no LoRA weights")
+    for path, pair in factors.items():
+        if len(pair) == 1:
+            raise damaged(file, f"it has only lora_{next(iter(pair))} for '{path}'")
     return {path: (factors[path]["A"], factors[path]["B"]) for path in sorted(factors)}
 
 
@@ -253,7 +224,7 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
         raise CheckpointError(f"{named}, which is a {type(module).__name__}, not a linear layer.", _PLAIN)
     if module.weight is model.get_output_embeddings().weight:
         raise CheckpointError(f"{named}, which is the output embedding.", _PLAIN)
-    if module.weight.dtype not in _NUMBER_FORMATS and type(module).__name__ not in _PACKED:
+    if module.weight.dtype not in _PLAIN_DTYPES and type(module).__name__ not in _PACKED:
         raise CheckpointError(
             f"{named}, which is quantised ({module.weight.dtype}) by other means than bitsandbytes.",
             "Load the model unquantised, or with quantization: 4bit.",
@@ -268,19 +239,3 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
             f"{named} with A {tuple(down.shape)} and B {tuple(up.shape)}, which do not fit {size_in} to {size_out}.",
             "Use the model it was trained on.",
         )
-
-
-def _scaling(file: Path, settings: Any, path: str, rank: int) -> float:
-    from peft.utils.other import get_pattern_key
-
-    try:
-        if odd := [name for name in settings.alpha_pattern if not _PATTERN.fullmatch(name)]:
-            raise ValueError(f"'{odd[0]}' is more than a module's name")
-        key = get_pattern_key(settings.alpha_pattern.keys(), path)
-        alpha = settings.alpha_pattern.get(key, settings.lora_alpha)
-        scaling = float(alpha / (math.sqrt(rank) if settings.use_rslora else rank))
-        if not math.isfinite(scaling):
-            raise ValueError(f"{alpha} is no finite number")
-        return scaling
-    except (AttributeError, TypeError, ValueError, OverflowError, re.error) as error:
-        raise CheckpointError(f"'{file}' gives no scaling for '{path}': {error}", _AGAIN) from error

@@ -1,59 +1,61 @@
-"""A reward model on disk: `pad_config.json`, `preference_heads.safetensors` (under `conditioning: prompt`
-`value_head.safetensors`), `backbone_sample.safetensors`, by which its backbone is recognised in any dtype; where it has
-them, `preference_encoder.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`.
+"""Saving and loading reward models; `checkpoint_files.py` names the files of a checkpoint.
 
-A directory without `pad_config.json` but with `value_head.safetensors` is one of the paper's authors; see
-`prompt_reward_model.py`. Loading refuses what would silently be wrong: missing heads, another backbone or tokenizer, a
-newer format.
+A directory without `pad_config.json` but with `value_head.safetensors` is in the form that PAD's authors released: a
+language model trained to read preferences in its prompt, and one dense head beside it. Loading refuses what would
+silently be wrong: missing heads, another backbone or tokenizer, a newer format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import nn
+from transformers.utils import cached_file
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.checkpoint_config import CONFIG as CONFIG
-from pad_cli.models.checkpoint_config import ENCODER as ENCODER
-from pad_cli.models.checkpoint_config import FORMAT_VERSION, heads_shapes, read_config
-from pad_cli.models.checkpoint_config import HEADS as HEADS
-from pad_cli.models.checkpoint_config import SAMPLE as SAMPLE
-from pad_cli.models.checkpoint_files import AGAIN, check_shapes, read_tensors, tensor_shapes
+from pad_cli.models.checkpoint_files import (
+    CONFIG,
+    ENCODER,
+    FORMAT_VERSION,
+    HEADS,
+    SAMPLE,
+    VALUE_HEAD,
+    CheckpointHeader,
+    damaged,
+    read_header,
+    read_tensors,
+    save_tensors,
+    tensor_shapes,
+    validated,
+)
 from pad_cli.models.dtype import dtype_name
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import fetch_checkpoint
-from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model, same_model
-from pad_cli.models.prompt_reward_model import (
-    PromptRewardModel,
-    is_released_form,
-    load_prompt_reward_model,
-    read_prompt_head,
-    save_prompt_head,
-)
-from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
-from pad_cli.models.tensor_file import save_tensors
+from pad_cli.models.language_model import LanguageModel, load_language_model
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel, RewardModel
 from pad_cli.models.weight_sample import WeightSample, read_sample
 from pad_cli.recipe import ModelSettings
+from pad_cli.registry import resolve_model
 from pad_cli.system.runs import write_json
 
+_PICKLED_HEAD = "value_head.bin"
+_WEIGHT, _BIAS = "v_head.summary.weight", "v_head.summary.bias"  # the authors' names of the dense head's tensors
 
-def save_reward_model(
-    model: PersonalizedRewardModel | PromptRewardModel, directory: Path, settings: ModelSettings
-) -> None:
+
+def save_reward_model(model: RewardModel, directory: Path, settings: ModelSettings) -> None:
     """Write a reward model into an existing directory; `settings` is how its backbone is found again."""
-    heads = model.heads if isinstance(model, PersonalizedRewardModel) else None
-    encoder = model.encoder if isinstance(model, PersonalizedRewardModel) else None
+    heads = encoder = None
     if isinstance(model, PromptRewardModel):
-        save_prompt_head(model.head, directory)
+        dense = {_WEIGHT: model.head.weight, _BIAS: model.head.bias}
+        save_file({name: each.detach().float().cpu() for name, each in dense.items()}, directory / VALUE_HEAD)
     else:
-        save_tensors({"down": model.heads.down.detach().cpu(), "up": model.heads.up.detach().cpu()}, directory / HEADS)
+        heads, encoder = model.heads, model.encoder
+        save_tensors({"down": heads.down.detach().cpu(), "up": heads.up.detach().cpu()}, directory / HEADS)
     if encoder is not None:
         save_tensors({k: v.cpu().contiguous() for k, v in encoder.state_dict().items()}, directory / ENCODER)
     if model.adapter is not None:
@@ -61,28 +63,26 @@ def save_reward_model(
     if model.backbone.sample is not None:
         model.backbone.sample.save(directory / SAMPLE)
     model.backbone.tokenizer.save_pretrained(directory)
-    write_json(
-        directory / CONFIG,
-        {
-            **model.details,
-            "format_version": FORMAT_VERSION,
-            "backbone": settings.model,
-            "backbone_revision": settings.revision,
-            "backbone_quantization": settings.quantization,
-            "backbone_dtype": dtype_name(model.backbone.dtype),
-            "backbone_fingerprint": model.backbone.fingerprint,
-            "hidden_size": model.backbone.hidden_size,
-            "vocabulary_size": model.backbone.vocabulary_size,
-            "tokenizer_hash": model.backbone.vocabulary,
-            "conditioning": "prompt" if heads is None else "heads",
-            "principles": list(model.principles),
-            "rank": 0 if heads is None else heads.rank,
-            "adapter": model.adapter is not None,
-            "encoder_width": None if encoder is None else encoder.network[1].out_features,
-            "encoder_texts": None if encoder is None else len(encoder.known),
-            "calibration": model.calibration,
-        },
-    )
+    header = {
+        **model.details,
+        "format_version": FORMAT_VERSION,
+        "backbone": settings.model,
+        "backbone_revision": settings.revision,
+        "backbone_quantization": settings.quantization,
+        "backbone_dtype": dtype_name(model.backbone.dtype),
+        "backbone_fingerprint": model.backbone.fingerprint,
+        "hidden_size": model.backbone.hidden_size,
+        "vocabulary_size": model.backbone.vocabulary_size,
+        "tokenizer_hash": model.backbone.vocabulary,
+        "conditioning": model.conditioning,
+        "principles": list(model.principles),
+        "rank": 0 if heads is None else heads.rank,
+        "adapter": model.adapter is not None,
+        "encoder_width": None if encoder is None else encoder.network[1].out_features,
+        "encoder_texts": None if encoder is None else len(encoder.known),
+        "calibration": model.calibration,
+    }
+    write_json(directory / CONFIG, header)
 
 
 def load_reward_model(
@@ -95,7 +95,7 @@ def load_reward_model(
             `owner/name@revision`), also of one in the form that the paper's authors released.
         backbone: an already loaded model to reuse when it is this reward model's backbone (usually the policy).
         dtype: of a backbone that has to be loaded; it need not be the one that it was trained with.
-        device: device for it.
+        device: of that backbone.
 
     Raises:
         CheckpointError: something is missing, damaged or does not fit.
@@ -104,96 +104,115 @@ def load_reward_model(
     location = fetch_checkpoint(resolve_model(location))
     directory = Path(location)
     if not (directory / CONFIG).exists() and is_released_form(location):
-        return load_prompt_reward_model(location, dtype, device)
-    config = read_config(directory)
-    known = read_sample(directory / SAMPLE)
-    if backbone is None or not _is_backbone(directory, config, known, backbone):
-        backbone = load_language_model(_backbone_settings(directory, config, dtype, device))
-        _check_backbone(directory, config, known, backbone)
-    if backbone.fingerprint != config["backbone_fingerprint"]:  # rounded: what belongs to this reward model still does
-        backbone = replace(backbone, fingerprint=config["backbone_fingerprint"], sample=known or backbone.sample)
-    adapter = Adapter.load(directory, backbone.model) if config.get("adapter") else None
-    if config.get("conditioning") == "prompt":
-        head = read_prompt_head(directory.as_posix(), config["hidden_size"]).to(backbone.device)
-        return PromptRewardModel(backbone, head, config["calibration"], adapter, config)
-    heads = _read_heads(directory / HEADS, config)
-    encoder = None if config["encoder_width"] is None else _read_encoder(directory / ENCODER, config)
-    heads = heads.to(backbone.device).eval().requires_grad_(False)
-    return PersonalizedRewardModel(backbone, heads, encoder, config["calibration"], config, adapter)
+        return load_released_form(location, dtype, device)
+    header = read_header(directory)
+    sample = read_sample(directory / SAMPLE)
+    if backbone is None or not _is_backbone(header, sample, backbone):
+        source = {"model": header.backbone, "revision": header.backbone_revision}
+        content = {**source, "quantization": header.backbone_quantization, "dtype": dtype, "device": device}
+        backbone = load_language_model(validated(ModelSettings, content, directory / CONFIG))
+        _check_backbone(directory, header, sample, backbone)
+    if backbone.fingerprint != header.backbone_fingerprint:  # it was rounded; what names the fingerprint stays valid
+        backbone = replace(backbone, fingerprint=header.backbone_fingerprint, sample=sample or backbone.sample)
+    adapter = Adapter.load(directory, backbone.model) if header.adapter else None
+    if header.conditioning == "prompt":
+        head = _read_dense_head(directory / VALUE_HEAD, backbone)
+        return PromptRewardModel(backbone, head, header.calibration, adapter, header.content)
+    heads = _read_heads(directory / HEADS, header).to(backbone.device).eval().requires_grad_(False)
+    encoder = None if header.encoder_width is None else _read_encoder(directory / ENCODER, header)
+    return PersonalizedRewardModel(backbone, heads, encoder, header.calibration, header.content, adapter)
 
 
-def _backbone_settings(directory: Path, config: Mapping[str, Any], dtype: str, device: str) -> ModelSettings:
-    given = {
-        "model": config["backbone"],
-        "revision": config["backbone_revision"],
-        "quantization": config.get("backbone_quantization"),
-        "dtype": dtype,
-        "device": device,
-    }
-    try:
-        return ModelSettings.model_validate(given)
-    except ValidationError as error:
-        problem = error.errors()[0]["msg"]
+def is_released_form(location: str) -> bool:
+    """Is this directory or hub repository, from which it is fetched, of the authors' form: has it a value head?"""
+    return _value_head(location) is not None or Path(location, _PICKLED_HEAD).is_file()
+
+
+def load_released_form(location: str, dtype: str = "auto", device: str = "auto") -> PromptRewardModel:
+    """Load a reward model of the authors' form from a directory or hub id; errors as in `load_reward_model`."""
+    path = _value_head(location)
+    if path is None and Path(location, _PICKLED_HEAD).is_file():
         raise CheckpointError(
-            f"'{directory / CONFIG}' names no backbone that can be loaded: {problem}", AGAIN
-        ) from error
+            f"'{location}' has {_PICKLED_HEAD} only: a pickle, which can run code when it is opened.",
+            f"Where you trust that file, save its tensors as {VALUE_HEAD} (safetensors.torch.save_file).",
+        )
+    if path is None:
+        raise CheckpointError(
+            f"'{location}' has no {VALUE_HEAD}.",
+            "Name a directory or a hub id that has one; a hub id needs the network.",
+        )
+    backbone = load_language_model(ModelSettings.model_validate({"model": location, "dtype": dtype, "device": device}))
+    return PromptRewardModel(backbone, _read_dense_head(path, backbone))
 
 
 def _check_backbone(
-    directory: Path, config: dict[str, Any], known: WeightSample | None, backbone: LanguageModel
+    directory: Path, header: CheckpointHeader, sample: WeightSample | None, backbone: LanguageModel
 ) -> None:
-    named = f"'{directory}' was trained on '{config['backbone']}'"
-    if backbone.hidden_size != config["hidden_size"]:
-        raise CheckpointError(
-            f"{named} of hidden size {config['hidden_size']}, but the one found there now has {backbone.hidden_size}.",
-            "Put the original backbone back, or train again.",
-        )
-    if backbone.vocabulary != config["tokenizer_hash"]:
-        raise CheckpointError(
-            f"{named}, whose tokenizer is not the one found there now.", "Put it back, or train again."
-        )
-    if not _is_backbone(directory, config, known, backbone):
-        raise CheckpointError(f"{named}, but its weights have changed since.", "Put the original back, or train again.")
+    if backbone.hidden_size != header.hidden_size:
+        difference = f" of hidden size {header.hidden_size}, but the one found there now has {backbone.hidden_size}"
+    elif backbone.vocabulary != header.tokenizer_hash:
+        difference = ", whose tokenizer is not the one found there now"
+    elif not _is_backbone(header, sample, backbone):
+        difference = ", but its weights have changed since"
+    else:
+        return
+    raise CheckpointError(
+        f"'{directory}' was trained on '{header.backbone}'{difference}.",
+        "Put the original backbone back, or train again.",
+    )
 
 
-def _is_backbone(directory: Path, config: dict[str, Any], known: WeightSample | None, model: LanguageModel) -> bool:
+def _is_backbone(header: CheckpointHeader, sample: WeightSample | None, model: LanguageModel) -> bool:
     """Is this the model that a checkpoint was trained on, in whatever dtype?
 
-    A checkpoint of version 0.1 has no sample, only a fingerprint of the weights in bfloat16. That cannot be computed
-    from float16 weights, nor can that of float16 weights from bfloat16, so the backbone is then read again, as float32.
+    A checkpoint of version 0.1 has no sample but a fingerprint, which is the same in float32 and bfloat16 only.
     """
-    recorded: str = config["backbone_fingerprint"]
-    if known is not None and model.sample is not None:
-        return known.agrees(model.sample)
-    if model.fingerprint == recorded or model.sample is None:
-        return model.fingerprint == recorded
-    if model.sample.to(torch.float16).fingerprint == recorded:  # trained in float16
-        return True
-    sizes = (model.hidden_size, model.vocabulary)
-    if model.dtype == torch.float32 or sizes != (config["hidden_size"], config["tokenizer_hash"]):
-        return False
-    original = load_language_model(_backbone_settings(directory, config, "float32", "cpu"))
-    if original.sample is None or not same_model(original, model):
-        return False
-    return recorded in (original.fingerprint, original.sample.to(torch.float16).fingerprint)
+    if model.sample is None:
+        return model.fingerprint == header.backbone_fingerprint
+    if sample is not None:
+        return sample.agrees(model.sample)
+    return header.backbone_fingerprint in (model.fingerprint, model.sample.to(torch.float16).fingerprint)
 
 
-def _read_heads(path: Path, config: Mapping[str, Any]) -> PreferenceHeads:
-    check_shapes(path, tensor_shapes(path), heads_shapes(config))
-    heads = PreferenceHeads(config["principles"], config["hidden_size"], config["rank"])
+def _read_heads(path: Path, header: CheckpointHeader) -> PreferenceHeads:
+    tensor_shapes(path, header.head_shapes)
+    heads = PreferenceHeads(header.principles, header.hidden_size, header.rank)
     heads.load_state_dict(read_tensors(path))
     return heads
 
 
-def _read_encoder(path: Path, config: Mapping[str, Any]) -> PreferenceEncoder:
-    count, sizes = len(config["principles"]), (config["hidden_size"], config["encoder_width"])
-    with torch.device("meta"):  # takes no memory, whatever the sizes
-        claimed = PreferenceEncoder(*sizes, count, texts=config["encoder_texts"])
-    check_shapes(path, tensor_shapes(path), {name: tuple(each.shape) for name, each in claimed.state_dict().items()})
+def _read_encoder(path: Path, header: CheckpointHeader) -> PreferenceEncoder:
+    assert header.encoder_width is not None
+    assert header.encoder_texts is not None
+    count, sizes = len(header.principles), (header.hidden_size, header.encoder_width)
+    with torch.device("meta"):  # takes no memory, whatever sizes the header claims
+        claimed = PreferenceEncoder(*sizes, count, texts=header.encoder_texts)
+    tensor_shapes(path, {name: tuple(tensor.shape) for name, tensor in claimed.state_dict().items()})
     tensors = read_tensors(path)
     owners, spread = tensors["owners"], tensors["spread"]
     if not ((owners >= -1) & (owners < count)).all() or not (spread > 0).all():
-        raise CheckpointError(f"'{path}' is damaged: it names principles that there are not, or no spread.", AGAIN)
-    encoder = PreferenceEncoder(*sizes, count, texts=config["encoder_texts"])
+        raise damaged(path, "it names principles that do not exist, or no spread")
+    encoder = PreferenceEncoder(*sizes, count, texts=header.encoder_texts)
     encoder.load_state_dict(tensors)
     return encoder.eval().requires_grad_(False)
+
+
+def _value_head(location: str) -> Path | None:
+    """The dense head's file in a directory, or in a hub repository, from which it is fetched; None if there is none."""
+    path = Path(location)
+    if not path.is_dir() and (location.count("/") != 1 or path.parent.is_dir()):
+        return None  # a directory that is not there; asking the hub for it would only cost time
+    try:
+        return Path(cached_file(location, VALUE_HEAD))
+    except OSError:  # no such file, no such repository, or no network
+        return None
+
+
+def _read_dense_head(path: Path, backbone: LanguageModel) -> nn.Linear:
+    """The head in float32, whatever dtype it is stored in, on the backbone's device."""
+    size = backbone.hidden_size
+    tensor_shapes(path, {_WEIGHT: (size, size), _BIAS: (size,)})
+    tensors = read_tensors(path)
+    head = nn.Linear(size, size, device="meta")  # takes no memory and draws no random numbers
+    head.load_state_dict({"weight": tensors[_WEIGHT].float(), "bias": tensors[_BIAS].float()}, assign=True)
+    return head.eval().requires_grad_(False).to(backbone.device)

@@ -1,16 +1,19 @@
-"""The files of a checkpoint, which anybody may have written: JSON and tensors, whole and of use, or a CheckpointError.
+"""The files of a reward model's directory: their names, the header `pad_config.json`, and tensors with a checksum.
 
-Of tensors only safetensors are read, never pickles, and of those the shapes first: a file cannot claim more numbers
-than it has bytes, but a configuration beside it can.
+Anybody may have written a checkpoint, so nothing in it is trusted: every file is whole and plausible, or a
+CheckpointError. Only safetensors are read, never pickles, and shapes are read before tensors: a file cannot claim more
+numbers than it has bytes, but a header beside it can. Nothing here imports torch before a tensor is read or written.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
 from pad_cli.errors import CheckpointError
@@ -18,75 +21,197 @@ from pad_cli.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
-AGAIN = "Train or copy it again."
+CONFIG = "pad_config.json"
+HEADS = "preference_heads.safetensors"
+ENCODER = "preference_encoder.safetensors"
+SAMPLE = "backbone_sample.safetensors"
+VALUE_HEAD = "value_head.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+FORMAT_VERSION = 2
+_CHECKSUM = "crc32"
+
+_Size = Annotated[int, Field(ge=1, lt=2**31)]
+_Count = Annotated[int, Field(ge=0, lt=2**31)]
+_Name = Annotated[str, StringConstraints(pattern=r"\S")]
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    """The JSON object in a file; an empty one where it may be missing and is.
+class Stage(BaseModel):
+    """A training stage, as a header records it."""
 
-    Raises:
-        CheckpointError: it is missing, cannot be read, or holds something else.
-    """
-    _check_there(path, optional=optional)
+    model_config = ConfigDict(extra="allow", strict=True)
+    stage: str
+
+
+class CheckpointHeader(BaseModel):
+    """The content of `pad_config.json`: what loading needs, and whatever else training recorded."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    backbone: str
+    backbone_revision: str | None
+    backbone_fingerprint: str
+    backbone_quantization: str | None = None
+    hidden_size: _Size
+    tokenizer_hash: str
+    conditioning: Literal["heads", "prompt"] = "heads"
+    principles: list[_Name]
+    rank: _Count
+    adapter: bool = False
+    encoder_width: _Size | None
+    encoder_texts: _Count | None
+    calibration: Annotated[float, Field(allow_inf_nan=False)]
+    stages: list[Stage] | None = None
+    environment: dict[str, Any] | None = None
+    metrics: dict[str, dict[str, Any]] | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> CheckpointHeader:
+        if len({name.lower() for name in self.principles}) < len(self.principles):
+            raise ValueError("a name is duplicated in principles")
+        if self.encoder_width is not None and (self.encoder_texts is None or not self.principles):
+            raise ValueError("encoder_width is set without encoder_texts or principles")
+        return self
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return self.model_dump(exclude_unset=True)
+
+    @property
+    def head_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors that `preference_heads.safetensors` has to hold."""
+        count, rank, size = len(self.principles), self.rank, self.hidden_size
+        return {"down": (count, rank, size), "up": (count, size, rank)}
+
+
+def read_header(directory: Path) -> CheckpointHeader:
+    """The content of `pad_config.json`; a CheckpointError if there is none, it is damaged, or of another format."""
+    if not directory.is_dir():
+        raise CheckpointError(f"No reward model at '{directory}'.", "Train one: pad train-rm RECIPE")
+    path = directory / CONFIG
+    if not path.exists():
+        raise CheckpointError(
+            f"'{directory}' is no reward model: it has no {CONFIG}.", "Name the directory that pad train-rm wrote."
+        )
+    content = read_json(path)
+    version = content.get("format_version")
+    if type(version) is not int:
+        raise damaged(path, "it has no format version")
+    if version != FORMAT_VERSION:
+        newer = version > FORMAT_VERSION
+        raise CheckpointError(
+            f"'{directory}' has format {version}; this program reads format {FORMAT_VERSION}.",
+            "Upgrade: pip install --upgrade pad-cli" if newer else "Train it again: pad train-rm RECIPE",
+        )
+    return validated(CheckpointHeader, content, path)
+
+
+def damaged(path: Path, problem: object) -> CheckpointError:
+    return CheckpointError(f"'{path}' is damaged: {problem}.", "Train or copy it again.")
+
+
+def validated(model: type[Model], content: Any, path: Path) -> Model:
+    """The content of a JSON file as a pydantic model; a CheckpointError names the keys that do not validate."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))} {each['msg']}".strip() for each in error.errors()[:4]]
+        raise damaged(path, "; ".join(problems)) from error
+
+
+def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """The JSON object in a file, or an empty one if the file is optional and missing."""
+    if optional and not path.exists():
+        return {}
+    _check_is_file(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error}", AGAIN) from error
+        raise damaged(path, error) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"'{path}' holds no JSON object.", AGAIN)
+        raise damaged(path, "it holds no JSON object")
     return content
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a file, on the CPU.
+def tensor_shapes(path: Path, expected: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a file, from its header; a CheckpointError if they are not as expected."""
+    _check_is_file(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, error) from error
+    if expected is not None and shapes != expected:
+        wrong = sorted(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))[:3]
+        details = [f"{name} {shapes.get(name, 'missing')} for {expected.get(name, 'none')}" for name in wrong]
+        raise damaged(path, f"it has another shape, {', '.join(details)}")
+    return shapes
 
-    Raises:
-        CheckpointError: it is missing or damaged, or a number in it is not finite.
-    """
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a file, on the CPU; a CheckpointError if one is damaged or a number in it is not finite."""
     import torch
 
-    from pad_cli.models.tensor_file import load_tensors
-
-    _check_there(path)
+    _check_is_file(path)
     try:
         tensors, _ = load_tensors(path)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}", AGAIN) from error
+        raise damaged(path, error) from error
     for name, tensor in tensors.items():
         if tensor.is_complex() or not torch.isfinite(tensor.float()).all():
-            raise CheckpointError(f"'{path}' holds numbers in '{name}' that are not finite.", AGAIN)
+            raise damaged(path, f"numbers in '{name}' are not finite")
     return tensors
 
 
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a file, from its header.
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write contiguous tensors on the CPU, and their checksum among the metadata."""
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), path, metadata={**(metadata or {}), _CHECKSUM: _checksum(tensors)})
+    if metadata:
+        _sort_metadata(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a file, mapped to memory, and its metadata; a file without a checksum is not checked.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        OSError, SafetensorError: it cannot be read, or is damaged.
     """
-    _check_there(path)
-    try:
-        with safe_open(path, framework="np") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}", AGAIN) from error
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    expected = metadata.pop(_CHECKSUM, None)
+    if expected is not None and expected != _checksum(tensors):
+        raise SafetensorError("the checksum does not match")
+    return tensors, metadata
 
 
-def check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare what is in a file with what the checkpoint's configuration says.
+def _sort_metadata(path: Path) -> None:
+    """Safetensors writes metadata in a random order; the same tensors are to give the same bytes."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= size, "it is the same text in another order, padded with spaces"
+        file.seek(8)
+        file.write(text.ljust(size))
 
-    Raises:
-        CheckpointError: they differ.
-    """
-    if dict(found) != dict(wanted):
-        names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-        told = ", ".join(f"{name} {found.get(name, 'missing')} for {wanted.get(name, 'none')}" for name in names[:3])
-        raise CheckpointError(f"'{path}' is damaged or of another shape: {told}.", AGAIN)
+
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
+    import torch
+
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].detach().reshape(-1).view(torch.uint8).numpy().data, checksum)
+    return f"{checksum:08x}"
 
 
-def _check_there(path: Path, *, optional: bool = False) -> None:
-    """A plain file; reading a pipe would wait for ever."""
-    if not path.exists() and not optional:
-        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", AGAIN)
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"'{path}' is no file.", AGAIN)
+def _check_is_file(path: Path) -> None:
+    """Reading a pipe would wait for ever."""
+    if not path.exists():
+        raise CheckpointError(f"'{path.parent}' lacks {path.name}.", "Train or copy it again.")
+    if not path.is_file():
+        raise damaged(path, "it is no file")

@@ -4,8 +4,8 @@ The backbone reads the text as an instruction ("Write in this style: ..."); its 
 begin says what it expects to write, and a small network turns that state into weights of the principles. The encoder
 remembers the states of the texts it was trained on: a text that is far from all of them is not guessed at.
 
-A principle that was added later has no weights in the network's last layer. What it is called is remembered as well: a
-text that is nearest to one of its wordings means that principle alone, and the network says of all others what it said.
+A principle that was added later has no weights in the network's last layer. Its paraphrases are remembered as well: a
+text that is nearest to one of them means that principle alone, and for all others the network gives what it gave.
 """
 
 from __future__ import annotations
@@ -21,18 +21,13 @@ from pad_cli.preference import instruction
 from pad_cli.records import as_messages
 
 _CLOSE = 0.05  # this share of the training texts is less similar to the others
-_TRUSTED = 0.75  # of the similarity at that share: texts of another wording, but not of another meaning
+_TRUSTED = 0.75  # of the similarity at that share: paraphrases, but not texts of another meaning
 
 
 class PreferenceEncoder(nn.Module):
     """A two-layer network from a text's state (H) to weights (K), with a memory of N training texts.
 
-    Args:
-        hidden_size: H of the backbone.
-        width: of the hidden layer.
-        principles: K.
-        dropout: on the input and the hidden layer, in training only.
-        texts: N; with 0 every text is read by the network.
+    With `texts` = 0 there is no memory, and every text is read by the network. Dropout is on input and hidden layer.
     """
 
     def __init__(self, hidden_size: int, width: int, principles: int, dropout: float = 0.0, texts: int = 0) -> None:
@@ -61,7 +56,7 @@ class PreferenceEncoder(nn.Module):
 
         Args:
             states: (N, H), from `text_states`.
-            owners: (N,) the principle that each words, from 0; -1 for a text that words none.
+            owners: (N,) the principle that each paraphrases, from 0; -1 for none.
         """
         self.mean = states.mean(0)
         self.spread = states.std(0, correction=0).clamp(min=1e-4)
@@ -71,14 +66,7 @@ class PreferenceEncoder(nn.Module):
             self.trusted = _TRUSTED * torch.quantile(others.max(1).values, _CLOSE)
 
     def extended(self, states: torch.Tensor) -> PreferenceEncoder:
-        """This encoder with one more principle, which only its wordings lead to.
-
-        Args:
-            states: (P, H) of the wordings, from `text_states`.
-
-        Raises:
-            ValueError: the encoder remembers no texts, so it cannot tell near from far.
-        """
+        """This encoder with one more principle, which only its paraphrases, (P, H) from `text_states`, lead to."""
         if len(self.known) == 0:
             raise ValueError("an encoder without known texts cannot be extended")
         last = self._last
@@ -106,11 +94,7 @@ class PreferenceEncoder(nn.Module):
         """(N, H) states of texts to (N, K) weights; a text that is not understood gets none.
 
         That is one whose similarity (cosine of scaled states) to every training text is well below theirs to each
-        other.
-
-        Returns:
-            The weights, and of the texts that are not understood: their number, to the principle of the nearest
-            training text, or -1 where that words none.
+        other. Also returned, by the number of such a text: the principle of the nearest training text, or -1.
         """
         weights = self(states)
         if len(self.known) == 0:
@@ -119,8 +103,8 @@ class PreferenceEncoder(nn.Module):
         far = nearest.values < self.trusted
         owners = self.owners[nearest.indices]
         added = ~(self._last.weight.any(1) | self._last.bias.bool())  # (K,)
-        by_wording = (owners >= 0) & added[owners]
-        weights[by_wording] = nn.functional.one_hot(owners[by_wording], len(added)).to(weights)
+        by_paraphrase = (owners >= 0) & added[owners]
+        weights[by_paraphrase] = nn.functional.one_hot(owners[by_paraphrase], len(added)).to(weights)
         return weights.masked_fill(far[:, None], 0.0), {row: int(owners[row]) for row in far.nonzero()[:, 0].tolist()}
 
     @property

@@ -1,8 +1,8 @@
-"""Preference heads: the linear features of the reward model.
+"""The trainable parts that shift a hidden state: low-rank preference heads, or one dense head.
 
-For K principles, head k is a low-rank map B_k A_k of the backbone's hidden state; a user's weights mix them:
-
-    logits_p = E (h + shift),  shift = sum_k w_pk B_k A_k h         the paper's W_p h with W_p = I + sum_k w_pk B_k A_k
+logits_p = E (h + shift)
+heads    shift = sum_k w_pk B_k A_k h     the paper's W_p h with W_p = I + sum_k w_pk B_k A_k
+dense    shift = W h + b - h              the form that PAD's authors released
 """
 
 from __future__ import annotations
@@ -16,14 +16,7 @@ from pad_cli.equation import mix_heads, shift
 
 
 class PreferenceHeads(nn.Module):
-    """K low-rank heads of rank r on hidden size H; the identity at initialisation (B = 0).
-
-    Args:
-        names: the K principles, in the order of the weights.
-        hidden_size: H.
-        rank: r.
-        seed: of the random A.
-    """
+    """K low-rank heads, one for each name, of rank r on hidden size H; the identity at initialisation (B = 0)."""
 
     def __init__(self, names: Sequence[str], hidden_size: int, rank: int, seed: int = 0) -> None:
         super().__init__()
@@ -35,15 +28,7 @@ class PreferenceHeads(nn.Module):
         self.up = nn.Parameter(torch.zeros(len(self.names), hidden_size, rank))  # B (K, H, r)
 
     def forward(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """The shift of each state.
-
-        Args:
-            hidden: (N, H) hidden states.
-            weights: (N, K) weights w_p, one row a state.
-
-        Returns:
-            (N, H), in the heads' dtype.
-        """
+        """(N, H) hidden states and (N, K) weights w_p, one row a state, to the (N, H) shift, in the heads' dtype."""
         return shift(hidden, self.down, self.up, weights)
 
     def mixed(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -54,3 +39,25 @@ class PreferenceHeads(nn.Module):
     def up_rows(self) -> torch.Tensor:
         """All B_k side by side: (K r, H)."""
         return self.up.transpose(1, 2).reshape(-1, self.up.shape[1])
+
+
+class DenseHead(nn.Module):
+    """One map of the state for every preference, on hidden size H; the identity at initialisation."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, hidden_size)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.eye(hidden_size))
+            self.linear.bias.zero_()
+
+    def forward(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """(N, H) states to their (N, H) shift, in the head's dtype; the weights are ignored."""
+        return dense_shift(self.linear, hidden)
+
+
+def dense_shift(linear: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+    """W h + b - h of (N, H) states: (N, H), in the dtype of W."""
+    wide = hidden.to(linear.weight.dtype)
+    shift: torch.Tensor = linear(wide) - wide
+    return shift

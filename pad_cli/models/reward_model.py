@@ -1,76 +1,46 @@
-"""The personalised reward model (PersRM): backbone + preference heads, and if trained an adapter and an encoder.
+"""The two reward models: a head for each principle (`conditioning: heads`), or the preference in the prompt (`prompt`).
 
-    r(p, s, a) = log softmax(logits_p)[a] - log softmax(logits_ref)[a]     nats
+    r(p, s, a) = log softmax(logits_p)[a] - log softmax(logits_ref)[a]     nats,    logits_p = E (h + shift)
 
-Paper: r = w_p^T phi(s, a) with phi the token log-ratio features (equation 6); here phi is linear in h, see `heads.py`.
-With an adapter (the paper's step 1), logits_p come from the adapted backbone, and logits_ref from the plain one.
+Heads: r = w_p^T phi(s, a) in the paper (equation 6), with phi the token log-ratio features, here linear in h. With an
+adapter (the paper's step 1), logits_p come from the adapted backbone, and logits_ref from the plain one.
+
+Prompt: the form that PAD's authors released (hub id RuizheChen/PAD; inference/PAD.py of zjuruizhechen/PAD). Policy and
+reward model both read the preference, one dense head moves the last hidden state, and the reward is relative to the
+policy, with both normalised over its candidates: a constant of the state, which changes no choice.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from pad_cli.equation import token_reward
+from pad_cli.errors import PreferenceError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.encoder import PreferenceEncoder, text_states
-from pad_cli.models.heads import PreferenceHeads
+from pad_cli.models.heads import PreferenceHeads, dense_shift
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
-from pad_cli.preference import Preference, expand_profiles, parse_preference
+from pad_cli.preference import Preference, expand_profiles, parse_preference, rewrite_question
 from pad_cli.profiles import profiles_of
 from pad_cli.records import Messages
 from pad_cli.system.progress import note
 from pad_cli.system.runs import fingerprint
 
 _WARNINGS = 3  # texts that are named
+_TEMPLATE = (
+    "[Guidelines] Your task is to generate response by considering the following principle. "
+    "[Principles] {principles} [Instruction] {instruction}"
+)
 
 Reference = Literal["state", "backbone", "policy"]
 """Whose logits are log pi_ref: the same state's without its shift, the plain backbone's, or the policy's own."""
-
-
-class RewardModel(Protocol):
-    """What decoding asks of a reward model: logits_p = E (h + shift), relative to a reference."""
-
-    @property
-    def backbone(self) -> LanguageModel:
-        """The language model under it."""
-
-    @property
-    def adapter(self) -> Adapter | None:
-        """LoRA weights through which the backbone reads for logits_p."""
-
-    @property
-    def reference(self) -> Reference:
-        """Where log pi_ref comes from."""
-
-    @property
-    def calibration(self) -> float:
-        """Factor of rewards in decoding."""
-
-    @property
-    def principles(self) -> tuple[str, ...]:
-        """Names that a preference may use."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Of everything that decides rewards."""
-
-    def preference(self, specs: Iterable[str]) -> Preference:
-        """Read a preference as typed after `--pref`."""
-
-    def prompt(self, conversation: Messages, preference: Preference) -> Messages:
-        """What the backbone reads for a conversation under a preference."""
-
-    def weights(self, preferences: Sequence[Preference]) -> torch.Tensor:
-        """(N, K) weights w_p."""
-
-    def shift(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """(N, H) states and (N, K) weights to (N, H)."""
 
 
 @dataclass
@@ -84,7 +54,7 @@ class PersonalizedRewardModel:
         calibration: factor by which decoding multiplies rewards, so that guidance weight 1 means the same strength for
             every reward model (see `training/calibration.py`).
         details: what else `pad_config.json` holds (stages, data, metrics).
-        adapter: LoRA weights of the backbone; None when that stage was not trained.
+        adapter: LoRA weights through which the backbone reads for logits_p; None when that stage was not trained.
     """
 
     backbone: LanguageModel
@@ -93,10 +63,12 @@ class PersonalizedRewardModel:
     calibration: float = 1.0
     details: dict[str, Any] = field(default_factory=dict)
     adapter: Adapter | None = None
+    conditioning: ClassVar[Literal["heads"]] = "heads"
     _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
     def principles(self) -> tuple[str, ...]:
+        """Names that a preference may use."""
         return self.heads.names
 
     @property
@@ -106,6 +78,7 @@ class PersonalizedRewardModel:
 
     @property
     def reference(self) -> Reference:
+        """Where log pi_ref comes from."""
         return "state" if self.adapter is None else "backbone"
 
     @functools.cached_property
@@ -119,12 +92,7 @@ class PersonalizedRewardModel:
         return fingerprint([self.backbone.fingerprint, self.calibration, content])
 
     def preference(self, specs: Iterable[str]) -> Preference:
-        """Read a preference as typed after `--pref`.
-
-        Raises:
-            PreferenceError: it names something this reward model does not know, or another one's profile.
-            DataError: a profile's file is wrong.
-        """
+        """Read a preference as typed after `--pref`; a PreferenceError if this reward model does not know it."""
         specs = expand_profiles(specs, profiles_of(self), self.principles)
         return parse_preference(specs, self.principles, accepts_text=self.encoder is not None)
 
@@ -152,17 +120,17 @@ class PersonalizedRewardModel:
         return table.to(self.backbone.device)
 
     def _warn_of(self, far: Mapping[str, int]) -> None:
-        """Say once of each text that it was not understood; of many texts, say it of the first ones."""
+        """Warn once of each text that was not understood; of many texts, name the first ones."""
         for text in sorted(far.keys() - self._warned):
             nearest = "" if far[text] < 0 else f" The nearest principle is '{self.principles[far[text]]}'."
             if len(self._warned) < _WARNINGS:
-                note(f"Warning: '{text}' is unlike all wordings that this reward model knows: no effect.{nearest}")
+                note(f"Warning: '{text}' is unlike all paraphrases that this reward model knows: no effect.{nearest}")
             self._warned.add(text)
             if len(self._warned) == _WARNINGS:
                 note("Further texts like this are not named.")
 
     def shift(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """The shift of states: (N, H) hidden states and (N, K) weights to (N, H)."""
+        """(N, H) hidden states and (N, K) weights to the (N, H) shift, in the heads' dtype."""
         shift: torch.Tensor = self.heads(hidden, weights)
         return shift
 
@@ -180,3 +148,81 @@ class PersonalizedRewardModel:
                 hidden = self.backbone.hidden_states(tokens, torch.ones_like(tokens))[0, len(context) - 1 :]
         shifted = hidden + self.shift(hidden, weights).to(hidden.dtype)
         return token_reward(self.backbone.head(shifted), self.backbone.head(plain), target)
+
+
+@dataclass
+class PromptRewardModel:
+    """Gives every (state, token) a reward under the preference that stands in its prompt.
+
+    Attributes:
+        backbone: the language model under it, itself trained to read preferences (the paper's step 1).
+        head: W (H, H) and b (H,), in float32 whatever the backbone's dtype: W h + b is close to h, and what steers is
+            the difference, which a bfloat16's 8 bits would blur.
+        calibration: factor by which decoding multiplies rewards; 1 for the released form, which is not calibrated.
+        adapter: LoRA weights of step 1; None in the released form, where they are in the backbone's own weights.
+        details: what else `pad_config.json` holds; empty in the released form, which has none.
+    """
+
+    backbone: LanguageModel
+    head: torch.nn.Linear
+    calibration: float = 1.0
+    adapter: Adapter | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    conditioning: ClassVar[Literal["prompt"]] = "prompt"
+    reference: ClassVar[Literal["policy"]] = "policy"
+    principles: ClassVar[tuple[str, ...]] = ()  # no names: any text will do
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of everything that decides rewards: backbone, head, calibration."""
+        tensors = [*self.head.state_dict().values(), *([] if self.adapter is None else self.adapter.tensors)]
+        digests = [hashlib.sha256(tensor.float().cpu().numpy().tobytes()).hexdigest() for tensor in tensors]
+        return fingerprint([self.backbone.fingerprint, self.calibration, digests])
+
+    def preference(self, specs: Iterable[str]) -> Preference:
+        """Read a preference as typed after `--pref`; every clause is text, and its weight is 1 or a PreferenceError."""
+        preference = parse_preference(expand_profiles(specs, profiles_of(self)), (), accepts_text=True)
+        _texts(preference)
+        return preference
+
+    def weights(self, preferences: Sequence[Preference]) -> torch.Tensor:
+        """No numbers for each preference: (N, 0), on the backbone's device."""
+        return torch.zeros(len(preferences), 0, device=self.backbone.device)
+
+    def shift(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """W h + b - h: (N, H) hidden states and (N, 0) weights to (N, H), in the head's dtype."""
+        return dense_shift(self.head, hidden)
+
+    def prompt(self, conversation: Messages, preference: Preference) -> Messages:
+        """The conversation with the preference in words around its last user message; see `conditioned`."""
+        return conditioned(conversation, preference)
+
+
+RewardModel = PersonalizedRewardModel | PromptRewardModel
+
+
+def conditioned(conversation: Messages, preference: Preference) -> Messages:
+    """A conversation with the preference in words around its last user message.
+
+    The authors' program knows a single message only. In a longer conversation, whatever stands before the last
+    question, a system message too, stays as it is; so does everything under an empty preference.
+    """
+    texts = _texts(preference)
+    if not texts:
+        return conversation
+    principles = " and ".join(texts)
+    return rewrite_question(
+        conversation, lambda question: _TEMPLATE.format(principles=principles, instruction=question)
+    )
+
+
+def _texts(preference: Preference) -> list[str]:
+    """What the prompt says of a preference, in order; a PreferenceError if something has another weight than 1."""
+    weights = {**preference.weights, **preference.texts}
+    for text, weight in weights.items():
+        if weight != 1:
+            raise PreferenceError(
+                f"This reward model reads preferences in the prompt; it cannot give '{text}' the weight {weight:g}.",
+                f"Name it once and without a number; to say no in words, write: text:not {text}",
+            )
+    return list(weights)

@@ -10,19 +10,22 @@ vocabulary is read twice instead of three times.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 
 from pad_cli.equation import LogitHead, answer_sums
+from pad_cli.errors import ResourceError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.memory import Halving
-from pad_cli.system.progress import Bar, bar
+from pad_cli.system.progress import Bar, bar, note
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of CUDA, the CPU's allocator, cuBLAS
 _PIECE_LOGITS = 2**25  # logits held at once
 _BATCH_TOKENS = 8192  # tokens of one forward pass, padding included
 _CPU_BATCH_TOKENS = 1024  # no slower a token, and progress is seen before a slow machine has read thousands of them
@@ -30,6 +33,7 @@ _CPU_BATCH_TOKENS = 1024  # no slower a token, and progress is seen before a slo
 TokenSequence = tuple[tuple[int, ...], tuple[int, ...]]
 """(prompt tokens, answer tokens)."""
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -41,32 +45,29 @@ def in_batches(
     title: str | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[list[int], Result]]:
-    """Read sequences in batches of similar length, the longest first; where memory is short, in halves.
+    """Read sequences in batches of similar length, the longest first; where memory is short, in smaller ones.
 
     The longest come first so that a batch too large for the memory shows at once.
 
     Args:
         sequences: S of them, in any order.
-        read: given some sequences and their numbers, what comes of them.
+        read: takes some sequences and their numbers, and returns any result.
         device: where they are read, which decides the size of a batch.
         title: of a progress bar; None for no bar.
         advance: called with the number of sequences just read.
 
     Yields:
-        The numbers of some sequences, by length, and what came of them.
-
-    Raises:
-        ResourceError: memory is too small for a single sequence.
+        The numbers of some sequences, by length, and the result of `read`.
     """
     order = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
-    halving = Halving("answers to read")
+    backoff = BatchSizeBackoff("answers to read")
     most = min(_BATCH_TOKENS, _CPU_BATCH_TOKENS) if device.type == "cpu" else _BATCH_TOKENS
     with bar(title, total=len(sequences)) if title else nullcontext(Bar()) as progress:
         while order:
             longest = sum(map(len, sequences[order[-1]]))
             last = order[-max(1, most // longest) :]
             del order[-len(last) :]
-            for numbers, result in halving.batches(
+            for numbers, result in backoff.batches(
                 last, len(last), lambda batch: read([sequences[number] for number in batch], list(batch))
             ):
                 yield list(numbers), result
@@ -76,12 +77,9 @@ def in_batches(
 
 
 def answer_states(model: LanguageModel, batch: Sequence[TokenSequence], adapter: Adapter | None = None) -> torch.Tensor:
-    """Read a batch of sequences once.
+    """Read a batch of sequences once, through whatever LoRA weights the model has in training.
 
-    Args:
-        model: as it reads now, through whatever LoRA weights it has in training.
-        batch: (prompt, answer) token sequences; the longest decides how much is padding.
-        adapter: a finished adapter to read through; None for the plain model.
+    With an `adapter`, a finished one, the batch is read through it.
 
     Returns:
         (T, H): the states from which the answers' T tokens are predicted, answer after answer.
@@ -112,16 +110,13 @@ def answer_log_probs(
     head: nn.Module | None = None,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Log-probabilities of whole answers, as the model reads now: through whatever LoRA weights it has.
+    """Log-probabilities of B whole answers, read in one forward pass as the model reads now: (B,) nats, float32.
 
     Args:
         model: the language model.
-        sequences: B (prompt, answer) token sequences, read in one forward pass.
+        sequences: B (prompt, answer) token sequences.
         head: shifts (T, H) states under (T, K) weights, on the model's device; None for no shift.
         weights: (B, K) weights of each answer's preference, for `head`.
-
-    Returns:
-        (B,) nats, float32, on the model's device.
     """
     states = answer_states(model, sequences)
     targets, owners = targets_and_owners(sequences, states.device)
@@ -139,28 +134,19 @@ def all_log_probs(
     *,
     title: str | None = None,
 ) -> torch.Tensor:
-    """As `answer_log_probs` for any number S of sequences, in batches of similar length: (S,) on the CPU.
-
-    Progress is shown under `title`; without one there is none.
-    """
+    """As `answer_log_probs` for any number S of sequences, in batches of similar length: (S,) on the CPU."""
 
     def read(batch: Sequence[TokenSequence], numbers: list[int]) -> torch.Tensor:
         return answer_log_probs(model, batch, head, None if weights is None else weights[numbers]).cpu()
 
     result = torch.zeros(len(sequences))
-    for numbers, found in in_batches(sequences, read, model.device, title=title):
-        result[numbers] = found
+    for numbers, log_probs in in_batches(sequences, read, model.device, title=title):
+        result[numbers] = log_probs
     return result
 
 
 def token_log_probs(states: torch.Tensor, targets: torch.Tensor, head: LogitHead) -> torch.Tensor:
-    """log softmax(head(state))[target] of each token, float32.
-
-    Args:
-        states: (T, H).
-        targets: (T,) token ids.
-        head: the unembedding; gets no gradients.
-    """
+    """log softmax(head(state))[target] of (T, H) states and (T,) targets: (T,) float32; `head` gets no gradients."""
     result: torch.Tensor = _TokenLogProbs.apply(states, targets, head)  # type: ignore[no-untyped-call]  # of torch
     return result
 
@@ -183,7 +169,7 @@ class _TokenLogProbs(torch.autograd.Function):
 def _values_and_slopes(
     states: torch.Tensor, targets: torch.Tensor, head: LogitHead, sloped: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (T,) and, when asked for, their derivatives in the states (T, H), else (0, H)."""
+    """Log-probabilities (T,) and their derivatives in the states (T, H), or (0, H) if not `sloped`."""
     logits = head(states.to(head.weight.dtype)).float()
     logs = logits.log_softmax(-1)
     values = logs.gather(1, targets[:, None])[:, 0]
@@ -195,3 +181,54 @@ def _values_and_slopes(
     if head.cap is not None:
         pull *= 1 - (logits / head.cap).square_()
     return values, (pull.to(head.weight.dtype) @ head.weight).to(states.dtype)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Does an error say that memory is too small, a device's or the machine's?"""
+    if isinstance(error, RuntimeError):
+        return any(message in str(error) for message in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError)
+
+
+def free_memory() -> None:
+    """Give back what is unreferenced; to be called after, not in, the `except` that caught the error."""
+    gc.collect()
+    clear_device_cache()
+
+
+class BatchSizeBackoff:
+    """Works on batches of `what`, and halves their size, from then on, whenever one is too large for the memory."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._limit: int | None = None
+
+    def batches(
+        self, items: Sequence[Item], size: int, work: Callable[[Sequence[Item]], Result]
+    ) -> Iterator[tuple[Sequence[Item], Result]]:
+        """Each batch of at most `size` items and what `work` makes of it, in order.
+
+        Raises:
+            ResourceError: memory is too small for a single item.
+        """
+        start = 0
+        while start < len(items):
+            batch = items[start : start + min(size, self._limit or size)]
+            try:
+                result = work(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise ResourceError(
+                        f"Memory is too small for a single one of {self._what}.",
+                        "Free some, use a smaller model, or let it read and write fewer tokens.",
+                    ) from error
+            else:
+                yield batch, result
+                start += len(batch)
+                continue
+            # out here, where the error no longer holds on to what the attempt had computed
+            self._limit = len(batch) // 2
+            free_memory()
+            note(f"Memory is too small for {len(batch)} {self._what} at once; going on with {self._limit}.")

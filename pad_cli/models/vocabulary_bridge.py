@@ -35,15 +35,7 @@ class KnownAnswer:
 
 
 class VocabularyBridge:
-    """Re-tokenises answers of a policy for a backbone.
-
-    Args:
-        policy: writes the answers.
-        backbone: reads them.
-
-    Raises:
-        VocabularyError: the backbone's tokenizer does not keep text as it is, so no text can be shared.
-    """
+    """Re-tokenises answers that a policy writes, for a backbone; a VocabularyError if its tokenizer changes text."""
 
     def __init__(self, policy: LanguageModel, backbone: LanguageModel) -> None:
         self._policy, self._backbone = policy.tokenizer, backbone.tokenizer
@@ -66,19 +58,14 @@ class VocabularyBridge:
         return self._whole_characters(written).lstrip()
 
     def tokens(self, answer: KnownAnswer, written: list[int]) -> list[int]:
-        """The backbone's tokens of an answer that the policy wrote so far.
-
-        Args:
-            answer: what is settled of it; `KnownAnswer()` before it begins.
-            written: all its tokens in the policy's vocabulary; an end of sequence may be the last.
-        """
+        """The backbone's tokens of all that the policy has `written`, whose last token may be an end of sequence."""
         tokens = self._read(answer, written)
         if written and written[-1] in self._ends:
             tokens.append(self._end_of_turn)
         return tokens
 
     def settle(self, answer: KnownAnswer, written: list[int]) -> None:
-        """Note that the answer begins so, for ever: tokens far from its end need not be found again.
+        """Note that the answer begins so: tokens far from its end are not computed again.
 
         A window is read alone. From where its tokens are those of the whole answer, it can stand for the answer's end.
         (Unigram models choose by the sum over a word. In one that is longer than the window, equal or nearly equal sums

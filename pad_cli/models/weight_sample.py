@@ -3,7 +3,7 @@
 Two samples are of one model when some original value rounds to both. float32 against bfloat16 is an exact test: the one
 rounded is the other. bfloat16 against float16 is a test of intervals, because neither holds all digits of the original.
 Weights that went through a narrow format keep its grid in a wider one (a float16 copy loaded as float32), so the format
-is told by the values, not by the dtype of the tensor.
+is read off the values, not off the dtype of the tensor.
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from pad_cli.errors import CheckpointError
-from pad_cli.models.loading import at_hand
-from pad_cli.models.tensor_file import load_tensors, save_tensors
+from pad_cli.models.checkpoint_files import damaged, load_tensors, save_tensors
+from pad_cli.models.loading import materialised
 from pad_cli.system.runs import fingerprint
 
 _SAMPLES = 64  # values of each weight; up to twice as many are taken
 _KEYS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 _NARROW = (torch.bfloat16, torch.float16)
 _ARCHITECTURE = "architecture"
-_TWICE = (
-    1.125  # half a step of bfloat16 and of float16, in the former: for values that were rounded to both, one by one
-)
+_TWICE_ROUNDED = 1.125  # half a step of bfloat16 and of float16, in the former: for values rounded to both in turn
 _LOADED_AS = "quant_state"  # bitsandbytes' record of how a weight was packed: it names the dtype of the activations
 
 
@@ -58,7 +55,9 @@ class WeightSample:
 
     def agrees(self, other: WeightSample) -> bool:
         """Can both be of the same model, up to the rounding of the dtypes that either was loaded or saved in?"""
-        mine, theirs = _comparable(self.tensors), _comparable(other.tensors)
+        mine, theirs = (
+            {name: tensor for name, tensor in each.tensors.items() if _LOADED_AS not in name} for each in (self, other)
+        )
         shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (mine, theirs)]
         if dict(self.architecture) != dict(other.architecture) or shapes[0] != shapes[1]:
             return False
@@ -69,77 +68,51 @@ class WeightSample:
         )
 
     def save(self, path: Path) -> None:
-        """Write the sample.
-
-        Raises:
-            OSError, SafetensorError: the file cannot be written.
-        """
+        """Write the sample; errors as of `save_tensors`."""
         architecture = json.dumps(dict(self.architecture), sort_keys=True)
         save_tensors(self.tensors, path, {_ARCHITECTURE: architecture})
 
 
-def sample_weights(model: Any, config: Any) -> WeightSample:
-    """Take the sample of a loaded model with this (text) configuration."""
+def sample_weights(model: Any) -> WeightSample:
+    """Take the sample of a loaded model."""
+    config = model.config.get_text_config(decoder=True)
     packed = getattr(model, "is_quantized", False)  # then scales decide too, and those are no parameters
     weights = model.state_dict() if packed else dict(model.named_parameters())
     tensors = {}
     for name, weight in weights.items():
-        flat = at_hand(model, name, weight).detach().reshape(-1)
+        flat = materialised(model, name, weight).detach().reshape(-1)
         tensors[name] = flat[:: max(1, flat.numel() // _SAMPLES)][: 2 * _SAMPLES].cpu().contiguous().clone()
     return WeightSample({key: getattr(config, key, None) for key in _KEYS}, tensors)
 
 
 def read_sample(path: Path) -> WeightSample | None:
-    """The sample in a file; None where there is no such file.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
+    """The sample in a file, None where there is no such file; a CheckpointError if it is damaged."""
     if not path.exists():
         return None
     try:
         tensors, metadata = load_tensors(path)
         return WeightSample(dict(json.loads(metadata[_ARCHITECTURE])), tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}", "Train or copy it again.") from error
+        raise damaged(path, error) from error
 
 
-def _comparable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if _LOADED_AS not in name}
+def _grids(tensors: Mapping[str, torch.Tensor]) -> dict[torch.dtype, torch.dtype | None]:
+    """For each dtype of tensors: the narrow format that holds all their values, None if there is none."""
+    grids: dict[torch.dtype, torch.dtype | None] = {}
+    for dtype in {tensor.dtype for tensor in tensors.values()}:
+        values = torch.cat([tensor for tensor in tensors.values() if tensor.dtype == dtype])
+        fits = (each for each in _NARROW if dtype.is_floating_point and torch.equal(values.to(each).to(dtype), values))
+        grids[dtype] = next(fits, None)
+    return grids
 
 
-def _grids(tensors: Mapping[str, torch.Tensor]) -> dict[torch.dtype, list[torch.dtype | None]]:
-    """For each dtype: the narrow formats that hold all its values, and None, which stands for the values themselves."""
-    groups: dict[torch.dtype, list[torch.Tensor]] = {}
-    for tensor in tensors.values():
-        groups.setdefault(tensor.dtype, []).append(tensor)
-    found: dict[torch.dtype, list[torch.dtype | None]] = {}
-    for dtype, members in groups.items():
-        values = torch.cat(members)
-        fits = [each for each in _NARROW if dtype.is_floating_point and torch.equal(values.to(each).to(dtype), values)]
-        found[dtype] = [*fits, None]
-    return found
-
-
-def _agree(
-    first: torch.Tensor, second: torch.Tensor, grids: list[torch.dtype | None], their_grids: list[torch.dtype | None]
-) -> bool:
+def _agree(first: torch.Tensor, second: torch.Tensor, grid: torch.dtype | None, other_grid: torch.dtype | None) -> bool:
     if torch.equal(first.double(), second.double()):
         return True
-    apart = (first.double() - second.double()).abs()
-    return any(
-        bool((apart <= _tolerance(first, grid, second, theirs)).all())
-        for grid in grids
-        for theirs in their_grids
-        if grid != theirs
-    )
-
-
-def _tolerance(
-    first: torch.Tensor, grid: torch.dtype | None, second: torch.Tensor, theirs: torch.dtype | None
-) -> torch.Tensor:
-    steps = _half_step(first, grid) + _half_step(second, theirs)
-    return steps * _TWICE if {grid, theirs} == {None, torch.bfloat16} else steps
+    tolerance = _half_step(first, grid) + _half_step(second, other_grid)
+    if {grid, other_grid} == {None, torch.bfloat16}:
+        tolerance *= _TWICE_ROUNDED
+    return grid != other_grid and bool(((first.double() - second.double()).abs() <= tolerance).all())
 
 
 def _half_step(values: torch.Tensor, grid: torch.dtype | None) -> torch.Tensor:

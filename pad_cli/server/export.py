@@ -22,8 +22,9 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from pad_cli.errors import UsageError
-from pad_cli.models.language_model import LanguageModel, resolve_model, same_model
+from pad_cli.models.language_model import LanguageModel, same_model
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
+from pad_cli.registry import resolve_model
 from pad_cli.server.adapter_card import adapter_card
 from pad_cli.system.runs import check_output, whole_files
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.models.memory import free_memory, is_out_of_memory
+from pad_cli.models.scoring import free_memory, is_out_of_memory
 from pad_cli.server.answer import Answer
 from pad_cli.server.api_error import failed, shutting_down, too_busy
 from pad_cli.server.meters import Meters

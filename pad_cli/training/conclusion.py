@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.prompt_reward_model import PromptRewardModel
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.system.progress import stage

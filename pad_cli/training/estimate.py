@@ -33,10 +33,9 @@ from typing import Any
 
 import torch
 
-from pad_cli.models.context import context_length, cut_to_context, room
 from pad_cli.models.dtype import DtypeChoice, choose_dtype
+from pad_cli.models.language_model import Outline, context_length, cut_to_context, load_outline, room
 from pad_cli.models.loading import chosen_device
-from pad_cli.models.outline import Outline, load_outline
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import (

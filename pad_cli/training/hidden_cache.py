@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pad_cli.models.rendezvous import wait_for_all
-from pad_cli.models.tensor_file import load_tensors, save_tensors
+from pad_cli.models.checkpoint_files import load_tensors, save_tensors
+from pad_cli.models.distributed import wait_for_all
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import bar
 from pad_cli.system.run_lock import in_turn

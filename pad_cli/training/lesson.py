@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_probs
-from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.system.runs import fingerprint, storage_errors
 from pad_cli.training.metrics import outcomes

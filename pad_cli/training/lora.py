@@ -16,8 +16,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError, RecipeError, did_you_mean
-from pad_cli.models.adapter import CONFIG, WEIGHTS
-from pad_cli.models.tensor_file import load_tensors, save_tensors
+from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tensors, save_tensors
 
 HEAD = "preference_head.safetensors"
 _STATE = "trainer_state.json"
@@ -76,7 +75,7 @@ def lora_parameters(model: Any) -> dict[str, nn.Parameter]:
 def write_weights(model: Any, head: nn.Module | None, directory: Path) -> None:
     """PEFT's two files and the head's, into an existing directory."""
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in lora_parameters(model).items()}
-    save_tensors(tensors, directory / WEIGHTS, {"format": "pt"})
+    save_tensors(tensors, directory / ADAPTER_WEIGHTS, {"format": "pt"})
     model.peft_config["default"].save_pretrained(str(directory))
     if head is not None:
         save_tensors({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}, directory / HEAD)
@@ -98,7 +97,7 @@ def read_weights(model: Any, head: nn.Module | None, directory: Path) -> None:
     from peft import PeftConfig
 
     try:
-        tensors, _ = load_tensors(directory / WEIGHTS)
+        tensors, _ = load_tensors(directory / ADAPTER_WEIGHTS)
         there = PeftConfig.from_pretrained(str(directory))
         if head is not None:
             head.load_state_dict(load_tensors(directory / HEAD)[0])
@@ -109,7 +108,7 @@ def read_weights(model: Any, head: nn.Module | None, directory: Path) -> None:
         here.lora_alpha != there.lora_alpha
     ):
         raise RecipeError(
-            f"The adapter in '{directory / CONFIG}' has other LoRA weights than the stage that goes on from it.",
+            f"The adapter in '{directory / ADAPTER_CONFIG}' has other LoRA weights than the stage that continues it.",
             "Give both stages the same lora_rank, lora_alpha and target_modules.",
         )
     for name, parameter in own.items():
@@ -161,7 +160,7 @@ def _checkpoints(directory: Path) -> list[Path]:
 def _is_whole(checkpoint: Path, with_head: bool) -> bool:
     try:
         json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-        for name in (WEIGHTS, HEAD) if with_head else (WEIGHTS,):
+        for name in (ADAPTER_WEIGHTS, HEAD) if with_head else (ADAPTER_WEIGHTS,):
             load_tensors(checkpoint / name)
         random = list(checkpoint.glob(_RANDOM))
         for path in [*(checkpoint / name for name in _ARCHIVES), *random]:

@@ -10,9 +10,9 @@ import torch
 from pad_cli.equation import LogitHead
 from pad_cli.errors import DataError, PreferenceError
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.chat_template import closes_thought, opens_thought
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import conditioned
+from pad_cli.models.prompts import closes_thought, opens_thought
+from pad_cli.models.reward_model import conditioned
 from pad_cli.preference import Preference
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import Messages, PairData, PairSplit, PreferencePair

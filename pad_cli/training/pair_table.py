@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from pad_cli.models.chat_template import moves_system
-from pad_cli.models.context import cut_to_context, room
-from pad_cli.models.prompts import encode_answer, encode_prompt
+from pad_cli.models.language_model import cut_to_context, room
+from pad_cli.models.prompts import encode_answer, encode_prompt, moves_system
 from pad_cli.models.scoring import TokenSequence
 from pad_cli.records import Messages, PreferencePair
 

@@ -14,8 +14,7 @@ import torch
 from pad_cli.equation import STRENGTH, guided_log_probs, pick, rewards_of_all, spread, strength
 from pad_cli.errors import DataError, UsageError
 from pad_cli.models.checkpoint import load_reward_model
-from pad_cli.models.context import cut_to_context, room
-from pad_cli.models.language_model import LanguageModel, load_language_model, same_vocabulary
+from pad_cli.models.language_model import LanguageModel, cut_to_context, load_language_model, room, same_vocabulary
 from pad_cli.models.prompts import check_prompts, encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.pairs import load_pairs

@@ -21,14 +21,11 @@ from torch import nn
 
 from pad_cli.errors import CheckpointError, TrainingError
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.dense_head import DenseHead
+from pad_cli.models.checkpoint_files import load_tensors, save_tensors
+from pad_cli.models.distributed import is_sharded, main_reads_first, wait_for_all
 from pad_cli.models.encoder import PreferenceEncoder
-from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.prompt_reward_model import PromptRewardModel
-from pad_cli.models.rendezvous import wait_for_all
-from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.models.sharding import is_sharded, main_reads_first
-from pad_cli.models.tensor_file import load_tensors, save_tensors
+from pad_cli.models.heads import DenseHead, PreferenceHeads
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import whole_directory, write_json

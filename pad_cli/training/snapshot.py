@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from pad_cli.models.tensor_file import load_tensors, save_tensors
+from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 from pad_cli.system.runs import storage_errors
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's own

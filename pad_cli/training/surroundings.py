@@ -13,7 +13,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import RecipeError, TrainingError, did_you_mean
-from pad_cli.models.memory import is_out_of_memory
+from pad_cli.models.scoring import is_out_of_memory
 from pad_cli.recipe import AdapterStage, JointStage
 
 _TALKATIVE = ("accelerate", "bitsandbytes", "datasets", "peft", "trl")

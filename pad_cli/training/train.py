@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.models.adapter import CONFIG as ADAPTER
 from pad_cli.models.card import model_card
-from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, save_reward_model
+from pad_cli.models.checkpoint import save_reward_model
+from pad_cli.models.checkpoint_files import ADAPTER_CONFIG as ADAPTER
+from pad_cli.models.checkpoint_files import CONFIG, ENCODER, HEADS, VALUE_HEAD
+from pad_cli.models.distributed import load_sharded, main_reads_first
 from pad_cli.models.hub import OWN_FILES
 from pad_cli.models.language_model import load_language_model
-from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel
-from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.models.sharding import load_sharded, main_reads_first
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.pairs import as_lines, describe, load_pairs
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
@@ -151,7 +151,7 @@ def _is_finished(output: Path, key: str) -> bool:
 
 def _files(config: Mapping[str, Any]) -> list[str]:
     """What a finished run has written, by what its reward model consists of."""
-    head = HEAD if config.get("conditioning") == "prompt" else HEADS
+    head = VALUE_HEAD if config.get("conditioning") == "prompt" else HEADS
     encoder = [] if config.get("encoder_width") is None else [ENCODER]
     return [head, *encoder, *([ADAPTER] if config.get("adapter") else []), METRICS]
 

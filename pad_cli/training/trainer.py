@@ -32,10 +32,9 @@ from trl import DPOConfig, DPOTrainer
 from pad_cli.equation import preference_loss
 from pad_cli.errors import RecipeError
 from pad_cli.models.adapter import Adapter
+from pad_cli.models.distributed import main_first, main_reads_first, wait_for_all
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.rendezvous import main_first, wait_for_all
 from pad_cli.models.scoring import TokenSequence
-from pad_cli.models.sharding import main_reads_first
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import Bar, bar

@@ -23,7 +23,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pad_cli.models.checkpoint_config import FORMAT_VERSION
+from pad_cli.models.checkpoint_files import FORMAT_VERSION
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import TrainRecipe, read_recipe, shipped_recipes

@@ -14,10 +14,10 @@ import torch
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.evaluation.run import DEMO_MODEL, evaluate, is_evaluation
-from pad_cli.models.checkpoint import CONFIG
+from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.inspection import inspect_reward_model
-from pad_cli.models.language_model import resolve_model
 from pad_cli.recipe import EvalRecipe, GenerateRecipe, read_recipe
+from pad_cli.registry import resolve_model
 from pad_cli.system.runs import check_output, whole_files, write_whole
 
 _PROMPT = "How do I start with photography?"

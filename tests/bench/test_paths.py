@@ -25,10 +25,10 @@ from pad_cli.bench.measure import (
 from pad_cli.bench.paths import Paths, PromptBatch, Watch, Whole, benchmark_prompts, random_prompts
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import PadError, UsageError
-from pad_cli.models.adapter import CONFIG, WEIGHTS, Adapter
+from pad_cli.models.adapter import Adapter
+from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
-from pad_cli.models.prompt_reward_model import PromptRewardModel
-from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel, RewardModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from tests.agreement import alone, assert_agree
@@ -48,9 +48,9 @@ def make_adapter(model: Any, directory: Path) -> Adapter:
         if path.endswith(("q_proj", "up_proj")):
             for factor, shape in (("A", (2, module.in_features)), ("B", (module.out_features, 2))):
                 factors[f"base_model.model.{path}.lora_{factor}.weight"] = torch.randn(shape, generator=generator)
-    save_file(factors, directory / WEIGHTS)
+    save_file(factors, directory / ADAPTER_WEIGHTS)
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj", "up_proj"]}
-    (directory / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    (directory / ADAPTER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
     return Adapter.load(directory, model)
 
 

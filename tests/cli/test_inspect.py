@@ -11,7 +11,8 @@ import yaml
 
 import pad_cli
 from pad_cli.cli.dry_run import show_estimate
-from pad_cli.models.checkpoint import CONFIG, HEADS, save_reward_model
+from pad_cli.models.checkpoint import save_reward_model
+from pad_cli.models.checkpoint_files import CONFIG, HEADS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings
 from tests.cli.test_commands import pad, refused

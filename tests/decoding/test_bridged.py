@@ -15,9 +15,8 @@ from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_step
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.strategies import Guidance, Path
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.prompts import encode_prompt
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.models.vocabulary_bridge import VocabularyBridge
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings

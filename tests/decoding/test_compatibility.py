@@ -11,8 +11,8 @@ from pad_cli.decoding.compatibility import fit_policy
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
+from pad_cli.models.checkpoint_files import VALUE_HEAD
 from pad_cli.models.language_model import LanguageModel, load_language_model
-from pad_cli.models.prompt_reward_model import HEAD
 from pad_cli.recipe import DecodingSettings, ModelSettings
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.models.test_prompt_reward_model import make_head, tensors_of
@@ -51,7 +51,7 @@ def reward_models(
         save_reward_model(model, directory / name, ModelSettings(model=policies["backbone"]))
     released = directory / "released"
     save_model(policy, released)
-    save_file(tensors_of(make_head(policy.hidden_size)), released / HEAD)
+    save_file(tensors_of(make_head(policy.hidden_size)), released / VALUE_HEAD)
     return {name: str(directory / name) for name in ("plain", "adapted", "released")}
 
 

@@ -14,9 +14,8 @@ from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
 from pad_cli.decoding.processor import PreferenceLogitsProcessor
 from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
-from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.prompts import encode_prompt
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
 from tests.agreement import alone, assert_agree

@@ -14,8 +14,8 @@ from pad_cli.cli.main import app
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import PreferenceError, UsageError
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.prompts import encode_prompt
+from pad_cli.models.reward_model import PromptRewardModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
 from tests.agreement import alone, assert_agree

@@ -16,9 +16,8 @@ from pad_cli.evaluation.sequence_rewards import AnswerToReward, sequence_rewards
 from pad_cli.learning.choices import Choice
 from pad_cli.learning.features import choice_features
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
-from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel, RewardModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import PreferencePair, as_messages
 from pad_cli.training.remeasure import read_pair

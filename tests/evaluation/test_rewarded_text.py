@@ -16,8 +16,7 @@ from pad_cli.evaluation.outputs import Answers, ShownTokens
 from pad_cli.evaluation.rewarded_text import RewardedText, rewarded_texts
 from pad_cli.evaluation.scorers.reward import RewardScorer
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import PromptRewardModel
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.records import BenchmarkItem, as_messages
 from pad_cli.system.runs import ResultLog
 from tests.evaluation.methods.subjects import make_items, make_subject

@@ -14,9 +14,8 @@ from pad_cli.evaluation.scorers.reward import RewardScorer
 from pad_cli.evaluation.scoring import load_scorer
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import PromptRewardModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.recipe import ScorerSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from tests.decoding.adapters import train_lora, with_adapter

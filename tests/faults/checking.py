@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS
+from pad_cli.models.checkpoint_files import CONFIG, ENCODER, HEADS
 from tests.faults.commands import Command, Place, Undisturbed, logs_of
 
 _UNFINISHED = (".work", ".scratch", ".unfinished")

@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 
 from pad_cli.errors import CheckpointError, ModelLoadError, PadError, PreferenceError, UsageError
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, load_reward_model, save_reward_model
+from pad_cli.models.checkpoint import load_reward_model, save_reward_model
+from pad_cli.models.checkpoint_files import CONFIG, ENCODER, HEADS
 from pad_cli.models.encoder import PreferenceEncoder
-from pad_cli.models.hub import push_checkpoint
-from pad_cli.models.inspection import inspect_reward_model, known_wordings
-from pad_cli.models.language_model import load_language_model
-from pad_cli.models.outline import load_outline
+from pad_cli.models.inspection import inspect_reward_model, known_paraphrases
+from pad_cli.models.language_model import load_language_model, load_outline
+from pad_cli.models.publishing import push_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import ModelSettings
 from tests.cli.test_commands import pad
@@ -66,7 +66,7 @@ def copied(good: Path, tmp_path: Path) -> Path:
 def use(directory: Path, policy: Any) -> PadError | None:
     """Inspect and load; how it is refused, if it is."""
     _, inspecting = tried(lambda: inspect_reward_model(str(directory)), PadError)
-    tried(lambda: known_wordings(str(directory)), PadError)
+    tried(lambda: known_paraphrases(str(directory)), PadError)
     tried(lambda: pad("inspect", str(directory)), PadError)
     model, loading = tried(lambda: load_reward_model(str(directory), backbone=policy), CheckpointError, ModelLoadError)
     if model is not None:
@@ -179,7 +179,7 @@ def test_a_link_is_never_pushed_as_a_file(copied: Path, tmp_path: Path) -> None:
     (tmp_path / "private").write_text("private")
     (copied / "README.md").symlink_to(tmp_path / "private")
     with pytest.raises(UsageError, match="is a link"):
-        push_checkpoint(copied, "owner/name", card="a card")
+        push_reward_model(str(copied), "owner/name")
 
 
 @fuzzed

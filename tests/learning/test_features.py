@@ -13,8 +13,7 @@ from pad_cli.errors import UsageError
 from pad_cli.learning import features as module
 from pad_cli.learning.choices import Choice
 from pad_cli.learning.features import choice_features
-from pad_cli.models.prompt_reward_model import PromptRewardModel
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.preference import Preference
 from pad_cli.records import as_messages
 from tests.architectures import make_architecture

@@ -17,7 +17,8 @@ from pad_cli.equation import STRENGTH
 from pad_cli.errors import DataError, PadError, PreferenceError, UsageError
 from pad_cli.learning.new_head import FewShotSettings
 from pad_cli.learning.new_principle import NewPrinciple, add_principle
-from pad_cli.models.checkpoint import ENCODER, HEADS, load_reward_model, save_reward_model
+from pad_cli.models.checkpoint import load_reward_model, save_reward_model
+from pad_cli.models.checkpoint_files import ENCODER, HEADS
 from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import LanguageModel

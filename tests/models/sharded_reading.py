@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from pad_cli.models.distributed import is_sharded, load_sharded, main_reads_first, wait_for_all
 from pad_cli.models.language_model import load_language_model
-from pad_cli.models.rendezvous import wait_for_all
-from pad_cli.models.sharding import is_sharded, load_sharded, main_reads_first
 from pad_cli.recipe import ModelSettings
 from pad_cli.system.processes import processes
 

@@ -93,22 +93,23 @@ def test_prompts_whose_system_text_was_moved_are_counted(capsys: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "roles", "number", "role", "words"),
+    ("template", "roles", "words"),
     [
-        (NO_SYSTEM, ["system"], 1, "system", "System role not supported"),
-        (NO_SYSTEM, ["user", "assistant", "system"], 3, "system", "System role not supported"),
-        (IN_TURNS, ["user", "user"], 2, "user", "Conversation roles must alternate"),
-        (IN_TURNS, ["system", "user", "assistant", "assistant"], 4, "assistant", "must alternate"),
-        (IN_TURNS, ["assistant", "user"], 1, "assistant", "must alternate"),
+        (NO_SYSTEM, ["system"], "System role not supported"),
+        (NO_SYSTEM, ["user", "assistant", "system"], "System role not supported"),
+        (IN_TURNS, ["user", "user"], "Conversation roles must alternate"),
+        (IN_TURNS, ["system", "user", "assistant", "assistant"], "must alternate"),
+        (IN_TURNS, ["assistant", "user"], "must alternate"),
     ],
 )
-def test_a_refusal_names_place_message_and_role_in_the_templates_own_words(
-    template: str, roles: list[str], number: int, role: str, words: str
+def test_a_refusal_names_place_and_roles_in_the_templates_own_words(
+    template: str, roles: list[str], words: str
 ) -> None:
     tokenizer = tokenizer_with(template)
     with pytest.raises(DataError, match=words) as caught:
         encode_prompt(tokenizer, conversation(*roles), place="rows.jsonl:7")
-    assert caught.value.message.startswith(f"rows.jsonl:7: The chat template refuses message {number} (role '{role}')")
+    expected = f"rows.jsonl:7: The chat template refuses a conversation of {', '.join(roles)}: "
+    assert caught.value.message.startswith(expected)
     assert caught.value.hint
 
 
@@ -141,7 +142,7 @@ def test_a_template_that_cannot_be_used_is_a_fault_of_the_model(template: Any, w
 def test_a_template_that_refuses_a_certain_text_is_quoted_too() -> None:
     template = "{% if 'secret' in messages[0]['content'] %}{{ raise_exception('No secrets') }}{% endif %}" + PLAIN
     assert rendered(template, conversation("user"))
-    with pytest.raises(DataError, match=r"message 1 \(role 'user'\): No secrets"):
+    with pytest.raises(DataError, match="a conversation of user: No secrets"):
         rendered(template, ({"role": "user", "content": "a secret"},))
 
 
@@ -199,7 +200,7 @@ def test_training_counts_moved_system_texts_and_names_the_row_that_a_template_re
     assert train(path, IN_TURNS)["systems_moved"] == 1
     assert "1 distinct prompts have their system text in a user turn" in capsys.readouterr().err
     path = write(tmp_path / "rows.jsonl", ROW, SYSTEM_ROW, REFUSED_ROW)
-    with pytest.raises(DataError, match=r"rows\.jsonl:3: The chat template refuses message 2 \(role 'user'\)"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:3: The chat template refuses a conversation"):
         train(path, IN_TURNS)
 
 
@@ -223,7 +224,7 @@ def test_a_file_of_prompts_is_answered_or_refused_before_the_first_answer(
 ) -> None:
     target, settings = tmp_path / "answers.jsonl", DecodingSettings(max_new_tokens=2)
     path = write(tmp_path / "rows.jsonl", ROW, REFUSED_ROW)
-    with pytest.raises(DataError, match=r"rows\.jsonl:2: The chat template refuses message 2 \(role 'user'\)"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: The chat template refuses a conversation"):
         generate_file(engine, path, target, [], settings)
     assert not target.exists()
     assert generate_file(engine, write(path, ROW, SYSTEM_ROW), target, [], settings) == 2
@@ -234,5 +235,5 @@ def test_a_benchmark_names_the_row_that_a_template_refuses(engine: PadEngine) ->
     prompt = conversation("user", "user")
     for place, named in (("rows.jsonl:2", "rows.jsonl:2"), ("", "an/id")):
         item = BenchmarkItem("an/id", "single", "x", prompt, ("humorous",), place=place)
-        with pytest.raises(DataError, match=f"{named}: The chat template refuses message 2"):
+        with pytest.raises(DataError, match=f"{named}: The chat template refuses a conversation"):
             benchmark_prompts(engine, [item], 1)

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pad_cli.errors import CheckpointError, ModelLoadError
-from pad_cli.models.adapter import WEIGHTS
-from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, load_reward_model, save_reward_model
+from pad_cli.models.checkpoint import load_reward_model, save_reward_model
+from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS, CONFIG, ENCODER, HEADS
 from pad_cli.models.encoder import PreferenceEncoder
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -111,8 +111,8 @@ def test_an_adapter_comes_back_and_is_missed_when_it_is_gone(
     assert torch.equal(loaded.token_rewards(PROMPT, ANSWER, preference), expected)
     assert not torch.allclose(expected, model.token_rewards(PROMPT, ANSWER, preference), atol=0.1)
     assert loaded.fingerprint == adapted.fingerprint != model.fingerprint
-    (directory / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=WEIGHTS):
+    (directory / ADAPTER_WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=ADAPTER_WEIGHTS):
         load(directory)
 
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from pad_cli.errors import UsageError
-from pad_cli.models.context import context_length, cut_to_context
+from pad_cli.models.language_model import context_length, cut_to_context
 from tests.tiny import make_language_model
 
 SMALL = {"vocab_size": 8, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}

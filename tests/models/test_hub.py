@@ -15,9 +15,11 @@ import pytest
 import torch
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
-from pad_cli.models.checkpoint import CONFIG, load_reward_model, save_reward_model
-from pad_cli.models.hub import OWN_FILES, HubId, fetch_checkpoint, hub_id, push_checkpoint
+from pad_cli.models.checkpoint import load_reward_model, save_reward_model
+from pad_cli.models.checkpoint_files import CONFIG
+from pad_cli.models.hub import OWN_FILES, HubId, fetch_checkpoint, hub_id
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.publishing import push_reward_model
 from pad_cli.recipe import ModelSettings
 from tests.models.hub_server import COMMIT, Hub, serve
 from tests.tiny import make_reward_model
@@ -104,11 +106,11 @@ def test_what_was_never_fetched_is_refused_at_once_without_network(location: str
     assert time.monotonic() - began < 2
 
 
-def test_the_released_form_is_found_in_the_cache_too(hub_cache: Path, tmp_path: Path) -> None:
+def test_the_released_form_stays_an_id(hub_cache: Path, tmp_path: Path) -> None:
     (tmp_path / "released").mkdir()
     (tmp_path / "released" / "value_head.safetensors").touch()
     cache(tmp_path / "released", hub_cache / "models--owner--name", FIRST, "main")
-    assert Path(fetch_checkpoint("owner/name")).name == FIRST
+    assert fetch_checkpoint("owner/name") == "owner/name"
 
 
 def test_every_file_of_a_checkpoint_is_its_own(saved: Path) -> None:
@@ -118,25 +120,25 @@ def test_every_file_of_a_checkpoint_is_its_own(saved: Path) -> None:
 @pytest.mark.parametrize("name", ["name", "a/b/c", "owner/na me", "owner/name@v1", ""])
 def test_pushing_to_what_is_no_id_is_refused(name: str, saved: Path) -> None:
     with pytest.raises(UsageError, match="no id"):
-        push_checkpoint(saved, name)
+        push_reward_model(str(saved), name)
 
 
 def test_pushing_what_is_no_reward_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=CONFIG):
-        push_checkpoint(tmp_path, "owner/name")
+        push_reward_model(str(tmp_path), "owner/name")
 
 
 def test_pushing_without_network_or_token_says_what_to_do(
     saved: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(StorageError, match="HF_HUB_OFFLINE"):
-        push_checkpoint(saved, "owner/name")
+        push_reward_model(str(saved), "owner/name")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(StorageError, match="token") as caught:
-        push_checkpoint(saved, "owner/name")
+        push_reward_model(str(saved), "owner/name")
     assert "hf auth login" in caught.value.hint
 
 

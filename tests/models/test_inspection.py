@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pad_cli.errors import CheckpointError
-from pad_cli.models.checkpoint import CONFIG, HEADS, save_reward_model
+from pad_cli.models.checkpoint import save_reward_model
+from pad_cli.models.checkpoint_files import CONFIG, HEADS, VALUE_HEAD
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import HEAD
 from pad_cli.recipe import ModelSettings
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.models.test_prompt_reward_model import make_head, tensors_of
@@ -65,11 +65,11 @@ def test_an_adapter_is_told_by_its_rank_and_modules(policy: LanguageModel, tmp_p
 
 def test_the_released_form_is_told_without_its_language_model(policy: LanguageModel, tmp_path: Path) -> None:
     policy.model.config.save_pretrained(tmp_path)
-    save_file(tensors_of(make_head(policy.hidden_size)), tmp_path / HEAD)
+    save_file(tensors_of(make_head(policy.hidden_size)), tmp_path / VALUE_HEAD)
     found = inspect_reward_model(str(tmp_path))
     assert (found.form, found.config["conditioning"]) == ("released", "prompt")
     assert found.config["hidden_size"] == policy.hidden_size
-    assert found.parameters == {HEAD: policy.hidden_size * (policy.hidden_size + 1)}
+    assert found.parameters == {VALUE_HEAD: policy.hidden_size * (policy.hidden_size + 1)}
 
 
 def truncate(directory: Path) -> None:

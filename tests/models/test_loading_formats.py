@@ -252,29 +252,6 @@ def test_a_directory_that_lacks_weights_is_refused(model_directory: Path, tmp_pa
     assert "model.norm.weight" in refused(tmp_path).message
 
 
-@pytest.mark.parametrize(
-    ("package", "settings", "command"),
-    [
-        ("gguf", {}, 'pip install "pad-cli[gguf]"'),
-        ("accelerate", {}, 'pip install "pad-cli[gguf]"'),
-        ("bitsandbytes", {"quantization": "4bit"}, 'pip install "pad-cli[quantized]"'),
-        ("accelerate", {"device_map": "auto"}, "pip install accelerate"),
-    ],
-)
-def test_a_missing_package_is_named_with_how_to_get_it(
-    package: str,
-    settings: dict[str, str],
-    command: str,
-    model_directory: Path,
-    gguf_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # Python's own way to say that there is none
-    error = refused(model_directory if settings else gguf_file, **settings)
-    assert package in error.message
-    assert error.hint == command
-
-
 def make_wide_model(directory: Path) -> LanguageModel:
     """A model with rows of 64 numbers, one block of 4-bit weights, saved in float32."""
     model = make_language_model(make_tokenizer(), seed=0, hidden_size=64, tied=False)

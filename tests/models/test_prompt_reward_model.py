@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 
 from pad_cli.equation import guided_scores, select_candidates
 from pad_cli.errors import CheckpointError, DataError, ModelLoadError, PreferenceError
+from pad_cli.models.checkpoint import is_released_form, load_released_form
+from pad_cli.models.checkpoint_files import VALUE_HEAD
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel, is_released_form, load_prompt_reward_model
 from pad_cli.models.prompts import encode_prompt
+from pad_cli.models.reward_model import PromptRewardModel
 from pad_cli.preference import Preference
 from pad_cli.records import Messages, as_messages
 
@@ -51,12 +53,12 @@ def saved(model: PromptRewardModel, tmp_path: Path) -> Path:
     directory = tmp_path / "released"
     model.backbone.model.save_pretrained(directory)
     model.backbone.tokenizer.save_pretrained(directory)
-    save_file(tensors_of(model.head), directory / HEAD)
+    save_file(tensors_of(model.head), directory / VALUE_HEAD)
     return directory
 
 
 def load(location: Path | str, **options: Any) -> PromptRewardModel:
-    return load_prompt_reward_model(str(location), device="cpu", **options)
+    return load_released_form(str(location), device="cpu", **options)
 
 
 def prompt_tokens(model: PromptRewardModel, question: str) -> torch.Tensor:
@@ -138,7 +140,7 @@ def test_loading_draws_no_random_numbers(saved: Path) -> None:
 def test_the_head_keeps_its_precision_on_a_backbone_of_sixteen_bits(saved: Path, model: PromptRewardModel) -> None:
     """A step of 1e-4 from the identity is far below a bfloat16's resolution at 1, and steers all the same."""
     head = make_head(model.backbone.hidden_size, spread=1e-4)
-    save_file(tensors_of(head), saved / HEAD)
+    save_file(tensors_of(head), saved / VALUE_HEAD)
     loaded = load(saved, dtype="bfloat16")
     assert loaded.backbone.head.weight.dtype == torch.bfloat16
     hidden = torch.randn(6, loaded.backbone.hidden_size).bfloat16()
@@ -150,7 +152,7 @@ def test_the_head_keeps_its_precision_on_a_backbone_of_sixteen_bits(saved: Path,
 
 def test_a_head_stored_in_sixteen_bits_is_read_as_it_is(saved: Path, model: PromptRewardModel) -> None:
     halved = {name: tensor.bfloat16() for name, tensor in tensors_of(model.head).items()}
-    save_file(halved, saved / HEAD)
+    save_file(halved, saved / VALUE_HEAD)
     loaded = load(saved)
     assert torch.equal(loaded.head.weight, halved[WEIGHT].float())
     assert torch.equal(loaded.head.bias, halved[BIAS].float())
@@ -172,18 +174,20 @@ def test_the_fingerprint_is_of_backbone_head_and_calibration(model: PromptReward
 
 def give(**tensors: torch.Tensor) -> Callable[[Path], None]:
     """Other tensors in the head's file; names with underscores for dots."""
-    return lambda directory: save_file({k.replace("_S_", ".summary."): v for k, v in tensors.items()}, directory / HEAD)
+    return lambda directory: save_file(
+        {k.replace("_S_", ".summary."): v for k, v in tensors.items()}, directory / VALUE_HEAD
+    )
 
 
 def pickle_only(directory: Path) -> None:
     """The form that would run code: here, code that the test would notice."""
-    (directory / HEAD).unlink()
+    (directory / VALUE_HEAD).unlink()
     (directory / "value_head.bin").write_bytes(b"cbuiltins\nexit\n(I3\ntR.")
 
 
 def cut_short(directory: Path) -> None:
-    content = (directory / HEAD).read_bytes()
-    (directory / HEAD).write_bytes(content[: len(content) // 2])
+    content = (directory / VALUE_HEAD).read_bytes()
+    (directory / VALUE_HEAD).write_bytes(content[: len(content) // 2])
 
 
 SQUARE, ROW = torch.eye(24), torch.zeros(24)
@@ -192,31 +196,26 @@ SQUARE, ROW = torch.eye(24), torch.zeros(24)
 @pytest.mark.parametrize(
     ("damage", "names"),
     [
-        pytest.param(lambda d: (d / HEAD).unlink(), "no value_head.safetensors", id="no head"),
+        pytest.param(lambda d: (d / VALUE_HEAD).unlink(), "no value_head.safetensors", id="no head"),
         pytest.param(pickle_only, "value_head.bin only: a pickle", id="pickle only"),
         pytest.param(lambda d: shutil.rmtree(d), "no value_head.safetensors", id="no directory"),
-        pytest.param(give(v_head_S_weight=SQUARE), f"lacks {BIAS}.", id="no bias"),
-        pytest.param(give(v_head_S_bias=ROW), f"lacks {WEIGHT}.", id="no weight"),
-        pytest.param(give(), f"lacks {BIAS}, {WEIGHT}.", id="no tensors"),
+        pytest.param(give(v_head_S_weight=SQUARE), f"{BIAS} missing", id="no bias"),
+        pytest.param(give(v_head_S_bias=ROW), f"{WEIGHT} missing", id="no weight"),
+        pytest.param(give(), f"{BIAS} missing", id="no tensors"),
         pytest.param(
             give(v_head_S_weight=SQUARE, v_head_S_bias=ROW, w_head_S_bias=ROW.clone()),
-            "also has w_head.summary.bias.",
+            "w_head.summary.bias (24,) for none",
             id="a second head",
         ),
         pytest.param(
-            give(v_head_S_weight=SQUARE, summary_bias=ROW),
-            f"lacks {BIAS} and also has summary_bias.",
-            id="another name",
-        ),
-        pytest.param(
             give(v_head_S_weight=torch.zeros(1, 24), v_head_S_bias=torch.zeros(1)),
-            "weight (1, 24) and bias (1,); hidden size 24 needs (24, 24) and (24,)",
+            f"{BIAS} (1,) for (24,), {WEIGHT} (1, 24) for (24, 24)",
             id="a scalar value head",
         ),
         pytest.param(give(v_head_S_weight=torch.eye(32), v_head_S_bias=torch.zeros(32)), "(32, 32)", id="other size"),
-        pytest.param(give(v_head_S_weight=SQUARE, v_head_S_bias=torch.zeros(1)), "bias (1,)", id="other bias"),
+        pytest.param(give(v_head_S_weight=SQUARE, v_head_S_bias=torch.zeros(1)), f"{BIAS} (1,)", id="other bias"),
         pytest.param(cut_short, "damaged", id="cut short"),
-        pytest.param(lambda d: (d / HEAD).write_bytes(b""), "damaged", id="empty"),
+        pytest.param(lambda d: (d / VALUE_HEAD).write_bytes(b""), "damaged", id="empty"),
     ],
 )
 def test_a_head_that_does_not_fit_is_refused_and_named(saved: Path, damage: Callable[[Path], None], names: str) -> None:

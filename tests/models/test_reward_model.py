@@ -170,5 +170,5 @@ def test_texts_that_are_not_understood_are_named_once_and_not_without_end(
     model.weights([Preference({}, {f"text {n}": 1.0}) for n in range(9)])
     told = capsys.readouterr().err
     assert told.count("'the price of bananas' is unlike") == 1
-    assert told.count("is unlike all wordings") == 3
+    assert told.count("is unlike all paraphrases") == 3
     assert told.count("not named") == 1

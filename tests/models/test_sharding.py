@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pad_cli.models.sharding import is_sharded, load_sharded, main_reads_first
+from pad_cli.models.distributed import is_sharded, load_sharded, main_reads_first
 from pad_cli.recipe import ModelSettings, TrainRecipe
 from tests.architectures import ARCHITECTURES, make_architecture
 

@@ -274,7 +274,7 @@ def test_a_chat_template_that_refuses_is_quoted_and_takes_a_system_message_in_th
     server = serve(engine=PadEngine(policy, make_reward_model(policy)))
     status, body = server.post(changed(messages=[*HI, *HI]))
     assert (status, body["error"]["param"]) == (400, "messages")
-    assert "refuses message 2 (role 'user'): Roles must alternate" in body["error"]["message"]
+    assert "refuses a conversation of user, user: Roles must alternate" in body["error"]["message"]
     system = {"role": "system", "content": "Be kind."}
     answers = [
         server.post(changed(messages=messages, max_tokens=4))

@@ -22,9 +22,9 @@ WRITTEN_FOR = "5.24.0"
 
 def way(model: LanguageModel) -> str:
     """How a model is read, as the page says it."""
-    if model.reading.slower:
-        return f"generic, {model.reading.slower}"
-    return "generic" if model.reading.whole else "fused"
+    if model.forward_mode.slower:
+        return f"generic, {model.forward_mode.slower}"
+    return "generic" if model.forward_mode.full_model else "fused"
 
 
 @pytest.fixture(scope="module")

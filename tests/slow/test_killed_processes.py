@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pad_cli.models.checkpoint import HEADS
+from pad_cli.models.checkpoint_files import HEADS
 from tests.system.test_processes import ADAPTER, PREFERENCES, models, run, train_recipe
 
 __all__ = ["models"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pad_cli.models.checkpoint import ENCODER, HEADS
+from pad_cli.models.checkpoint_files import ENCODER, HEADS
 from tests.slow.killing import run_pad
 from tests.training.conftest import TEXTS, make_rows, write_rows
 

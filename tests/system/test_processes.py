@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pad_cli.models.checkpoint import ENCODER, HEADS, save_reward_model
+from pad_cli.models.checkpoint import save_reward_model
+from pad_cli.models.checkpoint_files import ENCODER, HEADS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings
 from pad_cli.system.processes import Processes

@@ -12,8 +12,7 @@ import torch
 from pad_cli.errors import DataError, UsageError
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.prompt_reward_model import PromptRewardModel
-from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference
 from pad_cli.recipe import DataSettings, ModelSettings

@@ -10,8 +10,7 @@ import torch
 
 from pad_cli.equation import LogitHead
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.dense_head import DenseHead
-from pad_cli.models.heads import PreferenceHeads
+from pad_cli.models.heads import DenseHead, PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel

@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 from pad_cli.errors import DataError, RecipeError
-from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, load_reward_model
+from pad_cli.models.checkpoint import load_reward_model
+from pad_cli.models.checkpoint_files import CONFIG, ENCODER, HEADS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import as_messages

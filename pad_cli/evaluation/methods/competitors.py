@@ -29,10 +29,10 @@ from safetensors import SafetensorError
 from pad_cli.decoding.mixture import Expert, generate_mixture
 from pad_cli.errors import DataError
 from pad_cli.evaluation.contract import Cost, Subject
-from pad_cli.models.adapter import WEIGHTS, Adapter
+from pad_cli.models.adapter import Adapter
+from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS, load_tensors
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
-from pad_cli.models.tensor_file import load_tensors
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import parse_preference
 from pad_cli.recipe import AdapterStage, DataSettings, DecodingSettings, LoraStage
@@ -254,7 +254,7 @@ def _shown(goal: Goal) -> str:
 def _kept_cost(target: Path) -> Cost | None:
     """What a finished adapter cost; None when there is none, or it is damaged."""
     try:
-        load_tensors(target / WEIGHTS)
+        load_tensors(target / ADAPTER_WEIGHTS)
         return Cost(**json.loads((target / COST).read_text(encoding="utf-8")))
     except (OSError, SafetensorError, ValueError, TypeError):
         return None

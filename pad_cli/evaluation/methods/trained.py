@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from pad_cli.evaluation.contract import Subject
 from pad_cli.evaluation.methods.competing import Competing, each_alone
 from pad_cli.evaluation.methods.competitors import Goal, answer_mixed, attached, normalised
-from pad_cli.models.adapter import CONFIG, WEIGHTS, Adapter
+from pad_cli.models.adapter import Adapter
+from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation
@@ -109,16 +110,18 @@ def write_soup(parts: Sequence[tuple[Path, float]], target: Path) -> None:
         parts: directories of PEFT files, and what each counts.
         target: an existing directory, for PEFT's two files.
     """
-    adapters = [(load_file(directory / WEIGHTS), share) for directory, share in parts]
-    config = json.loads((parts[0][0] / CONFIG).read_text(encoding="utf-8"))
+    adapters = [(load_file(directory / ADAPTER_WEIGHTS), share) for directory, share in parts]
+    config = json.loads((parts[0][0] / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     stacked: dict[str, Callable[[str], torch.Tensor]] = {
         "lora_A": lambda name: torch.cat([tensors[name] for tensors, _ in adapters]),
         "lora_B": lambda name: torch.cat([share * tensors[name] for tensors, share in adapters], dim=1),
     }
     mixed = {name: stacked[name.split(".")[-2]](name).contiguous() for name in adapters[0][0]}
-    save_file(mixed, target / WEIGHTS, metadata={"format": "pt"})
+    save_file(mixed, target / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     count = len(parts)  # alpha / rank, the factor of all updates, stays what it is
-    write_json(target / CONFIG, {**config, "r": count * config["r"], "lora_alpha": count * config["lora_alpha"]})
+    write_json(
+        target / ADAPTER_CONFIG, {**config, "r": count * config["r"], "lora_alpha": count * config["lora_alpha"]}
+    )
 
 
 def _positive(weights: Goal) -> Goal:

@@ -17,8 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError
 from pad_cli.evaluation.scorers.classifier_text import Text
-from pad_cli.models.context import context_length
 from pad_cli.models.dtype import choose_dtype
+from pad_cli.models.language_model import context_length
 from pad_cli.models.loading import own_dtype
 from pad_cli.system.offline import hub_hint
 from pad_cli.system.progress import stage

@@ -16,7 +16,7 @@ import re
 from typing import Any, NamedTuple
 
 from pad_cli.errors import ModelLoadError
-from pad_cli.models.chat_template import render
+from pad_cli.models.prompts import render
 from pad_cli.records import Messages
 
 NAMES = ("auto", "chat", "pair", "answer", "hh")

@@ -17,8 +17,8 @@ from pad_cli.evaluation.methods.competitors import attached
 from pad_cli.evaluation.methods.mixed import Mod, Sum
 from pad_cli.evaluation.methods.trained import Dpo, MorlDpo, Soup, write_soup
 from pad_cli.evaluation.run import evaluate
-from pad_cli.models.adapter import CONFIG, WEIGHTS
 from pad_cli.models.checkpoint import save_reward_model
+from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -197,7 +197,10 @@ def test_a_soup_averages_the_updates_not_their_factors(
 
 def updates(directory: Path) -> dict[str, torch.Tensor]:
     """What an adapter adds to each weight: alpha / r * B A."""
-    tensors, config = load_file(directory / WEIGHTS), json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    tensors, config = (
+        load_file(directory / ADAPTER_WEIGHTS),
+        json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8")),
+    )
     scale = config["lora_alpha"] / config["r"]
     return {
         name: scale * tensors[name.replace("lora_A", "lora_B")] @ down

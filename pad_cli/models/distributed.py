@@ -1,9 +1,9 @@
-"""A backbone that no single device holds: the blocks of its frozen body, divided among processes by FSDP.
+"""Several processes: waiting for each other, and a backbone that no single device holds, divided among them by FSDP.
 
-Every process keeps 1 / P of each block and the whole of what stands outside of blocks (embeddings, final norm). To
-read, all processes gather one block after the other (ZeRO stage 3: Rajbhandari et al. 2020, arXiv 1910.02054; torch's
-`fully_shard`). So a forward pass needs all of them: either each reads its own batch, in step, as in the training of
-LoRA weights; or one reads and the others lend it their parts (`main_reads_first`).
+Every process keeps 1 / P of each block of the frozen body, and the whole of what stands outside of blocks (embeddings,
+final norm). To read, all processes gather one block after the other (ZeRO stage 3: Rajbhandari et al. 2020, arXiv
+1910.02054; torch's `fully_shard`). So a forward pass needs all of them: either each reads its own batch, in step, as in
+the training of LoRA weights; or one reads and the others lend it their parts (`main_reads_first`).
 
 LoRA weights come later, are small, and belong to no block: every process has them whole.
 """
@@ -11,54 +11,64 @@ LoRA weights come later, are small, and belong to no block: every process has th
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 
 from pad_cli.errors import ModelLoadError
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.loading import chosen_device
-from pad_cli.models.rendezvous import main_first, wait_for_all
 from pad_cli.recipe import ModelSettings
 from pad_cli.system.processes import processes
 
-_READING, _DONE = 1, 0  # what the first process tells the others
+_TIMEOUT = datetime.timedelta(days=7)  # shares of a long job end hours apart; a process that dies ends all of them
+_READING, _DONE = 1, 0  # what the first process broadcasts to the others
+
+
+def wait_for_all() -> None:
+    """Returns once every process has come here."""
+    if processes().count > 1:
+        _state().wait_for_everyone()
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """The block runs in the first process, and then in all others: they find what it has left."""
+    if processes().count == 1:
+        yield
+        return
+    with _state().main_process_first():
+        yield
 
 
 def load_sharded(settings: ModelSettings) -> LanguageModel:
-    """Load a backbone, and keep this process' part of it; whole where there is one process.
+    """Load a backbone, and keep this process' part of it; the whole where there is one process.
 
-    It is loaded into the machine's memory, by one process of each machine at a time, and moved block by block.
-
-    Raises:
-        ModelLoadError: see `load_language_model`; or transformers does not say what its blocks are, or its decoder is
-            not read by itself.
+    It is loaded into the machine's memory, by one process of each machine at a time, and moved block by block. A
+    ModelLoadError if its blocks are unknown, or its decoder is not run by itself.
     """
     if processes().count == 1:
         return load_language_model(settings)
+    from torch.distributed.device_mesh import init_device_mesh
+
     device = chosen_device(settings.device)
     wait_for_all()  # and everybody is in the process group
     mesh = init_device_mesh(device.type, (processes().count,), mesh_dim_names=("fsdp",))  # which PEFT looks for
     for turn in range(processes().count):
         if turn == processes().local_rank:
             backbone = load_language_model(settings.model_copy(update={"device": "cpu"}), computes_on=device)
-            if backbone.reading.whole:
-                raise ModelLoadError(
-                    f"'{backbone.name}' is not read through a decoder alone, so it cannot be divided.",
-                    "Leave shard_backbone out.",
-                )
-            _divide(backbone, mesh, device)
+            _shard(backbone, mesh, device)
         wait_for_all()
     _lend(backbone.model)  # torch keeps what it gathers into: made in inference mode, it could not be trained through
     return backbone
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
+    from torch.distributed.fsdp import FSDPModule
+
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
@@ -73,21 +83,33 @@ def main_reads_first(model: Any) -> Iterator[None]:
             yield
         return
     if not processes().main:
-        while _told() == _READING:
+        while _broadcast(_DONE) == _READING:
             _lend(model)
         wait_for_all()
         yield
         return
-    hook = model.get_decoder().register_forward_pre_hook(lambda *_: _tell(_READING))
+
+    def announce(*_: Any) -> None:
+        _broadcast(_READING)
+
+    hook = model.get_decoder().register_forward_pre_hook(announce)
     try:
         yield
     finally:
         hook.remove()
-        _tell(_DONE)
+        _broadcast(_DONE)
     wait_for_all()
 
 
-def _divide(backbone: LanguageModel, mesh: Any, device: torch.device) -> None:
+def _shard(backbone: LanguageModel, mesh: Any, device: torch.device) -> None:
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    if backbone.forward_mode.full_model:
+        raise ModelLoadError(
+            f"'{backbone.name}' is not read through a decoder alone, so it cannot be divided.",
+            "Leave shard_backbone out.",
+        )
     model = backbone.model
     kinds = set(model._no_split_modules or ())
     blocks = [module for module in model.get_decoder().modules() if type(module).__name__ in kinds]
@@ -104,14 +126,11 @@ def _divide(backbone: LanguageModel, mesh: Any, device: torch.device) -> None:
                 tensor.data = tensor.data.to(device)
 
 
-def _tell(word: int) -> None:
-    torch.distributed.broadcast(torch.tensor(word, device=PartialState().device), src=0)
-
-
-def _told() -> int:
-    word = torch.tensor(_DONE, device=PartialState().device)
-    torch.distributed.broadcast(word, src=0)
-    return int(word)
+def _broadcast(message: int) -> int:
+    """The first process' message, in every process; the others' own is ignored."""
+    tensor = torch.tensor(message, device=_state().device)
+    torch.distributed.broadcast(tensor, src=0)
+    return int(tensor)
 
 
 @torch.no_grad()
@@ -119,3 +138,7 @@ def _lend(model: Any) -> None:
     """A forward pass over one token: what matters is that this process' parts are gathered with those of the others."""
     device = model.get_input_embeddings().weight.device
     model.get_decoder()(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+
+
+def _state() -> PartialState:
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=_TIMEOUT)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from pad_cli.models.tensor_file import load_tensors, save_tensors
+from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 
 TENSORS = {
     "a": torch.randn(3, 5, generator=torch.Generator().manual_seed(0)),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import ResourceError
-from pad_cli.models.memory import Halving, is_out_of_memory
+from pad_cli.models.scoring import BatchSizeBackoff, is_out_of_memory
 from pad_cli.recipe import DecodingSettings
 from tests.agreement import alone, assert_agree
 
@@ -36,14 +36,14 @@ def test_every_item_is_worked_on_once_in_order_and_in_batches_that_fit(count: in
             too_much()
         return [2 * item for item in items]
 
-    done = list(Halving("numbers").batches(range(count), size, work))
+    done = list(BatchSizeBackoff("numbers").batches(range(count), size, work))
     assert [item for items, _ in done for item in items] == list(range(count))
     assert [item for _, results in done for item in results] == [2 * n for n in range(count)]
     assert sum(length > fitting for length in tried) <= size.bit_length(), "what did not fit is not tried again"
 
 
 def test_a_size_that_fitted_is_kept_for_what_comes_later(capfd: pytest.CaptureFixture[str]) -> None:
-    halving, tried = Halving("numbers"), []
+    halving, tried = BatchSizeBackoff("numbers"), []
 
     def work(items: Sequence[int]) -> None:
         tried.append(len(items))
@@ -61,13 +61,13 @@ def test_a_size_that_fitted_is_kept_for_what_comes_later(capfd: pytest.CaptureFi
 
 def test_a_single_item_that_does_not_fit_is_an_error_and_other_errors_are_let_through() -> None:
     with pytest.raises(ResourceError, match="too small for a single one of numbers"):
-        list(Halving("numbers").batches([1, 2], 2, lambda _: too_much()))
+        list(BatchSizeBackoff("numbers").batches([1, 2], 2, lambda _: too_much()))
 
     def wrong(_: Sequence[int]) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        list(Halving("numbers").batches([1, 2], 2, wrong))
+        list(BatchSizeBackoff("numbers").batches([1, 2], 2, wrong))
 
 
 @pytest.mark.parametrize(

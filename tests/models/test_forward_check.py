@@ -1,9 +1,7 @@
-"""A model is read in the fastest way that gives its own logits, or refused; what was found is kept."""
+"""A model is read in the fastest way that gives its own logits, or refused."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +11,8 @@ from transformers import LlamaForCausalLM
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.session import can_roll_back
 from pad_cli.errors import ArchitectureError, ModelLoadError
+from pad_cli.models.forward import ForwardMode
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
-from pad_cli.models.reading import FASTEST
 from pad_cli.recipe import DecodingSettings
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.every_architecture import tiny_config, tiny_model
@@ -87,12 +85,11 @@ def scaled(dtype: torch.dtype) -> Any:
 @pytest.mark.parametrize(
     ("dtype", "close"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-3), (torch.float16, 1e-3)], ids=str
 )
-def test_a_multiplier_that_no_configuration_names_is_found_and_not_kept_for_other_weights(
-    dtype: torch.dtype, close: float, byte_tokenizer: Any, home: Path
+def test_a_multiplier_that_no_configuration_names_is_found(
+    dtype: torch.dtype, close: float, byte_tokenizer: Any
 ) -> None:
     model = wrap_language_model("scaled", scaled(dtype), byte_tokenizer)
     assert model.head.scale == pytest.approx(1.7, rel=close)
-    assert kept(home) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -100,76 +97,7 @@ def test_in_half_precision_a_multiplier_is_the_configurations_own_number(
     dtype: torch.dtype, byte_tokenizer: Any
 ) -> None:
     model = wrap_language_model("half", tiny_model("hyperclovax").to(dtype), byte_tokenizer)
-    assert (model.head.scale, model.head.cap, model.reading) == (4.0, None, FASTEST)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PAD_HOME that holds nothing, in which the readings of tiny models are kept, too."""
-    monkeypatch.setenv("PAD_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pad_cli.models.reading_check._WORTH_KEEPING", 0)
-    return tmp_path / "home"
-
-
-def kept(home: Path) -> list[Path]:
-    return sorted(home.glob("readings/*"))
-
-
-def test_what_was_found_is_kept_for_the_configuration_and_not_looked_for_again(
-    home: Path, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = wrapped("mamba", byte_tokenizer)
-    (file,) = kept(home)
-    other_weights = tiny_model("mamba", seed=1)
-
-    def read(*_: Any, **__: Any) -> None:
-        raise AssertionError("the model was read again")
-
-    monkeypatch.setattr(other_weights, "forward", read)
-    again = wrap_language_model("other", other_weights, byte_tokenizer)
-    assert (again.reading, again.head.scale, again.head.cap) == (model.reading, model.head.scale, model.head.cap)
-    assert kept(home) == [file]
-    wrap_language_model("half", tiny_model("mamba").to(torch.bfloat16), byte_tokenizer)
-    assert len(kept(home)) == 2
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "",
-        "[]",
-        '{"reading": {}, "ending": {}}',
-        '{"reading": {"whole": "no"}, "ending": {"size": 260}}',
-        '{"reading": {}, "ending": {"size": 261}}',
-        '{"reading": {}, "ending": {"size": 260, "scale": NaN}}',
-        '{"reading": {}, "ending": {"size": 260, "scale": "1"}}',
-    ],
-)
-def test_a_damaged_file_is_found_again_and_mended(damage: str, home: Path, byte_tokenizer: Any) -> None:
-    reading = wrapped("mamba", byte_tokenizer).reading
-    (file,) = kept(home)
-    whole = file.read_text()
-    file.write_text(damage)
-    assert wrapped("mamba", byte_tokenizer).reading == reading
-    assert json.loads(file.read_text()) == json.loads(whole)
-
-
-def test_what_is_found_of_a_small_model_is_not_kept(home: Path, byte_tokenizer: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("pad_cli.models.reading_check._WORTH_KEEPING", 10_000_000)
-    assert_exact(wrapped("mamba", byte_tokenizer))
-    assert not home.exists()
-
-
-def test_a_home_that_cannot_be_written_changes_nothing(home: Path, byte_tokenizer: Any) -> None:
-    home.write_text("a file where a directory should be")
-    assert_exact(wrapped("mamba", byte_tokenizer))
-
-
-def test_weights_that_say_the_same_of_every_token_settle_nothing_for_others(home: Path, byte_tokenizer: Any) -> None:
-    model = tiny_model("falcon_h1")
-    model.lm_head.weight.zero_()
-    wrap_language_model("empty", model, byte_tokenizer)
-    assert kept(home) == []
+    assert (model.head.scale, model.head.cap, model.forward_mode) == (4.0, None, ForwardMode())
 
 
 def test_a_slower_way_of_reading_is_said_on_stderr(byte_tokenizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +110,6 @@ def test_a_slower_way_of_reading_is_said_on_stderr(byte_tokenizer: Any, capsys: 
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("home")
 def test_logits_that_are_not_numbers_are_refused_with_the_number_format(byte_tokenizer: Any) -> None:
     model = tiny_model("llama")
     model.lm_head.weight[7] = torch.nan
@@ -200,7 +127,7 @@ def test_only_a_model_that_keeps_apart_what_is_hidden_takes_back_tokens_in_sever
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # called by peft
 def test_an_adapter_acts_on_the_rewards_rows_alone_also_where_rows_are_read_one_by_one(byte_tokenizer: Any) -> None:
     policy = wrapped("bart", byte_tokenizer)
-    assert not policy.reading.together
+    assert not policy.forward_mode.batched
     reward_model = with_adapter(make_reward_model(policy), train_lora(policy, ("q_proj", "v_proj")))
     engine = PadEngine(policy, reward_model)
     prompts, preference = [[5, 40, 77, 90, 31], [60, 61]], reward_model.preference(["humorous"])
