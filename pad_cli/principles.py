@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from pad_cli.errors import DataError, PreferenceError, did_you_mean
-from pad_cli.recipe.models import Settings
+from pad_cli.recipe import Settings
 from pad_cli.system.resources import shipped
 from pad_cli.system.yaml_text import YamlError, read_yaml
 

@@ -31,8 +31,7 @@ from pad_cli.models.language_model import load_language_model
 from pad_cli.models.rendezvous import main_first, wait_for_all
 from pad_cli.profiles import check_profiles
 from pad_cli.prompts import load_benchmarks, own_group
-from pad_cli.recipe import EvalRecipe, MethodSettings
-from pad_cli.recipe.options import make_with
+from pad_cli.recipe import EvalRecipe, MethodSettings, make_with
 from pad_cli.records import BenchmarkItem
 from pad_cli.registry import METHODS
 from pad_cli.system.processes import ALONE, Processes, processes

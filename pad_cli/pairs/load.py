@@ -13,8 +13,7 @@ from pad_cli.pairs.preferences import PreferenceReader
 from pad_cli.pairs.report import split_report
 from pad_cli.pairs.sources import read_source
 from pad_cli.pairs.wordings import read_wordings, worded_splits
-from pad_cli.recipe import DataSettings, PairsSettings
-from pad_cli.recipe.options import make_with
+from pad_cli.recipe import DataSettings, PairsSettings, make_with
 from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair
 from pad_cli.registry import PAIR_SOURCES
 

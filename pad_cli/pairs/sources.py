@@ -14,8 +14,7 @@ from pad_cli.pairs.ledger import Found, Ledger
 from pad_cli.pairs.preferences import PreferenceReader
 from pad_cli.pairs.readings import PairFormat, RawPair, Reading
 from pad_cli.pairs.rows import Row, RowError
-from pad_cli.recipe import PairsSettings
-from pad_cli.recipe.options import make_with, read_options
+from pad_cli.recipe import PairsSettings, make_with, read_options
 from pad_cli.records import PreferencePair
 from pad_cli.registry import PAIR_FORMATS
 

@@ -11,8 +11,7 @@ from pad_cli.pairs.conversation import prompt_of
 from pad_cli.pairs.data_sets import scan_data_set
 from pad_cli.pairs.rows import Row, RowError, is_text, note_changes
 from pad_cli.prompts.grid import Prompt, ask, distinct, group_of, read_asked
-from pad_cli.recipe import PairsSettings
-from pad_cli.recipe.options import read_options
+from pad_cli.recipe import PairsSettings, read_options
 from pad_cli.records import BenchmarkItem
 
 T = TypeVar("T")

@@ -14,8 +14,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, Field
 
 from pad_cli.errors import RecipeError
-from pad_cli.recipe.models import Settings
-from pad_cli.recipe.options import read_options
+from pad_cli.recipe import Settings, read_options
 from pad_cli.records import BenchmarkItem, Messages
 
 UNSEEN = "unseen"

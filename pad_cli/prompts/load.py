@@ -9,8 +9,7 @@ from dataclasses import replace
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.preference import expand_profiles
 from pad_cli.profiles import profile_weights
-from pad_cli.recipe import BenchmarkSettings
-from pad_cli.recipe.options import make_with
+from pad_cli.recipe import BenchmarkSettings, make_with
 from pad_cli.records import BenchmarkItem
 from pad_cli.registry import BENCHMARKS
 

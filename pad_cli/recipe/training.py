@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from pad_cli.recipe.models import ModelSettings, Settings
+from pad_cli.recipe.settings import ModelSettings, Settings
 
 
 class PairsSettings(Settings):
@@ -33,27 +33,26 @@ class PairsSettings(Settings):
         return self
 
 
-FILE, SOURCE, SOURCES = "(file)", "(source)", "(sources)"  # tags of a union, which no recipe spells
+UNION_TAGS = _FILE, _SOURCE, _SOURCES = "(file)", "(source)", "(sources)"
+"""Tags of the forms of `train` and `validation`, in pydantic's errors only: no recipe has them."""
 
 
 def _form(value: Any) -> str | None:
     """Which form of `train` or `validation` this is, so that only that form's problems are reported."""
     if isinstance(value, str):
-        return FILE
+        return _FILE
     if isinstance(value, (dict, PairsSettings)):
-        return SOURCE
-    return SOURCES if isinstance(value, (list, tuple)) else None
-
-
-_File = Annotated[str, Tag(FILE)]
-_Source = Annotated[PairsSettings, Tag(SOURCE)]
-_Sources = Annotated[list[PairsSettings], Field(min_length=1), Tag(SOURCES)]
+        return _SOURCE
+    return _SOURCES if isinstance(value, (list, tuple)) else None
 
 
 def _forms(kinds: str) -> Any:
     return Discriminator(_form, custom_error_type="form", custom_error_message=f"give {kinds}")
 
 
+_File = Annotated[str, Tag(_FILE)]
+_Source = Annotated[PairsSettings, Tag(_SOURCE)]
+_Sources = Annotated[list[PairsSettings], Field(min_length=1), Tag(_SOURCES)]
 _Training = Annotated[_File | _Source | _Sources, _forms("a file's path, a source, or a list of sources")]
 _Validation = Annotated[_File | _Source, _forms("a file's path, or a source")]
 
@@ -183,6 +182,7 @@ class JointStage(LoraStage):
     heads_learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of the preference heads.")
 
 
+STAGES = {"adapter": AdapterStage, "heads": HeadsStage, "encoder": EncoderStage, "joint": JointStage}
 AnyStage = Annotated[AdapterStage | HeadsStage | EncoderStage | JointStage, Field(discriminator="stage")]
 
 
@@ -209,7 +209,7 @@ class TrainRecipe(Settings):
         ge=1,
         description="Above it: the reference's likeliest tokens of the corpus, per position, plus the realised.",
     )
-    cache_dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of cached hidden states.")
+    cache_dtype: Literal["float32", "bfloat16"] = Field("float32", description="Dtype of cached hidden states.")
     report_to: list[str] = Field(
         default_factory=list, description="Trackers that transformers supports (`tensorboard`, `wandb`, ...)."
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pad_cli.errors import RecipeError
-from pad_cli.recipe.options import make_with
+from pad_cli.recipe import make_with
 
 if TYPE_CHECKING:
     from nowhere import Unknown
@@ -60,7 +60,7 @@ def make(entry: Callable[..., Any], **given: Any) -> Any:
         (Parts, {"size": "2"}, r"size: .*\(found '2'\)"),
         (Parts, {"share": True}, r"share: .*\(found True\)"),
         (Parts, {"names": "a"}, "names: "),
-        (Parts, {"examples": 3}, r"'examples' is of another form \(found 3\)"),
+        (Parts, {"examples": 3}, r"'examples' has the wrong form \(found 3\)"),
         (ByHand, {}, "missing a required .*'size'"),
         (ByHand, {"size": None}, r"size: .*\(found None\)"),
         (exotic, {"size": [1], "thing": 3}, r"size: .*\(found \[1\]\)"),

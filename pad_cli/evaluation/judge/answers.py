@@ -17,8 +17,7 @@ from pad_cli.evaluation.contract import Method
 from pad_cli.evaluation.report import REPORT
 from pad_cli.evaluation.run import ANSWERS, items_by_policy, load_method
 from pad_cli.prompts import load_benchmarks
-from pad_cli.recipe import EvalRecipe, read_recipe
-from pad_cli.recipe.judge import JudgeSettings
+from pad_cli.recipe import EvalRecipe, JudgeSettings, read_recipe
 from pad_cli.records import BenchmarkItem
 from pad_cli.system.progress import note
 from pad_cli.system.runs import ResultLog, fingerprint

@@ -10,7 +10,7 @@ from pydantic import Field
 from pad_cli.pairs.conversation import read_hh_text, read_sample
 from pad_cli.pairs.readings import RawPair, Reading, one_by_one
 from pad_cli.pairs.rows import Row, RowError
-from pad_cli.recipe.models import Settings
+from pad_cli.recipe import Settings
 
 _Question = Literal["better", "safer"]
 _NAMES: dict[_Question, str] = {"better": "helpful", "safer": "harmless"}

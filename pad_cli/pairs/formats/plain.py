@@ -11,7 +11,7 @@ from pydantic import Field
 from pad_cli.pairs.conversation import PROMPT, SYSTEM, read_sample
 from pad_cli.pairs.readings import RawPair, Reading, one_by_one
 from pad_cli.pairs.rows import Row, RowError, is_text
-from pad_cli.recipe.models import Settings
+from pad_cli.recipe import Settings
 
 _Column = Literal["prompt", "system", "preference", "chosen", "rejected"]
 _COLUMNS: tuple[_Column, ...] = get_args(_Column)

@@ -17,7 +17,7 @@ from pydantic import Field
 from pad_cli.pairs.conversation import read_hh_text, read_prompt, read_sample, read_steer_text
 from pad_cli.pairs.readings import RawPair, Reading, one_by_one
 from pad_cli.pairs.rows import Row, RowError, is_text
-from pad_cli.recipe.models import Settings
+from pad_cli.recipe import Settings
 from pad_cli.records import Messages
 
 _STEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
