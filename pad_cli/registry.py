@@ -119,13 +119,13 @@ PRINCIPLES = Registry("principles", {"embedded": "pad_cli.world.grammar:trained_
 PAIR_FORMATS = Registry(
     "pair_formats",
     {
-        "pairs": "pad_cli.pairs.formats.plain:Pairs",
-        "per_preference": "pad_cli.pairs.formats.plain:PerPreference",
-        "helpsteer2": "pad_cli.pairs.formats.rated:HelpSteer2",
-        "ultrafeedback": "pad_cli.pairs.formats.rated:UltraFeedback",
-        "ric": "pad_cli.pairs.formats.rated:Ric",
-        "safe_rlhf": "pad_cli.pairs.formats.compared:SafeRlhf",
-        "hh_rlhf": "pad_cli.pairs.formats.compared:HhRlhf",
+        "pairs": "pad_cli.pairs.formats:Pairs",
+        "per_preference": "pad_cli.pairs.formats:PerPreference",
+        "helpsteer2": "pad_cli.pairs.formats:HelpSteer2",
+        "ultrafeedback": "pad_cli.pairs.formats:UltraFeedback",
+        "ric": "pad_cli.pairs.formats:Ric",
+        "safe_rlhf": "pad_cli.pairs.formats:SafeRlhf",
+        "hh_rlhf": "pad_cli.pairs.formats:HhRlhf",
     },
 )
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pad_cli.errors import DataError, PreferenceError, RecipeError
-from pad_cli.pairs.wordings import read_wordings
+from pad_cli.pairs.splits import read_paraphrases
 from pad_cli.preference import parse_preference
 from pad_cli.principles import Principle, find_principle, load_principles, read_library, shipped_principles
 from pad_cli.prompts.files import load_shipped
@@ -145,11 +145,11 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_wordings_of_principles_are_read_from_their_file(own: Path) -> None:
     own.write_text("a: {instruction: x, wordings: [b], held_out: [c]}\nd: {instruction: y}\n", encoding="utf-8")
-    assert read_wordings(str(own)) == ({"a": ("b",), "d": ()}, {"a": ("c",), "d": ()})
+    assert read_paraphrases(str(own)) == ({"a": ("b",), "d": ()}, {"a": ("c",), "d": ()})
 
 
 def test_shipped_wordings_are_those_of_the_library_whatever_the_user_has(own: Path) -> None:
-    train, held_out = read_wordings("shipped")
+    train, held_out = read_paraphrases("shipped")
     for name, each in LIBRARY.items():
         assert (train[name], held_out[name]) == (each.wordings, each.held_out)
     assert "parrot" not in train

@@ -1,64 +1,183 @@
-"""Taking out pairs that teach nothing or the wrong thing, each counted with its reason."""
+"""Pairs with the statistics of their source; taking out what teaches nothing, and adding contrast pairs."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Literal, NamedTuple
 
-from pad_cli.pairs.ledger import Found, pair_key
-from pad_cli.records import Messages, PreferencePair
+from pad_cli.records import Change, Dropped, Messages, PreferencePair, SourceReport
 
-EQUAL = "chosen equals rejected"
-DUPLICATE = "duplicate"
-CONTRADICTION = "contradiction: the same two answers also the other way round"
-LEAK = "prompt of a validation split"
+_EXAMPLES = 3
+_ORDER = ("row", "part", "pair")
 
 
-def clean(found: Iterable[Found]) -> list[Found]:
+@dataclass
+class _Tally:
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        self.count += 1
+        if len(self.examples) < _EXAMPLES and place not in self.examples:
+            self.examples.append(place)
+
+
+@dataclass
+class SourceStatistics:
+    """Counts of one source, filled while its pairs are read and cleaned; every row and pair not used has a reason."""
+
+    name: str
+    split: str
+    weight: float = 1.0
+    rows: int = 0
+    rows_used: int = 0
+    pairs_made: int = 0
+    contrast_pairs: int = 0
+    _dropped: dict[tuple[str, str], _Tally] = field(default_factory=lambda: defaultdict(_Tally))
+    _changes: dict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
+
+    def drop(self, what: Literal["row", "part", "pair"], reason: str, place: str) -> None:
+        """Count one row, part or pair that is not used."""
+        self._dropped[what, reason].add(place)
+
+    def change(self, change: str, place: str) -> None:
+        """Count one row of which something was read differently, or not read."""
+        self._changes[change].add(place)
+
+    def dropped(self) -> tuple[Dropped, ...]:
+        """What was not used, rows first, the most frequent reason first."""
+        tallies = sorted(self._dropped.items(), key=lambda item: (_ORDER.index(item[0][0]), -item[1].count, item[0][1]))
+        return tuple(Dropped(*key, tally.count, tuple(tally.examples)) for key, tally in tallies)  # type: ignore[arg-type]
+
+    def report(self) -> SourceReport:
+        dropped = self.dropped()
+        return SourceReport(
+            name=self.name,
+            split=self.split,
+            rows=self.rows,
+            rows_used=self.rows_used,
+            pairs_made=self.pairs_made,
+            pairs_kept=self.pairs_made - sum(entry.count for entry in dropped if entry.what == "pair"),
+            contrast_pairs=self.contrast_pairs,
+            weight=self.weight,
+            dropped=dropped,
+            changes=tuple(Change(what, tally.count, tuple(tally.examples)) for what, tally in self._changes.items()),
+        )
+
+
+class SourcedPair(NamedTuple):
+    """A preference pair, and the statistics of its source."""
+
+    pair: PreferencePair
+    source: SourceStatistics
+
+    def drop(self, reason: str) -> None:
+        self.source.drop("pair", reason, self.pair.place)
+
+
+def prompt_key(prompt: Messages) -> tuple[tuple[str, str], ...]:
+    """Equal for equal conversations."""
+    return tuple((message["role"], message["content"]) for message in prompt)
+
+
+def preference_key(pair: PreferencePair) -> Hashable:
+    """Equal for equal preferences."""
+    return frozenset(pair.preference.items()), frozenset(pair.texts.items())
+
+
+def pair_key(pair: PreferencePair) -> tuple[Hashable, str, str]:
+    """Equal for equal pairs; the question (prompt and preference), then the chosen and the rejected answer."""
+    return (prompt_key(pair.prompt), preference_key(pair)), pair.chosen, pair.rejected
+
+
+def clean(pairs: Iterable[SourcedPair]) -> list[SourcedPair]:
     """Without pairs of equal answers, exact duplicates (the first stays), and contradictions (all of them go)."""
-    first: dict[object, Found] = {}
-    for one in found:
-        key = pair_key(one.pair)
-        if one.pair.chosen.strip() == one.pair.rejected.strip():
-            one.ledger.drop("pair", EQUAL, one.place)
-        elif key in first:
-            one.ledger.drop("pair", DUPLICATE, one.place)
-        else:
-            first[key] = one
-    kept = []
-    for one in first.values():
-        question, chosen, rejected = pair_key(one.pair)
+    first: dict[object, SourcedPair] = {}
+    for sourced in pairs:
+        key = pair_key(sourced.pair)
+        if sourced.pair.chosen.strip() == sourced.pair.rejected.strip():
+            sourced.drop("chosen equals rejected")
+        elif first.setdefault(key, sourced) is not sourced:
+            sourced.drop("duplicate")
+    consistent = []
+    for (question, chosen, rejected), sourced in [(pair_key(sourced.pair), sourced) for sourced in first.values()]:
         if (question, rejected, chosen) in first:
-            one.ledger.drop("pair", CONTRADICTION, one.place)
+            sourced.drop("contradiction: the same two answers also the other way round")
         else:
-            kept.append(one)
-    return kept
+            consistent.append(sourced)
+    return consistent
 
 
-def without_leaks(found: Iterable[Found], validation: Iterable[PreferencePair]) -> list[Found]:
+def without_leaks(pairs: Iterable[SourcedPair], validation: Iterable[PreferencePair]) -> list[SourcedPair]:
     """Training pairs whose prompt no validation pair has, white space and letter case aside."""
-    normalised = _Normaliser()
-    held = {normalised(pair.prompt) for pair in validation}
+    pairs = list(pairs)
+    measured = set(normalised_prompts(validation))
     kept = []
-    for one in found:
-        if normalised(one.pair.prompt) in held:
-            one.ledger.drop("pair", LEAK, one.place)
+    for sourced, prompt in zip(pairs, normalised_prompts(pair for pair, _ in pairs), strict=True):
+        if prompt in measured:
+            sourced.drop("prompt of a validation split")
         else:
-            kept.append(one)
+            kept.append(sourced)
     return kept
 
 
 def normalised_prompts(pairs: Iterable[PreferencePair]) -> list[str]:
     """For each pair a text that is equal for prompts which differ in white space and letter case only."""
-    normalised = _Normaliser()
-    return [normalised(pair.prompt) for pair in pairs]
+
+    @functools.cache  # many pairs share a prompt
+    def normalised(text: str) -> str:
+        return " ".join(text.split()).casefold()
+
+    return [
+        "\0".join(f"{message['role']}\0{normalised(message['content'])}" for message in pair.prompt) for pair in pairs
+    ]
 
 
-class _Normaliser:
-    """White space collapsed and case folded; many pairs share a prompt, so each message is done once."""
+def contrast_pairs(pairs: Sequence[SourcedPair]) -> list[SourcedPair]:
+    """The pairs that follow where the answers to a prompt were each written for one preference.
 
-    def __init__(self) -> None:
-        self._text = functools.lru_cache(maxsize=None)(lambda text: " ".join(text.split()).casefold())
+    They separate a preference from quality: when an answer is chosen under one preference and rejected under another,
+    only the preference can tell why. Answers were written so, for a prompt and source, when there are at least two
+    preferences, each a single one of weight 1; every chosen answer is chosen under one of them only; and every rejected
+    answer is chosen under another. Then each answer beats, under its own preference, every answer of another one.
 
-    def __call__(self, prompt: Messages) -> str:
-        return "\0".join(f"{message['role']}\0{self._text(message['content'])}" for message in prompt)
+    Returns:
+        Those pairs that are not among the given ones, and contradict none of them.
+    """
+    known = {pair_key(pair) for pair, _ in pairs}
+    groups: dict[Hashable, list[SourcedPair]] = {}
+    for sourced in pairs:
+        groups.setdefault((id(sourced.source), prompt_key(sourced.pair.prompt)), []).append(sourced)
+    added = []
+    for group in groups.values():
+        written = _written_for([pair for pair, _ in group])
+        source = group[0].source
+        for winner, loser in permutations(written, 2):
+            model = written[winner]
+            if preference_key(model) == preference_key(written[loser]):
+                continue
+            pair = PreferencePair(model.prompt, model.preference, winner, loser, model.texts, model.place)
+            question, chosen, rejected = key = pair_key(pair)
+            if key not in known and (question, rejected, chosen) not in known:
+                known.add(key)
+                source.contrast_pairs += 1
+                added.append(SourcedPair(pair, source))
+    return added
+
+
+def _written_for(group: Sequence[PreferencePair]) -> dict[str, PreferencePair]:
+    """Answer to a pair of the preference it was written for; empty where answers were not written so."""
+    written: dict[str, PreferencePair] = {}
+    for pair in group:
+        other = written.setdefault(pair.chosen, pair)
+        if [*pair.preference.values(), *pair.texts.values()] != [1.0] or preference_key(other) != preference_key(pair):
+            return {}
+    for pair in group:
+        loser = written.get(pair.rejected)
+        if loser is None or preference_key(loser) == preference_key(pair):
+            return {}
+    return written

@@ -1,43 +1,30 @@
-"""One row of a file or data set, what was done to it while it was read, and the words for what is wrong with one."""
+"""Rows of files and data sets, what a pair format makes of them, and what is wrong with one."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections import Counter, UserDict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from pad_cli.errors import DataError
+from pad_cli.records import Messages
 from pad_cli.system.progress import note
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Columns(Mapping[str, Any]):
-    """The columns of a row, which remembers the ones that were read.
-
-    Attributes:
-        read: names that were looked up.
-    """
+class Columns(UserDict[str, Any]):
+    """The columns of a row, which remember whether they were read."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-        self.read: set[str] = set()
+        super().__init__(values)
+        self.unread = {name for name, value in values.items() if not is_blank(value)}
 
     def __getitem__(self, name: str) -> Any:
-        self.read.add(name)
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def unread(self) -> list[str]:
-        """Names of the columns that hold something and were not looked up."""
-        return [name for name, value in self._values.items() if name not in self.read and not is_blank(value)]
+        self.unread.discard(name)
+        return super().__getitem__(name)
 
 
 @dataclass(frozen=True)
@@ -45,11 +32,10 @@ class Row:
     """One row of a file or data set.
 
     Attributes:
-        values: its columns; empty when it could not be read.
+        values: its columns; empty when it could not be parsed.
         origin: the file, or the data set's name.
-        number: its line counted from 1, or its place in the data set counted from 0; no two rows have the same.
+        number: its line counted from 1, or its index counted from 0; unique in its origin.
         is_line: whether `number` is a line.
-        line: the line of a row that shares it with others, so that it is no number; 0 where there are no lines.
         changes: what was read in another form than it is written, or not at all; filled by what reads the row.
     """
 
@@ -57,7 +43,6 @@ class Row:
     origin: str
     number: int
     is_line: bool = True
-    line: int = 0
     changes: list[str] = field(default_factory=list, compare=False)
 
     def __post_init__(self) -> None:
@@ -69,17 +54,17 @@ class Row:
         return f"{self.origin}:{self.number}" if self.is_line else f"{self.origin}[{self.number}]"
 
     def all_changes(self, unread: Container[str] = ()) -> list[str]:
-        """Each of `changes` once, and the columns that hold something and were not read, but for those of `unread`."""
+        """Each of `changes` once, and the columns that were not read, except those that need not be."""
         assert isinstance(self.values, Columns)
-        columns = [f"column '{name}' is not read" for name in self.values.unread() if name not in unread]
-        return [*dict.fromkeys(self.changes), *columns]
+        names = [name for name in self.values if name in self.values.unread and name not in unread]
+        return [*dict.fromkeys(self.changes), *(f"column '{name}' is not read" for name in names)]
 
 
 class RowError(Exception):
-    """A row that cannot be read; what raises it does not know where the row stands.
+    """A row that cannot be read, raised where its place is not known.
 
     Args:
-        reason: what is wrong, the same words for every row that is wrong in the same way.
+        reason: what is wrong, in the same words for every row that is wrong in the same way.
         field: the column; may be empty.
         hint: what to do.
         detail: what is special to this row.
@@ -95,20 +80,67 @@ class RowError(Exception):
         return f"field '{self.field}': {self.reason}" if self.field else self.reason
 
     def at(self, row: Row) -> DataError:
-        """The error that also says where."""
-        line = row.number if row.is_line else row.line
+        """The same with the row's place."""
         message = f"{self.reason}: {self.detail}" if self.detail else self.reason
-        if line and not row.is_line:
-            message = f"element {row.number} of the array: {message}"
-        path = row.origin if line else row.place
+        path, line = (row.origin, row.number) if row.is_line else (row.place, 0)
         return DataError(message, path=path, line=line, field=self.field, hint=self.hint)
+
+
+@dataclass(frozen=True)
+class RawPair:
+    """A preference pair whose preference is still spelt as the row spells it."""
+
+    prompt: Messages
+    preference: Any
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class ParsedRows:
+    """What a pair format made of one row, or of rows that belong together.
+
+    Attributes:
+        rows: these rows.
+        pairs: the pairs in them.
+        reason: why there are none.
+        parts: why parts of the rows gave none, once for each part.
+        problem: what is wrong, when the rows cannot be read.
+    """
+
+    rows: tuple[Row, ...]
+    pairs: tuple[RawPair, ...] = ()
+    reason: str = ""
+    parts: tuple[str, ...] = ()
+    problem: RowError | None = None
+
+
+Reading = ParsedRows
+"""Its former name, for plug-ins."""
+
+
+class PairFormat(Protocol):
+    """What the registry `pair_formats` holds: a callable of a recipe's `options` that returns this."""
+
+    def read(self, rows: Sequence[Row]) -> Iterable[ParsedRows]:
+        """Every row in exactly one item."""
+        ...
+
+
+def one_by_one(rows: Iterable[Row], read: Callable[[Row], ParsedRows]) -> Iterator[ParsedRows]:
+    """Read rows that stand alone; a RowError becomes the problem of its row."""
+    for row in rows:
+        try:
+            yield read(row)
+        except RowError as problem:
+            yield ParsedRows((row,), problem=problem)
 
 
 def note_changes(rows: Iterable[Row], unread: Container[str] = ()) -> None:
     """Say on stderr what was read differently, or not at all, and in how many rows.
 
     Args:
-        rows: all of a file or data set, once they were read.
+        rows: all of a file or data set, after they were read.
         unread: columns that need not be read.
     """
     counts = Counter((row.origin, change) for row in rows for change in row.all_changes(unread))
@@ -117,12 +149,12 @@ def note_changes(rows: Iterable[Row], unread: Container[str] = ()) -> None:
 
 
 def is_unicode(value: Any) -> TypeGuard[str]:
-    """A text without lone surrogates and null characters: JSON can spell them, but no tokenizer reads them."""
+    """Text without lone surrogates and null characters: JSON can spell them, but no tokenizer reads them."""
     return isinstance(value, str) and "\0" not in value and not _SURROGATE.search(value)
 
 
 def is_text(value: Any) -> TypeGuard[str]:
-    """Such a text that says something."""
+    """Such text that is not blank."""
     return is_unicode(value) and bool(value.strip())
 
 
@@ -130,11 +162,11 @@ def is_blank(value: Any) -> bool:
     """Null, an empty text, list or map, or one that holds nothing else (data sets fill rows up with null)."""
     waiting = [value]  # no recursion: JSON may be nested deeper than Python's stack
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, Mapping):
-            waiting.extend(each.values())
-        elif isinstance(each, list | tuple):
-            waiting.extend(each)
-        elif each is not None and not (isinstance(each, str) and not each.strip()):
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            waiting.extend(part.values())
+        elif isinstance(part, list | tuple):
+            waiting.extend(part)
+        elif part is not None and not (isinstance(part, str) and not part.strip()):
             return False
     return True

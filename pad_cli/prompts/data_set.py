@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pad_cli.errors import RecipeError
-from pad_cli.pairs.conversation import prompt_of
-from pad_cli.pairs.data_sets import scan_data_set
-from pad_cli.pairs.rows import Row, RowError, is_text, note_changes
+from pad_cli.pairs import Row, RowError, is_text, note_changes, prompt_of, scan_data_set
 from pad_cli.prompts.grid import Prompt, ask, distinct, group_of, read_asked
 from pad_cli.recipe import PairsSettings, read_options
 from pad_cli.records import BenchmarkItem

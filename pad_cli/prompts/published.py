@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError, RecipeError
-from pad_cli.pairs.conversation import prompt_of, read_steer_text
-from pad_cli.pairs.rows import Row
+from pad_cli.pairs import Row, prompt_of, read_steer_text
 from pad_cli.prompts.data_set import scan
 from pad_cli.prompts.files import read_prompts
 from pad_cli.prompts.grid import Prompt, ask, read_asked
