@@ -88,11 +88,11 @@ BENCHMARKS = Registry(
     "benchmarks",
     {
         "embedded": "pad_cli.world.benchmark:load",
-        "jsonl": "pad_cli.prompts.files:load_jsonl",
-        "prompts": "pad_cli.prompts.files:load_shipped",
-        "dataset": "pad_cli.prompts.data_set:load_data_set",
-        "psoups": "pad_cli.prompts.published:load_psoups",
-        "helpsteer2": "pad_cli.prompts.published:load_helpsteer2",
+        "jsonl": "pad_cli.prompts.prompt_sets:load_jsonl",
+        "prompts": "pad_cli.prompts.prompt_sets:load_shipped",
+        "dataset": "pad_cli.prompts.prompt_sets:load_data_set",
+        "psoups": "pad_cli.prompts.prompt_sets:load_psoups",
+        "helpsteer2": "pad_cli.prompts.prompt_sets:load_helpsteer2",
     },
 )
 METHODS = Registry(

@@ -16,7 +16,7 @@ from pad_cli.errors import DataError, PreferenceError, RecipeError
 from pad_cli.pairs.splits import read_paraphrases
 from pad_cli.preference import parse_preference
 from pad_cli.principles import Principle, find_principle, load_principles, read_library, shipped_principles
-from pad_cli.prompts.files import load_shipped
+from pad_cli.prompts.prompt_sets import load_shipped
 from pad_cli.recipe.catalogue import names_of
 from pad_cli.system.resources import shipped
 from tests.cli.test_commands import NO_TORCH, pad, refused, shell

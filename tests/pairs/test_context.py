@@ -13,7 +13,7 @@ from pad_cli.learning.choices import read_choices
 from pad_cli.learning.effects import read_prompts
 from pad_cli.learning.new_principle import read_examples
 from pad_cli.pairs import as_lines, describe, prompt_of, read_rows
-from pad_cli.prompts.files import load_jsonl
+from pad_cli.prompts import load_jsonl
 from pad_cli.records import as_messages
 from tests.pairs.conftest import Write, load
 

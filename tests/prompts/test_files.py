@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.prompts import load_benchmark, load_jsonl
-from pad_cli.prompts.files import load_shipped
+from pad_cli.prompts.prompt_sets import load_shipped
 from pad_cli.recipe import BenchmarkSettings
 from pad_cli.registry import BENCHMARKS
 
