@@ -34,7 +34,7 @@ def as_message(message: Mapping[str, Any]) -> dict[str, str]:
         hint = "Write into the texts what was called and what came back, or leave such conversations out."
         raise DataError("tool calls and the turns of tools are not supported", hint=hint)
     if isinstance(content, list | tuple):
-        content = join_parts([_text_of(part) for part in content])
+        content = join_parts(_text_of(part) for part in content)
     if content is not None and not isinstance(content, str):
         hint = 'Write "content": "...", or a list of {"type": "text", "text": "..."}.'
         raise DataError("a message whose content is neither a text nor a list of parts", hint=hint)
@@ -82,12 +82,12 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class PairSplit:
-    """A named set of preference pairs; `texts` says that preferences are to be read from wordings.
+    """A named set of preference pairs.
 
     Attributes:
         name: the key under which metrics are reported, for example `held_out_topics`.
         pairs: its preference pairs.
-        texts: for each principle the wordings to use in place of its name; empty when names are used.
+        texts: for each principle the paraphrases to use in place of its name; empty when names are used.
     """
 
     name: str
@@ -97,13 +97,9 @@ class PairSplit:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Something of a source that gives no pair, or no longer does.
+    """A part of a source that gives no pair: a row, a part of a row that gave others, or a pair removed by cleaning.
 
-    Attributes:
-        what: a whole row; a part of a row that gave others; or a pair that was made and taken away again.
-        reason: why.
-        count: how many.
-        examples: where the first of them stand, `file:line` or `dataset[row]`.
+    `examples` are the places of the first of them, `file:line` or `dataset[row]`.
     """
 
     what: Literal["row", "part", "pair"]
@@ -114,13 +110,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Change:
-    """Something of a source that was read in another form than it is written, or not read.
-
-    Attributes:
-        change: what.
-        count: in how many rows.
-        examples: where the first of them stand, `file:line` or `dataset[row]`.
-    """
+    """Something that was read in another form than it is written, or not read, in `count` rows of a source."""
 
     change: str
     count: int
@@ -134,9 +124,9 @@ class SourceReport:
     Attributes:
         name: file or data set.
         split: what it is for: `train`, or the name of a validation split.
-        rows: rows read, blank lines aside.
+        rows: rows read, except blank lines.
         rows_used: rows that gave pairs.
-        pairs_made: pairs that they gave.
+        pairs_made: pairs in them.
         pairs_kept: those left after cleaning.
         contrast_pairs: pairs added because every answer was written for one preference.
         weight: how often each pair is trained on.
@@ -158,14 +148,7 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class PreferenceReport:
-    """The pairs of one preference. Lengths are in characters.
-
-    Attributes:
-        pairs: their number.
-        chosen_longer: share whose chosen answer is the longer one; ties count half.
-        mean_chosen: mean length of chosen answers.
-        mean_rejected: mean length of rejected answers.
-    """
+    """The pairs of one preference: the share whose chosen answer is longer (ties count half), mean characters."""
 
     pairs: int
     chosen_longer: float
@@ -200,12 +183,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Where preference pairs came from, what was left out, and what they are like.
-
-    Attributes:
-        sources: one for each file or data set; empty when a registered source wrote the pairs.
-        splits: the training pairs and every validation split.
-    """
+    """One report for each file or data set (none where a registered source wrote the pairs), and for each split."""
 
     sources: tuple[SourceReport, ...] = ()
     splits: tuple[SplitReport, ...] = ()
@@ -218,7 +196,7 @@ class PairData:
     Attributes:
         train: the training pairs.
         validation: named splits, never trained on.
-        texts: for each principle the wordings that training may use (the encoder's training data).
+        texts: for each principle the paraphrases that training may use (the encoder's training data).
         report: where the pairs came from and what they are like; `load_pairs` writes it.
     """
 

@@ -28,7 +28,7 @@ from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_config import VALUE_HEAD
 from pad_cli.models.checkpoint_files import read_tensors
 from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model
-from pad_cli.preference import Preference, expand_profiles, parse_preference, rewrite_question
+from pad_cli.preference import Preference, parse_preference, rewrite_question
 from pad_cli.profiles import profiles_of
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import Messages
@@ -85,7 +85,7 @@ class PromptRewardModel:
                 model's profile.
             DataError: a profile's file is wrong.
         """
-        preference = parse_preference(expand_profiles(specs, profiles_of(self)), (), accepts_text=True)
+        preference = parse_preference(specs, (), accepts_text=True, profiles=profiles_of(self))
         _wordings(preference)
         return preference
 

@@ -21,7 +21,7 @@ from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
-from pad_cli.preference import Preference, expand_profiles, parse_preference
+from pad_cli.preference import Preference, parse_preference
 from pad_cli.profiles import profiles_of
 from pad_cli.records import Messages
 from pad_cli.system.progress import note
@@ -125,8 +125,8 @@ class PersonalizedRewardModel:
             PreferenceError: it names something this reward model does not know, or another one's profile.
             DataError: a profile's file is wrong.
         """
-        specs = expand_profiles(specs, profiles_of(self), self.principles)
-        return parse_preference(specs, self.principles, accepts_text=self.encoder is not None)
+        accepts_text = self.encoder is not None
+        return parse_preference(specs, self.principles, accepts_text=accepts_text, profiles=profiles_of(self))
 
     def prompt(self, conversation: Messages, preference: Preference) -> Messages:
         """The conversation as it is: the preference is in the heads' weights."""

@@ -211,8 +211,10 @@ def _as_typed(location: Sequence[int | str]) -> list[int | str]:
     if kind not in KINDS:
         return list(location)
     # data.train TAG ..., data.validation NAME TAG ..., stages NUMBER TAG ...
-    place = {("data", "train"): 2, ("data", "validation"): 3}.get(tuple(keys[:2]), 2 if keys[:1] == ["stages"] else 0)
-    if place and len(keys) > place and keys[place] in (*UNION_TAGS, *STAGES):
+    place = 3 if keys[:2] == ["data", "validation"] else 2
+    if keys[:1] != ["stages"] and keys[:2] not in (["data", "train"], ["data", "validation"]):
+        return keys
+    if len(keys) > place and keys[place] in (*UNION_TAGS, *STAGES):
         del keys[place]
     return keys
 
