@@ -95,31 +95,36 @@ class PairSplit:
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+_EXAMPLES = 3
+
+
+@dataclass
 class Dropped:
     """A part of a source that gives no pair: a row, a part of a row that gave others, or a pair removed by cleaning.
 
-    `examples` are the places of the first of them, `file:line` or `dataset[row]`.
+    `examples` are the places of the first three, `file:line` or `dataset[row]`.
     """
 
     what: Literal["row", "part", "pair"]
     reason: str
-    count: int
-    examples: tuple[str, ...]
+    count: int = 0
+    examples: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Change:
     """Something that was read in another form than it is written, or not read, in `count` rows of a source."""
 
     change: str
-    count: int
-    examples: tuple[str, ...]
+    count: int = 0
+    examples: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class SourceReport:
     """What came of one source: rows = rows_used + dropped rows, pairs_made = pairs_kept + dropped pairs.
+
+    It counts while its source is read and cleaned; every row and pair that is not used has a reason.
 
     Attributes:
         name: file or data set.
@@ -136,14 +141,41 @@ class SourceReport:
 
     name: str
     split: str
-    rows: int
-    rows_used: int
-    pairs_made: int
-    pairs_kept: int
-    contrast_pairs: int
-    weight: float
-    dropped: tuple[Dropped, ...]
-    changes: tuple[Change, ...] = ()
+    rows: int = 0
+    rows_used: int = 0
+    pairs_made: int = 0
+    pairs_kept: int = 0
+    contrast_pairs: int = 0
+    weight: float = 1.0
+    dropped: Sequence[Dropped] = ()
+    changes: Sequence[Change] = ()
+
+    def drop(self, what: Literal["row", "part", "pair"], reason: str, place: str) -> None:
+        """Count one row, part or pair that is not used."""
+        if what == "pair":
+            self.pairs_kept -= 1
+        entry = next((entry for entry in self.dropped if (entry.what, entry.reason) == (what, reason)), None)
+        if entry is None:
+            self.dropped = (*self.dropped, entry := Dropped(what, reason))
+        _count(entry, place)
+
+    def change(self, change: str, place: str) -> None:
+        """Count one row of which something was read differently, or not read."""
+        entry = next((entry for entry in self.changes if entry.change == change), None)
+        if entry is None:
+            self.changes = (*self.changes, entry := Change(change))
+        _count(entry, place)
+
+    def sort(self) -> None:
+        """What was dropped: rows first, the most frequent reason first."""
+        order = ("row", "part", "pair")
+        self.dropped = sorted(self.dropped, key=lambda entry: (order.index(entry.what), -entry.count, entry.reason))
+
+
+def _count(entry: Dropped | Change, place: str) -> None:
+    entry.count += 1
+    if len(entry.examples) < _EXAMPLES and place not in entry.examples:
+        entry.examples = (*entry.examples, place)
 
 
 @dataclass(frozen=True)

@@ -1,79 +1,20 @@
-"""Pairs with the statistics of their source; taking out what teaches nothing, and adding contrast pairs."""
+"""Pairs with the report on their source; taking out what teaches nothing, and adding contrast pairs."""
 
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pad_cli.records import Change, Dropped, Messages, PreferencePair, SourceReport
-
-_EXAMPLES = 3
-_ORDER = ("row", "part", "pair")
-
-
-@dataclass
-class _Tally:
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, place: str) -> None:
-        self.count += 1
-        if len(self.examples) < _EXAMPLES and place not in self.examples:
-            self.examples.append(place)
-
-
-@dataclass
-class SourceStatistics:
-    """Counts of one source, filled while its pairs are read and cleaned; every row and pair not used has a reason."""
-
-    name: str
-    split: str
-    weight: float = 1.0
-    rows: int = 0
-    rows_used: int = 0
-    pairs_made: int = 0
-    contrast_pairs: int = 0
-    _dropped: dict[tuple[str, str], _Tally] = field(default_factory=lambda: defaultdict(_Tally))
-    _changes: dict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
-
-    def drop(self, what: Literal["row", "part", "pair"], reason: str, place: str) -> None:
-        """Count one row, part or pair that is not used."""
-        self._dropped[what, reason].add(place)
-
-    def change(self, change: str, place: str) -> None:
-        """Count one row of which something was read differently, or not read."""
-        self._changes[change].add(place)
-
-    def dropped(self) -> tuple[Dropped, ...]:
-        """What was not used, rows first, the most frequent reason first."""
-        tallies = sorted(self._dropped.items(), key=lambda item: (_ORDER.index(item[0][0]), -item[1].count, item[0][1]))
-        return tuple(Dropped(*key, tally.count, tuple(tally.examples)) for key, tally in tallies)  # type: ignore[arg-type]
-
-    def report(self) -> SourceReport:
-        dropped = self.dropped()
-        return SourceReport(
-            name=self.name,
-            split=self.split,
-            rows=self.rows,
-            rows_used=self.rows_used,
-            pairs_made=self.pairs_made,
-            pairs_kept=self.pairs_made - sum(entry.count for entry in dropped if entry.what == "pair"),
-            contrast_pairs=self.contrast_pairs,
-            weight=self.weight,
-            dropped=dropped,
-            changes=tuple(Change(what, tally.count, tuple(tally.examples)) for what, tally in self._changes.items()),
-        )
+from pad_cli.records import Messages, PreferencePair, SourceReport
 
 
 class SourcedPair(NamedTuple):
-    """A preference pair, and the statistics of its source."""
+    """A preference pair, and the report on its source."""
 
     pair: PreferencePair
-    source: SourceStatistics
+    source: SourceReport
 
     def drop(self, reason: str) -> None:
         self.source.drop("pair", reason, self.pair.place)

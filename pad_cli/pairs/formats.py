@@ -11,11 +11,27 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from pad_cli.pairs.conversation import PROMPT, SYSTEM, read_hh_text, read_prompt, read_sample, read_steer_text
-from pad_cli.pairs.rows import ParsedRows, RawPair, Row, RowError, is_text, one_by_one
+from pad_cli.pairs.rows import ParsedRows, RawPair, Row, RowError, is_text
 from pad_cli.recipe import Settings
 from pad_cli.records import Messages
 
 Weights = dict[str, float]
+
+
+class RowFormat(Settings):
+    """A format whose rows stand alone."""
+
+    def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
+        """Every row, parsed; a RowError becomes its problem."""
+        for row in rows:
+            try:
+                yield self.read_row(row)
+            except RowError as problem:
+                yield ParsedRows((row,), problem=problem)
+
+    def read_row(self, row: Row) -> ParsedRows:
+        raise NotImplementedError
+
 
 # Rows that say which answer is preferred
 
@@ -23,7 +39,7 @@ _Column = Literal["prompt", "system", "preference", "chosen", "rejected"]
 _COLUMNS: tuple[_Column, ...] = get_args(_Column)
 
 
-class Pairs(Settings):
+class Pairs(RowFormat):
     """One pair a row: prompt, preference, chosen, rejected.
 
     Answers are texts, or conversations that end with them. Without a prompt, both conversations begin with it.
@@ -34,10 +50,7 @@ class Pairs(Settings):
         None, description="The preference of every row, for data that have no such column."
     )
 
-    def read(self, rows: Sequence[Row]) -> Iterable[ParsedRows]:
-        return one_by_one(rows, self._read)
-
-    def _read(self, row: Row) -> ParsedRows:
+    def read_row(self, row: Row) -> ParsedRows:
         name = {ours: self.columns.get(ours, ours) for ours in _COLUMNS}
         answers = [(name[ours], row.values.get(name[ours])) for ours in ("chosen", "rejected")]
         prompt, (chosen, rejected) = read_sample(row, answers, name["prompt"], name["system"])
@@ -45,7 +58,7 @@ class Pairs(Settings):
         return ParsedRows((row,), (RawPair(prompt, preference, chosen, rejected),))
 
 
-class PerPreference(Settings):
+class PerPreference(RowFormat):
     """One answer per preference a row: each wins under its own preference against every other.
 
     The answers are one map, name to answer (`answers`; in the Domain-Specific Preference data, Cheng et al. 2023,
@@ -62,10 +75,7 @@ class PerPreference(Settings):
         default_factory=list, description="Names of answers written for no preference: they lose under each."
     )
 
-    def read(self, rows: Sequence[Row]) -> Iterable[ParsedRows]:
-        return one_by_one(rows, self._read)
-
-    def _read(self, row: Row) -> ParsedRows:
+    def read_row(self, row: Row) -> ParsedRows:
         named = [(name, value) for name, value in self._answers(row).items() if value is not None]
         columns = self.columns.get("prompt", PROMPT), self.columns.get("system", SYSTEM)
         prompt, texts = read_sample(row, named, *columns)
@@ -101,7 +111,7 @@ _Question = Literal["better", "safer"]
 _SAFE_RLHF: dict[_Question, str] = {"better": "helpful", "safer": "harmless"}
 
 
-class SafeRlhf(Settings):
+class SafeRlhf(RowFormat):
     """PKU-SafeRLHF (Ji et al. 2024, arXiv 2406.15513): two answers, which is the better and which the safer.
 
     A row gives a pair for each question; where the two disagree, these are the same two answers under two preferences.
@@ -114,10 +124,7 @@ class SafeRlhf(Settings):
         description="Question to the principle that it asks for; leave one out to ignore it.",
     )
 
-    def read(self, rows: Sequence[Row]) -> Iterable[ParsedRows]:
-        return one_by_one(rows, self._read)
-
-    def _read(self, row: Row) -> ParsedRows:
+    def read_row(self, row: Row) -> ParsedRows:
         prompt, answers = read_sample(row, [(field, row.values.get(field)) for field in ("response_0", "response_1")])
         safe = [_one_of(row, f"is_response_{number}_safe", (True, False)) for number in (0, 1)]
         pairs, parts = [], []
@@ -138,15 +145,12 @@ def _one_of(row: Row, field: str, values: tuple[Any, Any]) -> Any:
     return value
 
 
-class HhRlhf(Settings):
+class HhRlhf(RowFormat):
     """HH-RLHF (Bai et al. 2022, arXiv 2204.05862): two conversations in one text each, alike up to the last answer."""
 
     preference: str = Field(min_length=1, description="What the rows were collected for: `helpful` or `harmless`.")
 
-    def read(self, rows: Sequence[Row]) -> Iterable[ParsedRows]:
-        return one_by_one(rows, self._read)
-
-    def _read(self, row: Row) -> ParsedRows:
+    def read_row(self, row: Row) -> ParsedRows:
         chosen, rejected = (read_hh_text(row.values.get(field), field) for field in ("chosen", "rejected"))
         answers = chosen[-1]["content"], rejected[-1]["content"]
         reason = ""
@@ -218,7 +222,7 @@ class Ric(Settings):
             yield _group_pairs(group, self.scores, self.minimum_difference)
 
 
-class UltraFeedback(Settings):
+class UltraFeedback(RowFormat):
     """UltraFeedback (Cui et al. 2023, arXiv 2310.01377; openbmb/UltraFeedback): several rated completions a row.
 
     A rating is a digit from 1 to 5 as text; one that is not a number (`N/A`) is left out and counted.
@@ -227,10 +231,7 @@ class UltraFeedback(Settings):
     attributes: list[str] | dict[str, str] = Field(default_factory=lambda: list(_ULTRA), description=_ATTRIBUTES)
     minimum_difference: float = Field(1.0, gt=0, le=4, description=_DIFFERENCE)
 
-    def read(self, rows: Sequence[Row]) -> Iterable[ParsedRows]:
-        return one_by_one(rows, self._read)
-
-    def _read(self, row: Row) -> ParsedRows:
+    def read_row(self, row: Row) -> ParsedRows:
         names = _names(self.attributes)
         prompt = read_prompt(row, "instruction")
         completions = row.values.get("completions")

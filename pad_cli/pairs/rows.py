@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, UserDict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
@@ -125,15 +125,6 @@ class PairFormat(Protocol):
     def read(self, rows: Sequence[Row]) -> Iterable[ParsedRows]:
         """Every row in exactly one item."""
         ...
-
-
-def one_by_one(rows: Iterable[Row], read: Callable[[Row], ParsedRows]) -> Iterator[ParsedRows]:
-    """Read rows that stand alone; a RowError becomes the problem of its row."""
-    for row in rows:
-        try:
-            yield read(row)
-        except RowError as problem:
-            yield ParsedRows((row,), problem=problem)
 
 
 def note_changes(rows: Iterable[Row], unread: Container[str] = ()) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from pad_cli.errors import DataError, PreferenceError
-from pad_cli.pairs.cleaning import SourcedPair, SourceStatistics
+from pad_cli.pairs.cleaning import SourcedPair
 from pad_cli.pairs.files import scan_data_set, scan_file
 from pad_cli.pairs.rows import PairFormat, ParsedRows, Row, RowError, is_text
 from pad_cli.preference import LARGEST, Preference, parse_preference
 from pad_cli.recipe import PairsSettings, make_with, read_options
-from pad_cli.records import PreferencePair
+from pad_cli.records import PreferencePair, SourceReport
 from pad_cli.registry import PAIR_FORMATS
 
 _MOST_ERRORS = 20  # bad rows that an error lists
@@ -89,8 +89,8 @@ def _weights(value: Any) -> dict[str, float]:
 
 def read_source(
     settings: PairsSettings, key: str, split: str, reader: PreferenceReader, *, drop_bad: bool
-) -> tuple[list[SourcedPair], SourceStatistics]:
-    """The pairs of one source, not yet cleaned, and its statistics.
+) -> tuple[list[SourcedPair], SourceReport]:
+    """The pairs of one source, not yet cleaned, and the report on it.
 
     Args:
         settings: where the rows are and what they mean.
@@ -109,7 +109,7 @@ def read_source(
     if not rows and not unparsed:
         hint = "One JSON object a line." if settings.path else "Check `split`."
         raise DataError("has no rows", path=settings.path or settings.dataset, hint=hint)
-    statistics = SourceStatistics(_name(settings), split, settings.weight)
+    report = SourceReport(_name(settings), split, weight=settings.weight)
     sourced: list[SourcedPair] = []
     bad: list[tuple[Row, RowError]] = []
     for parsed in [*unparsed, *pair_format.read(rows)]:
@@ -124,26 +124,27 @@ def read_source(
             pairs, problem = [], error
         if problem is not None:
             bad.append((parsed.rows[0], problem))
-        _count(statistics, parsed, len(pairs), parsed.reason if problem is None else problem.kind)
-        sourced += [SourcedPair(pair, statistics) for pair in pairs]
+        _count(report, parsed, len(pairs), parsed.reason if problem is None else problem.kind)
+        sourced += [SourcedPair(pair, report) for pair in pairs]
     if bad and not drop_bad:
         raise _bad_rows(bad)
-    return sourced, statistics
+    return sourced, report
 
 
-def _count(statistics: SourceStatistics, parsed: ParsedRows, pairs: int, reason: str) -> None:
-    statistics.rows += len(parsed.rows)
-    statistics.pairs_made += pairs
+def _count(report: SourceReport, parsed: ParsedRows, pairs: int, reason: str) -> None:
+    report.rows += len(parsed.rows)
+    report.pairs_made += pairs
+    report.pairs_kept += pairs
     if not pairs:
         for row in parsed.rows:
-            statistics.drop("row", reason, row.place)
+            report.drop("row", reason, row.place)
         return
-    statistics.rows_used += len(parsed.rows)
+    report.rows_used += len(parsed.rows)
     for part in parsed.parts:
-        statistics.drop("part", part, parsed.rows[0].place)
+        report.drop("part", part, parsed.rows[0].place)
     for row in parsed.rows:
         for change in row.all_changes():
-            statistics.change(change, row.place)
+            report.change(change, row.place)
 
 
 def read_pairs(path: Path) -> tuple[PreferencePair, ...]:

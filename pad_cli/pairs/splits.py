@@ -11,19 +11,12 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError, RecipeError
-from pad_cli.pairs.cleaning import (
-    SourcedPair,
-    SourceStatistics,
-    clean,
-    contrast_pairs,
-    normalised_prompts,
-    without_leaks,
-)
+from pad_cli.pairs.cleaning import SourcedPair, clean, contrast_pairs, normalised_prompts, without_leaks
 from pad_cli.pairs.report import split_report
 from pad_cli.pairs.sources import PreferenceReader, read_source
 from pad_cli.principles import load_principles, shipped_principles
 from pad_cli.recipe import DataSettings, PairsSettings, Settings, make_with
-from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair
+from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair, SourceReport
 from pad_cli.registry import PAIR_SOURCES
 from pad_cli.system.resources import shipped
 
@@ -32,7 +25,6 @@ _HELD_OUT = "held_out"
 SHIPPED = "shipped"
 """In place of a file: the package's own paraphrases, of its ready principles and of the styles of the data set DSP."""
 
-_Read = tuple[list[SourcedPair], list[SourceStatistics]]
 Paraphrases = Mapping[str, tuple[str, ...]]
 """Principle to texts."""
 
@@ -63,72 +55,69 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
             "Give your split another name, or leave out `validation_share`.",
         )
     texts, unseen_texts = read_paraphrases(settings.texts)
-    splits, validation_statistics = _validation(settings, reader)
+    splits, validation_reports = _validation(settings, reader)
     measured = [pair for split in splits for pair in split.pairs]
     if settings.source is not None:
-        made = _registered(settings, seed)
+        pairs, reports, made = _registered(settings, seed)
         splits, texts = [*made.validation, *splits], {**made.texts, **texts}
-        count = len(made.train)
-        statistics = [SourceStatistics(settings.source, "train", rows=count, rows_used=count, pairs_made=count)]
-        places = (f"{settings.source}[{number}]" for number in range(count))
-        pairs = [
-            SourcedPair(replace(pair, place=place), statistics[0])
-            for pair, place in zip(made.train, places, strict=True)
-        ]
     else:
-        pairs, statistics = _training(settings, reader)
+        pairs, reports = _training(settings, reader)
     pairs = without_leaks(pairs, measured)
-    _require("training", pairs, statistics)
+    _require("training", pairs, reports)
     if settings.validation_share:
         pairs, held_out = _hold_out(pairs, settings.validation_share, seed)
         splits.append(PairSplit(_HELD_OUT, tuple(pair for pair, _ in held_out)))
     splits += _paraphrased(splits, unseen_texts)
     if settings.contrast and settings.source is None:
         pairs = [*pairs, *contrast_pairs(pairs)]
-    train = [
-        pair for number, source in enumerate(statistics) for pair in _weighted(pairs, source, f"{seed} source {number}")
-    ]
+    train = [pair for number, of in enumerate(reports) for pair in _weighted(pairs, of, f"{seed} source {number}")]
     if settings.limit is not None and settings.limit < len(train):
         train = random.Random(seed).sample(train, settings.limit)
     if principles is None:
         _refuse_many_names([*train, *(pair for split in splits for pair in split.pairs)])
+    sources = (*reports, *validation_reports)
+    for source in sources:
+        source.sort()
     described = [split_report("train", train), *(split_report(split.name, split.pairs) for split in splits)]
-    sources = tuple(source.report() for source in [*statistics, *validation_statistics])
     return PairData(tuple(train), tuple(splits), texts, DataReport(sources, tuple(described)))
 
 
-def _registered(settings: DataSettings, seed: int) -> PairData:
+def _registered(settings: DataSettings, seed: int) -> tuple[list[SourcedPair], list[SourceReport], PairData]:
     """What a registered source writes, as it writes it."""
-    assert settings.source is not None
-    entry, options = PAIR_SOURCES.get(settings.source), {"seed": seed, **settings.options}
-    data: PairData = make_with(entry, options, "data.options", f"See the options of the source '{settings.source}'.")
-    return data
+    name, options = str(settings.source), {"seed": seed, **settings.options}
+    data: PairData = make_with(
+        PAIR_SOURCES.get(name), options, "data.options", f"See the options of the source '{name}'."
+    )
+    count = len(data.train)
+    report = SourceReport(name, "train", rows=count, rows_used=count, pairs_made=count, pairs_kept=count)
+    placed = (replace(pair, place=f"{name}[{number}]") for number, pair in enumerate(data.train))
+    return [SourcedPair(pair, report) for pair in placed], [report], data
 
 
-def _validation(settings: DataSettings, reader: PreferenceReader) -> tuple[list[PairSplit], list[SourceStatistics]]:
-    splits, statistics = [], []
+def _validation(settings: DataSettings, reader: PreferenceReader) -> tuple[list[PairSplit], list[SourceReport]]:
+    splits, reports = [], []
     for name, source in settings.validation.items():
         key = f"data.validation.{name}"
-        read, of_source = read_source(_as_source(source), key, name, reader, drop_bad=settings.bad_rows == "drop")
+        read, report = read_source(_as_source(source), key, name, reader, drop_bad=settings.bad_rows == "drop")
         pairs = clean(read)
-        _require(f"validation ({name})", pairs, [of_source])
+        _require(f"validation ({name})", pairs, [report])
         splits.append(PairSplit(name, tuple(pair for pair, _ in pairs)))
-        statistics.append(of_source)
-    return splits, statistics
+        reports.append(report)
+    return splits, reports
 
 
-def _training(settings: DataSettings, reader: PreferenceReader) -> _Read:
+def _training(settings: DataSettings, reader: PreferenceReader) -> tuple[list[SourcedPair], list[SourceReport]]:
     """All training sources, cleaned together: a pair that two of them hold is trained on once."""
     sources = settings.train if isinstance(settings.train, list) else [settings.train]
     pairs: list[SourcedPair] = []
-    statistics = []
+    reports = []
     for number, source in enumerate(sources):
         assert source is not None
         key = f"data.train.{number}" if isinstance(settings.train, list) else "data.train"
-        read, of_source = read_source(_as_source(source), key, "train", reader, drop_bad=settings.bad_rows == "drop")
+        read, report = read_source(_as_source(source), key, "train", reader, drop_bad=settings.bad_rows == "drop")
         pairs += read
-        statistics.append(of_source)
-    return clean(pairs), statistics
+        reports.append(report)
+    return clean(pairs), reports
 
 
 def _as_source(source: str | PairsSettings) -> PairsSettings:
@@ -150,7 +139,7 @@ def _hold_out(pairs: Sequence[SourcedPair], share: float, seed: int) -> tuple[li
     return rest, [pair for pair, key in zip(pairs, keys, strict=True) if key in chosen]
 
 
-def _weighted(pairs: Iterable[SourcedPair], source: SourceStatistics, seed: str) -> list[PreferencePair]:
+def _weighted(pairs: Iterable[SourcedPair], source: SourceReport, seed: str) -> list[PreferencePair]:
     """The pairs of one source, as often as its weight says; a fraction of them is drawn, at least one."""
     own = [pair for pair, of_source in pairs if of_source is source]
     whole = int(source.weight)
@@ -161,17 +150,16 @@ def _weighted(pairs: Iterable[SourcedPair], source: SourceStatistics, seed: str)
     return own * whole + [own[index] for index in drawn]
 
 
-def _require(what: str, pairs: Sequence[SourcedPair], statistics: Iterable[SourceStatistics]) -> None:
+def _require(what: str, pairs: Sequence[SourcedPair], reports: Iterable[SourceReport]) -> None:
     if pairs:
         return
     reasons = [
         f"{entry.count} {entry.what}{'s' if entry.count > 1 else ''}: {entry.reason} ({', '.join(entry.examples)})"
-        for source in statistics
-        for entry in source.dropped()
+        for report in reports
+        for entry in report.dropped
     ]
-    raise DataError(
-        "\n  ".join([f"no {what} pairs are left", *reasons]), hint="Correct these rows, or choose other data."
-    )
+    lines = "\n  ".join([f"no {what} pairs are left", *reasons])
+    raise DataError(lines, hint="Correct these rows, or choose other data.")
 
 
 def _refuse_many_names(pairs: Iterable[PreferencePair]) -> None:

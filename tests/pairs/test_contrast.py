@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.pairs.cleaning import SourcedPair, SourceStatistics, contrast_pairs
-from pad_cli.records import PreferencePair, as_messages
+from pad_cli.pairs.cleaning import SourcedPair, contrast_pairs
+from pad_cli.records import PreferencePair, SourceReport, as_messages
 from tests.pairs.conftest import Write, load, make_pair, texts_of
 
 RING = [make_pair("How?", name, name.upper(), other.upper()) for name, other in ("ab", "bc", "cd", "da")]
@@ -86,7 +86,7 @@ _pairs = st.lists(
 def test_contrast_pairs_never_repeat_or_contradict_a_given_pair_or_each_other(
     first: list[Any], second: list[Any]
 ) -> None:
-    books = SourceStatistics("first", "train"), SourceStatistics("second", "train")
+    books = SourceReport("first", "train"), SourceReport("second", "train")
     found = [
         SourcedPair(PreferencePair(as_messages(prompt), {name: 1.0}, chosen, rejected), book)
         for book, pairs in zip(books, (first, second), strict=True)
