@@ -26,6 +26,10 @@ from pad_cli.records import Messages
 
 _SEPARATOR = re.compile(r"\s*[,;+]\s*(?:(?:and|but)\s+)?|\s+(?:and|but)\s+")
 _NEGATION = re.compile(r"^(?:not|no|less|avoid|without)\s+(.+)$", re.IGNORECASE)
+_PROFILE = re.compile(
+    rf"(?P<before>^|{_SEPARATOR.pattern})(?P<clause>(?:(?:not|no|less|avoid|without)\s+)*@.*?)(?=$|{_SEPARATOR.pattern})",
+    re.IGNORECASE,
+)
 _WEIGHT = re.compile(r"^(.*?)\s*=\s*([^=]*)$")
 LARGEST = 1e9
 """No weight is larger: the numbers of models end not far beyond."""
@@ -114,22 +118,18 @@ def with_floor(preference: Preference, always: Mapping[str, float]) -> Preferenc
     """A preference with no weight of these principles below its minimum: max(w_k, always_k).
 
     Idempotent. Free text adds to weights later; `PadEngine` clamps a reward model's table of weights.
-
-    Args:
-        preference: what this user wants.
-        always: principle to its least weight, above 0.
     """
     clamped = {name: max(preference.weights.get(name, 0.0), least) for name, least in always.items()}
     return Preference({**preference.weights, **clamped}, preference.texts) if clamped else preference
 
 
 def expand_profiles(specs: Iterable[str], profiles: Profiles, principles: Sequence[str] = ()) -> list[str]:
-    """Specifications that hold the weights of profiles in place of `@NAME` and `@NAME=NUMBER`, to be stored as text.
+    """Specifications with the weights of profiles in place of `@NAME` and `@NAME=NUMBER`, to be stored as text.
 
     A clause that is exactly the name of a principle is no profile, though it begin with an @.
 
     Args:
-        specs: as typed; each stays as it is except for its profiles, whose weights follow as another specification.
+        specs: as typed; only their profiles change.
         profiles: name to weights.
         principles: the names that the reward model knows, where that is known.
 
@@ -137,24 +137,16 @@ def expand_profiles(specs: Iterable[str], profiles: Profiles, principles: Sequen
         PreferenceError: a profile's weight is not a number.
     """
     by_lower = {name.lower(): name for name in principles}
-    expanded: list[str] = []
-    for spec in specs:
-        if "@" not in spec:
-            expanded.append(spec)
-            continue
-        rest = ""
-        pieces = re.split(f"({_SEPARATOR.pattern})", " ".join(spec.split()))  # clauses, and separators between them
-        found = []
-        for separator, clause in zip(["", *pieces[1::2]], pieces[::2], strict=True):
-            name, scale = _signed(clause, spec, by_lower) if "@" in clause else (clause, 1.0)
-            if name.startswith("@") and name.lower() not in by_lower:
-                weights = {key: weight * scale for key, weight in profiles(name[1:]).items() if weight * scale}
-                found += [Preference(weights, {}).describe()] if weights else []
-                rest += ", "
-            else:
-                rest += separator + clause
-        expanded += [rest, *found] if rest.strip(" ,") else found
-    return expanded
+
+    def weights_of(match: re.Match[str]) -> str:
+        name, scale = _signed(match["clause"], match["clause"], by_lower)
+        if name.lower() in by_lower:
+            return match[0]
+        weights = {key: weight * scale for key, weight in profiles(name[1:]).items() if weight * scale}
+        return match["before"] + (Preference(weights, {}).describe() or ",")  # a comma: still a separator
+
+    expanded = (_PROFILE.sub(weights_of, " ".join(spec.split())) if "@" in spec else spec for spec in specs)
+    return [spec for spec in expanded if spec.strip(" ,") or not spec]
 
 
 def parse_preference(

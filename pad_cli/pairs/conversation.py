@@ -48,11 +48,7 @@ def prompt_of(row: Row, field: str = PROMPT, read: Callable[[Row, str], Messages
 
 
 def read_prompt(row: Row, field: str = PROMPT, system: str = SYSTEM) -> Messages:
-    """The prompt of a row without answers: a text or messages, and the column `system` before them.
-
-    Raises:
-        RowError: it is missing, empty, or of another form, or holds what cannot be read (tools, images).
-    """
+    """The prompt of a row without answers: a text or messages, and the column `system` before them."""
     _refuse_columns(row)
     return _with_system(row, _required(_messages(row, field), field), system)
 
@@ -65,18 +61,6 @@ def read_sample(
     An answer is a text, a message, or a conversation that ends with it. What the conversation holds before it, and the
     prompt, are one context if one is the end or the beginning of the other, or if the conversation goes on from the
     prompt.
-
-    Args:
-        row: takes in what was changed.
-        answers: the column and the value of each.
-        prompt: its column, which may be absent if every answer is a conversation; or the prompt itself.
-        system: the column of a system message.
-
-    Returns:
-        The conversation before the answers, and their texts.
-
-    Raises:
-        RowError: something is missing, empty, of another form, or the contexts differ.
     """
     _refuse_columns(row)
     field = prompt if isinstance(prompt, str) else PROMPT
@@ -225,11 +209,7 @@ def _refuse_columns(row: Row) -> None:
 
 
 def read_hh_text(text: Any, field: str) -> Messages:
-    r"""A conversation in one text, `\n\nHuman: ...\n\nAssistant: ...`; turns may be empty.
-
-    Raises:
-        RowError: it is not text, or begins otherwise.
-    """
+    r"""A conversation in one text, `\n\nHuman: ...\n\nAssistant: ...`; turns may be empty."""
     if is_unicode(text):
         start, *turns = _HH_SPEAKER.split(text if text.startswith("\n\n") else f"\n\n{text}")
         if turns and not start.strip():
@@ -239,11 +219,7 @@ def read_hh_text(text: Any, field: str) -> Messages:
 
 
 def read_steer_text(row: Row, field: str = PROMPT) -> Messages:
-    r"""A prompt whose later turns are marked `<extra_id_1>Assistant` and `<extra_id_1>User` (HelpSteer2).
-
-    Raises:
-        RowError: it is not text, or an empty one.
-    """
+    r"""A prompt whose later turns are marked `<extra_id_1>Assistant` and `<extra_id_1>User` (HelpSteer2)."""
     prompt = read_prompt(row, field)
     text = row.values.get(field)
     if not isinstance(text, str):

@@ -13,7 +13,6 @@ import importlib
 import io
 import json
 import lzma
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +27,6 @@ from pad_cli.system.offline import hub_hint
 ScannedRow = tuple[Row, RowError | None]
 """A row, and what is wrong with it, if anything."""
 
-_SPACE = re.compile(r"[ \t\n\r]*")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _KINDS = "Rows are JSON lines, one JSON array, CSV or Parquet; each may be compressed with gzip, bzip2 or xz."
 _COMPRESSIONS = {
@@ -68,11 +66,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def scan_file(path: Path) -> Iterator[ScannedRow]:
-    """Every row of a file, with what is wrong with it, if anything; blank lines are skipped.
-
-    Raises:
-        DataError: the file is missing, damaged, or of a kind that holds no rows.
-    """
+    """Every row of a file, with what is wrong with it, if anything; blank lines are skipped."""
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # a ValueError is a name with a null byte
@@ -159,46 +153,20 @@ def _parsed(line: str, *, is_last: bool) -> Any:
 
 
 def _array_rows(text: str, origin: str) -> list[ScannedRow]:
-    """The elements of a JSON array, by their lines where each begins on one of its own, else by their index.
-
-    Raises:
-        DataError: the array is damaged; which of its elements follow cannot be told.
-    """
-    elements: list[tuple[int, Any]] = []  # line and value
-    line, counted, end = 1, 0, text.index("[")
-    while text.startswith(("[", ","), end):
-        start = _skip_space(text, end + 1)
-        line, counted = line + text.count("\n", counted, start), start
-        if not elements and text.startswith("]", start):
-            raise DataError("a JSON array without elements", path=origin, line=line, hint="One object for each row.")
-        try:
-            value, end = _DECODER.raw_decode(text, start)
-        except RowError as problem:
-            raise problem.at(Row({}, origin, line)) from problem
-        except (ValueError, RecursionError) as error:
-            raise _damaged(origin, line, str(error), cut=start >= len(text.rstrip())) from error
-        elements.append((line, value))
-        end = _skip_space(text, end)
-    line += text.count("\n", counted, end)
-    if not text.startswith("]", end):
-        raise _damaged(origin, line, "',' or ']' expected", cut=end >= len(text))
-    if text[end + 1 :].strip():
-        line += text.count("\n", end, _skip_space(text, end + 1))
+    """The elements of a JSON array, by their index; damage is an error of the whole file."""
+    try:
+        elements = _DECODER.decode(text)
+    except RowError as problem:
+        raise DataError(problem.reason, path=origin, field=problem.field, hint=problem.hint) from problem
+    except (ValueError, RecursionError) as error:
+        line, position = getattr(error, "lineno", 1), getattr(error, "pos", 0)
         hint = "One JSON array a file, or one JSON object a line."
-        raise DataError("more text after the JSON array", path=origin, line=line, hint=hint)
-    if len({line for line, _ in elements}) == len(elements):
-        return [_scanned(value, origin, line) for line, value in elements]
-    return [_scanned(value, origin, number, is_line=False) for number, (_, value) in enumerate(elements)]
-
-
-def _damaged(origin: str, line: int, reason: str, *, cut: bool) -> DataError:
-    hint = "The file ends in the array: it was cut off. Write it again." if cut else "One JSON array a file."
-    return DataError(f"not JSON: {reason}", path=origin, line=line, hint=hint)
-
-
-def _skip_space(text: str, position: int) -> int:
-    match = _SPACE.match(text, position)
-    return match.end() if match else position
+        if position >= len(text.rstrip()):
+            hint = "The file ends in the array: it was cut off. Write it again."
+        raise DataError(f"not JSON: {error}", path=origin, line=line, hint=hint) from error
+    if not elements:
+        raise DataError("a JSON array without elements", path=origin, hint="Write one object for each row.")
+    return [_scanned(value, origin, number, is_line=False) for number, value in enumerate(elements)]
 
 
 def _table_rows(text: str, delimiter: str, origin: str) -> Iterator[ScannedRow]:
@@ -237,11 +205,7 @@ def _scanned(value: Any, origin: str, number: int, *, is_line: bool = True) -> S
 
 
 def scan_data_set(settings: PairsSettings) -> Iterator[Row]:
-    """Every row of the split of a data set: on the hub, in a directory of files, or written by `save_to_disk`.
-
-    Raises:
-        DataError: it cannot be loaded, or has no such split; names the data set and what to do.
-    """
+    """Every row of the split of a data set: on the hub, in a directory of files, or written by `save_to_disk`."""
     name = str(settings.dataset)
     try:
         library = importlib.import_module("datasets")  # takes a second

@@ -128,12 +128,7 @@ class PairFormat(Protocol):
 
 
 def note_changes(rows: Iterable[Row], unread: Container[str] = ()) -> None:
-    """Say on stderr what was read differently, or not at all, and in how many rows.
-
-    Args:
-        rows: all of a file or data set, after they were read.
-        unread: columns that need not be read.
-    """
+    """Say on stderr what was read differently, or not at all, and in how many rows."""
     counts = Counter((row.origin, change) for row in rows for change in row.all_changes(unread))
     for (origin, change), count in counts.items():
         note(f"{origin}: {change} ({count:,} row{'s' if count > 1 else ''})")

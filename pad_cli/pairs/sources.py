@@ -36,11 +36,7 @@ class PreferenceReader:
         self._parsed: dict[str, Preference] = {}
 
     def read(self, value: Any) -> Preference:
-        """One preference, with at least one weight that is not zero.
-
-        Raises:
-            RowError: it is missing or of another form, or a specification cannot be understood.
-        """
+        """One preference, with at least one weight that is not zero."""
         try:
             key = json.dumps(value)
         except (TypeError, ValueError):  # something no JSON holds, from a data set
@@ -90,19 +86,9 @@ def _weights(value: Any) -> dict[str, float]:
 def read_source(
     settings: PairsSettings, key: str, split: str, reader: PreferenceReader, *, drop_bad: bool
 ) -> tuple[list[SourcedPair], SourceReport]:
-    """The pairs of one source, not yet cleaned, and the report on it.
+    """The pairs of one source, not yet cleaned, and the report on it; `key` is the recipe's key, for messages.
 
-    Args:
-        settings: where the rows are and what they mean.
-        key: the recipe's key of these settings, for messages.
-        split: what the pairs are for.
-        reader: reads preferences.
-        drop_bad: leave out rows that cannot be read, and count them.
-
-    Raises:
-        DataError: the source cannot be read or is empty; or some of its rows cannot, of which it names up to 20.
-        RecipeError: the format does not take these options.
-        UsageError: there is no such format.
+    Raises a DataError that names up to 20 bad rows, unless these are to be dropped.
     """
     pair_format = _format(settings, key)
     rows, unparsed = _scan(settings)

@@ -61,16 +61,7 @@ class Prompt(NamedTuple):
 def read_grid(
     benchmark: str, options: Mapping[str, Any], own: Sequence[str] | Mapping[str, str] | None = None
 ) -> GridSettings:
-    """The options of a benchmark that say under which preferences its prompts are asked.
-
-    Args:
-        benchmark: its name, for messages.
-        options: the recipe's options.
-        own: the preferences of the benchmark itself, asked alone, in pairs and in triples where the recipe has none.
-
-    Raises:
-        RecipeError: they are wrong.
-    """
+    """The grid among a benchmark's options; by default its own preferences, alone, in pairs and in triples."""
     if own is not None and "preferences" not in options:
         options = {"preferences": own, "combine": [1, 2, 3], **options}
     hint = "See docs/evaluation.md for its options."
@@ -80,16 +71,9 @@ def read_grid(
 def grid_items(
     name: str, prompts: Sequence[Prompt], settings: GridSettings, exclusive: Sequence[AbstractSet[str]] = ()
 ) -> list[BenchmarkItem]:
-    """Every distinct prompt under every preference and combination; ids are the same from run to run.
+    """Every distinct prompt under every preference and combination, except labels that exclude each other.
 
-    Args:
-        name: the first part of the ids.
-        prompts: a prompt that occurs twice is asked once.
-        settings: the preferences.
-        exclusive: sets of labels that exclude each other, and so are never combined.
-
-    Raises:
-        RecipeError: two preferences have one label, or there are fewer preferences than are combined.
+    Ids begin with the name, and are the same from run to run.
     """
     chosen = distinct(prompts)[: settings.limit]
     return [

@@ -76,11 +76,7 @@ class JudgeSettings(Settings):
 
 class BenchmarkSettings(Settings):
     benchmark: str = Field(description="A registered benchmark.")
-    name: str = Field(
-        "",
-        description="What the report calls it where several benchmarks have a group of one name; by default the "
-        "benchmark's name.",
-    )
+    name: str = Field("", description="Name in the report, where several benchmarks have groups of one name.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that benchmark.")
 
     @property
@@ -90,7 +86,7 @@ class BenchmarkSettings(Settings):
 
 class MethodSettings(Settings):
     method: str = Field(description="A registered method.")
-    name: str = Field("", description="What the report calls it; by default the method's name.")
+    name: str = Field("", description="Name in the report; by default the method's.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that method.")
 
     @property
@@ -100,7 +96,7 @@ class MethodSettings(Settings):
 
 class ScorerSettings(Settings):
     scorer: str = Field(description="A registered scorer.")
-    name: str = Field("", description="What the report calls it; by default the scorer's name.")
+    name: str = Field("", description="Name in the report; by default the scorer's.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that scorer.")
 
     @property
@@ -116,9 +112,7 @@ def named(key: str) -> BeforeValidator:
 class EvalRecipe(Settings):
     kind: Literal["eval"]
     output: str = Field(description="Directory of the run; report.json is written here.")
-    policies: dict[str, ModelSettings] = Field(
-        min_length=1, description="Name in the report to policy; the first is home."
-    )
+    policies: dict[str, ModelSettings] = Field(min_length=1, description="Name to policy; the first is home.")
     reward_model: str = Field(description="Directory of a trained reward model, or `embedded/reward-model`.")
     methods: list[Annotated[MethodSettings, named("method")]] = Field(
         default_factory=lambda: [MethodSettings(method="base"), MethodSettings(method="pad")],
@@ -126,7 +120,7 @@ class EvalRecipe(Settings):
         description="Registered methods: names, or {method, name, options}.",
     )
     guidance_weights: list[float] = Field(
-        default_factory=lambda: [1.0], min_length=1, description="Guidance weights at which steering methods are run."
+        default_factory=lambda: [1.0], min_length=1, description="Guidance weights of steering methods."
     )
     benchmarks: list[BenchmarkSettings] = Field(min_length=1, description="What to answer.")
     scorers: list[Annotated[ScorerSettings, named("scorer")]] = Field(
@@ -138,10 +132,7 @@ class EvalRecipe(Settings):
         "policy are measured: its validation splits, or else its pairs; `limit` of each.",
     )
     decoding: DecodingSettings = Field(default_factory=lambda: DecodingSettings(), description="How to decode.")
-    always: Always = Field(
-        default_factory=dict,
-        description="Minimum weights: principle to the least weight (above 0) that it has under any preference.",
-    )
+    always: Always = Field(default_factory=dict, description="Minimum weights: principle to the least weight it has.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=lambda: [0], min_length=1, description="Seeds of sampling; an answer's score is their mean."
     )
@@ -151,7 +142,7 @@ class EvalRecipe(Settings):
     )
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples of an interval.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of intervals.")
-    judge: JudgeSettings | None = Field(None, description="A language model that judges the answers (`pad judge`).")
+    judge: JudgeSettings | None = Field(None, description="A language model that judges answers.")
 
     @model_validator(mode="after")
     def _swept_elsewhere(self) -> EvalRecipe:
@@ -193,7 +184,7 @@ class SweepRecipe(Settings):
     objectives: dict[str, Annotated[ScorerSettings, named("scorer")]] = Field(
         min_length=2, max_length=3, description="Principle (or any preference) to the scorer that measures it."
     )
-    weight_steps: int = Field(4, ge=1, description="Weights run over 0, 1/n, ..., 1 and sum to 1: this is n.")
+    weight_steps: int = Field(4, ge=1, description="Weights run over 0, 1/n, ..., 1: this is n.")
     guidance_weights: list[float] = Field(
         default_factory=lambda: [1.0], min_length=1, description="Guidance weights of steering methods."
     )
@@ -204,8 +195,7 @@ class SweepRecipe(Settings):
         default_factory=list, description="What else to measure at every point, for example fluency."
     )
     reference: list[float] | None = Field(
-        None,
-        description="Reference point of the hypervolume, one number an objective; default: the worst means seen.",
+        None, description="Reference point of the hypervolume, one number an objective; default: the worst means."
     )
     decoding: DecodingSettings = Field(default_factory=lambda: DecodingSettings(), description="How to decode.")
     seed: int = Field(0, ge=0, description="Seed of sampling.")
@@ -244,10 +234,7 @@ Directory = Annotated[str, AfterValidator(_directory)]
 
 class TableSettings(Settings):
     question: str = Field(description="What the table is to answer, one sentence.")
-    scorers: list[str] = Field(
-        default_factory=list,
-        description="Scorers that the summary shows, by their names in the report; default: all.",
-    )
+    scorers: list[str] = Field(default_factory=list, description="Scorers in the summary, by name; by default all.")
     runs: dict[Directory, Annotated[EvalRecipe, BeforeValidator(_as_evaluation)]] = Field(
         min_length=1, description="Label to an evaluation, written as in a recipe of kind eval without kind and output."
     )

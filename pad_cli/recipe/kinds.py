@@ -20,10 +20,7 @@ class GenerateRecipe(Settings):
     policy: ModelSettings = Field(description="The frozen language model to steer.")
     reward_model: str = Field(description="Directory of a trained reward model, or `embedded/reward-model`.")
     decoding: DecodingSettings = Field(default_factory=lambda: DecodingSettings(), description="How to decode.")
-    always: Always = Field(
-        default_factory=dict,
-        description="Minimum weights: principle to the least weight (above 0) that it has under any preference.",
-    )
+    always: Always = Field(default_factory=dict, description="Minimum weights: principle to the least weight it has.")
 
 
 class BenchRecipe(Settings):
@@ -44,9 +41,7 @@ class BenchRecipe(Settings):
     decoding: DecodingSettings = Field(
         default_factory=lambda: DecodingSettings(), description="How to decode; greedy. `path: auto` measures all."
     )
-    threads: int | None = Field(
-        1, ge=1, description="CPU threads: 1 is timed in CPU time, more in wall time; null leaves torch's number."
-    )
+    threads: int | None = Field(1, ge=1, description="CPU threads; 1 is timed in CPU time; null: torch's own number.")
 
     @model_validator(mode="after")
     def _greedy_and_guided(self) -> BenchRecipe:
@@ -100,12 +95,7 @@ def recipe_schema(kind: str | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FieldKey:
-    """A field of a recipe that can be changed.
-
-    Attributes:
-        description: what it means.
-        values: all possible values where they are known, else the present one.
-    """
+    """A field of a recipe that can be changed; `values` are all possible ones if known, else the present one."""
 
     description: str
     values: tuple[str, ...]

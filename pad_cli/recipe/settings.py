@@ -37,9 +37,7 @@ class ModelSettings(Settings):
         | Annotated[dict[str, str | Annotated[int, Field(ge=0)]], Field(min_length=1)]
         | None
     ) = Field(None, description="Spread over several devices: `auto`, `balanced`, or module name to device.")
-    quantization: Literal["4bit", "8bit"] | None = Field(
-        None, description="Pack the body's weights into this many bits while loading (bitsandbytes)."
-    )
+    quantization: Literal["4bit", "8bit"] | None = Field(None, description="Bits of the body's weights (bitsandbytes).")
     attention: str | None = Field(
         None, min_length=1, description="`sdpa`, `eager`, `flash_attention_2`; by default what transformers chooses."
     )
@@ -73,19 +71,17 @@ class DecodingSettings(Settings):
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest candidates that hold this much mass.")
     min_p: float = Field(0.0, ge=0, le=1, description="Sample from candidates at least this share of the best.")
     repetition_penalty: float = Field(1.0, gt=0, description="Penalty on the policy's logits of tokens already read.")
-    no_repeat_ngram_size: int = Field(
-        0, ge=0, description="The policy never repeats an n-gram of this size; 0: it may."
-    )
+    no_repeat_ngram_size: int = Field(0, ge=0, description="The policy repeats no n-gram of this size; 0: off.")
     seed: int = Field(0, ge=0, description="Seed of sampling; each answer has its own stream.")
     batch_size: int = Field(64, ge=1, description="Answers decoded together.")
     path: Literal["auto", "fused", "paired", "separate"] = Field(
-        "auto", description="How policy and reward model read along; the result is the same."
+        "auto", description="How policy and reward model read the text; the result is the same."
     )
     draft_tokens: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
         "auto", description="Tokens that a small reward model drafts for the policy to verify at once; 0 for none."
     )
     policy_reads_preference: bool = Field(
-        False, description="The policy's prompt is the reward model's prompt, which may hold the preference."
+        False, description="The policy reads the reward model's prompt, preference included."
     )
 
 

@@ -24,16 +24,7 @@ _NOT = {
 
 
 def read_yaml_mapping(path: Path, what: str, hint: str) -> dict[Any, Any]:
-    """The mapping in a YAML file.
-
-    Args:
-        path: the file.
-        what: what the file should be, for example "a mapping of keys to values".
-        hint: how such a file is written.
-
-    Raises:
-        DataError: it cannot be read, or is no mapping. A missing file is let through as FileNotFoundError.
-    """
+    """The mapping in a YAML file; a DataError otherwise, except that a missing file is a FileNotFoundError."""
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -49,14 +40,7 @@ def read_yaml_mapping(path: Path, what: str, hint: str) -> dict[Any, Any]:
 
 
 def explain(error: ValidationError, path: Path, keys: Iterable[str], hint: str) -> DataError:
-    """The first problem of a file's content; a misspelt key before the missing one.
-
-    Args:
-        error: pydantic's.
-        path: the file.
-        keys: those there are, for a did-you-mean.
-        hint: how such a file is written.
-    """
+    """The first problem of a file's content; a misspelt key before the missing one."""
     unknown = ("extra_forbidden", "unexpected_keyword_argument")
     problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
     location = [str(part) for part in problem["loc"] if part != "[key]"]
