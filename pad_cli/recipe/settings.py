@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from pad_cli.errors import RecipeError, did_you_mean
 
@@ -85,7 +86,9 @@ class DecodingSettings(Settings):
     )
 
 
-def read_options(kind: type[Options], options: Mapping[str, Any], where: str, hint: str) -> Options:
+def read_options(
+    kind: type[Options], options: Mapping[str, Any], where: str, hint: str, *, strict: bool = False
+) -> Options:
     """The `options` of a recipe, checked against a model of them.
 
     Args:
@@ -93,14 +96,17 @@ def read_options(kind: type[Options], options: Mapping[str, Any], where: str, hi
         options: the recipe's.
         where: put in front of every problem, for example `scorers: options of 'classifier'`.
         hint: where to read about them.
+        strict: take no text for a number, and the like.
 
     Raises:
         RecipeError: with all problems at once.
     """
     try:
+        if strict:  # as JSON, in which a list is also a tuple
+            return kind.model_validate_json(json.dumps(dict(options), default=str), strict=True)
         return kind.model_validate(dict(options))
     except ValidationError as error:
-        raise _refused(where, _problems(kind, error), hint) from error
+        raise RecipeError("\n".join(f"{where}: {problem}" for problem in _problems(kind, error)), hint) from error
 
 
 def make_with(entry: Callable[..., Made], options: Mapping[str, Any], where: str, hint: str) -> Made:
@@ -111,35 +117,24 @@ def make_with(entry: Callable[..., Made], options: Mapping[str, Any], where: str
     Raises:
         RecipeError: an option is unknown, missing, or of the wrong type.
     """
-    parameters = inspect.signature(entry).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    if unknown := [name for name in options if name not in parameters and not takes_any]:
-        raise _refused(where, (_unknown(name, parameters) for name in unknown), hint)
-    try:
-        inspect.signature(entry).bind(**options)
-    except TypeError as error:
-        raise _refused(where, [str(error)], hint) from error
-    if problems := list(_wrong_types(entry, options)):
-        raise _refused(where, problems, hint)
+    read_options(_model_of(entry), options, where, hint, strict=True)
     return entry(**options)
 
 
-def _wrong_types(entry: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[str]:
-    """One line for each option that does not match its annotation; what cannot be checked passes."""
+def _model_of(entry: Callable[..., Any]) -> type[BaseModel]:
+    """The options that a callable takes, as a model; where an annotation cannot be resolved, anything passes."""
+    parameters = inspect.signature(entry).parameters
     plain_class = isinstance(entry, type) and not is_dataclass(entry)
-    try:
+    hints: dict[str, Any] = {}
+    with contextlib.suppress(NameError, TypeError):  # names that only type checkers import; no annotations
         hints = get_type_hints(entry.__init__ if plain_class else entry)
-    except (NameError, TypeError):  # names that only type checkers import; objects without annotations
-        return
-    for option in (name for name in options if name in hints):
-        try:
-            TypeAdapter(hints[option]).validate_json(json.dumps(options[option], default=str), strict=True)
-        except PydanticUserError:  # a type that pydantic does not know
-            continue
-        except ValidationError as error:
-            problem, *others = error.errors()
-            reason = f"'{option}' has the wrong form" if others else f"{option}: {problem['msg']}"
-            yield f"{reason} (found {options[option]!r})"
+    options = {name: each for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if each.default is each.empty else each.default)
+        for name, each in options.items()
+    }
+    extra: Literal["allow", "forbid"] = "forbid" if len(options) == len(parameters) else "allow"
+    return create_model("Options", __config__=ConfigDict(extra=extra, arbitrary_types_allowed=True), **fields)
 
 
 def _problems(kind: type[BaseModel], error: ValidationError) -> Iterator[str]:
@@ -148,20 +143,14 @@ def _problems(kind: type[BaseModel], error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         by_option.setdefault(str(problem["loc"][0]) if problem["loc"] else "", []).append(problem)
     for option, (problem, *others) in by_option.items():
+        description = (option in kind.model_fields and kind.model_fields[option].description) or ""
         if problem["type"] == "extra_forbidden":
-            yield _unknown(option, kind.model_fields)
+            line = f"there is no option '{option}'. {did_you_mean(option, kind.model_fields)}"
         elif problem["type"] == "missing":
-            yield f"'{option}' is missing. {kind.model_fields[option].description}"
+            line = f"'{option}' is missing. {description}"
         elif others:
-            yield f"'{option}' has the wrong form. {kind.model_fields[option].description}"
+            line = f"'{option}' has the wrong form. {description}"
         else:
             reason = problem["msg"].removeprefix("Value error, ")
-            yield f"{option}: {reason} (found {problem['input']!r})" if option else reason
-
-
-def _unknown(option: str, known: Iterable[str]) -> str:
-    return f"there is no option '{option}'. {did_you_mean(option, known)}".rstrip()
-
-
-def _refused(where: str, problems: Iterable[str], hint: str) -> RecipeError:
-    return RecipeError("\n".join(f"{where}: {problem}" for problem in problems), hint)
+            line = f"{option}: {reason} (found {problem['input']!r})" if option else reason
+        yield line.rstrip()
