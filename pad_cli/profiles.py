@@ -118,14 +118,10 @@ def _is_learned(path: Path) -> bool:
 
 
 def save_profile(profile: Profile, path: Path | None = None) -> Path:
-    """Write a profile, whole or not at all, over one that is there.
-
-    Args:
-        profile: what to write.
-        path: where; by default where its name is looked for.
+    """Write a profile, whole or not at all, over one that is there; by default where its name is looked for.
 
     Returns:
-        Where it is.
+        Its file.
 
     Raises:
         PreferenceError: its name cannot be one.
@@ -141,10 +137,7 @@ def save_profile(profile: Profile, path: Path | None = None) -> Path:
 
 
 def load_profile(where: str | Path) -> Profile:
-    """Read a profile.
-
-    Args:
-        where: a name, or a path: a `Path`, or a text with a directory or .yaml in it.
+    """Read a profile by its name or its path: a `Path`, or a text with a directory or .yaml in it.
 
     Raises:
         PreferenceError: there is none, or the name cannot be one.
@@ -165,30 +158,27 @@ def load_profile(where: str | Path) -> Profile:
         raise explain(error, path, _KEYS, _HINT) from error
 
 
-def profile_weights(name: str) -> Mapping[str, float]:
-    """The weights of a profile of the working directory; for any reward model.
+def profile_weights(name: str, model: Model | None = None) -> Mapping[str, float]:
+    """The weights of a profile of the working directory, checked against a reward model if there is one.
 
     Raises:
-        PreferenceError, DataError: see `load_profile`.
+        PreferenceError, DataError: see `load_profile` and `check_profile`.
     """
-    return load_profile(profile_path(name)).weights
+    profile = load_profile(profile_path(name))
+    if model is not None:
+        check_profile(profile, model)
+    return profile.weights
 
 
 def profiles_of(model: Model) -> Callable[[str], Mapping[str, float]]:
-    """The same for one reward model; each profile is checked with `check_profile`."""
-
-    def weights(name: str) -> Mapping[str, float]:
-        profile = load_profile(profile_path(name))
-        check_profile(profile, model)
-        return profile.weights
-
-    return weights
+    """Name to weights of the profiles that belong to a reward model."""
+    return lambda name: profile_weights(name, model)
 
 
 def check_profiles(names: Iterable[str], model: Model) -> None:
     """Check profiles of the working directory against a reward model, see `check_profile`."""
     for name in sorted(set(names)):
-        check_profile(load_profile(profile_path(name)), model)
+        profile_weights(name, model)
 
 
 def check_profile(profile: Profile, model: Model) -> None:

@@ -280,26 +280,21 @@ class Generation:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a report: what a scorer says of one method, policy, group, preference and weight.
+    """One row of a report: what a scorer measured for one method, policy, group, preference and guidance weight.
 
     Attributes:
-        method: as the recipe calls it.
-        policy: likewise.
-        group: of the items.
-        preference: their label, or `*` for all of the group.
+        preference: the label of the items, or `*` for all of the group.
         guidance_weight: 0 for methods that have none.
-        scorer: as the recipe calls it.
         n: items.
         prompts: distinct ones among them: the observations that intervals count.
         mean: over items; None where the scorer failed on an answer.
-        stderr: standard error of the mean over prompts; None for one prompt, too, which says nothing of it.
+        stderr: standard error of the mean over prompts; None for a single prompt too, which says nothing of it.
         low: lower end of the mean's confidence interval.
         high: upper end.
         truncated: answers of which the scorer read a part only.
         failed: answers on which it failed.
-        higher_is_better: the scorer's direction.
-        dimension: what it measures.
-        unit: of its number; empty for a share or a score without one.
+        dimension: what the scorer measures.
+        unit: of the mean; empty for a share or a score without one.
     """
 
     method: str

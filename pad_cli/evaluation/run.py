@@ -156,8 +156,8 @@ def run_items(
         RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
     """
     output = Path(recipe.output)
-    scorers = {settings.shown: load_scorer(settings) for settings in recipe.scorers}
-    methods = {settings.shown: load_method(settings) for settings in recipe.methods}
+    scorers = {settings.label: load_scorer(settings) for settings in recipe.scorers}
+    methods = {settings.label: load_method(settings) for settings in recipe.methods}
     _check_facts(scorers, benchmarks)
     if everyone.main:
         write_json(output / RECIPE, recipe.model_dump())

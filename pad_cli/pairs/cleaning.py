@@ -57,13 +57,13 @@ def without_leaks(pairs: Iterable[SourcedPair], validation: Iterable[PreferenceP
     """Training pairs whose prompt no validation pair has, white space and letter case aside."""
     pairs = list(pairs)
     measured = set(normalised_prompts(validation))
-    kept = []
+    clear = []
     for sourced, prompt in zip(pairs, normalised_prompts(pair for pair, _ in pairs), strict=True):
         if prompt in measured:
             sourced.drop("prompt of a validation split")
         else:
-            kept.append(sourced)
-    return kept
+            clear.append(sourced)
+    return clear
 
 
 def normalised_prompts(pairs: Iterable[PreferencePair]) -> list[str]:

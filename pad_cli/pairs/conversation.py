@@ -89,10 +89,10 @@ def read_sample(
 
 def _joined(prompt: Messages, before: Messages, field: str) -> Messages:
     """One context of a prompt and of what stands before an answer in its conversation."""
-    asked, seen = _key(prompt), _key(before)
-    if seen[-len(asked) :] == asked or seen[: len(asked)] == asked or not asked:
+    short, long = _key(prompt), _key(before)
+    if long[-len(short) :] == short or long[: len(short)] == short or not short:
         return before
-    if asked[-len(seen) :] == seen:
+    if short[-len(long) :] == long:
         return prompt
     if before[0]["role"] == "assistant" and prompt[-1]["role"] != "assistant":
         return (*prompt, *before)

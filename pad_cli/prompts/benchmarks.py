@@ -60,7 +60,7 @@ def load_benchmarks(recipe: Sequence[BenchmarkSettings]) -> list[list[BenchmarkI
     benchmarks = [load_benchmark(settings) for settings in recipe]
     groups = [dict.fromkeys(item.group for item in items) for items in benchmarks]
     owners = Counter(group for some in groups for group in some)
-    full_names = Counter((each.shown, group) for each, some in zip(recipe, groups, strict=True) for group in some)
+    full_names = Counter((each.label, group) for each, some in zip(recipe, groups, strict=True) for group in some)
     for (name, group), count in full_names.items():
         if count > 1:
             raise RecipeError(
@@ -68,7 +68,7 @@ def load_benchmarks(recipe: Sequence[BenchmarkSettings]) -> list[list[BenchmarkI
                 f"Give each a `name` of its own; the groups are then called `NAME{_OF}{group}`.",
             )
     return [
-        [replace(item, group=f"{each.shown}{_OF}{item.group}") if owners[item.group] > 1 else item for item in items]
+        [replace(item, group=f"{each.label}{_OF}{item.group}") if owners[item.group] > 1 else item for item in items]
         for each, items in zip(recipe, benchmarks, strict=True)
     ]
 

@@ -48,12 +48,7 @@ _OPPOSITES = [{"P1A", "P1B"}, {"P2A", "P2B"}, {"P3A", "P3B"}]
 
 
 def load_jsonl(*, path: str, **grid: Any) -> list[BenchmarkItem]:
-    """Every distinct prompt of a file under every preference.
-
-    Args:
-        path: JSON lines with a `prompt` each, one JSON array, CSV or Parquet; compressed or not.
-        grid: see `GridSettings`.
-    """
+    """Every distinct prompt of a file of rows (`pad_cli.pairs.files`) under every preference."""
     settings = read_grid("jsonl", grid)
     return grid_items(Path(path).stem, _read_prompts(Path(path)), settings)
 
@@ -65,7 +60,6 @@ def load_shipped(*, name: str = "helpful-harmless-humorous", **grid: Any) -> lis
 
     Args:
         name: `helpful-harmless-humorous`, `expert-informative-creative`, or `everyday`, which needs `preferences`.
-        grid: see `GridSettings`.
     """
     files = {file.stem: file for file in sorted((shipped("data") / "prompts").glob("*.jsonl"))}
     if name not in files:
@@ -88,14 +82,11 @@ def load_data_set(
     """Every distinct prompt of a data set under every preference, or each under the preference of its own row.
 
     Args:
-        dataset: id on the hub, or directory.
-        config: configuration of the data set.
-        split: its split, `train` by default; parts of it, `train[:100]`, too.
-        revision: branch, tag or commit on the hub.
+        dataset, config, split, revision: as in `PairsSettings`.
         prompt: column with the prompts: texts, or conversations that end with the user.
         preference: column with a specification or a list of them, in place of `preferences`.
         facts: columns that scorers want to see.
-        grid: see `GridSettings`; with `preference` only `limit`, which counts the prompts of each preference.
+        grid: with `preference` only `limit`, which counts the prompts of each preference.
     """
     name = Path(dataset).name
     if preference is not None and (clash := grid.keys() & {"preferences", "combine", "unseen"}):
@@ -143,7 +134,6 @@ def load_psoups(
         dataset: in place of `path`, a data set on the hub that has such a file.
         file: its name there.
         revision: branch, tag or commit there.
-        grid: see `GridSettings`.
     """
     settings = read_grid("psoups", grid, own=SOUPS)
     if (path is None) == (dataset is None):
@@ -170,12 +160,8 @@ def load_helpsteer2(
     for each of its rated answers. A prompt that is left twice is asked once here.
 
     Args:
-        dataset: id on the hub, or a directory that holds the same.
-        split: its split.
-        revision: branch, tag or commit on the hub.
         max_characters: of a prompt, as it stands in its row.
         every: n takes the nth, 2nth, ... of those rows.
-        grid: see `GridSettings`.
     """
     settings = read_grid("helpsteer2", grid)
     if every < 1:

@@ -80,7 +80,7 @@ class BenchmarkSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that benchmark.")
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return self.name or self.benchmark
 
 
@@ -90,7 +90,7 @@ class MethodSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that method.")
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return self.name or self.method
 
 
@@ -100,7 +100,7 @@ class ScorerSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that scorer.")
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return self.name or self.scorer
 
 
@@ -155,12 +155,12 @@ class EvalRecipe(Settings):
     @model_validator(mode="after")
     def _names_differ(self) -> EvalRecipe:
         for kind, names in (
-            ("methods", [method.shown for method in self.methods]),
-            ("scorers", [scorer.shown for scorer in self.scorers]),
+            ("methods", [method.label for method in self.methods]),
+            ("scorers", [scorer.label for scorer in self.scorers]),
         ):
-            if twice := [name for name, count in Counter(names).items() if count > 1]:
-                raise ValueError(f"`{kind}`: {', '.join(twice)} is duplicated; give each a `name` of its own")
-        if self.compare_with and self.compare_with not in (method.shown for method in self.methods):
+            if repeated := [name for name, count in Counter(names).items() if count > 1]:
+                raise ValueError(f"`{kind}`: {', '.join(repeated)} is duplicated; give each a `name` of its own")
+        if self.compare_with and self.compare_with not in (method.label for method in self.methods):
             raise ValueError(f"`compare_with`: no method is called '{self.compare_with}'")
         if len(self.seeds) > 1 and self.decoding.temperature == 0:
             raise ValueError(

@@ -98,7 +98,7 @@ def read_answers(directory: Path, recipe: EvalRecipe, settings: JudgeSettings) -
         UsageError: `judge.opponent` is no method of the recipe; or the run does not say which answers are its own.
         DataError: nothing in the run answers the recipe's items, or its answers are damaged.
     """
-    methods = {method.shown: load_method(method) for method in recipe.methods}
+    methods = {method.label: load_method(method) for method in recipe.methods}
     benchmarks = load_benchmarks(recipe.benchmarks)
     asked = {policy: {id(item) for item in items} for policy, items in items_by_policy(recipe, benchmarks).items()}
     items = _drawn([item for some in benchmarks for item in some], settings.limit)
