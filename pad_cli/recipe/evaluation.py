@@ -60,15 +60,11 @@ class JudgeSettings(Settings):
     max_cost: float | None = Field(None, gt=0, description="Most USD that judging this run may cost, all in all.")
 
     @model_validator(mode="after")
-    def _priced(self) -> JudgeSettings:
+    def _consistent(self) -> JudgeSettings:
         if (self.input_price is None) != (self.output_price is None):
             raise ValueError("give both `input_price` and `output_price`, or neither")
         if self.max_cost is not None and self.input_price is None:
             raise ValueError("`max_cost` needs `input_price` and `output_price`")
-        return self
-
-    @model_validator(mode="after")
-    def _modes_differ(self) -> JudgeSettings:
         if len(set(self.modes)) < len(self.modes):
             raise ValueError("`modes`: one is duplicated")
         return self
@@ -145,15 +141,11 @@ class EvalRecipe(Settings):
     judge: JudgeSettings | None = Field(None, description="A language model that judges answers.")
 
     @model_validator(mode="after")
-    def _swept_elsewhere(self) -> EvalRecipe:
+    def _consistent(self) -> EvalRecipe:
         if "guidance_weight" in self.decoding.model_fields_set:
             raise ValueError("set `guidance_weights`, not `decoding.guidance_weight`")
         if "seed" in self.decoding.model_fields_set:
             raise ValueError("set `seeds`, not `decoding.seed`")
-        return self
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> EvalRecipe:
         for kind, names in (
             ("methods", [method.label for method in self.methods]),
             ("scorers", [scorer.label for scorer in self.scorers]),
@@ -163,9 +155,7 @@ class EvalRecipe(Settings):
         if self.compare_with and self.compare_with not in (method.label for method in self.methods):
             raise ValueError(f"`compare_with`: no method is called '{self.compare_with}'")
         if len(self.seeds) > 1 and self.decoding.temperature == 0:
-            raise ValueError(
-                "several `seeds` need `decoding.temperature` above 0: greedy answers do not depend on them"
-            )
+            raise ValueError("several `seeds` need `decoding.temperature` above 0: greedy answers ignore them")
         return self
 
 

@@ -44,16 +44,12 @@ class BenchRecipe(Settings):
     threads: int | None = Field(1, ge=1, description="CPU threads; 1 is timed in CPU time; null: torch's own number.")
 
     @model_validator(mode="after")
-    def _greedy_and_guided(self) -> BenchRecipe:
+    def _consistent(self) -> BenchRecipe:
         timed = {"guidance_weight", "candidates", "reward_ngram", "path"}
         for name in sorted(self.decoding.model_fields_set - timed):
             raise ValueError(f"`decoding.{name}` cannot be set: answers are greedy and have `new_tokens` tokens")
         if self.decoding.guidance_weight == 0:
             raise ValueError("`decoding.guidance_weight` must not be 0: there would be no guidance to time")
-        return self
-
-    @model_validator(mode="after")
-    def _one_kind_of_prompts(self) -> BenchRecipe:
         if self.benchmark is not None and "prompt_tokens" in self.model_fields_set:
             raise ValueError("`prompt_tokens` cannot be set: the prompts of a `benchmark` have their own lengths")
         return self

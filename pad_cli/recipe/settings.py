@@ -44,13 +44,9 @@ class ModelSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _one_placement(self) -> ModelSettings:
+    def _consistent(self) -> ModelSettings:
         if self.device_map is not None and self.device != "auto":
             raise ValueError("give either `device` or `device_map`")
-        return self
-
-    @model_validator(mode="after")
-    def _packed_once(self) -> ModelSettings:
         if self.quantization is not None and self.model.endswith(".gguf"):
             raise ValueError("`quantization` cannot pack a GGUF file: leave it out, or name the model's own weights")
         return self

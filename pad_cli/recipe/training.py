@@ -198,14 +198,10 @@ class TrainRecipe(Settings):
     seed: int = Field(0, ge=0, description="Seed of everything random.")
 
     @model_validator(mode="after")
-    def _divided_once(self) -> TrainRecipe:
+    def _consistent(self) -> TrainRecipe:
         for key in ("device_map", "quantization"):
             if self.shard_backbone and getattr(self.backbone, key) is not None:
                 raise ValueError(f"give either `shard_backbone` or `backbone.{key}`")
-        return self
-
-    @model_validator(mode="after")
-    def _stages_fit(self) -> TrainRecipe:
         names = [stage.stage for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("each stage may occur once")
