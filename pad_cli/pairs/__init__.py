@@ -12,8 +12,8 @@ before an answer is read whole, or the row is refused. Rows of another form are 
 
 from pad_cli.pairs.conversation import prompt_of, read_sample, read_steer_text
 from pad_cli.pairs.files import read_rows, scan_data_set
+from pad_cli.pairs.parsed_rows import PairFormat, ParsedRows, RawPair, Reading, Row, RowError, is_text, note_changes
 from pad_cli.pairs.report import Table, as_lines, describe
-from pad_cli.pairs.rows import PairFormat, ParsedRows, RawPair, Reading, Row, RowError, is_text, note_changes
 from pad_cli.pairs.sources import read_pairs
 from pad_cli.pairs.splits import load_pairs
 

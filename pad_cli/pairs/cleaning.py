@@ -37,15 +37,14 @@ def pair_key(pair: PreferencePair) -> tuple[Hashable, str, str]:
 
 def clean(pairs: Iterable[SourcedPair]) -> list[SourcedPair]:
     """Without pairs of equal answers, exact duplicates (the first stays), and contradictions (all of them go)."""
-    first: dict[object, SourcedPair] = {}
+    first: dict[tuple[Hashable, str, str], SourcedPair] = {}
     for sourced in pairs:
-        key = pair_key(sourced.pair)
         if sourced.pair.chosen.strip() == sourced.pair.rejected.strip():
             sourced.drop("chosen equals rejected")
-        elif first.setdefault(key, sourced) is not sourced:
+        elif first.setdefault(pair_key(sourced.pair), sourced) is not sourced:
             sourced.drop("duplicate")
     consistent = []
-    for (question, chosen, rejected), sourced in [(pair_key(sourced.pair), sourced) for sourced in first.values()]:
+    for (question, chosen, rejected), sourced in first.items():
         if (question, rejected, chosen) in first:
             sourced.drop("contradiction: the same two answers also the other way round")
         else:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.pairs.rows import Row, RowError, is_blank, is_text, is_unicode
+from pad_cli.pairs.parsed_rows import Row, RowError, is_blank, is_text, is_unicode
 from pad_cli.records import Messages, as_message, as_messages
 
 _HH_SPEAKER = re.compile(r"\n\n(Human|Assistant):")

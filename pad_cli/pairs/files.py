@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.pairs.rows import Row, RowError
+from pad_cli.pairs.parsed_rows import Row, RowError
 from pad_cli.recipe import PairsSettings
 from pad_cli.system.offline import hub_hint
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from pad_cli.pairs.conversation import PROMPT, SYSTEM, read_hh_text, read_prompt, read_sample, read_steer_text
-from pad_cli.pairs.rows import ParsedRows, RawPair, Row, RowError, is_text
+from pad_cli.pairs.parsed_rows import ParsedRows, RawPair, Row, RowError, is_text
 from pad_cli.recipe import Settings
 from pad_cli.records import Messages
 

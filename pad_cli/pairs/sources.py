@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pad_cli.errors import DataError, PreferenceError
 from pad_cli.pairs.cleaning import SourcedPair
 from pad_cli.pairs.files import scan_data_set, scan_file
-from pad_cli.pairs.rows import PairFormat, ParsedRows, Row, RowError, is_text
+from pad_cli.pairs.parsed_rows import PairFormat, ParsedRows, Row, RowError, is_text
 from pad_cli.preference import LARGEST, Preference, parse_preference
 from pad_cli.recipe import PairsSettings, make_with, read_options
 from pad_cli.records import PreferencePair, SourceReport

@@ -20,7 +20,7 @@ from pad_cli.recipe.kinds import (
     recipe_kinds,
     recipe_schema,
 )
-from pad_cli.recipe.reading import find_recipe, load_recipe, read_recipe, recipe_text, shipped_recipes
+from pad_cli.recipe.recipe_file import find_recipe, load_recipe, read_recipe, recipe_text, shipped_recipes
 from pad_cli.recipe.settings import DecodingSettings, ModelSettings, Settings, make_with, read_options
 from pad_cli.recipe.training import (
     AdapterStage,

@@ -16,7 +16,7 @@ from pathlib import Path
 from pad_cli.errors import PadError, UsageError, did_you_mean
 from pad_cli.principles import OWN, read_library, shipped_principles
 from pad_cli.profiles import load_profile, profile_names
-from pad_cli.recipe.reading import recipe_text, shipped_recipes
+from pad_cli.recipe.recipe_file import recipe_text, shipped_recipes
 from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_FORMATS, PAIR_SOURCES, PRINCIPLES, SCORERS
 
 _DEFAULT = "embedded-generate"  # the recipe with the default reward model
