@@ -130,12 +130,8 @@ class SourceReport:
         name: file or data set.
         split: what it is for: `train`, or the name of a validation split.
         rows: rows read, except blank lines.
-        rows_used: rows that gave pairs.
-        pairs_made: pairs in them.
-        pairs_kept: those left after cleaning.
         contrast_pairs: pairs added because every answer was written for one preference.
         weight: how often each pair is trained on.
-        dropped: what was not used, and why.
         changes: what of the rows used was read differently, or not.
     """
 
@@ -190,15 +186,10 @@ class PreferenceReport:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a split holds, as it is trained or measured on.
+    """What a split holds, as it is trained or measured on: distinct prompts and answers, mean lengths in characters.
 
     Attributes:
         name: `train`, or the validation split's name.
-        pairs: preference pairs.
-        prompts: distinct prompts.
-        answers: distinct answers to their prompts.
-        mean_prompt: mean characters of the distinct prompts.
-        mean_answer: mean characters of the distinct answers.
         preferences: the most frequent preferences in words, to what their pairs look like.
         more_preferences: how many further preferences there are.
     """

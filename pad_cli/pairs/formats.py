@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, groupby, permutations
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, permutations
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -176,29 +176,57 @@ Rated = tuple[str, Mapping[str, float]]
 """An answer and its ratings: attribute to number."""
 
 
-class HelpSteer2(Settings):
+class RatedRows(Settings):
+    """A format of one rated answer a row; the rows of one prompt belong together."""
+
+    minimum_difference: float
+    consecutive: ClassVar[bool] = False
+
+    def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
+        """Every row, in groups of one prompt; rows that cannot be read come first."""
+        groups: dict[tuple[int, str], list[tuple[Row, Messages, Rated]]] = {}
+        run, previous = 0, None
+        for row in rows:
+            try:
+                prompt, rated = self.read_rated(row)
+            except RowError as problem:
+                yield ParsedRows((row,), problem=problem)
+                continue
+            if self.consecutive and prompt != previous:
+                run += 1
+            previous = prompt
+            groups.setdefault((run, repr(prompt)), []).append((row, prompt, rated))
+        for group in groups.values():
+            of_prompt, answers = tuple(row for row, _, _ in group), [rated for _, _, rated in group]
+            yield _rated_pairs(of_prompt, group[0][1], answers, self.principles(), self.minimum_difference)
+
+    def principles(self) -> dict[str, str]:
+        """Attribute to principle."""
+        raise NotImplementedError
+
+    def read_rated(self, row: Row) -> tuple[Messages, Rated]:
+        raise NotImplementedError
+
+
+class HelpSteer2(RatedRows):
     """HelpSteer2 (Wang et al. 2024, arXiv 2406.08673): one rated response a row, five attributes from 0 to 4.
 
     The responses to one prompt stand in consecutive rows.
     """
 
+    consecutive = True
     attributes: list[str] | dict[str, str] = Field(default_factory=lambda: list(_STEER), description=_ATTRIBUTES)
     minimum_difference: float = Field(1.0, gt=0, le=4, description=_DIFFERENCE)
 
-    def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
-        names = _names(self.attributes)
+    def principles(self) -> dict[str, str]:
+        return _names(self.attributes)
 
-        def rated(row: Row) -> tuple[Messages, Rated]:
-            prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], read_steer_text(row))
-            return prompt, (answer, {name: _number(row, name, 0, 4) for name in names})
-
-        read, problems = _rated_rows(rows, rated)
-        yield from problems
-        for _, group in groupby(read, key=lambda entry: entry[1]):
-            yield _group_pairs(list(group), names, self.minimum_difference)
+    def read_rated(self, row: Row) -> tuple[Messages, Rated]:
+        prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], read_steer_text(row))
+        return prompt, (answer, {name: _number(row, name, 0, 4) for name in self.principles()})
 
 
-class Ric(Settings):
+class Ric(RatedRows):
     """The training data of Rewards-in-Context (Yang et al. 2024, arXiv 2402.10207), part of PAD's own mixture.
 
     Its program writes one response a row (`prompt`, `response`) with a normalised score for each reward model
@@ -208,18 +236,12 @@ class Ric(Settings):
     scores: dict[str, str] = Field(min_length=1, description="Score column to principle: {score1: harmless}.")
     minimum_difference: float = Field(0.0, ge=0, description=_DIFFERENCE + " Scores have standard deviation 1.")
 
-    def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
-        def rated(row: Row) -> tuple[Messages, Rated]:
-            prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], _ric_prompt(row))
-            return prompt, (answer, {name: _number(row, name) for name in self.scores})
+    def principles(self) -> dict[str, str]:
+        return self.scores
 
-        read, problems = _rated_rows(rows, rated)
-        yield from problems
-        groups: dict[str, list[_RatedRow]] = {}
-        for entry in read:
-            groups.setdefault(repr(entry[1]), []).append(entry)
-        for group in groups.values():
-            yield _group_pairs(group, self.scores, self.minimum_difference)
+    def read_rated(self, row: Row) -> tuple[Messages, Rated]:
+        prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], _ric_prompt(row))
+        return prompt, (answer, {name: _number(row, name) for name in self.scores})
 
 
 class UltraFeedback(RowFormat):
@@ -247,29 +269,6 @@ class UltraFeedback(RowFormat):
             parts += [f"no rating for {name}" for name, rating in ratings.items() if rating is None]
             answers.append((completion["response"], {name: r for name, r in ratings.items() if r is not None}))
         return _rated_pairs((row,), prompt, answers, names, self.minimum_difference, parts)
-
-
-_RatedRow = tuple[Row, Messages, Rated]
-
-
-def _rated_rows(
-    rows: Iterable[Row], read: Callable[[Row], tuple[Messages, Rated]]
-) -> tuple[list[_RatedRow], list[ParsedRows]]:
-    """The rows that can be read, and those that cannot."""
-    rated: list[_RatedRow] = []
-    problems = []
-    for row in rows:
-        try:
-            rated.append((row, *read(row)))
-        except RowError as problem:
-            problems.append(ParsedRows((row,), problem=problem))
-    return rated, problems
-
-
-def _group_pairs(group: Sequence[_RatedRow], names: Mapping[str, str], difference: float) -> ParsedRows:
-    """The rows of one prompt."""
-    rows, answers = tuple(row for row, _, _ in group), [rated for _, _, rated in group]
-    return _rated_pairs(rows, group[0][1], answers, names, difference)
 
 
 def _rated_pairs(

@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from pad_cli.errors import RecipeError, did_you_mean
 
@@ -118,19 +127,27 @@ def make_with(entry: Callable[..., Made], options: Mapping[str, Any], where: str
 
 
 def _model_of(entry: Callable[..., Any]) -> type[BaseModel]:
-    """The options that a callable takes, as a model; where an annotation cannot be resolved, anything passes."""
-    parameters = inspect.signature(entry).parameters
+    """The options that a callable takes, as a model; where an annotation says nothing to pydantic, anything passes."""
+    parameters = inspect.signature(entry).parameters.values()
     plain_class = isinstance(entry, type) and not is_dataclass(entry)
     hints: dict[str, Any] = {}
     with contextlib.suppress(NameError, TypeError):  # names that only type checkers import; no annotations
         hints = get_type_hints(entry.__init__ if plain_class else entry)
-    options = {name: each for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
     fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ... if each.default is each.empty else each.default)
-        for name, each in options.items()
+        each.name: (_known(hints.get(each.name, Any)), ... if each.default is each.empty else each.default)
+        for each in parameters
+        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     }
-    extra: Literal["allow", "forbid"] = "forbid" if len(options) == len(parameters) else "allow"
-    return create_model("Options", __config__=ConfigDict(extra=extra, arbitrary_types_allowed=True), **fields)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    return create_model("Options", __config__=ConfigDict(extra="allow" if takes_any else "forbid"), **fields)
+
+
+def _known(annotation: Any) -> Any:
+    try:
+        TypeAdapter(annotation)
+    except PydanticUserError:  # a type that pydantic does not know
+        return Any
+    return annotation
 
 
 def _problems(kind: type[BaseModel], error: ValidationError) -> Iterator[str]:

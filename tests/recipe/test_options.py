@@ -88,6 +88,7 @@ def test_all_options_of_another_form_are_named_at_once() -> None:
         (Parts, {"size": 2, "share": 1, "names": ["a"]}, Parts(2, 1, ["a"])),
         (Parts, {"examples": [{"prompt": "Why?"}]}, Parts(examples=[{"prompt": "Why?"}])),
         (exotic, {"size": 3, "thing": None}, 3),
+        (exotic, {"size": 3, "thing": "what pydantic does not know is not checked"}, 3),
         (bare, {"size": object}, object),
         (unresolved, {"size": 3, "other": 2}, (3, 2)),
     ],
