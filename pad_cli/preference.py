@@ -1,4 +1,4 @@
-"""What this user wants (floor 1): the one place that reads preferences and the one template that words them.
+"""What a user wants (floor 1): the one place that reads preferences and the one template that words them.
 
 A preference is typed as one or more specifications:
 
@@ -7,7 +7,6 @@ A preference is typed as one or more specifications:
     not formal          weight -1 ("no", "less", "avoid" and "without" read the same)
     something to laugh  free text, for a reward model with a preference encoder
     humorous, concise   several in one specification; "and", "but", ";" and "+" separate as well
-
     @me, @me=0.5        a profile: the weights in a file of that name, scaled; see `pad_cli.profiles`
 
 A clause that is exactly a known name is that principle; every other clause is free text. `text:` in front of a
@@ -27,16 +26,23 @@ from pad_cli.records import Messages
 
 _SEPARATOR = re.compile(r"\s*[,;+]\s*(?:(?:and|but)\s+)?|\s+(?:and|but)\s+")
 _NEGATION = re.compile(r"^(?:not|no|less|avoid|without)\s+(.+)$", re.IGNORECASE)
+_PROFILE = re.compile(
+    rf"(?P<before>^|{_SEPARATOR.pattern})(?P<clause>(?:(?:not|no|less|avoid|without)\s+)*@.*?)(?=$|{_SEPARATOR.pattern})",
+    re.IGNORECASE,
+)
 _WEIGHT = re.compile(r"^(.*?)\s*=\s*([^=]*)$")
 LARGEST = 1e9
 """No weight is larger: the numbers of models end not far beyond."""
 _TYPO_RATIO = 0.8  # similarity at which a single unknown word is taken for a misspelt principle
-_SLIGHTLY, _STRONGLY = 0.5, 2.0  # up to and from which a weight is worded
+_SLIGHTLY, _STRONGLY = 0.5, 2.0  # up to and from which a weight is put into words
+
+Profiles = Callable[[str], Mapping[str, float]]
+"""Name of a profile to its weights."""
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Signed weights of named principles and of free texts; the two add (design: `w_p` is a sum).
+    """Signed weights of named principles and of free texts; `w_p` is the sum of the two.
 
     Attributes:
         weights: principle name to weight; never zero.
@@ -55,7 +61,7 @@ class Preference:
             parts.append(word if number == "1" and "=" not in word else f"{word}={number}")
         return ", ".join(parts)
 
-    def worded(self) -> str:
+    def phrase(self) -> str:
         """The preference in words for a language model: "humorous, not formal, concise (slightly)".
 
         A weight up to 0.5 is "slightly", one from 2 "strongly", and a negative one "not"; words carry no more.
@@ -86,7 +92,7 @@ def prompted(conversation: Messages, preference: Preference) -> Messages:
     """
     if not preference:
         return conversation
-    return rewrite_question(conversation, lambda question: _after(question, instruction(preference.worded())))
+    return rewrite_question(conversation, lambda question: _after(question, instruction(preference.phrase())))
 
 
 def rewrite_question(conversation: Messages, rewrite: Callable[[str], str]) -> Messages:
@@ -109,73 +115,62 @@ def _after(question: str, sentence: str) -> str:
 
 
 def with_floor(preference: Preference, always: Mapping[str, float]) -> Preference:
-    """A preference with no weight of these principles below what they always have: max(w_k, always_k).
+    """A preference with no weight of these principles below its minimum: max(w_k, always_k).
 
-    The same when done twice. Free text adds to weights later; a reward model's table is held up by `PadEngine`.
-
-    Args:
-        preference: what this user wants.
-        always: principle to its least weight, above 0.
+    Idempotent. Free text adds to weights later; `PadEngine` clamps a reward model's table of weights.
     """
-    held = {name: max(preference.weights.get(name, 0.0), least) for name, least in always.items()}
-    return Preference({**preference.weights, **held}, preference.texts) if held else preference
+    clamped = {name: max(preference.weights.get(name, 0.0), least) for name, least in always.items()}
+    return Preference({**preference.weights, **clamped}, preference.texts) if clamped else preference
 
 
-def expand_profiles(
-    specs: Iterable[str], profiles: Callable[[str], Mapping[str, float]], principles: Sequence[str] = ()
-) -> list[str]:
-    """Specifications in which every profile, `@NAME` or `@NAME=NUMBER`, is replaced by the weights it stands for.
+def expand_profiles(specs: Iterable[str], profiles: Profiles, principles: Sequence[str] = ()) -> list[str]:
+    """Specifications with the weights of profiles in place of `@NAME` and `@NAME=NUMBER`, to be stored as text.
 
     A clause that is exactly the name of a principle is no profile, though it begin with an @.
 
     Args:
-        specs: as typed; each stays as it is but for its profiles, whose weights follow as a specification of their own.
+        specs: as typed; only their profiles change.
         profiles: name to weights.
         principles: the names that the reward model knows, where that is known.
 
     Raises:
-        PreferenceError: a profile's weight is no number.
+        PreferenceError: a profile's weight is not a number.
     """
-    expanded: list[str] = []
-    for spec in specs:
-        expanded += _expanded(spec, profiles, {name.lower(): name for name in principles}) if "@" in spec else [spec]
-    return expanded
+    by_lower = {name.lower(): name for name in principles}
+
+    def weights_of(match: re.Match[str]) -> str:
+        name, scale = _signed(match["clause"], match["clause"], by_lower)
+        if name.lower() in by_lower:
+            return match[0]
+        weights = {key: weight * scale for key, weight in profiles(name[1:]).items() if weight * scale}
+        return match["before"] + (Preference(weights, {}).describe() or ",")  # a comma: still a separator
+
+    expanded = (_PROFILE.sub(weights_of, " ".join(spec.split())) if "@" in spec else spec for spec in specs)
+    return [spec for spec in expanded if spec.strip(" ,") or not spec]
 
 
-def _expanded(spec: str, profiles: Callable[[str], Mapping[str, float]], by_lower: Mapping[str, str]) -> list[str]:
-    rest, found = "", []
-    pieces = re.split(f"({_SEPARATOR.pattern})", " ".join(spec.split()))
-    for separator, clause in zip(["", *pieces[1::2]], pieces[::2], strict=True):
-        name, scale = _signed(clause, spec, by_lower) if "@" in clause else (clause, 1.0)
-        if not name.startswith("@") or name.lower() in by_lower:
-            rest += separator + clause
-            continue
-        rest += ", "
-        weights = {each: weight * scale for each, weight in profiles(name[1:]).items() if weight * scale}
-        found += [Preference(weights, {}).describe()] if weights else []
-    return [rest, *found] if rest.strip(" ,") else found
-
-
-def parse_preference(specs: Iterable[str], principles: Sequence[str], *, accepts_text: bool) -> Preference:
+def parse_preference(
+    specs: Iterable[str], principles: Sequence[str], *, accepts_text: bool, profiles: Profiles | None = None
+) -> Preference:
     """Read specifications as a user types them.
 
     Args:
         specs: the specifications; an empty sequence is the empty preference (weight 0 everywhere).
         principles: the names that the reward model knows.
         accepts_text: whether it has a preference encoder for free text.
+        profiles: name to weights, which add to the others; None: `@NAME` has no meaning.
 
     Raises:
-        PreferenceError: an empty specification, a weight that is no number or too large a one, an unknown name.
+        PreferenceError: an empty specification, a weight that is not a number or too large, an unknown name.
     """
     weights: dict[str, float] = {}
     texts: dict[str, float] = {}
     by_lower = {name.lower(): name for name in principles}
-    for spec in specs:
-        for clause, weight in _clauses(spec, by_lower):
-            name = by_lower.get(clause.lower())
-            if name is not None:
-                weights[name] = weights.get(name, 0.0) + weight
-                continue
+    clauses = [clause for spec in specs for clause in _clauses(spec, by_lower, profiles)]
+    for clause, weight in clauses:
+        if (name := by_lower.get(clause.lower())) is not None:
+            weights[name] = weights.get(name, 0.0) + weight
+        else:
             text = _free_text(clause, principles, accepts_text)
             texts[text] = texts.get(text, 0.0) + weight
     for name, weight in [*weights.items(), *texts.items()]:
@@ -184,14 +179,20 @@ def parse_preference(specs: Iterable[str], principles: Sequence[str], *, accepts
     return Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
 
 
-def _clauses(spec: str, by_lower: Mapping[str, str]) -> list[tuple[str, float]]:
-    """Split one specification into (clause, signed weight)."""
+def _clauses(spec: str, by_lower: Mapping[str, str], profiles: Profiles | None) -> list[tuple[str, float]]:
+    """Split one specification into (clause, signed weight), with the weights of profiles behind the others."""
     if not spec.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in spec):
         raise PreferenceError(f"Preference {spec!r} is not UTF-8 text.", "Type it in UTF-8.")
     parts = [part for part in _split(" ".join(spec.split()), by_lower) if part]
     if not parts:
         raise PreferenceError("A preference is empty.", "Name a principle, for example: --pref humorous")
-    return [_signed(part, spec, by_lower) for part in parts]
+    clauses, of_profiles = [], []
+    for clause, weight in (_signed(part, spec, by_lower) for part in parts):
+        if profiles is not None and clause.startswith("@") and clause.lower() not in by_lower:
+            of_profiles += [(name, weight * own) for name, own in profiles(clause[1:]).items() if weight * own]
+        else:
+            clauses.append((clause, weight))
+    return [*clauses, *of_profiles]
 
 
 def _split(spec: str, by_lower: Mapping[str, str]) -> list[str]:
@@ -209,7 +210,7 @@ def _split(spec: str, by_lower: Mapping[str, str]) -> list[str]:
 
 def _signed(clause: str, spec: str, by_lower: Mapping[str, str]) -> tuple[str, float]:
     text, weight = clause, 1.0
-    if text.lower() in by_lower:  # a known name may itself look like a negation or a weight
+    if text.lower() in by_lower:  # a known name may look like a negation or a weight
         return text, weight
     if match := _WEIGHT.match(text):
         text = match.group(1).strip()

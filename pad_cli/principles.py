@@ -1,4 +1,4 @@
-"""Ready principles (floor 2): the library that ships with the package, and a user's own file of the same form.
+"""Ready principles (floor 2): the library of the package, and a user's own file of the same form.
 
     # principles.yaml
     pirate:
@@ -21,14 +21,14 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from pad_cli.errors import DataError, PreferenceError, did_you_mean
-from pad_cli.recipe.models import Settings
+from pad_cli.recipe import Settings
+from pad_cli.system.checked_yaml import explain, read_yaml_mapping
 from pad_cli.system.resources import shipped
-from pad_cli.system.yaml_text import YamlError, read_yaml
 
 OWN = Path("principles.yaml")
 """Where a user's own principles are looked for, in the working directory."""
 
-_NO_TEXT = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
+_NOT_TEXT = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
 _HINT = "See one that ships, for example: pad prefs library pirate"
 
 
@@ -37,7 +37,7 @@ def _line(text: str) -> str:
     text = " ".join(text.split())
     if not text:
         raise ValueError("is empty")
-    if _NO_TEXT.search(text):
+    if _NOT_TEXT.search(text):
         raise ValueError("has a control character or half a character")
     return text
 
@@ -52,7 +52,7 @@ class Principle(Settings):
     opposite: _Line | None = Field(None, description="The same sentences, but for the principle.")
     description: _Line = Field("", description="One line for lists.")
     wordings: tuple[_Line, ...] = Field((), description="How users ask for it, to train a preference encoder.")
-    held_out: tuple[_Line, ...] = Field((), description="Other wordings, to measure the encoder.")
+    held_out: tuple[_Line, ...] = Field((), description="Other paraphrases, to measure the encoder.")
 
     @model_validator(mode="after")
     def _contrast(self) -> Principle:
@@ -104,24 +104,17 @@ def load_principles(path: Path) -> dict[str, Principle]:
         DataError: it cannot be read, or is wrong; with principle and key.
     """
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        content = read_yaml_mapping(path, "a mapping of principles to their keys", _HINT)
+    except FileNotFoundError as error:
         raise DataError(f"cannot be read: {error.strerror}", path=path, hint="Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 text ({error.reason})", path=path, hint="Save it as UTF-8.") from error
-    except YamlError as error:
-        hint = "Check indentation, colons and quotes near there."
-        raise DataError(f"not YAML: {error.problem}", path=path, line=error.line, hint=hint) from error
-    if not isinstance(content, dict) or not content:
+    if not content:
         raise DataError("not a mapping of principles to their keys", path=path, hint=_HINT)
     _check_names(content, path)
     try:
         principles = _PRINCIPLES.validate_python(content)
     except ValidationError as error:
-        # a misspelt key is also a missing one: the former says more
-        first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-        raise _explained(first, path) from error
-    _check_wordings(principles, path)
+        raise explain(error, path, Principle.model_fields, _HINT) from error
+    _check_paraphrases(principles, path)
     return principles
 
 
@@ -139,33 +132,14 @@ def _check_names(content: Mapping[Any, Any], path: Path) -> None:
             raise DataError(f"the same name as '{other}'", path=path, field=name, hint=hint)
 
 
-def _check_wordings(principles: Mapping[str, Principle], path: Path) -> None:
-    """Every wording means one principle, and no held-out wording is one to train on."""
+def _check_paraphrases(principles: Mapping[str, Principle], path: Path) -> None:
+    """Every paraphrase means one principle, and no held-out one is one to train on."""
     owners = {name.casefold(): f"the name of '{name}'" for name in principles}
     for name, principle in principles.items():
-        for key, wordings in (("wordings", principle.wordings), ("held_out", principle.held_out)):
-            for number, wording in enumerate(wordings):
-                if owner := owners.get(wording.casefold()):
-                    hint = "A wording may occur only once in a file, and names need not be repeated."
+        for key, texts in (("wordings", principle.wordings), ("held_out", principle.held_out)):
+            for number, text in enumerate(texts):
+                if owner := owners.get(text.casefold()):
+                    hint = "A text may occur only once in a file, and names need not be repeated."
                     field = f"{name}.{key}.{number}"
-                    raise DataError(f"'{wording}' is already {owner}", path=path, field=field, hint=hint)
-                owners[wording.casefold()] = f"in '{name}.{key}'"
-
-
-def _explained(problem: Any, path: Path) -> DataError:
-    location, kind = problem["loc"], problem["type"]
-    message, hint = problem["msg"].removeprefix("Value error, "), _HINT
-    if kind == "missing":
-        message = "is missing"
-    elif kind == "extra_forbidden":
-        message, hint = "no such key", did_you_mean(str(location[-1]), Principle.model_fields)
-    elif kind in ("model_type", "model_attributes_type", "dict_type"):
-        message = f"not a mapping, but {problem['input']!r}"
-    elif kind == "tuple_type":
-        message, hint = (
-            f"not a list, but {problem['input']!r}",
-            "Write [be brief, keep it short], or a line with - each.",
-        )
-    elif kind == "string_type":
-        message, hint = f"{problem['input']!r} is not text", "Put it in quotes."
-    return DataError(message[0].lower() + message[1:], path=path, field=".".join(map(str, location)), hint=hint)
+                    raise DataError(f"'{text}' is already {owner}", path=path, field=field, hint=hint)
+                owners[text.casefold()] = f"in '{name}.{key}'"

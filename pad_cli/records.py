@@ -34,7 +34,7 @@ def as_message(message: Mapping[str, Any]) -> dict[str, str]:
         hint = "Write into the texts what was called and what came back, or leave such conversations out."
         raise DataError("tool calls and the turns of tools are not supported", hint=hint)
     if isinstance(content, list | tuple):
-        content = join_parts([_text_of(part) for part in content])
+        content = join_parts(_text_of(part) for part in content)
     if content is not None and not isinstance(content, str):
         hint = 'Write "content": "...", or a list of {"type": "text", "text": "..."}.'
         raise DataError("a message whose content is neither a text nor a list of parts", hint=hint)
@@ -82,12 +82,12 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class PairSplit:
-    """A named set of preference pairs; `texts` says that preferences are to be read from wordings.
+    """A named set of preference pairs.
 
     Attributes:
         name: the key under which metrics are reported, for example `held_out_topics`.
         pairs: its preference pairs.
-        texts: for each principle the wordings to use in place of its name; empty when names are used.
+        texts: for each principle the paraphrases to use in place of its name; empty when names are used.
     """
 
     name: str
@@ -95,77 +95,88 @@ class PairSplit:
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """Something of a source that gives no pair, or no longer does.
+_EXAMPLES = 3
 
-    Attributes:
-        what: a whole row; a part of a row that gave others; or a pair that was made and taken away again.
-        reason: why.
-        count: how many.
-        examples: where the first of them stand, `file:line` or `dataset[row]`.
+
+@dataclass
+class Dropped:
+    """A part of a source that gives no pair: a row, a part of a row that gave others, or a pair removed by cleaning.
+
+    `examples` are the places of the first three, `file:line` or `dataset[row]`.
     """
 
     what: Literal["row", "part", "pair"]
     reason: str
-    count: int
-    examples: tuple[str, ...]
+    count: int = 0
+    examples: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Change:
-    """Something of a source that was read in another form than it is written, or not read.
-
-    Attributes:
-        change: what.
-        count: in how many rows.
-        examples: where the first of them stand, `file:line` or `dataset[row]`.
-    """
+    """Something that was read in another form than it is written, or not read, in `count` rows of a source."""
 
     change: str
-    count: int
-    examples: tuple[str, ...]
+    count: int = 0
+    examples: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class SourceReport:
     """What came of one source: rows = rows_used + dropped rows, pairs_made = pairs_kept + dropped pairs.
+
+    It counts while its source is read and cleaned; every row and pair that is not used has a reason.
 
     Attributes:
         name: file or data set.
         split: what it is for: `train`, or the name of a validation split.
-        rows: rows read, blank lines aside.
-        rows_used: rows that gave pairs.
-        pairs_made: pairs that they gave.
-        pairs_kept: those left after cleaning.
+        rows: rows read, except blank lines.
         contrast_pairs: pairs added because every answer was written for one preference.
         weight: how often each pair is trained on.
-        dropped: what was not used, and why.
         changes: what of the rows used was read differently, or not.
     """
 
     name: str
     split: str
-    rows: int
-    rows_used: int
-    pairs_made: int
-    pairs_kept: int
-    contrast_pairs: int
-    weight: float
-    dropped: tuple[Dropped, ...]
-    changes: tuple[Change, ...] = ()
+    rows: int = 0
+    rows_used: int = 0
+    pairs_made: int = 0
+    pairs_kept: int = 0
+    contrast_pairs: int = 0
+    weight: float = 1.0
+    dropped: Sequence[Dropped] = ()
+    changes: Sequence[Change] = ()
+
+    def drop(self, what: Literal["row", "part", "pair"], reason: str, place: str) -> None:
+        """Count one row, part or pair that is not used."""
+        if what == "pair":
+            self.pairs_kept -= 1
+        entry = next((entry for entry in self.dropped if (entry.what, entry.reason) == (what, reason)), None)
+        if entry is None:
+            self.dropped = (*self.dropped, entry := Dropped(what, reason))
+        _count(entry, place)
+
+    def change(self, change: str, place: str) -> None:
+        """Count one row of which something was read differently, or not read."""
+        entry = next((entry for entry in self.changes if entry.change == change), None)
+        if entry is None:
+            self.changes = (*self.changes, entry := Change(change))
+        _count(entry, place)
+
+    def sort(self) -> None:
+        """What was dropped: rows first, the most frequent reason first."""
+        order = ("row", "part", "pair")
+        self.dropped = sorted(self.dropped, key=lambda entry: (order.index(entry.what), -entry.count, entry.reason))
+
+
+def _count(entry: Dropped | Change, place: str) -> None:
+    entry.count += 1
+    if len(entry.examples) < _EXAMPLES and place not in entry.examples:
+        entry.examples = (*entry.examples, place)
 
 
 @dataclass(frozen=True)
 class PreferenceReport:
-    """The pairs of one preference. Lengths are in characters.
-
-    Attributes:
-        pairs: their number.
-        chosen_longer: share whose chosen answer is the longer one; ties count half.
-        mean_chosen: mean length of chosen answers.
-        mean_rejected: mean length of rejected answers.
-    """
+    """The pairs of one preference: the share whose chosen answer is longer (ties count half), mean characters."""
 
     pairs: int
     chosen_longer: float
@@ -175,15 +186,10 @@ class PreferenceReport:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a split holds, as it is trained or measured on.
+    """What a split holds, as it is trained or measured on: distinct prompts and answers, mean lengths in characters.
 
     Attributes:
         name: `train`, or the validation split's name.
-        pairs: preference pairs.
-        prompts: distinct prompts.
-        answers: distinct answers to their prompts.
-        mean_prompt: mean characters of the distinct prompts.
-        mean_answer: mean characters of the distinct answers.
         preferences: the most frequent preferences in words, to what their pairs look like.
         more_preferences: how many further preferences there are.
     """
@@ -200,12 +206,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Where preference pairs came from, what was left out, and what they are like.
-
-    Attributes:
-        sources: one for each file or data set; empty when a registered source wrote the pairs.
-        splits: the training pairs and every validation split.
-    """
+    """One report for each file or data set (none where a registered source wrote the pairs), and for each split."""
 
     sources: tuple[SourceReport, ...] = ()
     splits: tuple[SplitReport, ...] = ()
@@ -218,7 +219,7 @@ class PairData:
     Attributes:
         train: the training pairs.
         validation: named splits, never trained on.
-        texts: for each principle the wordings that training may use (the encoder's training data).
+        texts: for each principle the paraphrases that training may use (the encoder's training data).
         report: where the pairs came from and what they are like; `load_pairs` writes it.
     """
 
@@ -270,26 +271,21 @@ class Generation:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a report: what a scorer says of one method, policy, group, preference and weight.
+    """One row of a report: what a scorer measured for one method, policy, group, preference and guidance weight.
 
     Attributes:
-        method: as the recipe calls it.
-        policy: likewise.
-        group: of the items.
-        preference: their label, or `*` for all of the group.
+        preference: the label of the items, or `*` for all of the group.
         guidance_weight: 0 for methods that have none.
-        scorer: as the recipe calls it.
         n: items.
         prompts: distinct ones among them: the observations that intervals count.
         mean: over items; None where the scorer failed on an answer.
-        stderr: standard error of the mean over prompts; None for one prompt, too, which says nothing of it.
+        stderr: standard error of the mean over prompts; None for a single prompt too, which says nothing of it.
         low: lower end of the mean's confidence interval.
         high: upper end.
         truncated: answers of which the scorer read a part only.
         failed: answers on which it failed.
-        higher_is_better: the scorer's direction.
-        dimension: what it measures.
-        unit: of its number; empty for a share or a score without one.
+        dimension: what the scorer measures.
+        unit: of the mean; empty for a share or a score without one.
     """
 
     method: str

@@ -96,11 +96,11 @@ SCORERS = Registry(
 BENCHMARKS = Registry(
     "benchmarks",
     {
-        "jsonl": "pad_cli.prompts.files:load_jsonl",
-        "prompts": "pad_cli.prompts.files:load_shipped",
-        "dataset": "pad_cli.prompts.data_set:load_data_set",
-        "psoups": "pad_cli.prompts.published:load_psoups",
-        "helpsteer2": "pad_cli.prompts.published:load_helpsteer2",
+        "jsonl": "pad_cli.prompts.prompt_sets:load_jsonl",
+        "prompts": "pad_cli.prompts.prompt_sets:load_shipped",
+        "dataset": "pad_cli.prompts.prompt_sets:load_data_set",
+        "psoups": "pad_cli.prompts.prompt_sets:load_psoups",
+        "helpsteer2": "pad_cli.prompts.prompt_sets:load_helpsteer2",
     },
 )
 METHODS = Registry(
@@ -127,13 +127,13 @@ PRINCIPLES = Registry("principles", {})
 PAIR_FORMATS = Registry(
     "pair_formats",
     {
-        "pairs": "pad_cli.pairs.formats.plain:Pairs",
-        "per_preference": "pad_cli.pairs.formats.plain:PerPreference",
-        "helpsteer2": "pad_cli.pairs.formats.rated:HelpSteer2",
-        "ultrafeedback": "pad_cli.pairs.formats.rated:UltraFeedback",
-        "ric": "pad_cli.pairs.formats.rated:Ric",
-        "safe_rlhf": "pad_cli.pairs.formats.compared:SafeRlhf",
-        "hh_rlhf": "pad_cli.pairs.formats.compared:HhRlhf",
+        "pairs": "pad_cli.pairs.formats:Pairs",
+        "per_preference": "pad_cli.pairs.formats:PerPreference",
+        "helpsteer2": "pad_cli.pairs.formats:HelpSteer2",
+        "ultrafeedback": "pad_cli.pairs.formats:UltraFeedback",
+        "ric": "pad_cli.pairs.formats:Ric",
+        "safe_rlhf": "pad_cli.pairs.formats:SafeRlhf",
+        "hh_rlhf": "pad_cli.pairs.formats:HhRlhf",
     },
 )
 

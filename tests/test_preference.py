@@ -185,7 +185,7 @@ def test_text_after_the_escape_is_never_a_principle(text: str) -> None:
     ],
 )
 def test_a_preference_in_words_says_signs_and_strengths(specs: list[str], words: str) -> None:
-    assert parse(*specs).worded() == words
+    assert parse(*specs).phrase() == words
 
 
 def test_the_last_question_asks_for_the_preference_and_the_rest_stays() -> None:

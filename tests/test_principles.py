@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from pad_cli.errors import DataError, PreferenceError, RecipeError
-from pad_cli.pairs.wordings import read_wordings
+from pad_cli.pairs.splits import read_paraphrases
 from pad_cli.preference import parse_preference
 from pad_cli.principles import Principle, find_principle, load_principles, read_library, shipped_principles
-from pad_cli.prompts.files import load_shipped
+from pad_cli.prompts.prompt_sets import load_shipped
 from pad_cli.recipe.catalogue import names_of
 from pad_cli.system.resources import shipped
 from tests.cli.test_commands import NO_TORCH, pad, refused, shell
@@ -110,8 +110,8 @@ def test_ones_own_principles_come_behind_those_that_ship_and_replace_them_by_nam
         ('" ": {instruction: x}\n', " ", "not the name"),
         ('"a  b": {instruction: x}\n', "a  b", "not the name"),
         ("a: {instruction: x}\nA: {instruction: y}\n", "A", "the same name as 'a'"),
-        ("a: x\n", "a", "not a mapping, but 'x'"),
-        ("a:\n", "a", "not a mapping, but None"),
+        ("a: x\n", "a", "'x' is not a mapping"),
+        ("a:\n", "a", "None is not a mapping"),
         ("a: {description: x}\n", "a.instruction", "is missing"),
         ("a: {instuction: x}\n", "a.instuction", "no such key"),
         ("a: {instruction: 3}\n", "a.instruction", "3 is not text"),
@@ -119,7 +119,7 @@ def test_ones_own_principles_come_behind_those_that_ship_and_replace_them_by_nam
         ('a: {instruction: x, description: "b\\0"}\n', "a.description", "control character"),
         ('a: {instruction: x, opposite: "\\ud800"}\n', "a.opposite", "control character"),
         ("a: {instruction: x, opposite: X}\n", "a", "are the same"),
-        ("a: {instruction: x, wordings: be brief}\n", "a.wordings", "not a list, but 'be brief'"),
+        ("a: {instruction: x, wordings: be brief}\n", "a.wordings", "'be brief' is not a list"),
         ("a: {instruction: x, wordings: [b, 7]}\n", "a.wordings.1", "7 is not text"),
         ("a: {instruction: x, held_out: ['']}\n", "a.held_out.0", "is empty"),
         ("a: {instruction: x, wordings: [b, B]}\n", "a.wordings.1", "already in 'a.wordings'"),
@@ -145,11 +145,11 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_wordings_of_principles_are_read_from_their_file(own: Path) -> None:
     own.write_text("a: {instruction: x, wordings: [b], held_out: [c]}\nd: {instruction: y}\n", encoding="utf-8")
-    assert read_wordings(str(own)) == ({"a": ("b",), "d": ()}, {"a": ("c",), "d": ()})
+    assert read_paraphrases(str(own)) == ({"a": ("b",), "d": ()}, {"a": ("c",), "d": ()})
 
 
 def test_shipped_wordings_are_those_of_the_library_whatever_the_user_has(own: Path) -> None:
-    train, held_out = read_wordings("shipped")
+    train, held_out = read_paraphrases("shipped")
     for name, each in LIBRARY.items():
         assert (train[name], held_out[name]) == (each.wordings, each.held_out)
     assert "parrot" not in train
@@ -193,7 +193,7 @@ def test_the_catalogue_names_the_library_and_says_what_is_wrong_with_ones_own_fi
     own.write_text("parrot: 3\n", encoding="utf-8")
     assert names_of("library") == {
         **{name: each.description for name, each in LIBRARY.items()},
-        "principles.yaml": "principles.yaml, field 'parrot': not a mapping, but 3",
+        "principles.yaml": "principles.yaml, field 'parrot': 3 is not a mapping",
     }
 
 

@@ -77,16 +77,16 @@ def test_a_path_is_a_path_and_gives_the_profile_its_name() -> None:
         ("weights: {humorous: 1", "", "not YAML"),
         ("- humorous", "", "a mapping"),
         ("choices: 3", "weights", "missing"),
-        ("weights: [humorous]", "weights", "no map"),
-        ("weights: {humorous: much}", "weights.humorous", "no finite number"),
-        ("weights: {humorous: .nan}", "weights.humorous", "no finite number"),
-        ("weights: {humorous: true}", "weights.humorous", "no finite number"),
-        ("weights: {no: 1}", "weights", "no name"),
+        ("weights: [humorous]", "weights", "is not a mapping"),
+        ("weights: {humorous: much}", "weights.humorous", "is not a finite number"),
+        ("weights: {humorous: .nan}", "weights.humorous", "is not a finite number"),
+        ("weights: {humorous: true}", "weights.humorous", "is not a finite number"),
+        ("weights: {no: 1}", "weights.0", "is not text"),
         ("weights: {}\nweight: 3", "weight", "Did you mean weights"),
-        ("weights: {}\nchoices: many", "choices", "no number of choices"),
-        ("weights: {}\nintervals: {humorous: 3}", "intervals.humorous", "no interval"),
-        ("weights: {}\nreward_model: 17", "reward_model", "no text"),
-        ("weights: {}\ncreated: yesterday", "created", "no date"),
+        ("weights: {}\nchoices: many", "choices", "is not a whole number"),
+        ("weights: {}\nintervals: {humorous: 3}", "intervals.humorous", "is not a list"),
+        ("weights: {}\nreward_model: 17", "reward_model", "is not text"),
+        ("weights: {}\ncreated: yesterday", "created", "is not a date"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_name_and_key(text: str, field: str, message: str) -> None:
@@ -162,6 +162,13 @@ def test_a_profile_by_hand_goes_with_any_reward_model_that_knows_its_principles(
 
 def test_to_a_reward_model_without_principles_everything_is_text() -> None:
     check_profile(Profile("me", {"witty": 1.0}), SimpleNamespace(principles=(), fingerprint="f"))
+
+
+def test_a_parsed_profile_adds_to_the_rest_as_its_expansion_does() -> None:
+    me = {"humorous": 0.5, "formal": -1.0, "text:like a poem": 2.0}
+    for specs in (["@me"], ["not @me=0.5"], ["@me, formal=0.5", "concise and @me=2"], ["@me=0"]):
+        added = parse_preference(specs, PRINCIPLES, accepts_text=True, profiles=lambda _: me)
+        assert added == expanded(*specs, me=me)
 
 
 def test_a_weight_that_is_no_number_is_refused() -> None:

@@ -12,9 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from generator.markdown import code, table
-from pad_cli.recipe import Recipe
-from pad_cli.recipe.models import Settings
-from pad_cli.recipe.schema import AnyRecipe
+from pad_cli.recipe import AnyRecipe, Recipe, Settings
 
 _INTRODUCTION = """# Recipes
 

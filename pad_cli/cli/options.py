@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,8 +73,8 @@ def read_as(
     import pad_cli
 
     fields = {**(options or {}), "output": None if out is None else str(out)}
-    given = [f"{key}={json.dumps(value)}" for key, value in fields.items() if value is not None]
-    recipe = pad_cli.read_recipe(name, [*(overrides or []), *given])
+    values = {key: value for key, value in fields.items() if value is not None}
+    recipe = pad_cli.read_recipe(name, overrides or [], values)
     if recipe.kind != kind:
         raise RecipeError(f"{name}: is a recipe of kind '{recipe.kind}'.", f"This command needs kind: {kind}")
     return recipe

@@ -138,7 +138,7 @@ class MeasuredPairs:
         pair_figures = self._share(prompts, [reading["rewards"] for reading in readings])
         policy_figures = (None, None, None) if None in guided else self._share(prompts, guided)
         method = _GUIDED if weight else _PLAIN
-        names = {settings.shown for settings in self._recipe.methods if settings.method == method}
+        names = {settings.label for settings in self._recipe.methods if settings.method == method}
         mine = [
             each
             for each in scored

@@ -66,7 +66,7 @@ def _reproduce(recipe: ReproduceRecipe, overwrite: bool) -> dict[str, Any]:
             report = evaluate(settings.model_copy(update={"output": str(output / name / label)}), overwrite=overwrite)
             runs[label] = {key: report[key] for key in _KEPT}
             costs[name, label] = json.loads((output / name / label / COSTS).read_text(encoding="utf-8"))
-        scorers = table.scorers or [scorer.shown for run in table.runs.values() for scorer in run.scorers]
+        scorers = table.scorers or [scorer.label for run in table.runs.values() for scorer in run.scorers]
         tables[name] = {"question": table.question, "scorers": list(dict.fromkeys(scorers)), "runs": runs}
     result = {"version": _VERSION, "recipe": recipe.model_dump(), "environment": environment(), "tables": tables}
     write_json(output / REPRODUCE, result)

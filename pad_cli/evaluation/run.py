@@ -32,8 +32,7 @@ from pad_cli.models.distributed import main_first, wait_for_all
 from pad_cli.models.language_model import load_language_model
 from pad_cli.profiles import check_profiles
 from pad_cli.prompts import load_benchmarks, own_group
-from pad_cli.recipe import EvalRecipe, MethodSettings
-from pad_cli.recipe.options import make_with
+from pad_cli.recipe import EvalRecipe, MethodSettings, make_with
 from pad_cli.records import BenchmarkItem
 from pad_cli.registry import METHODS
 from pad_cli.system.processes import ALONE, Processes, processes
@@ -158,8 +157,8 @@ def run_items(
         RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
     """
     output = Path(recipe.output)
-    scorers = {settings.shown: load_scorer(settings) for settings in recipe.scorers}
-    methods = {settings.shown: load_method(settings) for settings in recipe.methods}
+    scorers = {settings.label: load_scorer(settings) for settings in recipe.scorers}
+    methods = {settings.label: load_method(settings) for settings in recipe.methods}
     _check_facts(scorers, benchmarks)
     if everyone.main:
         write_json(output / RECIPE, recipe.model_dump())

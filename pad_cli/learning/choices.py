@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pad_cli.errors import DataError
-from pad_cli.pairs.conversation import read_sample
-from pad_cli.pairs.files import read_rows
-from pad_cli.pairs.rows import Row, RowError, is_text, note_changes
+from pad_cli.pairs import Row, RowError, is_text, note_changes, read_rows, read_sample
 from pad_cli.records import Messages
 
 _OWN = ("key",)

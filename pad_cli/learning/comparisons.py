@@ -14,7 +14,7 @@ from pad_cli.learning.choices import Choice
 from pad_cli.learning.features import choice_features
 from pad_cli.learning.fit import Array
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.pairs.rows import is_text
+from pad_cli.pairs import is_text
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Messages

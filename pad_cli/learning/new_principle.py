@@ -24,9 +24,7 @@ from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.pairs.conversation import read_sample
-from pad_cli.pairs.files import read_rows
-from pad_cli.pairs.rows import Row, RowError, is_text, note_changes
+from pad_cli.pairs import Row, RowError, is_text, note_changes, read_rows, read_sample
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
 from pad_cli.system.caches import hidden_states

@@ -27,7 +27,7 @@ from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads, dense_shift
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
-from pad_cli.preference import Preference, expand_profiles, parse_preference, rewrite_question
+from pad_cli.preference import Preference, parse_preference, rewrite_question
 from pad_cli.profiles import profiles_of
 from pad_cli.records import Messages
 from pad_cli.system.progress import note
@@ -92,9 +92,14 @@ class PersonalizedRewardModel:
         return fingerprint([self.backbone.fingerprint, self.calibration, content])
 
     def preference(self, specs: Iterable[str]) -> Preference:
-        """Read a preference as typed after `--pref`; a PreferenceError if this reward model does not know it."""
-        specs = expand_profiles(specs, profiles_of(self), self.principles)
-        return parse_preference(specs, self.principles, accepts_text=self.encoder is not None)
+        """Read a preference as typed after `--pref`.
+
+        Raises:
+            PreferenceError: it names something this reward model does not know, or another one's profile.
+            DataError: a profile's file is wrong.
+        """
+        accepts_text = self.encoder is not None
+        return parse_preference(specs, self.principles, accepts_text=accepts_text, profiles=profiles_of(self))
 
     def prompt(self, conversation: Messages, preference: Preference) -> Messages:
         """The conversation as it is: the preference is in the heads' weights."""
@@ -181,7 +186,7 @@ class PromptRewardModel:
 
     def preference(self, specs: Iterable[str]) -> Preference:
         """Read a preference as typed after `--pref`; every clause is text, and its weight is 1 or a PreferenceError."""
-        preference = parse_preference(expand_profiles(specs, profiles_of(self)), (), accepts_text=True)
+        preference = parse_preference(specs, (), accepts_text=True, profiles=profiles_of(self))
         _texts(preference)
         return preference
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.pairs.rows import Row, RowError, is_blank, is_text, is_unicode
+from pad_cli.pairs.parsed_rows import Row, RowError, is_blank, is_text, is_unicode
 from pad_cli.records import Messages, as_message, as_messages
 
 _HH_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
@@ -19,9 +19,9 @@ _STEER_SPEAKER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 _ROLES = {"Human": "user", "User": "user", "Assistant": "assistant"}
 
 PROMPT, SYSTEM = "prompt", "system"
-"""The columns that hold what stands before an answer, where a row's format does not name others."""
+"""The columns that hold what stands before an answer, unless a row's format names others."""
 
-_NOT_READ = {
+_REFUSED_COLUMNS = {
     "tools": "tools",
     "functions": "tools",
     "images": "images",
@@ -31,14 +31,12 @@ _NOT_READ = {
 }
 """Columns of chat data that belong to what the model reads, and what they hold; rows that use one are refused."""
 
+_PROMPT_FORM = "neither a text nor a list of {role, content}"
+_ANSWER_FORM = "neither a text nor a conversation that ends with the answer"
+
 
 def prompt_of(row: Row, field: str = PROMPT, read: Callable[[Row, str], Messages] | None = None) -> Messages:
-    """The prompt of a row that has no answers.
-
-    Args:
-        row: of a file or data set.
-        field: the column.
-        read: what understands it; by default `read_prompt`.
+    """The prompt of a row without answers, by `read_prompt` or another reader of a column.
 
     Raises:
         DataError: it is missing, empty, or of another form; says where.
@@ -50,13 +48,9 @@ def prompt_of(row: Row, field: str = PROMPT, read: Callable[[Row, str], Messages
 
 
 def read_prompt(row: Row, field: str = PROMPT, system: str = SYSTEM) -> Messages:
-    """The prompt of a row that has no answers: a text or messages, and the column `system` before them.
-
-    Raises:
-        RowError: it is missing, empty, or of another form, or holds what cannot be read (tools, images).
-    """
+    """The prompt of a row without answers: a text or messages, and the column `system` before them."""
     _refuse_columns(row)
-    return _with_system(row, _required(read_messages(row, field), field), system)
+    return _with_system(row, _required(_messages(row, field), field), system)
 
 
 def read_sample(
@@ -65,62 +59,45 @@ def read_sample(
     """The whole context of a row's answers, and the answers.
 
     An answer is a text, a message, or a conversation that ends with it. What the conversation holds before it, and the
-    prompt, are one context if the prompt is its end or its beginning, or if it is the prompt's end or goes on from it.
-
-    Args:
-        row: takes in what was changed.
-        answers: the column and the value of each.
-        prompt: its column, which may be absent if every answer is a conversation; or the prompt itself.
-        system: the column of a system message.
-
-    Returns:
-        The conversation before the answers, and their texts.
-
-    Raises:
-        RowError: something is missing, empty, of another form, or the contexts are different ones.
+    prompt, are one context if one is the end or the beginning of the other, or if the conversation goes on from the
+    prompt.
     """
     _refuse_columns(row)
     field = prompt if isinstance(prompt, str) else PROMPT
-    given = read_messages(row, prompt) if isinstance(prompt, str) else prompt
-    if not given and not any(isinstance(value, list) for _, value in answers):
-        _required(given, field)
-    read = [(name, *_split(row, name, value)) for name, value in answers]
-    context = given
+    stated = _messages(row, prompt) if isinstance(prompt, str) else prompt
+    if not any(isinstance(value, list) for _, value in answers):
+        _required(stated, field)
+    split = [(name, *_split(row, name, value)) for name, value in answers]
     joined: Messages = ()
-    for name, before, _ in read:
-        if not given and not before:
+    for name, before, _ in split:
+        if not stated and not before:
             raise RowError(
                 "without a prompt, both answers must be conversations that begin with it",
                 field=name,
                 hint="Add a prompt column, or name it: options: {columns: {prompt: YOUR_COLUMN}}.",
             )
         if before:
-            whole = _joined(given, before, name)
-            if joined and _key(whole) != _key(joined):
-                raise RowError("the two conversations differ before their last message", field=name, hint=_SAME)
-            context = joined = whole
-    if given and len(context) > len(given):
+            context = _joined(stated, before, name)
+            if joined and _key(context) != _key(joined):
+                hint = "Both answers need the same context: the prompt's messages, then one answer each."
+                raise RowError("the two conversations differ before their last message", field=name, hint=hint)
+            joined = context
+    if stated and len(joined) > len(stated):
         row.changes.append("the prompt is a part of the answers' conversations, whose whole context is read")
-    return _with_system(row, _required(context, field), system), [text for *_, text in read]
-
-
-_SAME = "Both answers need the same context: the prompt's messages, then one answer each."
+    return _with_system(row, _required(joined or stated, field), system), [text for *_, text in split]
 
 
 def _joined(prompt: Messages, before: Messages, field: str) -> Messages:
     """One context of a prompt and of what stands before an answer in its conversation."""
-    asked, seen = _key(prompt), _key(before)
-    if seen[-len(asked) :] == asked or seen[: len(asked)] == asked or not asked:
+    short, long = _key(prompt), _key(before)
+    if long[-len(short) :] == short or long[: len(short)] == short or not short:
         return before
-    if asked[-len(seen) :] == seen:
+    if short[-len(long) :] == long:
         return prompt
     if before[0]["role"] == "assistant" and prompt[-1]["role"] != "assistant":
         return (*prompt, *before)
-    raise RowError(
-        "another conversation than the prompt",
-        field=field,
-        hint="Write the answer alone, or the prompt's messages and then the answer.",
-    )
+    hint = "Write the answer alone, or the prompt's messages and then the answer."
+    raise RowError("another conversation than the prompt", field=field, hint=hint)
 
 
 def _key(messages: Messages) -> list[tuple[str, str]]:
@@ -131,7 +108,8 @@ def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
     """What a conversation holds before its answer, and the answer."""
     before: Messages = ()
     if isinstance(value, list | Mapping) and value:
-        *earlier, last = _conversation(row, field, value, "neither a text nor a conversation that ends with the answer")
+        messages = value if isinstance(value, list) else [value]
+        *earlier, last = (_message(row, field, message, _ANSWER_FORM) for message in messages)
         if last["role"] != "assistant":
             raise RowError(
                 "a conversation that does not end with the answer",
@@ -142,25 +120,18 @@ def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
         before, value = tuple(earlier), last["content"]
     if is_text(value):
         return before, value
-    form = "neither a text nor a conversation that ends with the answer"
-    raise RowError(_missing_or(value, form), field=field, hint=f'Write "{field}": "...".')
+    raise _not_text(value, _ANSWER_FORM, field, f'Write "{field}": "...".')
 
 
-def read_messages(row: Row, field: str) -> Messages:
-    """A column with a text or a list of messages; nothing where it is absent or null.
-
-    Raises:
-        RowError: it is of another form.
-    """
+def _messages(row: Row, field: str) -> Messages:
+    """A column with a text or a list of messages; nothing where it is absent or null."""
     value = row.values.get(field)
     if isinstance(value, list) and value:
-        return _conversation(row, field, value, "neither a text nor a list of {role, content}")
+        return tuple(_message(row, field, message, _PROMPT_FORM) for message in value)
     if value is None:
         return ()
     if not is_text(value):
-        raise RowError(
-            _missing_or(value, "neither a text nor a list of {role, content}"), field=field, hint=_hint(field)
-        )
+        raise _not_text(value, _PROMPT_FORM, field, _hint(field))
     return as_messages(value)
 
 
@@ -174,35 +145,31 @@ def _hint(field: str) -> str:
     return f'Write "{field}": "..." or "{field}": [{{"role": "user", "content": "..."}}].'
 
 
-def _missing_or(value: Any, form: str) -> str:
-    if not value or is_blank(value):
-        return "missing or empty"
-    return "holds a null character or half a character" if isinstance(value, str) else form
-
-
-def _conversation(row: Row, field: str, value: list[Any] | Mapping[str, Any], form: str) -> Messages:
-    messages = value if isinstance(value, list) else [value]
-    return tuple(_message(row, field, message, form) for message in messages)
+def _not_text(value: Any, form: str, field: str, hint: str) -> RowError:
+    reason = "missing or empty"
+    if value and not is_blank(value):
+        reason = "holds a null character or half a character" if isinstance(value, str) else form
+    return RowError(reason, field=field, hint=hint)
 
 
 def _message(row: Row, field: str, message: Any, form: str) -> Mapping[str, str]:
     """A message with its role and content as text."""
     if not isinstance(message, Mapping) or not is_text(message.get("role")):
-        spelt_otherwise = isinstance(message, Mapping) and {"from", "value"} <= message.keys()
+        share_gpt = isinstance(message, Mapping) and {"from", "value"} <= message.keys()
         hint = "ShareGPT's form: write `role` (user, assistant) for `from`, `content` for `value`."
-        raise RowError(form, field=field, hint=hint if spelt_otherwise else _hint(field))
-    parts = message.get("content")
+        raise RowError(form, field=field, hint=hint if share_gpt else _hint(field))
     try:
         read = as_message({key: value for key, value in message.items() if not is_blank(value)})
     except DataError as error:
         raise RowError(error.message, field=field, hint=f"{error.hint} `data.bad_rows: drop` counts them.") from error
     if not is_unicode(read["content"]):
-        raise RowError(_missing_or(read["content"], form), field=field, hint=_hint(field))
+        raise _not_text(read["content"], form, field, _hint(field))
     if read["role"] != message["role"]:
         row.changes.append(f"role '{message['role']}' is read as '{read['role']}'")
-    if isinstance(parts, list) and len(parts) > 1:
+    parts = message["content"] if isinstance(message.get("content"), list) else []
+    if len(parts) > 1:
         row.changes.append("the text parts of a message are joined by line ends")
-    for part in parts if isinstance(parts, list) else ():
+    for part in parts:
         row.changes.extend(f"'{key}' of a content part is not read" for key in _further(part, "type", "text"))
     row.changes.extend(f"'{key}' of a message is not read" for key in _further(message, "role", "content"))
     return read
@@ -219,18 +186,18 @@ def _with_system(row: Row, context: Messages, column: str) -> Messages:
     if is_blank(value):
         return context
     if not is_text(value):
-        raise RowError(_missing_or(value, "not a text"), field=column, hint=f'Write "{column}": "...".')
-    own = [message["content"].strip() for message in context[:1] if message["role"] == "system"]
-    if own and own != [value.strip()]:
-        raise RowError("another system message than the conversation's", field=column, hint="Leave one of them out.")
-    if own:
+        raise _not_text(value, "not a text", column, f'Write "{column}": "...".')
+    if context[0]["role"] == "system":
+        if context[0]["content"].strip() != value.strip():
+            hint = "Leave one of them out."
+            raise RowError("another system message than the conversation's", field=column, hint=hint)
         return context
     row.changes.append(f"column '{column}' is read as the system message")
     return ({"role": "system", "content": value}, *context)
 
 
 def _refuse_columns(row: Row) -> None:
-    for column, content in _NOT_READ.items():
+    for column, content in _REFUSED_COLUMNS.items():
         value = row.values.get(column)
         if not is_blank(value) and value not in ("[]", "null"):
             where = "`prompt`" if content == "earlier turns" else "the texts"
@@ -242,26 +209,17 @@ def _refuse_columns(row: Row) -> None:
 
 
 def read_hh_text(text: Any, field: str) -> Messages:
-    r"""A conversation in one text, `\n\nHuman: ...\n\nAssistant: ...`; turns may be empty.
-
-    Raises:
-        RowError: it is no text, or begins otherwise.
-    """
+    r"""A conversation in one text, `\n\nHuman: ...\n\nAssistant: ...`; turns may be empty."""
     if is_unicode(text):
         start, *turns = _HH_SPEAKER.split(text if text.startswith("\n\n") else f"\n\n{text}")
         if turns and not start.strip():
             return _turns(turns)
-    raise RowError(
-        r"no text that begins with '\n\nHuman:'", field=field, hint="Is this another form? Try format: pairs."
-    )
+    hint = "Is this another form? Try format: pairs."
+    raise RowError(r"no text that begins with '\n\nHuman:'", field=field, hint=hint)
 
 
 def read_steer_text(row: Row, field: str = PROMPT) -> Messages:
-    r"""A prompt whose later turns are marked `<extra_id_1>Assistant` and `<extra_id_1>User` (HelpSteer2).
-
-    Raises:
-        RowError: it is no text, or an empty one.
-    """
+    r"""A prompt whose later turns are marked `<extra_id_1>Assistant` and `<extra_id_1>User` (HelpSteer2)."""
     prompt = read_prompt(row, field)
     text = row.values.get(field)
     if not isinstance(text, str):

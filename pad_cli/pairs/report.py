@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pad_cli.pairs.ledger import label, prompt_key
+from pad_cli.pairs.cleaning import prompt_key
+from pad_cli.preference import Preference
 from pad_cli.records import DataReport, Dropped, PreferencePair, PreferenceReport, SourceReport, SplitReport
 
 _SHOWN = 64  # preferences that a report describes one by one
@@ -32,7 +33,7 @@ def split_report(name: str, pairs: Sequence[PreferencePair]) -> SplitReport:
     answers = {(key, text) for key, pair in zip(keys, pairs, strict=True) for text in (pair.chosen, pair.rejected)}
     by_preference: dict[str, list[PreferencePair]] = {}
     for pair in pairs:
-        by_preference.setdefault(label(pair), []).append(pair)
+        by_preference.setdefault(Preference(pair.preference, pair.texts).describe(), []).append(pair)
     frequent = sorted(by_preference.items(), key=lambda entry: (-len(entry[1]), entry[0]))
     return SplitReport(
         name=name,

@@ -2,75 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
-from pad_cli.errors import DataError
-from pad_cli.pairs.data_sets import scan_data_set
-from pad_cli.pairs.files import scan_file
-from pad_cli.pairs.ledger import Found, Ledger
-from pad_cli.pairs.preferences import PreferenceReader
-from pad_cli.pairs.readings import PairFormat, RawPair, Reading
-from pad_cli.pairs.rows import Row, RowError
-from pad_cli.recipe import PairsSettings
-from pad_cli.recipe.options import make_with, read_options
-from pad_cli.records import PreferencePair
+from pad_cli.errors import DataError, PreferenceError
+from pad_cli.pairs.cleaning import SourcedPair
+from pad_cli.pairs.files import scan_data_set, scan_file
+from pad_cli.pairs.parsed_rows import PairFormat, ParsedRows, Row, RowError, is_text
+from pad_cli.preference import LARGEST, Preference, parse_preference
+from pad_cli.recipe import PairsSettings, make_with, read_options
+from pad_cli.records import PreferencePair, SourceReport
 from pad_cli.registry import PAIR_FORMATS
 
-_SHOWN = 20  # bad rows that an error lists
+_MOST_ERRORS = 20  # bad rows that an error lists
+
+
+class PreferenceReader:
+    """Reads the preferences of rows; most rows share theirs with many others, so each is parsed once.
+
+    Args:
+        principles: the names that are known; anything else is a specification (`not formal`, `a, b`) or free text.
+            None: every name is a principle, whatever it looks like.
+    """
+
+    def __init__(self, principles: Sequence[str] | None) -> None:
+        self._principles = principles
+        self._parsed: dict[str, Preference] = {}
+
+    def read(self, value: Any) -> Preference:
+        """One preference, with at least one weight that is not zero."""
+        try:
+            key = json.dumps(value)
+        except (TypeError, ValueError):  # something no JSON holds, from a data set
+            key = repr(value)
+        if key not in self._parsed:
+            self._parsed[key] = self._parse(_weights(value))
+        return self._parsed[key]
+
+    def _parse(self, named: Mapping[str, float]) -> Preference:
+        weights: Counter[str] = Counter()
+        texts: Counter[str] = Counter()
+        for name, weight in named.items():
+            part = Preference({name: 1.0}, {}) if self._principles is None else self._specification(name)
+            weights.update({key: weight * share for key, share in part.weights.items()})
+            texts.update({key: weight * share for key, share in part.texts.items()})
+        preference = Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
+        if not preference or not all(map(math.isfinite, [*weights.values(), *texts.values()])):
+            hint = "Leave the row out, or give a weight."
+            raise RowError("no weight other than zero", field="preference", hint=hint)
+        return preference
+
+    def _specification(self, text: str) -> Preference:
+        try:
+            return parse_preference([text], self._principles or (), accepts_text=True)
+        except PreferenceError as error:
+            raise RowError(error.message, field="preference", hint=error.hint) from error
+
+
+def _weights(value: Any) -> dict[str, float]:
+    """A name, a list of names or a map of weights, as name or text to weight."""
+    if is_text(value):
+        return {value.strip(): 1.0}
+    if isinstance(value, list) and value and all(is_text(name) for name in value):
+        return {name: float(count) for name, count in Counter(name.strip() for name in value).items()}
+    if isinstance(value, dict) and all(is_text(name) for name in value):
+        # a data set gives every row all keys, and None where a row has none
+        weights = {name.strip(): weight for name, weight in value.items() if weight is not None}
+        if weights and all(type(w) in (int, float) and abs(w) <= LARGEST for w in weights.values()):
+            return {name: float(weight) for name, weight in weights.items()}
+    raise RowError(
+        "neither a name, a list of names, nor a map of names to weights",
+        field="preference",
+        hint='Write "preference": "humorous" or "preference": {"humorous": 1, "formal": -1}.',
+    )
 
 
 def read_source(
     settings: PairsSettings, key: str, split: str, reader: PreferenceReader, *, drop_bad: bool
-) -> tuple[list[Found], Ledger]:
-    """The pairs of one source, not yet cleaned, and its books.
+) -> tuple[list[SourcedPair], SourceReport]:
+    """The pairs of one source, not yet cleaned, and the report on it; `key` is the recipe's key, for messages.
 
-    Args:
-        settings: where the rows are and what they mean.
-        key: the recipe's key of these settings, for messages.
-        split: what the pairs are for.
-        reader: reads preferences.
-        drop_bad: leave out rows that cannot be read, and count them.
-
-    Raises:
-        DataError: the source cannot be read or is empty; or some of its rows cannot, of which it names up to 20.
-        RecipeError: the format does not take these options.
-        UsageError: there is no such format.
+    Raises a DataError that names up to 20 bad rows, unless these are to be dropped.
     """
     pair_format = _format(settings, key)
-    rows, readings = _scan(settings)
-    if not rows and not readings:
+    rows, unparsed = _scan(settings)
+    if not rows and not unparsed:
         hint = "One JSON object a line." if settings.path else "Check `split`."
         raise DataError("has no rows", path=settings.path or settings.dataset, hint=hint)
-    ledger = Ledger(_name(settings), split, settings.weight)
-    found: list[Found] = []
+    report = SourceReport(_name(settings), split, weight=settings.weight)
+    sourced: list[SourcedPair] = []
     bad: list[tuple[Row, RowError]] = []
-    for reading in [*readings, *pair_format.read(rows)]:
-        ledger.rows += len(reading.rows)
-        problem, place = reading.problem, reading.rows[0].place
+    for parsed in [*unparsed, *pair_format.read(rows)]:
+        problem, place = parsed.problem, parsed.rows[0].place
         pairs: list[PreferencePair] = []
-        if problem is None:
-            try:
-                pairs = [_with_preference(raw, reader, place) for raw in reading.pairs]
-            except RowError as error:
-                problem = error
+        try:
+            for raw in parsed.pairs if problem is None else ():
+                preference = reader.read(raw.preference)
+                weights, texts = preference.weights, preference.texts
+                pairs.append(PreferencePair(raw.prompt, weights, raw.chosen, raw.rejected, texts, place))
+        except RowError as error:
+            pairs, problem = [], error
         if problem is not None:
-            bad.append((reading.rows[0], problem))
-        for row in reading.rows if not pairs else ():
-            ledger.drop("row", problem.kind if problem else reading.reason, row.place)
-        for part in reading.parts if pairs else ():
-            ledger.drop("part", part, place)
-        for row in reading.rows if pairs else ():
-            for change in row.all_changes():
-                ledger.change(change, row.place)
-        ledger.rows_used += len(reading.rows) if pairs else 0
-        ledger.pairs_made += len(pairs)
-        found += [Found(pair, place, ledger) for pair in pairs]
+            bad.append((parsed.rows[0], problem))
+        _count(report, parsed, len(pairs), parsed.reason if problem is None else problem.kind)
+        sourced += [SourcedPair(pair, report) for pair in pairs]
     if bad and not drop_bad:
         raise _bad_rows(bad)
-    return found, ledger
+    return sourced, report
+
+
+def _count(report: SourceReport, parsed: ParsedRows, pairs: int, reason: str) -> None:
+    report.rows += len(parsed.rows)
+    report.pairs_made += pairs
+    report.pairs_kept += pairs
+    if not pairs:
+        for row in parsed.rows:
+            report.drop("row", reason, row.place)
+        return
+    report.rows_used += len(parsed.rows)
+    for part in parsed.parts:
+        report.drop("part", part, parsed.rows[0].place)
+    for row in parsed.rows:
+        for change in row.all_changes():
+            report.change(change, row.place)
 
 
 def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
@@ -80,30 +140,25 @@ def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
         DataError: the file is missing, empty, or lines are wrong; names file, line and field.
     """
     settings = PairsSettings(path=str(path))
-    found, _ = read_source(settings, "path", "train", PreferenceReader(None), drop_bad=False)
-    return tuple(one.pair for one in found)
+    sourced, _ = read_source(settings, "path", "train", PreferenceReader(None), drop_bad=False)
+    return tuple(pair for pair, _ in sourced)
 
 
-def _scan(settings: PairsSettings) -> tuple[list[Row], list[Reading]]:
-    """The rows that could be parsed, and a reading with its problem for each of the others."""
+def _scan(settings: PairsSettings) -> tuple[list[Row], list[ParsedRows]]:
+    """The rows that could be parsed, and the others with their problems."""
     if settings.path is None:
         return list(scan_data_set(settings)), []
     scanned = list(scan_file(Path(settings.path)))
     rows = [row for row, problem in scanned if problem is None]
-    return rows, [Reading((row,), problem=problem) for row, problem in scanned if problem is not None]
+    return rows, [ParsedRows((row,), problem=problem) for row, problem in scanned if problem is not None]
 
 
 def _format(settings: PairsSettings, key: str) -> PairFormat:
-    make = PAIR_FORMATS.get(settings.format)
+    entry = PAIR_FORMATS.get(settings.format)
     where, hint = f"{key}: options of the format '{settings.format}'", "See docs/training.md for what it takes."
-    modelled = isinstance(make, type) and issubclass(make, BaseModel)
-    pair_format: PairFormat = (read_options if modelled else make_with)(make, settings.options, where, hint)
+    is_model = isinstance(entry, type) and issubclass(entry, BaseModel)
+    pair_format: PairFormat = (read_options if is_model else make_with)(entry, settings.options, where, hint)
     return pair_format
-
-
-def _with_preference(raw: RawPair, reader: PreferenceReader, place: str) -> PreferencePair:
-    preference = reader.read(raw.preference)
-    return PreferencePair(raw.prompt, preference.weights, raw.chosen, raw.rejected, preference.texts, place)
 
 
 def _name(settings: PairsSettings) -> str:
@@ -114,14 +169,14 @@ def _name(settings: PairsSettings) -> str:
 
 
 def _bad_rows(bad: Sequence[tuple[Row, RowError]]) -> DataError:
-    """One row's own error; of several, all in one, in the file's order."""
+    """One row's own error; several in one error, in the file's order."""
     bad = sorted(bad, key=lambda entry: entry[0].number)
-    errors = [problem.at(row) for row, problem in bad[:_SHOWN]]
+    errors = [problem.at(row) for row, problem in bad[:_MOST_ERRORS]]
     if len(bad) == 1:
         return errors[0]
     lines = [f"  {error.message}" for error in errors]
-    if len(bad) > _SHOWN:
-        lines.append(f"  and {len(bad) - _SHOWN} more")
+    if len(bad) > _MOST_ERRORS:
+        lines.append(f"  and {len(bad) - _MOST_ERRORS} more")
     hints = list(dict.fromkeys(error.hint for error in errors if error.hint))[:3]
     return DataError(
         "\n".join([f"{len(bad)} rows cannot be read", *lines]),

@@ -14,8 +14,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, Field
 
 from pad_cli.errors import RecipeError
-from pad_cli.recipe.models import Settings
-from pad_cli.recipe.options import read_options
+from pad_cli.recipe import Settings, read_options
 from pad_cli.records import BenchmarkItem, Messages
 
 UNSEEN = "unseen"
@@ -31,12 +30,11 @@ def _as_mapping(value: Any) -> Any:
     return value if isinstance(value, Mapping) else {spec: spec for spec in _as_list(value)}
 
 
-_Given = Sequence[str] | Mapping[str, str]
 _Specs = Annotated[dict[str, str], BeforeValidator(_as_mapping)]
 _Sizes = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_as_list), Field(min_length=1)]
 
 
-class Asked(Settings):
+class GridSettings(Settings):
     """Under which preferences prompts are asked: options of every benchmark that is made of prompts."""
 
     preferences: _Specs = Field(
@@ -60,89 +58,82 @@ class Prompt(NamedTuple):
     place: str = ""
 
 
-def read_asked(benchmark: str, given: Mapping[str, Any], own: _Given | None = None) -> Asked:
-    """The options of a benchmark that say under which preferences its prompts are asked.
-
-    Args:
-        benchmark: its name, for messages.
-        given: the recipe's options.
-        own: the preferences of the benchmark itself, asked alone, in pairs and in triples where none are given.
-
-    Raises:
-        RecipeError: they are wrong.
-    """
-    if own is not None and "preferences" not in given:
-        given = {"preferences": own, "combine": [1, 2, 3], **given}
-    return read_options(Asked, given, f"benchmark: options of '{benchmark}'", "See docs/evaluation.md for its options.")
+def read_grid(
+    benchmark: str, options: Mapping[str, Any], own: Sequence[str] | Mapping[str, str] | None = None
+) -> GridSettings:
+    """The grid among a benchmark's options; by default its own preferences, alone, in pairs and in triples."""
+    if own is not None and "preferences" not in options:
+        options = {"preferences": own, "combine": [1, 2, 3], **options}
+    hint = "See docs/evaluation.md for its options."
+    return read_options(GridSettings, options, f"benchmark: options of '{benchmark}'", hint)
 
 
-def ask(
-    name: str, prompts: Sequence[Prompt], asked: Asked, exclusive: Sequence[AbstractSet[str]] = ()
+def grid_items(
+    name: str, prompts: Sequence[Prompt], settings: GridSettings, exclusive: Sequence[AbstractSet[str]] = ()
 ) -> list[BenchmarkItem]:
-    """Every distinct prompt under every preference and combination; ids are the same from run to run.
+    """Every distinct prompt under every preference and combination, except labels that exclude each other.
 
-    Args:
-        name: the first part of the ids.
-        prompts: a prompt that occurs twice is asked once.
-        asked: the preferences.
-        exclusive: sets of labels that exclude each other, and so are never combined.
-
-    Raises:
-        RecipeError: two preferences have one label, or fewer preferences are given than are combined.
+    Ids begin with the name, and are the same from run to run.
     """
-    chosen = distinct(prompts)[: asked.limit]
+    chosen = distinct(prompts)[: settings.limit]
+    return [
+        item
+        for group, labels, specs in _combinations(settings, exclusive)
+        for item in preference_items(name, chosen, labels, specs, group)
+    ]
+
+
+def preference_items(
+    name: str, prompts: Sequence[Prompt], labels: Sequence[str], specs: tuple[str, ...], group: str = ""
+) -> list[BenchmarkItem]:
+    """Prompts under one preference or combination; the group is by default that of its size."""
+    label = "+".join(labels)
     return [
         BenchmarkItem(
-            id=f"{name}/{'+'.join(labels)}/{number}",
-            group=group,
-            label="+".join(labels),
+            id=f"{name}/{label}/{number}",
+            group=group or _group_of(len(labels)),
+            label=label,
             prompt=prompt.messages,
             preference=specs,
             facts={**prompt.facts, "asked": list(labels)},
             place=prompt.place,
         )
-        for group, labels, specs in _preferences(asked, exclusive)
-        for number, prompt in enumerate(chosen)
+        for number, prompt in enumerate(prompts)
     ]
-
-
-def group_of(size: int) -> str:
-    """The group of items that ask for so many preferences at once."""
-    return _GROUPS.get(size, f"{size} at once")
 
 
 def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
     """Each prompt once, where it first occurs."""
-    found: dict[tuple[tuple[str, str], ...], Prompt] = {}
+    first: dict[tuple[tuple[str, str], ...], Prompt] = {}
     for prompt in prompts:
-        found.setdefault(_key(prompt.messages), prompt)
-    return list(found.values())
+        first.setdefault(tuple((message["role"], message["content"]) for message in prompt.messages), prompt)
+    return list(first.values())
 
 
-def _preferences(
-    asked: Asked, exclusive: Sequence[AbstractSet[str]]
+def _group_of(size: int) -> str:
+    return _GROUPS.get(size, f"{size} at once")
+
+
+def _combinations(
+    settings: GridSettings, exclusive: Sequence[AbstractSet[str]]
 ) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
     """Group, labels and specifications of everything that is asked for."""
-    if twice := sorted(asked.preferences.keys() & asked.unseen.keys()):
-        raise RecipeError(
-            f"benchmark: '{twice[0]}' is in `preferences` and in `unseen`.", "Leave it out of one of them."
-        )
-    for size in dict.fromkeys(asked.combine):
-        found = [
+    if both := sorted(settings.preferences.keys() & settings.unseen.keys()):
+        reason = f"benchmark: '{both[0]}' is in `preferences` and in `unseen`."
+        raise RecipeError(reason, "Leave it out of one of them.")
+    for size in dict.fromkeys(settings.combine):
+        allowed = [
             labels
-            for labels in combinations(asked.preferences, size)
+            for labels in combinations(settings.preferences, size)
             if all(len(alternatives & set(labels)) <= 1 for alternatives in exclusive)
         ]
-        if not found:
+        if not allowed:
+            names = ", ".join(settings.preferences)
             raise RecipeError(
-                f"benchmark: no {size} of these preferences can be asked for at once: {', '.join(asked.preferences)}.",
+                f"benchmark: no {size} of these preferences can be asked for at once: {names}.",
                 "Give more `preferences`, or smaller numbers in `combine`.",
             )
-        for labels in found:
-            yield group_of(size), labels, tuple(asked.preferences[label] for label in labels)
-    for label, spec in asked.unseen.items():
+        for labels in allowed:
+            yield _group_of(size), labels, tuple(settings.preferences[label] for label in labels)
+    for label, spec in settings.unseen.items():
         yield UNSEEN, (label,), (spec,)
-
-
-def _key(messages: Messages) -> tuple[tuple[str, str], ...]:
-    return tuple((message["role"], message["content"]) for message in messages)

@@ -1,13 +1,27 @@
-"""Recipes (floor 2): what was asked, in YAML, checked before anything runs."""
+"""Recipes (floor 2): what a command is to do, in YAML, checked before anything runs."""
 
-from pad_cli.recipe.decoding import DecodingSettings
-from pad_cli.recipe.evaluation import BenchmarkSettings, EvalRecipe, MethodSettings, ScorerSettings
-from pad_cli.recipe.fields import check_names, field_keys, recipe_kinds, recipe_schema
-from pad_cli.recipe.load import find_recipe, load_recipe, read_recipe, recipe_text, shipped_recipes
-from pad_cli.recipe.models import ModelSettings
-from pad_cli.recipe.reproduce import ReproduceRecipe
-from pad_cli.recipe.schema import AnyRecipe, BenchRecipe, GenerateRecipe, Recipe
-from pad_cli.recipe.sweep import SweepRecipe
+from pad_cli.recipe.evaluation import (
+    BenchmarkSettings,
+    EvalRecipe,
+    JudgeSettings,
+    MethodSettings,
+    Mode,
+    ReproduceRecipe,
+    ScorerSettings,
+    SweepRecipe,
+)
+from pad_cli.recipe.kinds import (
+    AnyRecipe,
+    BenchRecipe,
+    GenerateRecipe,
+    Recipe,
+    check_names,
+    field_keys,
+    recipe_kinds,
+    recipe_schema,
+)
+from pad_cli.recipe.recipe_file import find_recipe, load_recipe, read_recipe, recipe_text, shipped_recipes
+from pad_cli.recipe.settings import DecodingSettings, ModelSettings, Settings, make_with, read_options
 from pad_cli.recipe.training import (
     AdapterStage,
     DataSettings,
@@ -32,13 +46,16 @@ __all__ = [
     "GenerateRecipe",
     "HeadsStage",
     "JointStage",
+    "JudgeSettings",
     "LoraStage",
     "MethodSettings",
+    "Mode",
     "ModelSettings",
     "PairsSettings",
     "Recipe",
     "ReproduceRecipe",
     "ScorerSettings",
+    "Settings",
     "Stage",
     "SweepRecipe",
     "TrainRecipe",
@@ -46,6 +63,8 @@ __all__ = [
     "field_keys",
     "find_recipe",
     "load_recipe",
+    "make_with",
+    "read_options",
     "read_recipe",
     "recipe_kinds",
     "recipe_schema",

@@ -1,6 +1,6 @@
-"""What can be named: principles, recipes and registered things, each with a line about it.
+"""Every principle, recipe, scorer and method by name, each with a line about it.
 
-Nothing is imported, loaded or built to find out, so that a shell can ask while somebody types.
+Nothing is imported, loaded or built for that, so that a shell can ask while somebody types.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from pathlib import Path
 from pad_cli.errors import PadError, UsageError, did_you_mean
 from pad_cli.principles import OWN, read_library, shipped_principles
 from pad_cli.profiles import load_profile, profile_names
-from pad_cli.recipe import recipe_text, shipped_recipes
-from pad_cli.registry import (
-    BENCHMARKS,
-    METHODS,
-    MODEL_SOURCES,
-    PAIR_FORMATS,
-    PAIR_SOURCES,
-    PRINCIPLES,
-    SCORERS,
-    Registry,
-)
+from pad_cli.recipe.recipe_file import recipe_text, shipped_recipes
+from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_FORMATS, PAIR_SOURCES, PRINCIPLES, SCORERS
 
-_DEFAULT = "embedded-generate"  # the recipe whose reward model is meant where none is named
-_SHOWN = 3  # weights of a profile that a line has room for
+_DEFAULT = "embedded-generate"  # the recipe with the default reward model
+_MOST_WEIGHTS = 3  # of a profile, in one line
+_REGISTRIES = {
+    "scorers": SCORERS,
+    "methods": METHODS,
+    "benchmarks": BENCHMARKS,
+    "pair-formats": PAIR_FORMATS,
+    "pair-sources": PAIR_SOURCES,
+    "model-sources": MODEL_SOURCES,
+}
 
 
 def names_of(kind: str, reward_model: str | None = None) -> dict[str, str]:
@@ -44,18 +43,24 @@ def names_of(kind: str, reward_model: str | None = None) -> dict[str, str]:
     """
     if kind == "principles":
         return _principles(reward_model)
-    if kind not in _KINDS:
-        raise UsageError(f"There is no list of '{kind}'.", did_you_mean(kind, catalogue_kinds()))
-    return _KINDS[kind]()
+    if kind in _REGISTRIES:
+        registry = _REGISTRIES[kind]
+        return {name: _documented(registry.target(name) or "") for name in registry.names()}
+    if kind in _LISTS:
+        return _LISTS[kind]()
+    raise UsageError(f"There is no list of '{kind}'.", did_you_mean(kind, catalogue_kinds()))
 
 
 def catalogue_kinds() -> tuple[str, ...]:
-    return ("principles", *_KINDS)
+    return ("principles", *_LISTS, *_REGISTRIES)
 
 
 def _principles(reward_model: str | None) -> dict[str, str]:
-    """Of a reward model at hand: a directory's, or a model source's."""
-    location = reward_model or _default_reward_model()
+    """Those of a model source, or of a reward model's directory."""
+    location = reward_model
+    if location is None:
+        lines = recipe_text(_DEFAULT).splitlines()
+        location = next(line.partition(":")[2].strip() for line in lines if line.startswith("reward_model:"))
     source, slash, _ = location.partition("/")
     if slash and source in PRINCIPLES.names() and not Path(location).exists():
         return dict(PRINCIPLES.get(source)())
@@ -66,33 +71,33 @@ def _principles(reward_model: str | None) -> dict[str, str]:
         return {}
 
 
-def _default_reward_model() -> str:
-    lines = recipe_text(_DEFAULT).splitlines()
-    return next(line.partition(":")[2].strip() for line in lines if line.startswith("reward_model:"))
+def _library() -> dict[str, str]:
+    try:
+        return {name: principle.description for name, principle in read_library().items()}
+    except PadError as error:
+        shipped = {name: principle.description for name, principle in shipped_principles().items()}
+        return {**shipped, str(OWN): error.message}
 
 
 def _profiles() -> dict[str, str]:
-    found = {}
-    for name in profile_names():
-        try:
-            weights = sorted(load_profile(name).weights.items(), key=lambda each: -abs(each[1]))
-        except PadError as error:
-            found[f"@{name}"] = error.message
-            continue
-        shown = [f"{principle} {weight:+.2g}" for principle, weight in weights if weight]
-        found[f"@{name}"] = ", ".join([*shown[:_SHOWN], *(["..."] if len(shown) > _SHOWN else [])])
-    return found
+    return {f"@{name}": _weights(name) for name in profile_names()}
 
 
-def _library() -> dict[str, str]:
+def _weights(profile: str) -> str:
+    """The largest weights of a profile, or what is wrong with its file."""
     try:
-        return {name: each.description for name, each in read_library().items()}
+        weights = sorted(load_profile(profile).weights.items(), key=lambda item: -abs(item[1]))
     except PadError as error:
-        return {**{name: each.description for name, each in shipped_principles().items()}, str(OWN): error.message}
+        return error.message
+    words = [f"{principle} {weight:+.2g}" for principle, weight in weights if weight]
+    return ", ".join([*words[:_MOST_WEIGHTS], *(["..."] if len(words) > _MOST_WEIGHTS else [])])
 
 
 def _recipes() -> dict[str, str]:
     return {name: _first_comment(path.read_text(encoding="utf-8")) for name, path in shipped_recipes().items()}
+
+
+_LISTS: dict[str, Callable[[], dict[str, str]]] = {"library": _library, "profiles": _profiles, "recipes": _recipes}
 
 
 def _first_comment(text: str) -> str:
@@ -105,25 +110,8 @@ def _first_sentence(text: str) -> str:
     return first[:1].upper() + first[1:].rstrip(".:")
 
 
-def _registered(registry: Registry) -> Callable[[], dict[str, str]]:
-    return lambda: {name: _documented(registry.target(name) or "") for name in registry.names()}
-
-
-_KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    "library": _library,
-    "profiles": _profiles,
-    "recipes": _recipes,
-    "scorers": _registered(SCORERS),
-    "methods": _registered(METHODS),
-    "benchmarks": _registered(BENCHMARKS),
-    "pair-formats": _registered(PAIR_FORMATS),
-    "pair-sources": _registered(PAIR_SOURCES),
-    "model-sources": _registered(MODEL_SOURCES),
-}
-
-
 def _documented(target: str) -> str:
-    """The first sentence of what documents `module:attribute`, read from its source; empty without one."""
+    """The first sentence that documents `module:attribute`, read from the source; empty without one."""
     module, _, attribute = target.partition(":")
     try:
         spec = find_spec(module)

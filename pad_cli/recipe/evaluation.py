@@ -1,49 +1,102 @@
-"""What `pad eval` reads: benchmarks x methods x scorers, and how to compare."""
+"""What `pad eval`, `pad judge`, `pad sweep` and `pad reproduce` read: benchmarks x methods x scorers, and comparisons.
+
+The judge's key is no field: it stays in the environment.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pad_cli.recipe.decoding import Always, DecodingSettings
-from pad_cli.recipe.judge import JudgeSettings
-from pad_cli.recipe.models import ModelSettings, Settings
+from pad_cli.recipe.settings import Always, DecodingSettings, ModelSettings, Settings
 from pad_cli.recipe.training import DataSettings
+
+Mode = Literal["pairwise", "rubric"]
+DIMENSIONS = {
+    "preference": "how well the answer follows what the user prefers",
+    "helpful": "whether it answers the request, correctly and completely",
+    "language": "whether it is fluent, natural and free of repetition",
+}
+
+
+def _address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http address; write for example http://localhost:8000/v1")
+    return value
+
+
+class JudgeSettings(Settings):
+    model: str = Field(min_length=1, description="Name of the judging model, as its server knows it.")
+    base_url: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="OpenAI-compatible address, with its /v1; by default $OPENAI_BASE_URL, else OpenAI's own."
+    )
+    modes: list[Mode] = Field(
+        default_factory=lambda: list[Mode](("pairwise",)),
+        min_length=1,
+        description="`pairwise`: which of two answers is better, asked in both orders; `rubric`: 1 to 10 a dimension.",
+    )
+    opponent: str | None = Field(
+        None, description="The method that every other is judged against; by default that of `compare_with`."
+    )
+    dimensions: dict[Annotated[str, Field(min_length=1)], str] = Field(
+        default_factory=lambda: dict(DIMENSIONS), min_length=1, description="Dimension of the rubric to what it asks."
+    )
+    limit: int | None = Field(None, ge=1, description="Items judged in each group, drawn by their ids; null for all.")
+    temperature: float = Field(0.0, ge=0, le=2, description="Of the judge's sampling.")
+    max_tokens: int = Field(512, ge=16, description="Longest verdict (tokens), thinking included.")
+    concurrency: int = Field(8, ge=1, le=256, description="Requests under way at once.")
+    requests_per_minute: float | None = Field(None, gt=0, description="Most requests begun a minute, evenly spaced.")
+    timeout: float = Field(120.0, gt=0, description="Longest wait for a reply (seconds).")
+    attempts: int = Field(6, ge=1, le=20, description="Tries of one request before it counts as failed.")
+    backoff: float = Field(1.0, gt=0, description="Wait before the second try (seconds); it doubles with every try.")
+    input_price: float | None = Field(None, ge=0, description="USD per million tokens read; null if not known.")
+    output_price: float | None = Field(None, ge=0, description="USD per million tokens written; null if not known.")
+    max_cost: float | None = Field(None, gt=0, description="Most USD that judging this run may cost, all in all.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> JudgeSettings:
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("give both `input_price` and `output_price`, or neither")
+        if self.max_cost is not None and self.input_price is None:
+            raise ValueError("`max_cost` needs `input_price` and `output_price`")
+        if len(set(self.modes)) < len(self.modes):
+            raise ValueError("`modes`: one is duplicated")
+        return self
 
 
 class BenchmarkSettings(Settings):
     benchmark: str = Field(description="A registered benchmark.")
-    name: str = Field(
-        "",
-        description="What the report calls it where several benchmarks have a group of one name; by default the "
-        "benchmark's name.",
-    )
+    name: str = Field("", description="Name in the report, where several benchmarks have groups of one name.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that benchmark.")
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return self.name or self.benchmark
 
 
 class MethodSettings(Settings):
     method: str = Field(description="A registered method.")
-    name: str = Field("", description="What the report calls it; by default the method's name.")
+    name: str = Field("", description="Name in the report; by default the method's.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that method.")
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return self.name or self.method
 
 
 class ScorerSettings(Settings):
     scorer: str = Field(description="A registered scorer.")
-    name: str = Field("", description="What the report calls it; by default the scorer's name.")
+    name: str = Field("", description="Name in the report; by default the scorer's.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that scorer.")
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return self.name or self.scorer
 
 
@@ -55,9 +108,7 @@ def named(key: str) -> BeforeValidator:
 class EvalRecipe(Settings):
     kind: Literal["eval"]
     output: str = Field(description="Directory of the run; report.json is written here.")
-    policies: dict[str, ModelSettings] = Field(
-        min_length=1, description="Name in the report to policy; the first is home."
-    )
+    policies: dict[str, ModelSettings] = Field(min_length=1, description="Name to policy; the first is home.")
     reward_model: str = Field(description="Directory of a trained reward model, or `embedded/reward-model`.")
     methods: list[Annotated[MethodSettings, named("method")]] = Field(
         default_factory=lambda: [MethodSettings(method="base"), MethodSettings(method="pad")],
@@ -65,7 +116,7 @@ class EvalRecipe(Settings):
         description="Registered methods: names, or {method, name, options}.",
     )
     guidance_weights: list[float] = Field(
-        default_factory=lambda: [1.0], min_length=1, description="Guidance weights at which steering methods are run."
+        default_factory=lambda: [1.0], min_length=1, description="Guidance weights of steering methods."
     )
     benchmarks: list[BenchmarkSettings] = Field(min_length=1, description="What to answer.")
     scorers: list[Annotated[ScorerSettings, named("scorer")]] = Field(
@@ -77,10 +128,7 @@ class EvalRecipe(Settings):
         "policy are measured: its validation splits, or else its pairs; `limit` of each.",
     )
     decoding: DecodingSettings = Field(default_factory=lambda: DecodingSettings(), description="How to decode.")
-    always: Always = Field(
-        default_factory=dict,
-        description="Safety floor: principle to the weight above 0 that it has at least, whatever is asked for.",
-    )
+    always: Always = Field(default_factory=dict, description="Minimum weights: principle to the least weight it has.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=lambda: [0], min_length=1, description="Seeds of sampling; an answer's score is their mean."
     )
@@ -90,28 +138,99 @@ class EvalRecipe(Settings):
     )
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples of an interval.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of intervals.")
-    judge: JudgeSettings | None = Field(None, description="A language model that judges the answers (`pad judge`).")
+    judge: JudgeSettings | None = Field(None, description="A language model that judges answers.")
 
     @model_validator(mode="after")
-    def _swept_elsewhere(self) -> EvalRecipe:
+    def _consistent(self) -> EvalRecipe:
         if "guidance_weight" in self.decoding.model_fields_set:
             raise ValueError("set `guidance_weights`, not `decoding.guidance_weight`")
         if "seed" in self.decoding.model_fields_set:
             raise ValueError("set `seeds`, not `decoding.seed`")
-        return self
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> EvalRecipe:
         for kind, names in (
-            ("methods", [method.shown for method in self.methods]),
-            ("scorers", [scorer.shown for scorer in self.scorers]),
+            ("methods", [method.label for method in self.methods]),
+            ("scorers", [scorer.label for scorer in self.scorers]),
         ):
-            if twice := [name for name, count in Counter(names).items() if count > 1]:
-                raise ValueError(f"`{kind}`: {', '.join(twice)} stands there twice; give each a `name` of its own")
-        if self.compare_with and self.compare_with not in (method.shown for method in self.methods):
+            if repeated := [name for name, count in Counter(names).items() if count > 1]:
+                raise ValueError(f"`{kind}`: {', '.join(repeated)} is duplicated; give each a `name` of its own")
+        if self.compare_with and self.compare_with not in (method.label for method in self.methods):
             raise ValueError(f"`compare_with`: no method is called '{self.compare_with}'")
         if len(self.seeds) > 1 and self.decoding.temperature == 0:
-            raise ValueError(
-                "several `seeds` need `decoding.temperature` above 0: greedy answers do not depend on them"
-            )
+            raise ValueError("several `seeds` need `decoding.temperature` above 0: greedy answers ignore them")
         return self
+
+
+class SweepRecipe(Settings):
+    kind: Literal["sweep"]
+    output: str = Field(description="Directory of the run; sweep.json is written here.")
+    policy: ModelSettings = Field(description="The frozen language model to steer.")
+    reward_model: str = Field(description="Directory of a trained reward model, or `embedded/reward-model`.")
+    methods: list[Annotated[MethodSettings, named("method")]] = Field(
+        default_factory=lambda: [MethodSettings(method="base"), MethodSettings(method="pad")],
+        min_length=1,
+        description="Registered methods, which compete for the front.",
+    )
+    benchmark: BenchmarkSettings = Field(description="Where prompts come from; its preferences are not used.")
+    prompts: int = Field(40, ge=2, description="Use the first so many prompts.")
+    objectives: dict[str, Annotated[ScorerSettings, named("scorer")]] = Field(
+        min_length=2, max_length=3, description="Principle (or any preference) to the scorer that measures it."
+    )
+    weight_steps: int = Field(4, ge=1, description="Weights run over 0, 1/n, ..., 1: this is n.")
+    guidance_weights: list[float] = Field(
+        default_factory=lambda: [1.0], min_length=1, description="Guidance weights of steering methods."
+    )
+    candidates: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [10], min_length=1, description="C: numbers of competing tokens."
+    )
+    scorers: list[Annotated[ScorerSettings, named("scorer")]] = Field(
+        default_factory=list, description="What else to measure at every point, for example fluency."
+    )
+    reference: list[float] | None = Field(
+        None, description="Reference point of the hypervolume, one number an objective; default: the worst means."
+    )
+    decoding: DecodingSettings = Field(default_factory=lambda: DecodingSettings(), description="How to decode.")
+    seed: int = Field(0, ge=0, description="Seed of sampling.")
+    resamples: int = Field(500, ge=100, description="Bootstrap resamples of a hypervolume's interval.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of intervals.")
+
+    @model_validator(mode="after")
+    def _grids_stand_alone(self) -> SweepRecipe:
+        for name, instead in (("guidance_weight", "guidance_weights"), ("candidates", "candidates"), ("seed", "seed")):
+            if name in self.decoding.model_fields_set:
+                raise ValueError(f"set `{instead}`, not `decoding.{name}`")
+        if self.reference is not None and len(self.reference) != len(self.objectives):
+            raise ValueError(f"`reference`: {len(self.reference)} numbers for {len(self.objectives)} objectives")
+        return self
+
+
+_NAME = re.compile(r"[\w(+-](?:[\w .,=()+-]{0,98}[\w)+-])?")
+
+
+def _as_evaluation(value: Any) -> Any:
+    """`kind` and `output` follow from where an evaluation stands."""
+    if isinstance(value, Mapping) and "kind" not in value and "output" not in value:
+        return {"kind": "eval", "output": ".", **value}
+    return value
+
+
+def _directory(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"'{name}' cannot be the name of a directory; use letters, digits, spaces and .,=()+-_")
+    return name
+
+
+Directory = Annotated[str, AfterValidator(_directory)]
+"""A name that becomes a directory below the run's, and never one elsewhere."""
+
+
+class TableSettings(Settings):
+    question: str = Field(description="What the table is to answer, one sentence.")
+    scorers: list[str] = Field(default_factory=list, description="Scorers in the summary, by name; by default all.")
+    runs: dict[Directory, Annotated[EvalRecipe, BeforeValidator(_as_evaluation)]] = Field(
+        min_length=1, description="Label to an evaluation, written as in a recipe of kind eval without kind and output."
+    )
+
+
+class ReproduceRecipe(Settings):
+    kind: Literal["reproduce"]
+    output: str = Field(description="Directory of the run; each evaluation has a directory of its own below it.")
+    tables: dict[Directory, TableSettings] = Field(min_length=1, description="Name to table.")

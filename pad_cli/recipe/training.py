@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from pad_cli.recipe.models import ModelSettings, Settings
+from pad_cli.recipe.settings import ModelSettings, Settings
 
 
 class PairsSettings(Settings):
@@ -19,9 +19,7 @@ class PairsSettings(Settings):
     revision: str | None = Field(None, description="Branch, tag or commit of the data set on the hub.")
     format: str = Field("pairs", description="A registered pair format: what the rows mean.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that format.")
-    weight: float = Field(
-        1.0, gt=0, le=100, description="How often each of its pairs is trained on, relative to the other sources."
-    )
+    weight: float = Field(1.0, gt=0, le=100, description="How often each of its pairs is trained on.")
 
     @model_validator(mode="after")
     def _one_origin(self) -> PairsSettings:
@@ -33,27 +31,26 @@ class PairsSettings(Settings):
         return self
 
 
-FILE, SOURCE, SOURCES = "(file)", "(source)", "(sources)"  # tags of a union, which no recipe spells
+UNION_TAGS = _FILE, _SOURCE, _SOURCES = "(file)", "(source)", "(sources)"
+"""Tags of the forms of `train` and `validation`, in pydantic's errors only: no recipe has them."""
 
 
 def _form(value: Any) -> str | None:
     """Which form of `train` or `validation` this is, so that only that form's problems are reported."""
     if isinstance(value, str):
-        return FILE
+        return _FILE
     if isinstance(value, (dict, PairsSettings)):
-        return SOURCE
-    return SOURCES if isinstance(value, (list, tuple)) else None
-
-
-_File = Annotated[str, Tag(FILE)]
-_Source = Annotated[PairsSettings, Tag(SOURCE)]
-_Sources = Annotated[list[PairsSettings], Field(min_length=1), Tag(SOURCES)]
+        return _SOURCE
+    return _SOURCES if isinstance(value, (list, tuple)) else None
 
 
 def _forms(kinds: str) -> Any:
     return Discriminator(_form, custom_error_type="form", custom_error_message=f"give {kinds}")
 
 
+_File = Annotated[str, Tag(_FILE)]
+_Source = Annotated[PairsSettings, Tag(_SOURCE)]
+_Sources = Annotated[list[PairsSettings], Field(min_length=1), Tag(_SOURCES)]
 _Training = Annotated[_File | _Source | _Sources, _forms("a file's path, a source, or a list of sources")]
 _Validation = Annotated[_File | _Source, _forms("a file's path, or a source")]
 
@@ -63,21 +60,13 @@ class DataSettings(Settings):
 
     source: str | None = Field(None, description="A registered source of preference pairs, for example `embedded`.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that source.")
-    train: _Training | None = Field(
-        None, description="Training pairs: a JSONL file (relative to the working directory), or one or more sources."
-    )
-    validation: dict[str, _Validation] = Field(
-        default_factory=dict, description="Name to validation pairs: a JSONL file, or a source."
-    )
+    train: _Training | None = Field(None, description="Training pairs: a JSONL file, or one or more sources.")
+    validation: dict[str, _Validation] = Field(default_factory=dict, description="Name to a JSONL file or a source.")
     validation_share: float = Field(
         0.0, ge=0, le=0.5, description="Share of the training prompts that is held out as the split `held_out`."
     )
-    contrast: bool = Field(
-        True, description="Where every answer was written for one preference, let it win under that one against all."
-    )
-    bad_rows: Literal["error", "drop"] = Field(
-        "error", description="Rows that cannot be read: stop and name them, or leave them out and count them."
-    )
+    contrast: bool = Field(True, description="Add the pairs that answers written for one preference each imply.")
+    bad_rows: Literal["error", "drop"] = Field("error", description="Rows that cannot be read: stop, or count them.")
     limit: int | None = Field(None, ge=1, description="Use at most this many training pairs, drawn by seed.")
     texts: dict[str, list[str]] | str = Field(
         default_factory=dict,
@@ -96,9 +85,7 @@ class DataSettings(Settings):
 
 class HeadSettings(Settings):
     rank: int = Field(8, ge=1, le=1024, description="Rank r of each preference head.")
-    principles: list[str] | None = Field(
-        None, min_length=1, description="Head names; by default every principle in the data."
-    )
+    principles: list[str] | None = Field(None, min_length=1, description="Head names; by default all in the data.")
 
     @model_validator(mode="after")
     def _distinct(self) -> HeadSettings:
@@ -183,6 +170,7 @@ class JointStage(LoraStage):
     heads_learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of the preference heads.")
 
 
+STAGES = {"adapter": AdapterStage, "heads": HeadsStage, "encoder": EncoderStage, "joint": JointStage}
 AnyStage = Annotated[AdapterStage | HeadsStage | EncoderStage | JointStage, Field(discriminator="stage")]
 
 
@@ -190,9 +178,7 @@ class TrainRecipe(Settings):
     kind: Literal["train-rm"]
     output: str = Field(description="Directory of the run; the reward model is written here.")
     backbone: ModelSettings = Field(description="The language model under the reward model.")
-    shard_backbone: bool = Field(
-        False, description="Divide the backbone's blocks among the processes (FSDP), where no GPU holds all of them."
-    )
+    shard_backbone: bool = Field(False, description="Divide the backbone's blocks among the processes (FSDP).")
     data: DataSettings = Field(description="The preference pairs.")
     conditioning: Literal["heads", "prompt"] = Field(
         "heads",
@@ -201,29 +187,21 @@ class TrainRecipe(Settings):
     )
     heads: HeadSettings = Field(default_factory=lambda: HeadSettings(), description="The preference heads.")
     stages: list[AnyStage] = Field(min_length=1, description="Training stages, in order.")
-    exact_vocabulary: int = Field(
-        8192, ge=0, description="Up to this vocabulary size the loss normalises over all tokens."
-    )
+    exact_vocabulary: int = Field(8192, ge=0, description="Largest vocabulary over which the loss normalises exactly.")
     normaliser_tokens: int = Field(
         64,
         ge=1,
         description="Above it: the reference's likeliest tokens of the corpus, per position, plus the realised.",
     )
-    cache_dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of cached hidden states.")
-    report_to: list[str] = Field(
-        default_factory=list, description="Trackers that transformers supports (`tensorboard`, `wandb`, ...)."
-    )
+    cache_dtype: Literal["float32", "bfloat16"] = Field("float32", description="Dtype of cached hidden states.")
+    report_to: list[str] = Field(default_factory=list, description="Trackers of transformers (`tensorboard`, `wandb`).")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
 
     @model_validator(mode="after")
-    def _divided_once(self) -> TrainRecipe:
+    def _consistent(self) -> TrainRecipe:
         for key in ("device_map", "quantization"):
             if self.shard_backbone and getattr(self.backbone, key) is not None:
                 raise ValueError(f"give either `shard_backbone` or `backbone.{key}`")
-        return self
-
-    @model_validator(mode="after")
-    def _stages_fit(self) -> TrainRecipe:
         names = [stage.stage for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("each stage may occur once")

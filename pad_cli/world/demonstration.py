@@ -68,7 +68,7 @@ def run_demo(
 
 def _run_demo(directory: Path, full: bool, on_examples: Callable[[list[dict[str, str]]], None]) -> Demonstration:
     settings = read_recipe("embedded-generate")
-    evaluation = read_recipe("embedded-eval", _overrides(directory, full))
+    evaluation = read_recipe("embedded-eval", values=_changes(directory, full))
     assert isinstance(settings, GenerateRecipe)
     assert isinstance(evaluation, EvalRecipe)
     with whole_files(directory / DEMO_MODEL, last=CONFIG) as scratch:
@@ -92,12 +92,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _overrides(directory: Path, full: bool) -> list[str]:
-    overrides = [f"output={json.dumps(str(directory))}"]
-    if not full:
-        options = {"prompts": _PROMPTS, "cross_prompts": _CROSS_PROMPTS}
-        overrides.append(f"benchmarks={json.dumps([{'benchmark': 'embedded', 'options': options}])}")
-    return overrides
+def _changes(directory: Path, full: bool) -> dict[str, Any]:
+    """What differs from the shipped recipe, by key."""
+    options = {"prompts": _PROMPTS, "cross_prompts": _CROSS_PROMPTS}
+    fewer = {} if full else {"benchmarks": [{"benchmark": "embedded", "options": options}]}
+    return {"output": str(directory), **fewer}
 
 
 def _examples(settings: GenerateRecipe) -> list[dict[str, str]]:

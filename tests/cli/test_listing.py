@@ -62,7 +62,7 @@ def test_profiles_are_listed_with_their_weights_and_a_broken_one_with_what_is_wr
     (tmp_path / "profiles" / "odd.yaml").write_text("- nothing\n")
     text = pad("list", "profiles").stdout
     assert "@me   humorous -2, concise +1.2" in text
-    assert "a profile is a mapping" in text
+    assert "not a mapping of keys to values" in text
 
 
 def test_a_plugin_is_described_from_its_source_and_not_imported(

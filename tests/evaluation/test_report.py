@@ -199,7 +199,7 @@ def test_the_reference_is_the_one_named_or_the_first_weighted_or_the_last(
     changed: dict[str, Any], expected: Reference
 ) -> None:
     recipe = make_recipe(**{"methods": ["base", "pad"], "guidance_weights": [2.0, 1.0], **changed})
-    methods = {method.shown: Pad() if method.method == "pad" else Base() for method in recipe.methods}
+    methods = {method.label: Pad() if method.method == "pad" else Base() for method in recipe.methods}
     assert reference_of(recipe, methods) == expected
 
 

@@ -18,7 +18,7 @@ from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredErr
 from pad_cli.evaluation.judge.run import judge, plan_judging
 from pad_cli.evaluation.judge.verdict import UnparsedVerdictError, read_verdict
 from pad_cli.evaluation.pages import write_pages_again
-from pad_cli.recipe.judge import JudgeSettings
+from pad_cli.recipe import JudgeSettings
 from tests.cli.test_commands import pad
 from tests.evaluation.judge.server import Handler, JudgeServer
 from tests.hostile.budget import examples, fuzzed, tried

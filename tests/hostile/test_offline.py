@@ -13,7 +13,7 @@ import pytest
 
 from pad_cli.errors import JudgeError
 from pad_cli.evaluation.judge.client import Chat, Endpoint
-from pad_cli.recipe.judge import JudgeSettings
+from pad_cli.recipe import JudgeSettings
 from pad_cli.system.offline import is_this_machine
 from tests.hostile.conftest import World
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pad_cli.errors import RecipeError
 from pad_cli.recipe import load_recipe, read_recipe
-from pad_cli.recipe.screening import secrets_in
+from pad_cli.recipe.recipe_file import secrets_in
 from tests.evaluation.judge.server import JudgeServer
 from tests.hostile.budget import fuzzed
 from tests.hostile.conftest import World

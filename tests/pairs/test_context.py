@@ -12,10 +12,8 @@ from pad_cli.errors import DataError
 from pad_cli.learning.choices import read_choices
 from pad_cli.learning.effects import read_prompts
 from pad_cli.learning.new_principle import read_examples
-from pad_cli.pairs import as_lines, describe
-from pad_cli.pairs.conversation import prompt_of
-from pad_cli.pairs.files import read_rows
-from pad_cli.prompts.files import load_jsonl
+from pad_cli.pairs import as_lines, describe, prompt_of, read_rows
+from pad_cli.prompts import load_jsonl
 from pad_cli.records import as_messages
 from tests.pairs.conftest import Write, load
 

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.pairs.contrast import contrast_pairs
-from pad_cli.pairs.ledger import Found, Ledger
-from pad_cli.records import PreferencePair, as_messages
+from pad_cli.pairs.cleaning import SourcedPair, contrast_pairs
+from pad_cli.records import PreferencePair, SourceReport, as_messages
 from tests.pairs.conftest import Write, load, make_pair, texts_of
 
 RING = [make_pair("How?", name, name.upper(), other.upper()) for name, other in ("ab", "bc", "cd", "da")]
@@ -87,16 +86,13 @@ _pairs = st.lists(
 def test_contrast_pairs_never_repeat_or_contradict_a_given_pair_or_each_other(
     first: list[Any], second: list[Any]
 ) -> None:
-    books = Ledger("first", "train"), Ledger("second", "train")
+    books = SourceReport("first", "train"), SourceReport("second", "train")
     found = [
-        Found(PreferencePair(as_messages(prompt), {name: 1.0}, chosen, rejected), "", book)
+        SourcedPair(PreferencePair(as_messages(prompt), {name: 1.0}, chosen, rejected), book)
         for book, pairs in zip(books, (first, second), strict=True)
         for prompt, name, chosen, rejected in pairs
     ]
-    added = [
-        (p.prompt[0]["content"], *p.preference, p.chosen, p.rejected)
-        for p in (one.pair for one in contrast_pairs(found))
-    ]
+    added = [(p.prompt[0]["content"], *p.preference, p.chosen, p.rejected) for p, _ in contrast_pairs(found)]
     given_pairs = {*first, *second}
     assert len(set(added)) == len(added)
     assert not given_pairs & set(added)

@@ -10,7 +10,7 @@ import pytest
 
 from pad_cli.errors import DataError
 from pad_cli.pairs import load_pairs
-from pad_cli.pairs.wordings import SHIPPED, read_wordings
+from pad_cli.pairs.splits import SHIPPED, read_paraphrases
 from pad_cli.recipe import DataSettings
 
 ROWS = [
@@ -34,7 +34,7 @@ def wordings_file(directory: Path, content: Any) -> str:
 
 
 def test_shipped_wordings_are_distinct_and_none_is_held_out_and_trained_on() -> None:
-    train, held_out = read_wordings(SHIPPED)
+    train, held_out = read_paraphrases(SHIPPED)
     everything = [text.lower() for part in (train, held_out) for texts in part.values() for text in texts]
     assert len(set(everything)) == len(everything)
     assert train.keys() == held_out.keys() >= {"helpful", "harmless", "humorous"}

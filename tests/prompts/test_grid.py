@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli.errors import RecipeError
-from pad_cli.prompts.grid import Prompt, ask, distinct, read_asked
+from pad_cli.prompts.grid import Prompt, distinct, grid_items, read_grid
 from pad_cli.records import BenchmarkItem, as_messages
 
 PROMPTS = [Prompt(as_messages(text), {"topic": text}) for text in ("One?", "Two?", "One?", "Three?")]
 
 
 def items_of(exclusive: Any = (), **asked: Any) -> list[BenchmarkItem]:
-    return ask("set", PROMPTS, read_asked("test", asked), exclusive)
+    return grid_items("set", PROMPTS, read_grid("test", asked), exclusive)
 
 
 def groups_of(items: list[BenchmarkItem]) -> list[tuple[str, str, tuple[str, ...]]]:

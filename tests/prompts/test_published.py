@@ -13,7 +13,7 @@ import pytest
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.preference import parse_preference
 from pad_cli.prompts import load_benchmark
-from pad_cli.prompts.published import SOUPS, load_helpsteer2, load_psoups
+from pad_cli.prompts.prompt_sets import SOUPS, load_helpsteer2, load_psoups
 from pad_cli.recipe import BenchmarkSettings
 
 KOALA = [{"id": "0", "prompt": "How do I tune a piano?"}, {"id": "1", "prompt": "Name a river."}]

@@ -45,7 +45,7 @@ def test_overrides_reach_list_items_and_whole_lists(write: Write) -> None:
     assert changed.scorers == [ScorerSettings(scorer="all")]
     named = read_recipe(write(EVAL), ["methods=[base, {method: pad, name: ours}]", "methods.1.name=mine"])
     assert isinstance(named, EvalRecipe)
-    assert [(method.method, method.shown) for method in named.methods] == [("base", "base"), ("pad", "mine")]
+    assert [(method.method, method.label) for method in named.methods] == [("base", "base"), ("pad", "mine")]
 
 
 def test_overrides_reach_into_what_is_named_for_short(write: Write) -> None:

@@ -17,8 +17,7 @@ from pad_cli.evaluation.contract import Method
 from pad_cli.evaluation.report import REPORT
 from pad_cli.evaluation.run import ANSWERS, items_by_policy, load_method
 from pad_cli.prompts import load_benchmarks
-from pad_cli.recipe import EvalRecipe, read_recipe
-from pad_cli.recipe.judge import JudgeSettings
+from pad_cli.recipe import EvalRecipe, JudgeSettings, read_recipe
 from pad_cli.records import BenchmarkItem
 from pad_cli.system.progress import note
 from pad_cli.system.runs import ResultLog, fingerprint
@@ -99,7 +98,7 @@ def read_answers(directory: Path, recipe: EvalRecipe, settings: JudgeSettings) -
         UsageError: `judge.opponent` is no method of the recipe; or the run does not say which answers are its own.
         DataError: nothing in the run answers the recipe's items, or its answers are damaged.
     """
-    methods = {method.shown: load_method(method) for method in recipe.methods}
+    methods = {method.label: load_method(method) for method in recipe.methods}
     benchmarks = load_benchmarks(recipe.benchmarks)
     asked = {policy: {id(item) for item in items} for policy, items in items_by_policy(recipe, benchmarks).items()}
     items = _drawn([item for some in benchmarks for item in some], settings.limit)

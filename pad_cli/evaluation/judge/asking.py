@@ -23,7 +23,7 @@ from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredErr
 from pad_cli.evaluation.judge.price import Budget, OverBudgetError, Prices, characters, most_tokens
 from pad_cli.evaluation.judge.prompt import repair
 from pad_cli.evaluation.judge.verdict import UnparsedVerdictError, read_verdict, schema
-from pad_cli.recipe.judge import JudgeSettings, Mode
+from pad_cli.recipe import JudgeSettings, Mode
 from pad_cli.records import Messages
 from pad_cli.system.progress import note
 from pad_cli.system.runs import ResultLog, fingerprint

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pad_cli.errors import JudgeError
 from pad_cli.evaluation.judge.pace import Pace, asked_wait, backoff
-from pad_cli.recipe.judge import JudgeSettings
+from pad_cli.recipe import JudgeSettings
 from pad_cli.records import Messages
 from pad_cli.system.offline import is_this_machine, offline
 from pad_cli.system.progress import note

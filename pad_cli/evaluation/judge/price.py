@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pad_cli.recipe.judge import JudgeSettings
+from pad_cli.recipe import JudgeSettings
 from pad_cli.records import Messages
 
 _CHARACTERS_PER_TOKEN = 4.0

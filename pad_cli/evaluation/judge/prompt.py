@@ -59,6 +59,6 @@ def repair(messages: Messages, reply: str, problem: str) -> Messages:
 def _asked(rules: str, item: BenchmarkItem, answers: Mapping[str, str]) -> Messages:
     material: dict[str, Any] = {"conversation": [dict(message) for message in item.prompt]}
     if preference := parse_preference(item.preference, (), accepts_text=True):
-        material["preference"] = instruction(preference.worded())
+        material["preference"] = instruction(preference.phrase())
     content = json.dumps({**material, **answers}, ensure_ascii=False, indent=1)
     return ({"role": "system", "content": rules}, {"role": "user", "content": content})

@@ -216,7 +216,7 @@ def _ordered(
     cells: Iterable[tuple[Any, ...]], recipe: EvalRecipe, *, group: int, preference: int
 ) -> list[tuple[Any, ...]]:
     """Places by group, then pooled ones first, then policies and methods as the recipe has them."""
-    policies, methods = list(recipe.policies), [method.shown for method in recipe.methods]
+    policies, methods = list(recipe.policies), [method.label for method in recipe.methods]
     return sorted(
         cells,
         key=lambda place: (

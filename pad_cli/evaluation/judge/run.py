@@ -30,8 +30,7 @@ from pad_cli.evaluation.judge.report import (
     rubric_rows,
 )
 from pad_cli.evaluation.pages import has_report, write_pages_again
-from pad_cli.recipe import EvalRecipe
-from pad_cli.recipe.judge import JudgeSettings
+from pad_cli.recipe import EvalRecipe, JudgeSettings
 from pad_cli.system.progress import bar
 from pad_cli.system.runs import ResultLog, write_json
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pad_cli.recipe.judge import Mode
+from pad_cli.recipe import Mode
 
 Winner = Literal["first", "second", "tie"]
 LOWEST, HIGHEST = 1, 10

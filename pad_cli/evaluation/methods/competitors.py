@@ -35,8 +35,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import parse_preference
-from pad_cli.recipe import AdapterStage, DataSettings, DecodingSettings, LoraStage
-from pad_cli.recipe.options import read_options
+from pad_cli.recipe import AdapterStage, DataSettings, DecodingSettings, LoraStage, read_options
 from pad_cli.records import BenchmarkItem, Generation, PreferencePair
 from pad_cli.system.progress import note
 from pad_cli.system.run_lock import in_turn

@@ -29,8 +29,7 @@ from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
 from pad_cli.evaluation.scorers.classifier_model import Classifier, ClassifierSource, load_classifier
 from pad_cli.evaluation.scorers.classifier_text import problem_of, word
 from pad_cli.evaluation.scorers.identity import identity
-from pad_cli.recipe.models import Settings
-from pad_cli.recipe.options import read_options
+from pad_cli.recipe import Settings, read_options
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

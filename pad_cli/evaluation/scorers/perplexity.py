@@ -23,9 +23,7 @@ from pad_cli.evaluation.scorers.identity import identity
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.scoring import TokenSequence, all_log_probs
-from pad_cli.recipe import ModelSettings
-from pad_cli.recipe.models import Settings
-from pad_cli.recipe.options import read_options
+from pad_cli.recipe import ModelSettings, Settings, read_options
 from pad_cli.registry import resolve_model
 
 

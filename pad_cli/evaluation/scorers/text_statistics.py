@@ -10,8 +10,7 @@ from pydantic import Field
 
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.scoring import TextScorer
-from pad_cli.recipe.models import Settings
-from pad_cli.recipe.options import read_options
+from pad_cli.recipe import Settings, read_options
 
 
 class _Size(Settings):

@@ -41,7 +41,7 @@ def test_a_judge_needs_a_model_and_nothing_else() -> None:
         ({"model": "m", "base_url": "localhost:8000"}, "judge.base_url: not an http address"),
         ({"model": "m", "max_cost": 1}, "`max_cost` needs `input_price` and `output_price`"),
         ({"model": "m", "input_price": 1}, "give both"),
-        ({"model": "m", "modes": ["rubric", "rubric"]}, "stands there twice"),
+        ({"model": "m", "modes": ["rubric", "rubric"]}, "is duplicated"),
         ({"model": "m", "modes": []}, "judge.modes"),
         ({"model": "m", "concurrency": 0}, "judge.concurrency"),
         ({"model": "m", "dimensions": {}}, "judge.dimensions"),

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.preference import expand_profiles
 from pad_cli.profiles import profile_weights
-from pad_cli.recipe import BenchmarkSettings
-from pad_cli.recipe.options import make_with
+from pad_cli.recipe import BenchmarkSettings, make_with
 from pad_cli.records import BenchmarkItem
 from pad_cli.registry import BENCHMARKS
 
@@ -18,10 +17,10 @@ _OF = ": "  # between a benchmark's name and its group
 
 
 def load_benchmark(settings: BenchmarkSettings) -> list[BenchmarkItem]:
-    """The items of a registered benchmark, at least one, with the weights of profiles in the place of their names.
+    """The items of a registered benchmark, at least one, with the weights of profiles in place of their names.
 
-    So whatever is answered, scored or judged is kept under what was asked for then, not under what a profile says now.
-    Whether the profiles belong to the reward model is checked where there is one (`profiles.check_profiles`).
+    So whatever is answered, scored or judged is stored under what was asked for then, not under what a profile says
+    now. Whether the profiles belong to the reward model is checked where there is one (`profiles.check_profiles`).
 
     Raises:
         RecipeError: it does not take these options.
@@ -52,7 +51,7 @@ def _with_profiles(item: BenchmarkItem) -> BenchmarkItem:
 
 
 def load_benchmarks(recipe: Sequence[BenchmarkSettings]) -> list[list[BenchmarkItem]]:
-    """The items of all benchmarks of a recipe; a group that several of them have is told apart: `NAME: GROUP`.
+    """The items of all benchmarks of a recipe; a group that several of them have becomes `NAME: GROUP`.
 
     Raises:
         RecipeError: one does not take its options, or two of one name have a group in common.
@@ -61,15 +60,15 @@ def load_benchmarks(recipe: Sequence[BenchmarkSettings]) -> list[list[BenchmarkI
     benchmarks = [load_benchmark(settings) for settings in recipe]
     groups = [dict.fromkeys(item.group for item in items) for items in benchmarks]
     owners = Counter(group for some in groups for group in some)
-    places = Counter((each.shown, group) for each, some in zip(recipe, groups, strict=True) for group in some)
-    for (name, group), count in places.items():
+    full_names = Counter((each.label, group) for each, some in zip(recipe, groups, strict=True) for group in some)
+    for (name, group), count in full_names.items():
         if count > 1:
             raise RecipeError(
                 f"benchmarks: {count} are called '{name}' and have a group '{group}'; they would be one in the report.",
                 f"Give each a `name` of its own; the groups are then called `NAME{_OF}{group}`.",
             )
     return [
-        [replace(item, group=f"{each.shown}{_OF}{item.group}") if owners[item.group] > 1 else item for item in items]
+        [replace(item, group=f"{each.label}{_OF}{item.group}") if owners[item.group] > 1 else item for item in items]
         for each, items in zip(recipe, benchmarks, strict=True)
     ]
 

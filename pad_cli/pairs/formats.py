@@ -1,0 +1,331 @@
+"""The pair formats that pad ships: what the rows of well-known data sets mean."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, permutations
+from typing import Any, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from pad_cli.pairs.conversation import PROMPT, SYSTEM, read_hh_text, read_prompt, read_sample, read_steer_text
+from pad_cli.pairs.parsed_rows import ParsedRows, RawPair, Row, RowError, is_text
+from pad_cli.recipe import Settings
+from pad_cli.records import Messages
+
+Weights = dict[str, float]
+
+
+class RowFormat(Settings):
+    """A format whose rows stand alone."""
+
+    def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
+        """Every row, parsed; a RowError becomes its problem."""
+        for row in rows:
+            try:
+                yield self.read_row(row)
+            except RowError as problem:
+                yield ParsedRows((row,), problem=problem)
+
+    def read_row(self, row: Row) -> ParsedRows:
+        raise NotImplementedError
+
+
+# Rows that say which answer is preferred
+
+_Column = Literal["prompt", "system", "preference", "chosen", "rejected"]
+_COLUMNS: tuple[_Column, ...] = get_args(_Column)
+
+
+class Pairs(RowFormat):
+    """One pair a row: prompt, preference, chosen, rejected.
+
+    Answers are texts, or conversations that end with them. Without a prompt, both conversations begin with it.
+    """
+
+    columns: dict[_Column, str] = Field(default_factory=dict, description="Our column name to the data's.")
+    preference: str | list[str] | Weights | None = Field(
+        None, description="The preference of every row, for data that have no such column."
+    )
+
+    def read_row(self, row: Row) -> ParsedRows:
+        name = {ours: self.columns.get(ours, ours) for ours in _COLUMNS}
+        answers = [(name[ours], row.values.get(name[ours])) for ours in ("chosen", "rejected")]
+        prompt, (chosen, rejected) = read_sample(row, answers, name["prompt"], name["system"])
+        preference = row.values.get(name["preference"]) if self.preference is None else self.preference
+        return ParsedRows((row,), (RawPair(prompt, preference, chosen, rejected),))
+
+
+class PerPreference(RowFormat):
+    """One answer per preference a row: each wins under its own preference against every other.
+
+    The answers are one map, name to answer (`answers`; in the Domain-Specific Preference data, Cheng et al. 2023,
+    arXiv 2309.03126, `responses`), or a column each.
+    """
+
+    columns: dict[Literal["prompt", "system", "answers"], str] = Field(
+        default_factory=dict, description="Our column name to the data's."
+    )
+    preferences: dict[str, str | Weights] | None = Field(
+        None, min_length=1, description="Name of an answer to its preference; by default every name is one."
+    )
+    neutral: list[str] = Field(
+        default_factory=list, description="Names of answers written for no preference: they lose under each."
+    )
+
+    def read_row(self, row: Row) -> ParsedRows:
+        named = [(name, value) for name, value in self._answers(row).items() if value is not None]
+        columns = self.columns.get("prompt", PROMPT), self.columns.get("system", SYSTEM)
+        prompt, texts = read_sample(row, named, *columns)
+        answers = {name: text for (name, _), text in zip(named, texts, strict=True)}
+        preferences: Mapping[str, str | Weights] = self.preferences or {
+            name: name for name in answers if name not in self.neutral
+        }
+        pairs = [
+            RawPair(prompt, preferences[winner], answers[winner], answers[loser])
+            for winner, loser in permutations(answers, 2)
+            if winner in preferences and (loser in preferences or loser in self.neutral)
+        ]
+        return ParsedRows((row,), tuple(pairs), "" if pairs else "fewer than two answers")
+
+    def _answers(self, row: Row) -> dict[str, Any]:
+        column = self.columns.get("answers", "answers")
+        answers = row.values.get(column)
+        if isinstance(answers, dict) and all(is_text(name) for name in answers):
+            return answers
+        if answers is None and self.preferences is not None:
+            return {name: row.values.get(name) for name in [*self.preferences, *self.neutral]}
+        raise RowError(
+            "no map of preferences to answers",
+            field=column,
+            hint=f'Write "{column}": {{"humorous": "...", "formal": "..."}}, or name the columns: '
+            "options: {preferences: {COLUMN: NAME}}.",
+        )
+
+
+# Data sets in which people compared two answers
+
+_Question = Literal["better", "safer"]
+_SAFE_RLHF: dict[_Question, str] = {"better": "helpful", "safer": "harmless"}
+
+
+class SafeRlhf(RowFormat):
+    """PKU-SafeRLHF (Ji et al. 2024, arXiv 2406.15513): two answers, which is the better and which the safer.
+
+    A row gives a pair for each question; where the two disagree, these are the same two answers under two preferences.
+    A safer answer that is itself labelled unsafe against a safe one is left out.
+    """
+
+    names: dict[_Question, str] = Field(
+        default_factory=lambda: dict(_SAFE_RLHF),
+        min_length=1,
+        description="Question to the principle that it asks for; leave one out to ignore it.",
+    )
+
+    def read_row(self, row: Row) -> ParsedRows:
+        prompt, answers = read_sample(row, [(field, row.values.get(field)) for field in ("response_0", "response_1")])
+        safe = [_one_of(row, f"is_response_{number}_safe", (True, False)) for number in (0, 1)]
+        pairs, parts = [], []
+        for question, name in self.names.items():
+            winner = _one_of(row, f"{question}_response_id", (0, 1))
+            if question == "safer" and safe[1 - winner] and not safe[winner]:
+                parts.append("the safer answer is the one labelled unsafe")
+            else:
+                pairs.append(RawPair(prompt, name, answers[winner], answers[1 - winner]))
+        return ParsedRows((row,), tuple(pairs), "" if pairs else parts[0], tuple(parts))
+
+
+def _one_of(row: Row, field: str, values: tuple[Any, Any]) -> Any:
+    value = row.values.get(field)
+    if type(value) is not type(values[0]) or value not in values:
+        reason = f"neither {values[0]} nor {values[1]}".lower()
+        raise RowError(reason, field=field, hint="Is this PKU-SafeRLHF's own form?")
+    return value
+
+
+class HhRlhf(RowFormat):
+    """HH-RLHF (Bai et al. 2022, arXiv 2204.05862): two conversations in one text each, alike up to the last answer."""
+
+    preference: str = Field(min_length=1, description="What the rows were collected for: `helpful` or `harmless`.")
+
+    def read_row(self, row: Row) -> ParsedRows:
+        chosen, rejected = (read_hh_text(row.values.get(field), field) for field in ("chosen", "rejected"))
+        answers = chosen[-1]["content"], rejected[-1]["content"]
+        reason = ""
+        if {chosen[-1]["role"], rejected[-1]["role"]} != {"assistant"}:
+            reason = "a conversation ends with Human, not with an answer of Assistant"
+        elif chosen[:-1] != rejected[:-1] or len(chosen) < 2:
+            reason = "the two conversations differ before the last answer"
+        elif not all(answers):
+            reason = "an answer is empty"
+        pairs = () if reason else (RawPair(chosen[:-1], self.preference, *answers),)
+        return ParsedRows((row,), pairs, reason)
+
+
+# Data sets with ratings. Two answers to one prompt give a pair under every attribute in which their ratings differ, so
+# answers that trade one attribute for another are the same two under several preferences, each winning under its own.
+
+_STEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+_ULTRA = ("helpfulness", "honesty", "instruction_following", "truthfulness")
+_DIFFERENCE = "Least difference of two ratings that makes a pair."
+_ATTRIBUTES = "The ratings to use; as a map, each with the principle's name."
+
+Rated = tuple[str, Mapping[str, float]]
+"""An answer and its ratings: attribute to number."""
+
+
+class RatedRows(Settings):
+    """A format of one rated answer a row; the rows of one prompt belong together."""
+
+    minimum_difference: float
+    consecutive: ClassVar[bool] = False
+
+    def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
+        """Every row, in groups of one prompt; rows that cannot be read come first."""
+        groups: dict[tuple[int, str], list[tuple[Row, Messages, Rated]]] = {}
+        run, previous = 0, None
+        for row in rows:
+            try:
+                prompt, rated = self.read_rated(row)
+            except RowError as problem:
+                yield ParsedRows((row,), problem=problem)
+                continue
+            if self.consecutive and prompt != previous:
+                run += 1
+            previous = prompt
+            groups.setdefault((run, repr(prompt)), []).append((row, prompt, rated))
+        for group in groups.values():
+            of_prompt, answers = tuple(row for row, _, _ in group), [rated for _, _, rated in group]
+            yield _rated_pairs(of_prompt, group[0][1], answers, self.principles(), self.minimum_difference)
+
+    def principles(self) -> dict[str, str]:
+        """Attribute to principle."""
+        raise NotImplementedError
+
+    def read_rated(self, row: Row) -> tuple[Messages, Rated]:
+        raise NotImplementedError
+
+
+class HelpSteer2(RatedRows):
+    """HelpSteer2 (Wang et al. 2024, arXiv 2406.08673): one rated response a row, five attributes from 0 to 4.
+
+    The responses to one prompt stand in consecutive rows.
+    """
+
+    consecutive = True
+    attributes: list[str] | dict[str, str] = Field(default_factory=lambda: list(_STEER), description=_ATTRIBUTES)
+    minimum_difference: float = Field(1.0, gt=0, le=4, description=_DIFFERENCE)
+
+    def principles(self) -> dict[str, str]:
+        return _names(self.attributes)
+
+    def read_rated(self, row: Row) -> tuple[Messages, Rated]:
+        prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], read_steer_text(row))
+        return prompt, (answer, {name: _number(row, name, 0, 4) for name in self.principles()})
+
+
+class Ric(RatedRows):
+    """The training data of Rewards-in-Context (Yang et al. 2024, arXiv 2402.10207), part of PAD's own mixture.
+
+    Its program writes one response a row (`prompt`, `response`) with a normalised score for each reward model
+    (`score1`, `score2`, ...), and the two responses of a prompt far apart. A prompt is in HH-RLHF's form, or any text.
+    """
+
+    scores: dict[str, str] = Field(min_length=1, description="Score column to principle: {score1: harmless}.")
+    minimum_difference: float = Field(0.0, ge=0, description=_DIFFERENCE + " Scores have standard deviation 1.")
+
+    def principles(self) -> dict[str, str]:
+        return self.scores
+
+    def read_rated(self, row: Row) -> tuple[Messages, Rated]:
+        prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], _ric_prompt(row))
+        return prompt, (answer, {name: _number(row, name) for name in self.scores})
+
+
+class UltraFeedback(RowFormat):
+    """UltraFeedback (Cui et al. 2023, arXiv 2310.01377; openbmb/UltraFeedback): several rated completions a row.
+
+    A rating is a digit from 1 to 5 as text; one that is not a number (`N/A`) is left out and counted.
+    """
+
+    attributes: list[str] | dict[str, str] = Field(default_factory=lambda: list(_ULTRA), description=_ATTRIBUTES)
+    minimum_difference: float = Field(1.0, gt=0, le=4, description=_DIFFERENCE)
+
+    def read_row(self, row: Row) -> ParsedRows:
+        names = _names(self.attributes)
+        prompt = read_prompt(row, "instruction")
+        completions = row.values.get("completions")
+        if not isinstance(completions, list) or not all(isinstance(completion, dict) for completion in completions):
+            raise RowError("no list of completions", field="completions", hint="Is this openbmb/UltraFeedback's form?")
+        answers: list[Rated] = []
+        parts: list[str] = []
+        for completion in completions:
+            if not is_text(completion.get("response")):
+                parts.append("a completion without a response")
+                continue
+            ratings = {name: _ultra_rating(completion, name) for name in names}
+            parts += [f"no rating for {name}" for name, rating in ratings.items() if rating is None]
+            answers.append((completion["response"], {name: r for name, r in ratings.items() if r is not None}))
+        return _rated_pairs((row,), prompt, answers, names, self.minimum_difference, parts)
+
+
+def _rated_pairs(
+    rows: tuple[Row, ...],
+    prompt: Messages,
+    answers: Sequence[Rated],
+    names: Mapping[str, str],
+    difference: float,
+    parts: Sequence[str] = (),
+) -> ParsedRows:
+    pairs = []
+    for first, second in combinations(answers, 2):
+        for attribute, name in names.items():
+            a, b = first[1].get(attribute), second[1].get(attribute)
+            if a is None or b is None or a == b or abs(a - b) < difference:
+                continue
+            (winner, _), (loser, _) = (first, second) if a > b else (second, first)
+            pairs.append(RawPair(prompt, name, winner, loser))
+    reason = "only one answer to the prompt" if len(answers) < 2 else "ratings that do not differ enough"
+    return ParsedRows(rows, tuple(pairs), "" if pairs else reason, tuple(parts))
+
+
+def _names(attributes: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Attribute to principle."""
+    return dict(attributes) if isinstance(attributes, Mapping) else {name: name for name in attributes}
+
+
+def _number(row: Row, field: str, lowest: float = -math.inf, highest: float = math.inf) -> float:
+    value: Any = row.values.get(field)
+    finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if not finite or not lowest <= value <= highest:
+        bounds = "" if math.isinf(lowest) else f" from {lowest:g} to {highest:g}"
+        raise RowError(f"no number{bounds}", field=field, hint="Choose the columns that hold ratings in `options`.")
+    return float(value)
+
+
+def _ultra_rating(completion: Mapping[str, Any], name: str) -> float | None:
+    annotations = completion.get("annotations")
+    annotation = annotations.get(name) if isinstance(annotations, dict) else None
+    if not isinstance(annotation, dict):
+        hint = "Choose among its aspects in `options`."
+        raise RowError(f"a completion without {name}", field="annotations", hint=hint)
+    try:
+        rating = float(annotation.get("Rating"))  # type: ignore[arg-type]  # what float() refuses is no rating
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return rating if math.isfinite(rating) else None
+
+
+def _ric_prompt(row: Row) -> Messages:
+    """The prompt without the mark of the answer that follows."""
+    text, prompt = row.values.get("prompt"), read_prompt(row)
+    if isinstance(text, str) and text.lstrip().startswith("Human:"):
+        turns = read_hh_text(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}", "prompt")
+        if turns[-1] == {"role": "assistant", "content": ""}:
+            turns = turns[:-1]
+        if not turns:
+            raise RowError("missing or empty", field="prompt")
+        return (*prompt[:-1], *turns)
+    return prompt

@@ -1,0 +1,243 @@
+"""`load_pairs`: everything a recipe's `data` asks for, cleaned, counted and described."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from pad_cli.errors import DataError, RecipeError
+from pad_cli.pairs.cleaning import SourcedPair, clean, contrast_pairs, normalised_prompts, without_leaks
+from pad_cli.pairs.report import split_report
+from pad_cli.pairs.sources import PreferenceReader, read_source
+from pad_cli.principles import load_principles, shipped_principles
+from pad_cli.recipe import DataSettings, PairsSettings, Settings, make_with
+from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair, SourceReport
+from pad_cli.registry import PAIR_SOURCES
+from pad_cli.system.resources import shipped
+
+_MOST_NAMES = 64  # more distinct names are hardly principles: each would get its own head
+_HELD_OUT = "held_out"
+SHIPPED = "shipped"
+"""In place of a file: the package's own paraphrases, of its ready principles and of the styles of the data set DSP."""
+
+Paraphrases = Mapping[str, tuple[str, ...]]
+"""Principle to texts."""
+
+
+def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | None = None) -> PairData:
+    """The pairs a recipe asks for, with a report of what was left out and why.
+
+    Sources are read and cleaned; training pairs whose prompt is in a validation split are dropped; prompts are held
+    out; contrast pairs are added; each source is repeated or thinned by its weight; `limit` draws from the whole. Every
+    draw is decided by the seed.
+
+    Args:
+        settings: the recipe's `data`.
+        seed: of all draws.
+        principles: the names that have a head. A preference in a row is then read as a user types it: names, weights,
+            `not formal`, free text. An empty sequence makes everything free text. None: every distinct name is a
+            principle.
+
+    Raises:
+        DataError: a source cannot be read, a row is wrong, or nothing is left.
+        RecipeError: a source or format does not take the options.
+        UsageError: there is no such source or format.
+    """
+    reader = PreferenceReader(principles)
+    if _HELD_OUT in settings.validation and settings.validation_share:
+        raise RecipeError(
+            f"data.validation: `{_HELD_OUT}` is the name of what `validation_share` holds out.",
+            "Give your split another name, or leave out `validation_share`.",
+        )
+    texts, unseen_texts = read_paraphrases(settings.texts)
+    splits, validation_reports = _validation(settings, reader)
+    measured = [pair for split in splits for pair in split.pairs]
+    if settings.source is not None:
+        pairs, reports, made = _registered(settings, seed)
+        splits, texts = [*made.validation, *splits], {**made.texts, **texts}
+    else:
+        pairs, reports = _training(settings, reader)
+    pairs = without_leaks(pairs, measured)
+    _require("training", pairs, reports)
+    if settings.validation_share:
+        pairs, held_out = _hold_out(pairs, settings.validation_share, seed)
+        splits.append(PairSplit(_HELD_OUT, tuple(pair for pair, _ in held_out)))
+    splits += _paraphrased(splits, unseen_texts)
+    if settings.contrast and settings.source is None:
+        pairs = [*pairs, *contrast_pairs(pairs)]
+    train = [pair for number, of in enumerate(reports) for pair in _weighted(pairs, of, f"{seed} source {number}")]
+    if settings.limit is not None and settings.limit < len(train):
+        train = random.Random(seed).sample(train, settings.limit)
+    if principles is None:
+        _refuse_many_names([*train, *(pair for split in splits for pair in split.pairs)])
+    sources = (*reports, *validation_reports)
+    for source in sources:
+        source.sort()
+    described = [split_report("train", train), *(split_report(split.name, split.pairs) for split in splits)]
+    return PairData(tuple(train), tuple(splits), texts, DataReport(sources, tuple(described)))
+
+
+def _registered(settings: DataSettings, seed: int) -> tuple[list[SourcedPair], list[SourceReport], PairData]:
+    """What a registered source writes, as it writes it."""
+    name, options = str(settings.source), {"seed": seed, **settings.options}
+    data: PairData = make_with(
+        PAIR_SOURCES.get(name), options, "data.options", f"See the options of the source '{name}'."
+    )
+    count = len(data.train)
+    report = SourceReport(name, "train", rows=count, rows_used=count, pairs_made=count, pairs_kept=count)
+    placed = (replace(pair, place=f"{name}[{number}]") for number, pair in enumerate(data.train))
+    return [SourcedPair(pair, report) for pair in placed], [report], data
+
+
+def _validation(settings: DataSettings, reader: PreferenceReader) -> tuple[list[PairSplit], list[SourceReport]]:
+    splits, reports = [], []
+    for name, source in settings.validation.items():
+        key = f"data.validation.{name}"
+        read, report = read_source(_as_source(source), key, name, reader, drop_bad=settings.bad_rows == "drop")
+        pairs = clean(read)
+        _require(f"validation ({name})", pairs, [report])
+        splits.append(PairSplit(name, tuple(pair for pair, _ in pairs)))
+        reports.append(report)
+    return splits, reports
+
+
+def _training(settings: DataSettings, reader: PreferenceReader) -> tuple[list[SourcedPair], list[SourceReport]]:
+    """All training sources, cleaned together: a pair that two of them hold is trained on once."""
+    sources = settings.train if isinstance(settings.train, list) else [settings.train]
+    pairs: list[SourcedPair] = []
+    reports = []
+    for number, source in enumerate(sources):
+        assert source is not None
+        key = f"data.train.{number}" if isinstance(settings.train, list) else "data.train"
+        read, report = read_source(_as_source(source), key, "train", reader, drop_bad=settings.bad_rows == "drop")
+        pairs += read
+        reports.append(report)
+    return clean(pairs), reports
+
+
+def _as_source(source: str | PairsSettings) -> PairsSettings:
+    return PairsSettings(path=source) if isinstance(source, str) else source
+
+
+def _hold_out(pairs: Sequence[SourcedPair], share: float, seed: int) -> tuple[list[SourcedPair], list[SourcedPair]]:
+    """Split by whole prompts: what stays, and a share of the prompts, at least one and never all."""
+    keys = normalised_prompts(pair for pair, _ in pairs)
+    prompts = list(dict.fromkeys(keys))
+    if len(prompts) < 2:
+        raise DataError(
+            "data.validation_share: the training pairs have one prompt only, which cannot be split",
+            hint="Name a validation file, or set data.validation_share to 0.",
+        )
+    count = min(max(round(share * len(prompts)), 1), len(prompts) - 1)
+    chosen = set(random.Random(f"{seed} held out").sample(prompts, count))
+    rest = [pair for pair, key in zip(pairs, keys, strict=True) if key not in chosen]
+    return rest, [pair for pair, key in zip(pairs, keys, strict=True) if key in chosen]
+
+
+def _weighted(pairs: Iterable[SourcedPair], source: SourceReport, seed: str) -> list[PreferencePair]:
+    """The pairs of one source, as often as its weight says; a fraction of them is drawn, at least one."""
+    own = [pair for pair, of_source in pairs if of_source is source]
+    whole = int(source.weight)
+    count = round((source.weight - whole) * len(own))
+    if own and not whole:
+        count = max(count, 1)
+    drawn = sorted(random.Random(seed).sample(range(len(own)), count))
+    return own * whole + [own[index] for index in drawn]
+
+
+def _require(what: str, pairs: Sequence[SourcedPair], reports: Iterable[SourceReport]) -> None:
+    if pairs:
+        return
+    reasons = [
+        f"{entry.count} {entry.what}{'s' if entry.count > 1 else ''}: {entry.reason} ({', '.join(entry.examples)})"
+        for report in reports
+        for entry in report.dropped
+    ]
+    lines = "\n  ".join([f"no {what} pairs are left", *reasons])
+    raise DataError(lines, hint="Correct these rows, or choose other data.")
+
+
+def _refuse_many_names(pairs: Iterable[PreferencePair]) -> None:
+    names = sorted({name for pair in pairs for name in pair.preference})
+    if len(names) > _MOST_NAMES:
+        raise DataError(
+            f"{len(names)} distinct preferences ({', '.join(names[:3])}, ...), each of which would be a principle",
+            hint="Set heads.principles to the names that matter, so that the others are read as free text, or set "
+            "`conditioning: prompt`.",
+        )
+
+
+# Paraphrases of principles: what the preference encoder learns from, and what it is measured on
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+_Texts = tuple[Annotated[str, AfterValidator(_not_blank)], ...]
+
+
+class _Entry(Settings):
+    train: Annotated[_Texts, Field(min_length=1)]
+    held_out: _Texts = ()
+
+
+_FILE: TypeAdapter[dict[str, _Entry]] = TypeAdapter(dict[str, _Entry])
+
+
+def read_paraphrases(texts: Mapping[str, list[str]] | str) -> tuple[Paraphrases, Paraphrases]:
+    """Paraphrases for training, and held-out ones for validation.
+
+    Args:
+        texts: principle to paraphrases, all for training; or a JSON file of {principle: {"train": [...], "held_out":
+            [...]}}, a YAML file of principles (see `pad_cli.principles`), or `shipped`.
+
+    Raises:
+        DataError: the file is missing or of another form.
+    """
+    if not isinstance(texts, str):
+        return {name: tuple(paraphrases) for name, paraphrases in texts.items()}, {}
+    if texts != SHIPPED and not texts.endswith((".yaml", ".yml")):
+        return _of_json(Path(texts))
+    principles = shipped_principles() if texts == SHIPPED else load_principles(Path(texts))
+    train, held_out = _of_json(shipped("data") / "wordings-dsp.json") if texts == SHIPPED else ({}, {})
+    return (
+        {**train, **{name: principle.wordings for name, principle in principles.items()}},
+        {**held_out, **{name: principle.held_out for name, principle in principles.items()}},
+    )
+
+
+def _of_json(path: Path) -> tuple[Paraphrases, Paraphrases]:
+    try:
+        entries = _FILE.validate_json(path.read_text(encoding="utf-8"), strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        reason = f"not a map of principles to paraphrases: {problem['msg']}"
+        hint = 'Write {"humorous": {"train": ["be funny", ...], "held_out": ["make me laugh"]}, ...}.'
+        raise DataError(reason, path=path, field=".".join(map(str, problem["loc"])), hint=hint) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read as UTF-8 text: {error}", path=path, hint="Check data.texts.") from error
+    train = {name: entry.train for name, entry in entries.items()}
+    return train, {name: entry.held_out for name, entry in entries.items()}
+
+
+def _paraphrased(splits: Iterable[PairSplit], held_out: Paraphrases) -> list[PairSplit]:
+    """For each split a second one, `NAME_wordings`: its pairs that ask for one principle, in held-out paraphrases."""
+    paraphrased = []
+    for split in splits:
+        pairs = tuple(
+            pair
+            for pair in split.pairs
+            if len(pair.preference) == 1 and not pair.texts and all(held_out.get(name) for name in pair.preference)
+        )
+        if pairs and not split.texts:
+            names = sorted({name for pair in pairs for name in pair.preference})
+            paraphrased.append(PairSplit(f"{split.name}_wordings", pairs, {name: held_out[name] for name in names}))
+    return paraphrased

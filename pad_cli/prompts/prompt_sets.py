@@ -1,0 +1,228 @@
+"""Benchmarks made of prompts: a user's file or data set, the prompts that ship with pad, and those of the paper.
+
+All take `preferences`, `combine`, `unseen` and `limit`, see `GridSettings`; a wrong option is a RecipeError, and a file
+or data set that cannot be read a DataError that names the row.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Container, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pad_cli.errors import DataError, RecipeError, did_you_mean
+from pad_cli.pairs import (
+    Row,
+    RowError,
+    is_text,
+    note_changes,
+    prompt_of,
+    read_rows,
+    read_steer_text,
+    scan_data_set,
+)
+from pad_cli.prompts.grid import Prompt, distinct, grid_items, preference_items, read_grid
+from pad_cli.recipe import PairsSettings, read_options
+from pad_cli.records import BenchmarkItem
+from pad_cli.system.offline import hub_hint
+from pad_cli.system.resources import shipped
+
+Value = TypeVar("Value")
+
+_EVERYDAY = "everyday"  # prompts for any principle; every other file is named for its three
+_KIND = ("kind",)  # a column for readers of our own prompts
+
+SOUPS = {
+    "P1A": "text:easy to follow for a child in primary school",
+    "P1B": "text:written for specialists who know the field",
+    "P2A": "text:short without a wasted word",
+    "P2B": "text:thorough with all the background",
+    "P3A": "text:warm like a close friend who jokes",
+    "P3B": "text:cold in an unfriendly tone",
+}
+"""What the preferences of Personalized Soups (arXiv 2310.11564, table 1) mean, in words of ours: two opposites each of
+expertise, informativeness and style."""
+
+_OPPOSITES = [{"P1A", "P1B"}, {"P2A", "P2B"}, {"P3A", "P3B"}]
+
+
+def load_jsonl(*, path: str, **grid: Any) -> list[BenchmarkItem]:
+    """Every distinct prompt of a file of rows (`pad_cli.pairs.files`) under every preference."""
+    settings = read_grid("jsonl", grid)
+    return grid_items(Path(path).stem, _read_prompts(Path(path)), settings)
+
+
+def load_shipped(*, name: str = "helpful-harmless-humorous", **grid: Any) -> list[BenchmarkItem]:
+    """Our own prompts: everyday instructions, for the three principles that give a file its name or for any.
+
+    Where three principles give the name, by default each of them, each pair and all three are asked for.
+
+    Args:
+        name: `helpful-harmless-humorous`, `expert-informative-creative`, or `everyday`, which needs `preferences`.
+    """
+    files = {file.stem: file for file in sorted((shipped("data") / "prompts").glob("*.jsonl"))}
+    if name not in files:
+        raise RecipeError(f"benchmark: no prompts are called '{name}'.", did_you_mean(name, files))
+    own = None if name == _EVERYDAY else name.split("-")
+    return grid_items(name, _read_prompts(files[name], unread=_KIND), read_grid("prompts", grid, own=own))
+
+
+def load_data_set(
+    *,
+    dataset: str,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    prompt: str = "prompt",
+    preference: str | None = None,
+    facts: Sequence[str] = (),
+    **grid: Any,
+) -> list[BenchmarkItem]:
+    """Every distinct prompt of a data set under every preference, or each under the preference of its own row.
+
+    Args:
+        dataset, config, split, revision: as in `PairsSettings`.
+        prompt: column with the prompts: texts, or conversations that end with the user.
+        preference: column with a specification or a list of them, in place of `preferences`.
+        facts: columns that scorers want to see.
+        grid: with `preference` only `limit`, which counts the prompts of each preference.
+    """
+    name = Path(dataset).name
+    if preference is not None and (clash := grid.keys() & {"preferences", "combine", "unseen"}):
+        raise RecipeError(
+            f"benchmark: options of 'dataset': `{min(clash)}` and `preference` exclude each other.",
+            "`preference` is the column with each row's own; leave it out to ask all prompts under `preferences`.",
+        )
+    settings = read_grid("dataset", grid if preference is None else {"preferences": {}, **grid})
+    rows = list(_scan(dataset, config=config, split=split, revision=revision))
+    prompts = [
+        Prompt(prompt_of(row, prompt), {key: _read_cell(row, key, _read_fact) for key in facts}, row.place)
+        for row in rows
+    ]
+    specs = [] if preference is None else [_read_cell(row, preference, _read_specs) for row in rows]
+    note_changes(rows)
+    if preference is None:
+        return grid_items(name, prompts, settings)
+    by_preference: dict[tuple[str, ...], list[Prompt]] = {}
+    for own, each in zip(specs, prompts, strict=True):
+        by_preference.setdefault(own, []).append(each)
+    return [
+        item
+        for own, of_preference in by_preference.items()
+        for item in preference_items(name, distinct(of_preference)[: settings.limit], own, own)
+    ]
+
+
+def load_psoups(
+    *,
+    path: str | None = None,
+    dataset: str | None = None,
+    file: str = "koala_eval_50.json",
+    revision: str | None = None,
+    **grid: Any,
+) -> list[BenchmarkItem]:
+    """The 50 evaluation prompts of Personalized Soups, which PAD's experiments use (arXiv 2410.04070).
+
+    By default they are asked under the six preferences of that paper, under every two and under every three that do
+    not exclude each other, in free text (`SOUPS`); for a reward model of named principles, give `preferences` with the
+    same labels, for example `{P2A: concise, P3A: humorous}`, or others.
+
+    Args:
+        path: a JSON file, a list of `{"id", "prompt"}`; the authors of PAD have it in their repository
+            (zjuruizhechen/PAD, inference/data/koala_eval_50.json).
+        dataset: in place of `path`, a data set on the hub that has such a file.
+        file: its name there.
+        revision: branch, tag or commit there.
+    """
+    settings = read_grid("psoups", grid, own=SOUPS)
+    if (path is None) == (dataset is None):
+        raise RecipeError(
+            "benchmark: options of 'psoups': give either `path` or `dataset`.",
+            "`path` is a file such as koala_eval_50.json, from the repository zjuruizhechen/PAD, inference/data.",
+        )
+    source = Path(path) if path is not None else _fetched(str(dataset), file, revision)
+    return grid_items("psoups", _read_prompts(source), settings, _OPPOSITES)
+
+
+def load_helpsteer2(
+    *,
+    dataset: str = "nvidia/HelpSteer2",
+    split: str = "validation",
+    revision: str | None = None,
+    max_characters: int = 100,
+    every: int = 2,
+    **grid: Any,
+) -> list[BenchmarkItem]:
+    """Short prompts of HelpSteer2, chosen as the authors of PAD do (their inference/collect_model_outs.py).
+
+    They take the rows with prompts of at most 100 characters, and every second one of these: a prompt has two rows, one
+    for each of its rated answers. A prompt that is left twice is asked once here.
+
+    Args:
+        max_characters: of a prompt, as it stands in its row.
+        every: n takes the nth, 2nth, ... of those rows.
+    """
+    settings = read_grid("helpsteer2", grid)
+    if every < 1:
+        raise RecipeError("benchmark: options of 'helpsteer2': `every` is at least 1.", "1 takes every row.")
+    rows = [row for row in _scan(dataset, split=split, revision=revision) if _length(row) <= max_characters]
+    chosen = rows[every - 1 :: every]
+    prompts = [Prompt(prompt_of(row, read=read_steer_text), place=row.place) for row in chosen]
+    return grid_items("helpsteer2", prompts, settings)
+
+
+def _length(row: Row) -> int:
+    prompt = row.values.get("prompt")
+    return len(prompt) if isinstance(prompt, str) else 0
+
+
+def _read_prompts(file: Path, unread: Container[str] = ()) -> list[Prompt]:
+    rows = read_rows(file)
+    if not rows:
+        raise DataError("the file has no rows", path=file, hint="One JSON object a line.")
+    prompts = [Prompt(prompt_of(row), place=row.place) for row in rows]
+    note_changes(rows, unread)
+    return prompts
+
+
+def _scan(dataset: str, **options: str | None) -> Iterable[Row]:
+    stated = {"dataset": dataset, **{key: value for key, value in options.items() if value is not None}}
+    return scan_data_set(
+        read_options(PairsSettings, stated, "benchmark", "Name a data set as in a recipe's `data.train`.")
+    )
+
+
+def _read_cell(row: Row, column: str, read: Callable[[Any, str], Value]) -> Value:
+    try:
+        return read(row.values.get(column), column)
+    except RowError as problem:
+        raise problem.at(row) from problem
+
+
+def _read_specs(value: Any, field: str) -> tuple[str, ...]:
+    specs = tuple(value) if isinstance(value, list) else (value,)
+    if specs and all(is_text(spec) for spec in specs):
+        return specs
+    raise RowError("neither a specification nor a list of them", field=field, hint="For example: humorous")
+
+
+def _read_fact(value: Any, field: str) -> Any:
+    if value is None:
+        raise RowError("missing", field=field, hint="Name columns of the data set in `facts`.")
+    return value
+
+
+def _fetched(dataset: str, file: str, revision: str | None) -> Path:
+    """A file of a data set on the hub; without a network, as it was fetched before."""
+    hub = importlib.import_module("huggingface_hub")
+    try:
+        return Path(hub.hf_hub_download(dataset, file, repo_type="dataset", revision=revision))
+    except Exception as error:  # the hub client's errors have no common base
+        hint = hub_hint(
+            "Check the name and the network, or name a file as `path`.",
+            f"hf download --repo-type dataset {dataset} {file}",
+        )
+        raise DataError(
+            f"cannot fetch {file}: {' '.join(str(error).split())[:300]}", path=dataset, hint=hint
+        ) from error
