@@ -35,7 +35,7 @@ from pad_cli.training.calibration import balance, strengths
 from pad_cli.training.hidden_cache import build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of
 from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.state_reader import StateReader
+from pad_cli.training.state_reader import HiddenStateExtractor
 from pad_cli.training.token_rewards import TokenRewards
 
 FEWEST = 4
@@ -230,7 +230,7 @@ def _train(
     table = tabulate(pairs, book)
     few = backbone.vocabulary_size <= _WHOLE_VOCABULARY
     corpus = torch.arange(backbone.vocabulary_size) if few else book.corpus
-    reader = StateReader(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
+    reader = HiddenStateExtractor(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
     cache = build_hidden_cache(book.sequences, reader, reader.key, hidden_states())
     head, adapted = backbone.head.float32("cpu"), model.adapter is not None
     rewards = TokenRewards(cache, head, False, adapted)

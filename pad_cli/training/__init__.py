@@ -16,7 +16,7 @@ metrics.py            pair accuracy, margins, policy accuracy, with intervals; w
 baselines.py          length, and a bag of words, on the same rows
 diagnostics.py        length, calibration, how heads stand to each other, overfitting
 facts.py              all of it in one record, from conclusion.py; report*.py and charts.py show it
-remeasure.py          a finished reward model on other pairs
+evaluate_checkpoint.py       a finished reward model on other pairs
 estimate.py           what a recipe will cost
 pretrain.py           a small language model from documents (the embedded world's policies)
 """

@@ -21,7 +21,7 @@ from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import note
 from pad_cli.training.hidden_cache import build_hidden_cache
 from pad_cli.training.pair_table import PairTable, SequenceBook, plain_prompt, tabulate
-from pad_cli.training.state_reader import StateReader
+from pad_cli.training.state_reader import HiddenStateExtractor
 from pad_cli.training.token_rewards import TokenRewards
 
 _CUT_WARNING = 0.2  # share of answers that were cut
@@ -59,7 +59,7 @@ class Material:
         """
         recipe = self.recipe
         exact = self.backbone.vocabulary_size <= recipe.exact_vocabulary
-        reader = StateReader(
+        reader = HiddenStateExtractor(
             self.backbone,
             adapter,
             getattr(torch, recipe.cache_dtype),

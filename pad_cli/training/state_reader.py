@@ -29,7 +29,7 @@ from pad_cli.system.runs import fingerprint
 _CHUNK_LOGITS = 2**26  # logits held at once
 
 
-class StateReader:
+class HiddenStateExtractor:
     """Reads sequences with a backbone, and with its adapter when there is one.
 
     Args:

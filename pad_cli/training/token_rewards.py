@@ -21,7 +21,7 @@ class TokenRewards:
     """Token rewards of a cache's answers under heads that are being trained.
 
     Args:
-        cache: what `StateReader` read of them.
+        cache: what `HiddenStateExtractor` read of them.
         head: the backbone's unembedding, float32, on the CPU.
         exact: was it read for the whole vocabulary?
         adapted: was it read through an adapter?

@@ -28,7 +28,7 @@ _CHUNK = 256  # tokens whose logits are held at once
 
 
 @dataclass(frozen=True)
-class Remeasurement:
+class CheckpointMetrics:
     """What a reward model is worth on some pairs.
 
     Attributes:
@@ -76,9 +76,9 @@ class _Answer:
     squares: torch.Tensor
 
 
-def remeasure_reward_model(
+def evaluate_checkpoint(
     location: str, pairs: str, policy: ModelSettings | None = None, max_tokens: int = 512
-) -> Remeasurement:
+) -> CheckpointMetrics:
     """Measure a reward model on a JSONL file of preference pairs.
 
     Args:
@@ -105,13 +105,13 @@ def remeasure_reward_model(
         steered = load_language_model(policy)
         if not same_vocabulary(steered, model.backbone):
             raise UsageError("This policy has another vocabulary than the reward model's backbone.", "Name another.")
-    return remeasure(model, rows, steered, max_tokens)
+    return evaluate_pairs(model, rows, steered, max_tokens)
 
 
 @torch.inference_mode()
-def remeasure(
+def evaluate_pairs(
     model: RewardModel, pairs: Sequence[PreferencePair], policy: LanguageModel, max_tokens: int = 512
-) -> Remeasurement:
+) -> CheckpointMetrics:
     """Measure a loaded reward model.
 
     Args:
@@ -133,7 +133,7 @@ def remeasure(
             progress.advance()
     rewards = [reading.rewards for reading in readings]
     likelihoods = [reading.likelihoods[1.0] for reading in readings]
-    return Remeasurement(
+    return CheckpointMetrics(
         pairs=len(pairs),
         pair_accuracy=_wins(rewards),
         margin=sum(first - second for first, second in rewards) / len(rewards),
