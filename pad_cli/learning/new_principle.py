@@ -31,11 +31,10 @@ from pad_cli.records import PreferencePair
 from pad_cli.system.caches import hidden_states
 from pad_cli.system.progress import note
 from pad_cli.system.runs import check_output, fingerprint, whole_files, write_json, write_whole
-from pad_cli.training.calibration import balance, strengths
-from pad_cli.training.hidden_cache import build_hidden_cache
+from pad_cli.training.calibration import normalise_heads, reward_scales
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of
 from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.state_reader import HiddenStateExtractor
 from pad_cli.training.token_rewards import TokenRewards
 
 FEWEST = 4
@@ -240,8 +239,8 @@ def _train(
     margins = held_out_margins(examples, rank, training, settings.seed)
     trained = train_maps(examples, range(len(pairs)), rank, training, settings.seed).as_head(name)
     if not adapted:  # with an adapter there is a part of the reward that all principles share
-        found = strengths(trained, rewards, settings.seed, title="Calibrating")
-        balance(trained, found * model.calibration)
+        found = reward_scales(trained, rewards, settings.seed, title="Calibrating")
+        normalise_heads(trained, found * model.calibration)
     return trained, margins
 
 

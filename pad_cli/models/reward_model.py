@@ -99,7 +99,7 @@ class PersonalizedRewardModel:
 
     @property
     def pair_moments(self) -> list[list[float]] | None:
-        """(K, K), see `training/moments.py`; None when it was not trained by this version."""
+        """(K, K), see `training/calibration.py`; None when it was not trained by this version."""
         return self.details.get("pair_moments")
 
     @property

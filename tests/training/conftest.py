@@ -14,8 +14,7 @@ import torch
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import TrainRecipe
-from pad_cli.training.hidden_cache import TokenSequence, build_hidden_cache
-from pad_cli.training.state_reader import HiddenStateExtractor
+from pad_cli.training.hidden_cache import HiddenStateExtractor, TokenSequence, build_hidden_cache
 from pad_cli.training.token_rewards import TokenRewards
 
 LETTERS = {"exes": "x", "whys": "y"}

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from pad_cli.models import scoring
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.training import hidden_cache
-from pad_cli.training.hidden_cache import HiddenCache, build_hidden_cache
-from pad_cli.training.state_reader import HiddenStateExtractor
+from pad_cli.training.hidden_cache import HiddenCache, HiddenStateExtractor, build_hidden_cache
 
 Sequences = list[tuple[tuple[int, ...], tuple[int, ...]]]
 

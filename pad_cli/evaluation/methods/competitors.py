@@ -262,7 +262,7 @@ def _kept_cost(target: Path) -> Cost | None:
 
 def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[PreferencePair], target: Path) -> Cost:
     """Train an adapter, or go on, and keep it with its cost."""
-    from pad_cli.training.trainer import train_lora
+    from pad_cli.training.lora import train_lora
 
     work = _work(target)
     before, started = _start_clock(work), time.monotonic()
@@ -292,7 +292,7 @@ def _start_clock(work: Path) -> float:
     spent = 0.0
     try:
         clock = json.loads((work / _CLOCK).read_text(encoding="utf-8"))
-        written = [path.stat().st_mtime for path in work.glob("checkpoint-*/*")]
+        written = [path.stat().st_mtime for path in work.glob("snapshot.*")]
         spent = clock["seconds"] + max(max(written, default=0.0) - clock["started"], 0.0)
     except (OSError, ValueError, TypeError, KeyError):
         pass
