@@ -17,9 +17,17 @@ from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.system.progress import stage
 from pad_cli.training.baselines import fit_baselines, read_answers
-from pad_cli.training.diagnostics import HistoryPoint, head_geometry
 from pad_cli.training.facts import SplitFacts, StageFacts, TrainingFacts, split_facts
-from pad_cli.training.metrics import PairScores, Share, outcomes, preference_labels, score_pairs, share_of
+from pad_cli.training.metrics import (
+    HistoryPoint,
+    PairScores,
+    Share,
+    head_geometry,
+    outcomes,
+    preference_labels,
+    score_pairs,
+    share_of,
+)
 from pad_cli.training.pair_table import PairTable, TrainingData
 from pad_cli.training.stages import StageRecord, TrainingRun
 
