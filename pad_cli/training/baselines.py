@@ -98,16 +98,11 @@ def fit_baselines(train: PairTable, answers: CutAnswers) -> dict[str, Baseline]:
 def _fit(
     train: PairTable, difference: Callable[[PairTable], Matrix], direction: Callable[[Matrix, Vector], Vector]
 ) -> Baseline:
-    rows: dict[str, list[tuple[int, float]]] = {}
-    for row, preference in enumerate(train.preferences):
-        for name, weight in preference.items():
-            if weight:
-                rows.setdefault(name, []).append((row, weight))
-    table = difference(train)
-    directions = {}
-    for name in sorted(rows):
-        numbers, weights = zip(*rows[name], strict=True)
-        directions[name] = direction(table[list(numbers)], np.array(weights))
+    table, directions = difference(train), {}
+    for name in sorted({name for preference in train.preferences for name in preference}):
+        weights = np.array([preference.get(name, 0.0) for preference in train.preferences])
+        if rows := list(weights.nonzero()[0]):
+            directions[name] = direction(table[rows], weights[rows])
     return Baseline(difference, directions, direction(table, np.ones(len(train))))
 
 

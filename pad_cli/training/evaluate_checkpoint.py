@@ -104,14 +104,7 @@ def evaluate_checkpoint(
 def evaluate_pairs(
     model: RewardModel, pairs: Sequence[PreferencePair], policy: LanguageModel, max_tokens: int = 512
 ) -> CheckpointMetrics:
-    """Measure a loaded reward model.
-
-    Args:
-        model: the reward model.
-        pairs: N preference pairs.
-        policy: the reference, where that is the policy.
-        max_tokens: longest prompt and longest answer, in tokens.
-    """
+    """Measure a loaded reward model; `policy` is the reference where rewards are relative to that."""
     if not pairs:
         raise DataError("There are no preference pairs to measure on.", hint="Give a file with at least one.")
     readings: list[PairReading] = []
@@ -144,14 +137,7 @@ def read_pair(
     guidance_weights: Sequence[float],
     max_tokens: int = 512,
 ) -> PairReading:
-    """Read both answers of a pair under its preference.
-
-    Args:
-        model: the reward model.
-        pair: the pair.
-        policy: what it steers; its backbone or another language model.
-        guidance_weights: at which the guided policy is read.
-        max_tokens: longest prompt and longest answer, in tokens.
+    """Read both answers of a pair under its preference, and with the guided policy at some guidance weights.
 
     Raises:
         DataError: the pair's preference is none of this reward model's.

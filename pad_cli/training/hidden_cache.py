@@ -32,7 +32,7 @@ from pad_cli.equation import log_prob
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.rendezvous import wait_for_all
-from pad_cli.models.scoring import TokenSequence, answer_states, in_batches
+from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners
 from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import bar
@@ -87,12 +87,7 @@ class HiddenStateExtractor:
     def __call__(
         self, sequences: Sequence[TokenSequence], advance: Callable[[int], None] = lambda _: None
     ) -> dict[str, torch.Tensor]:
-        """The rows of some sequences.
-
-        Args:
-            sequences: (prompt, answer) token sequences.
-            advance: called with the number of those just read.
-        """
+        """The rows of some sequences; `advance` is called with the number of those just read."""
         answers: list[dict[str, torch.Tensor]] = [{}] * len(sequences)
         device = self._backbone.device
         for numbers, rows in in_batches(sequences, lambda batch, _: self._read(batch), device, advance=advance):
@@ -103,17 +98,15 @@ class HiddenStateExtractor:
         return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
 
     def _read(self, batch: Sequence[TokenSequence]) -> dict[str, torch.Tensor]:
-        plain = self._states(batch, adapted=False)
-        hidden = plain if self._adapter is None else self._states(batch, adapted=True)
-        targets = torch.tensor([token for _, answer in batch for token in answer], device=plain.device)
+        plain = answer_states(self._backbone, batch).to(self._dtype)
+        hidden = plain
+        if self._adapter is not None:
+            hidden = answer_states(self._backbone, batch, self._adapter).to(self._dtype)
+        targets, _ = targets_and_owners(batch, plain.device)
         size = max(1, _CHUNK_LOGITS // len(self._head.weight))
         pieces = zip(plain.split(size), hidden.split(size), targets.split(size), strict=True)
         parts = [self._rows(*piece) for piece in pieces]
         return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-
-    def _states(self, batch: Sequence[TokenSequence], adapted: bool) -> torch.Tensor:
-        """(n, H) in the cache's dtype."""
-        return answer_states(self._backbone, batch, self._adapter if adapted else None).to(self._dtype)
 
     def _rows(self, plain: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         raw = self._head.raw(plain.float())
@@ -190,9 +183,9 @@ def build_hidden_cache(
     Args:
         sequences: S distinct (prompt, answer) token sequences.
         compute: gives the rows of a few of them, which are of similar length.
-        key: what decides the result of `compute`, in a form that JSON can hold.
-        directory: where shards are kept.
-        everyone: who takes part.
+        key: JSON of what decides the result of `compute`.
+        directory: of the cache's files.
+        everyone: the processes that take part.
 
     Raises:
         StorageError: a shard cannot be written.
@@ -217,11 +210,7 @@ def build_hidden_cache(
     return HiddenCache(targets, starts, lengths, tuple(shards), sizes.cumsum(0) - sizes)
 
 
-_Shard = tuple[Path, Sequence[TokenSequence]]
-"""A file, and the sequences whose rows it holds."""
-
-
-def _write(shards: Sequence[_Shard], compute: Compute) -> None:
+def _write(shards: Sequence[tuple[Path, Sequence[TokenSequence]]], compute: Compute) -> None:
     """Compute the files that are not there."""
     with bar("Caching hidden states", total=sum(len(members) for _, members in shards)) as progress:
         for path, members in shards:

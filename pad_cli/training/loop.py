@@ -203,18 +203,13 @@ def _mean(value: torch.Tensor, everyone: Processes) -> float:
 
 
 def _check_finite(
-    where: str,
-    what: str,
-    value: torch.Tensor,
-    batches: Sequence[torch.Tensor],
-    margins: Sequence[torch.Tensor],
-    snapshot: Path,
+    where: str, what: str, value: torch.Tensor, batches: list[torch.Tensor], margins: list[torch.Tensor], snapshot: Path
 ) -> None:
     """Raises TrainingError where a loss or norm is not finite; it names the pairs of the step so far."""
     if torch.isfinite(value):
         return
-    pairs = torch.cat(list(batches))
-    guilty = pairs[~torch.isfinite(torch.cat(list(margins))).cpu()].tolist()
+    pairs = torch.cat(batches)
+    guilty = pairs[~torch.isfinite(torch.cat(margins)).cpu()].tolist()
     raise TrainingError(
         f"{where}: the {what} is {value.item()}. Its pairs, by their number in the stage's training data (from 0): "
         f"{_listed(pairs.tolist())}." + (f" Without a finite reward: {_listed(guilty)}." if guilty else ""),
@@ -234,9 +229,8 @@ class Snapshot:
     Attributes:
         step: optimiser steps so far.
         history: one mapping for each logged point.
-        best: weights with the best validation so far, by parameter name; empty when nothing was measured.
-        best_score: its score.
-        stale: measurements since then, none of them better.
+        best: the weights with the best validation score so far, `best_score`; empty when nothing was measured.
+        stale: measurements since then.
         since: since the history's last point: steps, and the sums of their losses and accuracies.
         scaler: state of the loss scaler; empty where there is none.
     """

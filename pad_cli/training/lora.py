@@ -72,8 +72,7 @@ def train_lora(
         sequences: the cut (prompt, answer) tokens that pairs name by number.
         train: N pairs.
         weights: (N, K) weights of their preferences; of no effect without a head.
-        validation: splits that are measured every `evaluate_every` steps; the weights with the best mean policy
-            accuracy (of the personalised model itself, per token) are kept.
+        validation: splits for `evaluate_every`; their policy accuracy is per token, of the personalised model itself.
         start: PEFT files of an earlier adapter to go on from; None for a new one.
         directory: of this stage alone; holds its snapshots, and may be deleted afterwards.
         seed: of everything random.
@@ -143,18 +142,11 @@ def train_lora(
             }
 
         half = backbone.dtype == torch.float16 and backbone.device.type == "cuda"
+        scaler = torch.amp.GradScaler(backbone.device.type, enabled=half)
         history = fit(
-            stage,
-            groups,
-            score,
-            len(train),
-            seed,
-            directory / _SNAPSHOT,
-            evaluate if validation else None,
-            everyone=everyone,
-            scaler=torch.amp.GradScaler(backbone.device.type, enabled=half),
-            log=log,
-        )
+            stage, groups, score, len(train), seed, directory / _SNAPSHOT, evaluate if validation else None,
+            everyone=everyone, scaler=scaler, log=log,
+        )  # fmt: skip
         if everyone.main:
             with whole_directory(directory / _LAST) as scratch:
                 _write_weights(wrapped, scratch)
@@ -171,15 +163,9 @@ def measure_split(
     table: PairTable,
     weights: torch.Tensor,
 ) -> dict[str, float]:
-    """Metrics of a split as the backbone reads now; each answer is read once for every preference.
+    """Metrics of N pairs under (N, K) weights as the backbone reads now; an answer is read once for every preference.
 
-    Args:
-        backbone: through whatever LoRA weights it has.
-        head: shifts its states; None for no shift.
-        sequences: S (prompt, answer) token sequences.
-        reference: (S,) log-probabilities of them under the plain backbone, nats.
-        table: N pairs.
-        weights: (N, K) weights of their preferences.
+    `reference` holds the (S,) log-probabilities of all sequences under the plain backbone, nats.
     """
     both = torch.cat([table.chosen, table.rejected])
     inputs = both[:, None] if head is None else torch.cat([both[:, None], weights.repeat(2, 1)], dim=1)
@@ -218,16 +204,12 @@ def reference_log_probs(
 
 
 def _lengths(sequences: Sequence[TokenSequence], answers: torch.Tensor) -> torch.Tensor:
-    """(B,) numbers of sequences to the lengths of their answers in tokens."""
+    """(B,) lengths of some answers in tokens, as floats."""
     return torch.tensor([float(len(sequences[number][1])) for number in answers.tolist()])
 
 
 def lora_config(stage: AdapterStage | JointStage, model: Any) -> LoraConfig:
-    """What PEFT is to add to a model.
-
-    Raises:
-        RecipeError: the model's body has no layer of a name.
-    """
+    """What PEFT is to add to a model; raises as `linear_layers`."""
     layers = linear_layers(model, stage.target_modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -242,11 +224,8 @@ def lora_config(stage: AdapterStage | JointStage, model: Any) -> LoraConfig:
 def linear_layers(model: Any, targets: Sequence[str] | Literal["all-linear"]) -> list[str]:
     """Paths of the linear layers of a causal language model's body that a recipe names; never the unembedding.
 
-    Layers that LoRA cannot adapt count as none: a router, the output of a state-space layer.
-
-    Args:
-        model: a transformers causal language model.
-        targets: last parts of paths (`q_proj`), or all of them.
+    Layers that LoRA cannot adapt count as none: a router, the output of a state-space layer. `targets` are the last
+    parts of paths (`q_proj`).
 
     Raises:
         RecipeError: a name is that of no linear layer in the body.
@@ -384,18 +363,13 @@ def keep_differentiable(model: Any) -> None:
 
 
 def _tracker(names: Sequence[str], directory: Path) -> Callable[[Mapping[str, Any]], None]:
-    """Sends points of a history to some of accelerate's trackers.
-
-    Raises:
-        RecipeError: a tracker is unknown, or not installed.
-    """
+    """Sends points of a history to trackers; raises RecipeError where one is unknown, or not installed."""
     known = [*map(str, get_available_trackers()), "all", "none"]
-    for name in names:
-        if name not in known:
-            raise RecipeError(
-                f"report_to: there is no tracker '{name}' here.",
-                did_you_mean(name, known) + " Others have to be installed first.",
-            )
+    if unknown := next((name for name in names if name not in known), None):
+        near = did_you_mean(unknown, known)
+        raise RecipeError(
+            f"report_to: there is no tracker '{unknown}' here.", f"{near} Others have to be installed first."
+        )
     if not names or "none" in names:
         return lambda _: None
     logs = os.environ.get("TENSORBOARD_LOGGING_DIR", str(directory))

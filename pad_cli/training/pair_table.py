@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,41 +141,26 @@ class PairTable:
 
     def rows(self, numbers: Sequence[int]) -> PairTable:
         """Some of the pairs."""
-        return PairTable(
-            self.chosen[list(numbers)],
-            self.rejected[list(numbers)],
-            tuple(self.preferences[n] for n in numbers),
-            tuple(self.texts[n] for n in numbers),
-        )
+        preferences, texts = (tuple(each[n] for n in numbers) for each in (self.preferences, self.texts))
+        return PairTable(self.chosen[list(numbers)], self.rejected[list(numbers)], preferences, texts)
 
     def named(self) -> PairTable:
         """The pairs whose preference has names only."""
         return self.rows([number for number, texts in enumerate(self.texts) if not texts])
 
 
-def tabulate(pairs: Iterable[PreferencePair], book: SequenceBook, shuffle_seed: int | None = None) -> PairTable:
-    """Number the answers of some pairs.
-
-    Args:
-        pairs: the pairs.
-        book: takes in their answers.
-        shuffle_seed: swap chosen and rejected at random (the shuffled-labels control).
-    """
+def tabulate(pairs: Sequence[PreferencePair], book: SequenceBook, shuffle_seed: int | None = None) -> PairTable:
+    """Number the answers of some pairs in a book; `shuffle_seed` swaps labels at random, as a control."""
     rng = random.Random(shuffle_seed)
-    chosen, rejected, preferences, texts = [], [], [], []
+    answers = []
     for pair in pairs:
         numbers = [book.number(pair, pair.chosen), book.number(pair, pair.rejected)]
         if shuffle_seed is not None and rng.random() < 0.5:
             numbers.reverse()
-        chosen.append(numbers[0])
-        rejected.append(numbers[1])
-        preferences.append(pair.preference)
-        texts.append(pair.texts)
+        answers.append(numbers)
+    chosen, rejected = torch.tensor(answers, dtype=torch.long).view(-1, 2).unbind(1)
     return PairTable(
-        torch.tensor(chosen, dtype=torch.long),
-        torch.tensor(rejected, dtype=torch.long),
-        tuple(preferences),
-        tuple(texts),
+        chosen.clone(), rejected.clone(), tuple(pair.preference for pair in pairs), tuple(pair.texts for pair in pairs)
     )
 
 
@@ -200,11 +185,7 @@ class TrainingData:
     head: LogitHead
 
     def rewards(self, adapter: Adapter | None, everyone: Processes = ALONE) -> TokenRewards:
-        """Token rewards over the cached states of the backbone.
-
-        Args:
-            adapter: what it reads through; None for the plain backbone.
-            everyone: the processes that compute these states together.
+        """Token rewards over the cached states of the backbone, through an adapter if there is one.
 
         Raises:
             StorageError: the cache cannot be written.

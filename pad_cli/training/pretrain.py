@@ -16,7 +16,7 @@ _WARMUP = 30
 
 @dataclass(frozen=True)
 class PretrainPlan:
-    """Size and training of a small Llama; `batch_tokens` count padding, and small models need a larger `initial_std`."""
+    """Size and training of a small Llama; small ones need a larger `initial_std`, and `batch_tokens` count padding."""
 
     hidden_size: int
     layers: int
