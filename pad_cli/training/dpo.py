@@ -45,7 +45,7 @@ def train_dpo(
     """Train LoRA weights of a policy, or go on from the last checkpoint; the policy is afterwards as it was before.
 
     Args:
-        stage: settings; DPO has no anchor, and its length-normalised form no label smoothing.
+        stage: settings; DPO has neither anchor nor label smoothing.
         policy: the language model.
         sequences: the cut (prompt, answer) tokens that pairs name by number.
         pairs: N of them.
@@ -60,10 +60,8 @@ def train_dpo(
         TrainingError: the weights are not finite, or memory is too small.
         StorageError: the directory cannot be written.
     """
-    if stage.anchor or (stage.length_normalised and stage.label_smoothing):
-        raise RecipeError(
-            "TRL's DPO has no `anchor`, and no `label_smoothing` with `length_normalised`.", "Leave them at 0."
-        )
+    if stage.anchor or stage.label_smoothing:
+        raise RecipeError("TRL's DPO has neither `anchor` nor `label_smoothing`.", "Leave them at 0.")
     model = policy.model
     steps = steps_of(stage, len(pairs))
     order = order_of_pairs(len(pairs), steps * stage.batch_size * stage.accumulation_steps, seed, reseeded=False)
@@ -114,7 +112,6 @@ def _config(stage: AdapterStage, policy: LanguageModel, steps: int, directory: P
         weight_decay=stage.weight_decay,
         adam_beta2=0.99,
         beta=stage.beta,
-        label_smoothing=stage.label_smoothing,
         loss_type=["sigmoid_norm" if stage.length_normalised else "sigmoid"],
         max_length=None,  # tokens are cut already
         train_sampling_strategy="sequential",  # rows are in their random order already
