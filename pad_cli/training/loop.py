@@ -81,7 +81,9 @@ def fit(
     title, lora, passes = f"Training {stage.stage}", isinstance(stage, LoraStage), _passes(stage)
     total, size = steps_of(stage, pairs), stage.batch_size
     order = order_of_pairs(pairs, total * passes * size, seed, reseeded=not lora)
-    trained = {name: parameter.requires_grad_(True) for group, _ in groups for name, parameter in group.items()}
+    trained = {name: parameter for group, _ in groups for name, parameter in group.items()}
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
     optimiser = torch.optim.AdamW(
         [{"params": list(group.values()), "lr": peak} for group, peak in groups],
         betas=(0.9, 0.99),
