@@ -9,7 +9,7 @@ length         the difference is the sign of the difference in tokens; direction
 bag_of_words   the difference is that of the answers' tf-idf vectors; direction_k is a logistic regression's
 
 For free text, and for a principle that training lacks, the direction is that of all training pairs: what wins whatever
-was asked.
+the preference is.
 """
 
 from __future__ import annotations

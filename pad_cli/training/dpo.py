@@ -122,7 +122,7 @@ def _config(stage: AdapterStage, policy: LanguageModel, steps: int, directory: P
         use_cpu=device.type == "cpu",
         seed=seed,
         save_steps=stage.save_every,
-        save_total_limit=2,
+        save_total_limit=None,  # see _Watch
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -152,7 +152,7 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]  # nor transformers
-    """Shows progress, and marks whole checkpoints."""
+    """Shows progress, marks whole checkpoints, and deletes all but the last two: clocks may be wrong, steps are not."""
 
     def __init__(self, progress: Bar) -> None:
         self._progress = progress
@@ -164,17 +164,24 @@ class _Watch(TrainerCallback):  # type: ignore[misc]  # nor transformers
         self._progress.advance()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        write_json(checkpoint / _CHECKSUMS, _checksums(checkpoint))
+        newest, *others = _checkpoints(Path(args.output_dir))
+        write_json(newest / _CHECKSUMS, _checksums(newest))
+        for checkpoint in others[1:]:
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _checksums(checkpoint: Path) -> dict[str, int]:
     return {path.name: zlib.crc32(path.read_bytes()) for path in checkpoint.iterdir() if path.name != _CHECKSUMS}
 
 
+def _checkpoints(directory: Path) -> list[Path]:
+    """By their steps, the last one first."""
+    return sorted(directory.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+
+
 def _last_whole(directory: Path) -> str | None:
     """The last checkpoint that is not damaged; those after it are deleted."""
-    for checkpoint in sorted(directory.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+    for checkpoint in _checkpoints(directory):
         try:
             if json.loads((checkpoint / _CHECKSUMS).read_text(encoding="utf-8")) == _checksums(checkpoint):
                 return str(checkpoint)

@@ -1,7 +1,7 @@
 """What a `train-rm` recipe will cost, from its configuration and a sample of its data; nothing is trained or written.
 
 Time is operations over the rate of this machine, which is measured. With N the parameters in the body's linear layers,
-L layers, D numbers in a layer's query heads and T tokens of context, reading one token costs (Kaplan et al. 2020, arXiv
+L layers, D the width of its query heads and T tokens of context, reading one token costs (Kaplan et al. 2020, arXiv
 2001.08361, section 2.1) a forward pass of
 
     F = 2 N + 2 L T D,      and 2 V H for logits over V tokens
@@ -70,11 +70,9 @@ class Volume:
     Attributes:
         pairs: training pairs.
         answers: distinct (prompt, answer) of training and validation, each of which is read once.
-        prompt_tokens: mean of a prompt, after cutting.
-        answer_tokens: mean of an answer, after cutting.
+        prompt_tokens, answer_tokens: means after cutting, of `sampled` answers.
         longest: of the sampled prompts with their answers, in tokens.
         corpus: distinct tokens of the answers, extended from the sample by Heaps' law (exponent 0.5).
-        sampled: answers that were tokenised.
         paraphrases: texts for the encoder.
         principles: K.
     """
@@ -103,7 +101,7 @@ class Cost:
         name: a stage, or what precedes it.
         steps: of the optimiser; 0 where nothing is trained.
         tokens: that the body reads, a backward pass counted like a forward pass.
-        operations: on the device that holds the backbone.
+        operations: on the device of the backbone.
         cpu_operations: on the CPU, where heads and encoder are trained whatever the device.
         memory: bytes on the device, by what takes them.
     """
@@ -124,9 +122,8 @@ class Estimate:
         backbone: its name.
         parameters: of the backbone.
         volume: the data.
-        costs: what is done, in order.
-        devices: this machine first, then GPUs for comparison.
-        seconds: by device and piece of work.
+        costs: the work, in order.
+        seconds: of each piece of work, on this machine and on GPUs for comparison.
         disk: bytes of cached states.
         choice: the dtype in which the backbone is loaded here, and why where it is not the checkpoint's own.
         gpu_memory: the most bytes on a GPU that computes in the checkpoint's own dtype.
@@ -136,7 +133,6 @@ class Estimate:
     parameters: int
     volume: Volume
     costs: tuple[Cost, ...]
-    devices: tuple[Device, ...]
     seconds: dict[str, dict[str, float]]
     disk: float
     choice: DtypeChoice
@@ -231,22 +227,12 @@ def price(
     here = _Sizes(recipe, replace(outline, dtype=choice.dtype), volume)
     on_gpu = _Sizes(recipe, replace(outline, dtype=own.dtype), volume)
     costs, (device, cpu) = tuple(here.costs()), machine
-    devices = (device, *GPUS)
     seconds = {
         each.name: {cost.name: cost.operations / each.rate + cost.cpu_operations / cpu.rate for cost in costs}
-        for each in devices
+        for each in (device, *GPUS)
     }
-    return Estimate(
-        outline.name,
-        outline.parameters,
-        volume,
-        costs,
-        devices,
-        seconds,
-        here.disk(),
-        choice,
-        _most_memory(on_gpu.costs()),
-    )
+    memory = _most_memory(on_gpu.costs())
+    return Estimate(outline.name, outline.parameters, volume, costs, seconds, here.disk(), choice, memory)
 
 
 def _most_memory(costs: Iterable[Cost]) -> float:
@@ -300,7 +286,7 @@ class _Sizes:
         recipe, hidden, steps = self.recipe, self.hidden, steps_of(stage, self.volume.pairs)
         in_step = 2 * stage.batch_size * self.volume.answer_tokens
         dense = recipe.conditioning == "prompt"
-        narrow = hidden if dense else self.volume.principles * recipe.heads.rank  # numbers a state becomes in the heads
+        narrow = hidden if dense else self.volume.principles * recipe.heads.rank  # what a state becomes in the heads
         heads = 6 * hidden * hidden if dense else 12 * narrow * hidden
         if self.exact:
             token = 4.0 * self.vocabulary * hidden

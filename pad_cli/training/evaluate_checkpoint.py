@@ -83,7 +83,7 @@ def evaluate_checkpoint(
     Raises:
         DataError: the file is wrong, a chat template refuses a prompt, or a pair names an unknown principle.
         CheckpointError, ModelLoadError: the reward model or its backbone cannot be loaded.
-        UsageError: the released form is given no policy, or one of another vocabulary.
+        UsageError: the released form has no policy, or one of another vocabulary.
         PreferenceError: a pair has a weight that words cannot carry, for a reward model that reads words.
     """
     model = load_reward_model(location)

@@ -19,6 +19,7 @@ be larger than that.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pad_cli.equation import log_prob
+from pad_cli.equation import LogitHead, log_prob
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.rendezvous import wait_for_all
@@ -46,10 +47,11 @@ Compute = Callable[[Sequence[TokenSequence], Callable[[int], None]], Mapping[str
 """Some sequences, to tensors with one row for each answer token: (n, ...); says how many it has just read."""
 
 
+@dataclass(frozen=True)
 class HiddenStateExtractor:
     """Reads sequences with a backbone, and with its adapter when there is one.
 
-    Args:
+    Attributes:
         backbone: the frozen model.
         adapter: its LoRA weights; None without.
         dtype: of cached states.
@@ -57,31 +59,26 @@ class HiddenStateExtractor:
         candidates: C; of no effect when exact.
     """
 
-    def __init__(
-        self,
-        backbone: LanguageModel,
-        adapter: Adapter | None,
-        dtype: torch.dtype,
-        corpus: torch.Tensor | None,
-        candidates: int,
-    ) -> None:
-        self._backbone = backbone
-        self._adapter = adapter
-        self._dtype = dtype
-        self._corpus = corpus
-        self._candidates = candidates
-        head = backbone.head if corpus is None else backbone.head.rows(corpus.to(backbone.device))
-        self._head = head.float32()
+    backbone: LanguageModel
+    adapter: Adapter | None
+    dtype: torch.dtype
+    corpus: torch.Tensor | None
+    candidates: int
+
+    @functools.cached_property
+    def _head(self) -> LogitHead:
+        head = self.backbone.head
+        return (head if self.corpus is None else head.rows(self.corpus.to(self.backbone.device))).float32()
 
     @property
     def key(self) -> list[object]:
         """What decides the result, for a cache."""
         digest = hashlib.sha256()
-        for tensor in [] if self._adapter is None else self._adapter.tensors:
+        for tensor in [] if self.adapter is None else self.adapter.tensors:
             digest.update(tensor.cpu().numpy().tobytes())
-        adapter = None if self._adapter is None else digest.hexdigest()
-        corpus = None if self._corpus is None else [fingerprint(self._corpus.tolist()), self._candidates]
-        return [self._backbone.fingerprint, str(self._backbone.dtype), adapter, str(self._dtype), corpus]
+        adapter = None if self.adapter is None else digest.hexdigest()
+        corpus = None if self.corpus is None else [fingerprint(self.corpus.tolist()), self.candidates]
+        return [self.backbone.fingerprint, str(self.backbone.dtype), adapter, str(self.dtype), corpus]
 
     @torch.inference_mode()
     def __call__(
@@ -89,7 +86,7 @@ class HiddenStateExtractor:
     ) -> dict[str, torch.Tensor]:
         """The rows of some sequences; `advance` is called with the number of those just read."""
         answers: list[dict[str, torch.Tensor]] = [{}] * len(sequences)
-        device = self._backbone.device
+        device = self.backbone.device
         for numbers, rows in in_batches(sequences, lambda batch, _: self._read(batch), device, advance=advance):
             lengths = [len(sequences[number][1]) for number in numbers]
             for name, tensor in rows.items():
@@ -98,10 +95,10 @@ class HiddenStateExtractor:
         return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
 
     def _read(self, batch: Sequence[TokenSequence]) -> dict[str, torch.Tensor]:
-        plain = answer_states(self._backbone, batch).to(self._dtype)
+        plain = answer_states(self.backbone, batch).to(self.dtype)
         hidden = plain
-        if self._adapter is not None:
-            hidden = answer_states(self._backbone, batch, self._adapter).to(self._dtype)
+        if self.adapter is not None:
+            hidden = answer_states(self.backbone, batch, self.adapter).to(self.dtype)
         targets, _ = targets_and_owners(batch, plain.device)
         size = max(1, _CHUNK_LOGITS // len(self._head.weight))
         pieces = zip(plain.split(size), hidden.split(size), targets.split(size), strict=True)
@@ -110,23 +107,23 @@ class HiddenStateExtractor:
 
     def _rows(self, plain: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         raw = self._head.raw(plain.float())
-        if self._corpus is None:
+        if self.corpus is None:
             reference = log_prob(self._head.finish(raw), targets)
             rows = {"hidden": hidden, "reference": reference}
-            return rows if self._adapter is None else {**rows, "plain": plain}
-        corpus = self._corpus.to(targets.device)
+            return rows if self.adapter is None else {**rows, "plain": plain}
+        corpus = self.corpus.to(targets.device)
         realised = torch.searchsorted(corpus, targets)[:, None]
-        places = raw.topk(min(self._candidates, raw.shape[1]), dim=-1).indices
+        places = raw.topk(min(self.candidates, raw.shape[1]), dim=-1).indices
         again = places == realised
         places = torch.cat([realised, places], dim=1)
 
         def at_candidates(logits: torch.Tensor) -> torch.Tensor:
-            found = logits.gather(1, places)
-            found[:, 1:].masked_fill_(again, -torch.inf)
-            return found
+            chosen = logits.gather(1, places)
+            chosen[:, 1:].masked_fill_(again, -torch.inf)
+            return chosen
 
         rows = {"hidden": hidden, "candidates": corpus[places].int(), "raw": at_candidates(raw)}
-        return rows if self._adapter is None else {**rows, "adapted": at_candidates(self._head.raw(hidden.float()))}
+        return rows if self.adapter is None else {**rows, "adapted": at_candidates(self._head.raw(hidden.float()))}
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class HiddenCache:
     Attributes:
         targets: (N,), the answer tokens.
         starts: (S,), where each of the S answers begins.
-        lengths: (S,), their numbers of tokens.
+        lengths: (S,), their lengths in tokens.
     """
 
     targets: torch.Tensor
@@ -152,7 +149,7 @@ class HiddenCache:
         """Token positions of some answers.
 
         Args:
-            answers: (B,) numbers of answers.
+            answers: (B,) indices of answers.
 
         Returns:
             positions (T,) into the cache, and owners (T,): which of the B each belongs to.

@@ -37,7 +37,7 @@ TrainingStage = AdapterStage | HeadsStage | EncoderStage | JointStage
 Parameters = Mapping[str, nn.Parameter]
 
 Score = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""(B,) numbers of pairs to the (B,) rewards of their chosen and of their rejected answers."""
+"""(B,) indices of pairs to the (B,) rewards of their chosen and of their rejected answers."""
 
 Evaluate = Callable[[], dict[str, dict[str, Any]]]
 """Metrics of every validation split, with `policy_accuracy`."""
@@ -103,7 +103,7 @@ def fit(
         """Mean loss and accuracy of a step's pairs; leaves their clipped gradient."""
         batches, margins, losses = [], [], []
         for number in range(state.step * passes, (state.step + 1) * passes):
-            torch.manual_seed(_mixed(seed, number * everyone.count + everyone.rank))
+            torch.manual_seed(_mixed(seed, number * everyone.count + everyone.rank))  # of dropout
             batch = order[number * size : (number + 1) * size].chunk(everyone.count)[everyone.rank]
             chosen, rejected = score(batch)
             loss = preference_loss(
@@ -114,6 +114,7 @@ def fit(
             losses.append(loss.detach())
             _check_finite(where, "loss", loss, batches, margins, snapshot)
             scaler.scale(loss / passes).backward()
+        # the mean of the processes' gradients is that of the whole batch, since their shares are equal
         for parameter in trained.values() if everyone.count > 1 else ():
             if parameter.grad is not None:
                 parameter.grad = reduce(parameter.grad, "mean")
@@ -177,7 +178,7 @@ def _passes(stage: TrainingStage) -> int:
 
 
 def order_of_pairs(count: int, length: int, seed: int, *, reseeded: bool) -> torch.Tensor:
-    """(length,) numbers of pairs: all of them again and again, each time in another random order.
+    """(length,) indices of pairs: all of them again and again, each time in another random order.
 
     `reseeded` draws every pass from a generator of its own, as the stages on cached states do; LoRA stages use one.
     """

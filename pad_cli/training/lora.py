@@ -321,9 +321,9 @@ def unchanged(*objects: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for attributes, kept, tables in before:
+        for attributes, values, tables in before:
             attributes.clear()
-            attributes.update(kept)
+            attributes.update(values)
             for table, entries in tables:
                 table.clear()
                 table.update(entries)

@@ -108,7 +108,7 @@ def score_pairs(
         pairs: N pairs.
         weights: (N, K), their preferences' weights.
         calibration: what guidance weight 1 multiplies rewards by.
-        title: under which progress is shown; without one there is none.
+        title: of a progress bar; None for no bar.
     """
     parts = []
     with bar(title, total=len(pairs)) if title else nullcontext(Bar()) as progress:
@@ -241,8 +241,8 @@ def explain_length(effect: LengthEffect) -> str:
 
 def margin_quantiles(margins: torch.Tensor) -> tuple[float, ...]:
     """The `QUANTILES` of (N,) margins, nats."""
-    found = margins.double().quantile(torch.tensor(QUANTILES, dtype=torch.double))
-    return tuple(round(value, _DIGITS) for value in found.tolist())
+    values = margins.double().quantile(torch.tensor(QUANTILES, dtype=torch.double))
+    return tuple(round(value, _DIGITS) for value in values.tolist())
 
 
 @dataclass(frozen=True)
@@ -276,12 +276,12 @@ def reliability(margins: torch.Tensor, beta: float) -> Reliability:
         beta: the loss temperature: a model is sigmoid(beta * |margin|) sure of the answer that it prefers.
     """
     confidence = (beta * margins.double().abs()).sigmoid()
-    numbers = ((confidence - 0.5) * 2 * _BINS).long().clamp(max=_BINS - 1)
+    places = ((confidence - 0.5) * 2 * _BINS).long().clamp(max=_BINS - 1)
     won = outcomes(margins)
     bins = [
         ReliabilityBin(round(confidence[members].mean().item(), _DIGITS), share_of(won[members]))
         for number in range(_BINS)
-        if (members := numbers == number).any()
+        if (members := places == number).any()
     ]
     error = sum(part.accuracy.n * abs(part.confidence - part.accuracy.value) for part in bins) / len(margins)
     return Reliability(beta, tuple(bins), round(error, _DIGITS))
@@ -364,7 +364,7 @@ def curves(history: Sequence[HistoryPoint], metric: str) -> tuple[Curve, ...]:
             points[TRAINING].append((point.step, point.pair_accuracy))
         for split, metrics in point.splits.items():
             points.setdefault(split, []).append((point.step, metrics[metric]))
-    return tuple(Curve(name, *zip(*found, strict=True)) for name, found in points.items() if found)
+    return tuple(Curve(name, *zip(*values, strict=True)) for name, values in points.items() if values)
 
 
 def loss_curve(history: Sequence[HistoryPoint]) -> tuple[Curve, ...]:

@@ -68,21 +68,21 @@ class SequenceBook:
 
     def number(self, pair: PreferencePair, answer: str) -> int:
         messages = self._prompt_of(pair)
-        spoken = tuple((message["role"], message["content"]) for message in messages)
-        if (spoken, answer) not in self._numbers:
-            if spoken not in self._prompts:
+        key = tuple((message["role"], message["content"]) for message in messages)
+        if (key, answer) not in self._numbers:
+            if key not in self._prompts:
                 whole = encode_prompt(self._tokenizer, messages, place=pair.place)
                 self._moved += moves_system(self._tokenizer, messages)
-                self._prompts[spoken] = tuple(whole[-self._limits[0] :]), len(whole)
-            prompt, prompt_length = self._prompts[spoken]
+                self._prompts[key] = tuple(whole[-self._limits[0] :]), len(whole)
+            prompt, prompt_length = self._prompts[key]
             tokens = encode_answer(self._tokenizer, answer)
-            self._numbers[spoken, answer] = len(self.sequences)
+            self._numbers[key, answer] = len(self.sequences)
             self._full.append((prompt_length, len(tokens)))
             left = room(self._context, len(prompt))
             limit = self._limits[1] if left is None else min(left, self._limits[1])
             self.cut_to_context += left is not None and min(len(tokens), self._limits[1]) > left
             self.sequences.append((prompt, tuple(tokens[:limit])))
-        return self._numbers[spoken, answer]
+        return self._numbers[key, answer]
 
     @property
     def corpus(self) -> torch.Tensor:
@@ -112,7 +112,7 @@ class PairTable:
     """N preference pairs.
 
     Attributes:
-        chosen: (N,) numbers of answers.
+        chosen: (N,) indices of answers.
         rejected: (N,).
         preferences: N maps of principle to weight.
         texts: N maps of free text to weight; empty maps where the preference has names only.
@@ -127,7 +127,7 @@ class PairTable:
         return len(self.preferences)
 
     def answers(self, batch: torch.Tensor) -> torch.Tensor:
-        """(2 B,) numbers of the answers of (B,) pairs: the chosen ones, then the rejected ones."""
+        """(2 B,) indices of the answers of (B,) pairs: the chosen ones, then the rejected ones."""
         return torch.cat([self.chosen[batch], self.rejected[batch]])
 
     def weights(self, principles: Sequence[str]) -> torch.Tensor:

@@ -226,37 +226,37 @@ class TrainingRun:
         """Take a finished stage from disk; False when there is none that fits."""
         try:
             record = StageRecord(**json.loads((finished / _RECORD).read_text(encoding="utf-8")))
-            head, _ = load_tensors(finished / _HEAD)
-            if (finished / _ENCODER).exists():
-                self.encoder = self._read_encoder(finished / _ENCODER)
+            files = [name for name in (_HEAD, _ENCODER) if name == _HEAD or (finished / name).exists()]
+            tensors = {name: load_tensors(finished / name)[0] for name in files}
+            if _ENCODER in tensors:
+                self.encoder = self._new_encoder(tensors[_ENCODER])
             if (finished / _ADAPTER).exists():
                 self._read_through(Adapter.load(finished / _ADAPTER, self._data.backbone.model))
-            self.head.load_state_dict(head)
+            self.head.load_state_dict(tensors[_HEAD])
         except (OSError, ValueError, TypeError, SafetensorError, RuntimeError, CheckpointError):
             return False
         self._factors = torch.tensor(record.factors)
         self.records.append(record)
         return True
 
-    def _read_encoder(self, path: Path) -> PreferenceEncoder:
+    def _new_encoder(self, tensors: Mapping[str, torch.Tensor]) -> PreferenceEncoder:
         stage = next(stage for stage in self._data.recipe.stages if isinstance(stage, EncoderStage))
-        (tensors, _), size = load_tensors(path), self._data.backbone.hidden_size
+        size = self._data.backbone.hidden_size
         encoder = PreferenceEncoder(size, stage.hidden_size, len(self._principles), texts=len(tensors["known"]))
         encoder.load_state_dict(tensors)
         return encoder.eval().requires_grad_(False)
 
     def _save(self, finished: Path, record: StageRecord) -> None:
         """Write everything that is trained so far, whole or not at all."""
+        modules: dict[str, nn.Module] = {_HEAD: self.head}
+        if self.encoder is not None:
+            modules[_ENCODER] = self.encoder
         with whole_directory(finished) as scratch:
-            save_tensors(_tensors(self.head), scratch / _HEAD)
-            if self.encoder is not None:
-                save_tensors(_tensors(self.encoder), scratch / _ENCODER)
+            for name, module in modules.items():
+                tensors = {key: tensor.detach().contiguous() for key, tensor in module.state_dict().items()}
+                save_tensors(tensors, scratch / name)
             if self.adapter is not None:
                 (scratch / _ADAPTER).mkdir()
                 self.adapter.save(scratch / _ADAPTER)
             write_json(scratch / _RECORD, asdict(record))
         self.records.append(record)
-
-
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}

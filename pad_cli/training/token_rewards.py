@@ -107,7 +107,7 @@ class TokenRewards:
 
 
 def _distinct(tokens: torch.Tensor, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The distinct tokens (U,), sorted, and where each of the given ones stands among them."""
+    """The distinct tokens (U,), sorted, and where each token stands among them."""
     seen = torch.zeros(vocabulary, dtype=torch.bool)
     seen[tokens.flatten()] = True
     used = seen.nonzero()[:, 0]
