@@ -26,15 +26,7 @@ Clause = tuple[int, str, float]
 
 @dataclass(frozen=True)
 class CachedData:
-    """What a stage on cached states works with.
-
-    Attributes:
-        rewards: over the cached states.
-        pairs: N training pairs.
-        seed: of everything random.
-        snapshot: file that the state of the stage is saved to.
-        evaluate: validation metrics, for `evaluate_every`.
-    """
+    """What a stage on cached states works with; `snapshot` is the file that its state is saved to."""
 
     rewards: TokenRewards
     pairs: PairTable
@@ -71,11 +63,7 @@ class CachedData:
 
 
 def train_heads(stage: HeadsStage, heads: nn.Module, weights: torch.Tensor, data: CachedData) -> list[dict[str, Any]]:
-    """Stage `heads`: learn the features; the (N, K) weights w_p are the pairs' own. Moves `heads` only.
-
-    Returns:
-        Its history; see `fit`.
-    """
+    """Stage `heads`: learn the features; the (N, K) weights w_p are the pairs' own. Returns the history, see `fit`."""
 
     def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return data.scores(heads, batch, weights[batch], stage.length_normalised, stage.dropout)
@@ -95,15 +83,7 @@ def train_encoder(
     Every time a pair is seen, its principles get fresh paraphrases; free text stays as it is. Heads and backbone stay
     as they are.
 
-    Args:
-        stage: its settings.
-        heads: the trained preference heads.
-        backbone: reads the texts.
-        texts: principle to paraphrases, the name itself not among them.
-        data: what to train on.
-
-    Returns:
-        The encoder, and its history; see `fit`.
+    `texts` are the paraphrases of each principle, its name not among them. Returns the encoder, and its history.
 
     Raises:
         RecipeError: a principle has no paraphrases, and no pair is in free text.

@@ -29,14 +29,7 @@ _DIGITS = 4
 def reward_scales(shift: nn.Module, rewards: TokenRewards, seed: int = 0, *, title: str | None = None) -> torch.Tensor:
     """How strongly each principle steers on its own, before calibration.
 
-    Args:
-        shift: preference heads, or a dense head.
-        rewards: over the cache from which states are drawn.
-        seed: of the draw.
-        title: of a progress bar; None for no bar.
-
-    Returns:
-        (K,) nats; (1,) for a head without principles.
+    States are drawn from the cache of `rewards`. Returns (K,) nats; (1,) for a head without principles.
     """
     names = shift.names if isinstance(shift, PreferenceHeads) else ()
     drawn = torch.randperm(len(rewards.cache), generator=torch.Generator().manual_seed(seed))[:_STATES]
@@ -54,14 +47,9 @@ def reward_scales(shift: nn.Module, rewards: TokenRewards, seed: int = 0, *, tit
 
 
 def normalise_heads(heads: PreferenceHeads, scales: torch.Tensor) -> torch.Tensor:
-    """Bring each head to `equation.STRENGTH`; the factor is exact: among candidates rewards are linear in B_k.
+    """Bring each head to `equation.STRENGTH` by a factor, (K,); one that rewards nothing stays.
 
-    Args:
-        heads: whose B_k are changed; one that rewards nothing stays.
-        scales: (K,), from `reward_scales`.
-
-    Returns:
-        (K,) the factors.
+    The factor is exact: among candidates rewards are linear in B_k.
     """
     factors = calibration_factor(scales)
     with torch.no_grad():
@@ -79,12 +67,7 @@ def pair_moments(heads: PreferenceHeads, rewards: TokenRewards, pairs: PairTable
 
         M_kl = mean over pairs of d_k d_l,   d_k = R(e_k, chosen) - R(e_k, rejected)
 
-    Moments about 0, since which answer was chosen is a question of the pair's preference.
-
-    Args:
-        heads: K of them.
-        rewards: over the pairs' cache.
-        pairs: of which a few hundred are drawn.
+    Moments about 0, since which answer was chosen is a question of the pair's preference; of a few hundred pairs.
     """
     drawn = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:_MOMENT_PAIRS]
     table, margins = pairs.rows(drawn.tolist()), []

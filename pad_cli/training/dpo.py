@@ -7,15 +7,14 @@ import logging
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
-from transformers.utils import logging as transformers_logging
 from trl import DPOConfig, DPOTrainer
 
 from pad_cli.errors import RecipeError, TrainingError
@@ -30,7 +29,6 @@ from pad_cli.training.lora import keep_differentiable, lora_config, lora_paramet
 from pad_cli.training.pair_table import PairTable
 
 _CHECKSUMS = "checksums.json"  # of a checkpoint that was written whole
-_TALKATIVE = ("accelerate", "bitsandbytes", "datasets", "peft", "trl")
 
 
 def train_dpo(
@@ -75,7 +73,9 @@ def train_dpo(
         text_config = model.config.get_text_config(decoder=True)
         stack.enter_context(memory_explained(stage))
         stack.enter_context(unchanged(*model.modules(), model.config, text_config, model.generation_config))
-        stack.enter_context(_quiet())
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)  # every library used here says something at each run
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(storage_errors(directory))
         keep_differentiable(model)
@@ -189,20 +189,3 @@ def _last_whole(directory: Path) -> str | None:
             pass
         shutil.rmtree(checkpoint, ignore_errors=True)
     return None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No talk but ours: on the level of warnings every library used here says something at each run."""
-    verbosity = transformers_logging.get_verbosity()
-    levels = {name: logging.getLogger(name).level for name in _TALKATIVE}
-    transformers_logging.set_verbosity_error()
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

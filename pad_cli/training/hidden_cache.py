@@ -52,8 +52,6 @@ class HiddenStateExtractor:
     """Reads sequences with a backbone, and with its adapter when there is one.
 
     Attributes:
-        backbone: the frozen model.
-        adapter: its LoRA weights; None without.
         dtype: of cached states.
         corpus: (U,) sorted tokens that stand for the vocabulary; None for all of it (exact).
         candidates: C; of no effect when exact.
@@ -146,14 +144,7 @@ class HiddenCache:
         return len(self.targets)
 
     def positions(self, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token positions of some answers.
-
-        Args:
-            answers: (B,) indices of answers.
-
-        Returns:
-            positions (T,) into the cache, and owners (T,): which of the B each belongs to.
-        """
+        """Positions (T,) of the tokens of some (B,) answers, and owners (T,): which of the B each belongs to."""
         lengths = self.lengths[answers]
         owners = torch.repeat_interleave(torch.arange(len(answers)), lengths)
         offsets = torch.arange(len(owners)) - (lengths.cumsum(0) - lengths)[owners]
@@ -181,8 +172,6 @@ def build_hidden_cache(
         sequences: S distinct (prompt, answer) token sequences.
         compute: gives the rows of a few of them, which are of similar length.
         key: JSON of what decides the result of `compute`.
-        directory: of the cache's files.
-        everyone: the processes that take part.
 
     Raises:
         StorageError: a shard cannot be written.

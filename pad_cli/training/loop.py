@@ -61,14 +61,14 @@ def fit(
     Args:
         stage: its length, optimiser and loss.
         groups: parameters by name, and the peak learning rate of each group.
-        score: rewards of some pairs under the parameters.
+        score: rewards of some of the pairs under the parameters.
         pairs: the number of pairs.
         seed: of batches and dropout.
         snapshot: file that the state of the stage is saved to.
-        evaluate: validation metrics, for `evaluate_every`; the weights with the best mean policy accuracy are kept.
+        evaluate: called every `evaluate_every` steps; the weights with the best mean policy accuracy are kept.
         everyone: processes that share the pairs of every batch and average their gradients.
         scaler: scales the loss of a float16 backbone on a GPU.
-        log: is given every point of the history.
+        log: takes every point of the history.
 
     Returns:
         The history: for some steps the mean loss and pair accuracy of the batches since the one before, and for
@@ -227,15 +227,10 @@ def _listed(numbers: Sequence[int]) -> str:
 
 @dataclass
 class Snapshot:
-    """A stage after some steps, saved whole; the file before it is kept in case the newest one is damaged.
+    """A stage after some steps, saved whole; the file before it stays in case the newest one is damaged.
 
-    Attributes:
-        step: optimiser steps so far.
-        history: one mapping for each logged point.
-        best: the weights with the best validation score so far, `best_score`; empty when nothing was measured.
-        stale: measurements since then.
-        since: since the history's last point: steps, and the sums of their losses and accuracies.
-        scaler: state of the loss scaler; empty where there is none.
+    `best` holds the weights with the best validation score so far, and `stale` counts the measurements since then;
+    `since` the steps since the history's last point, and the sums of their losses and accuracies.
     """
 
     step: int = 0

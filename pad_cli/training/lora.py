@@ -285,12 +285,7 @@ def _write_weights(model: Any, directory: Path) -> None:
 
 @torch.no_grad()
 def _read_weights(model: Any, directory: Path) -> None:
-    """Start from weights that `_write_weights` wrote.
-
-    Raises:
-        CheckpointError: a file is missing or damaged.
-        RecipeError: the adapter there has other layers, ranks or scaling than the PeftModel.
-    """
+    """Start from PEFT's files; raises CheckpointError or RecipeError where they are damaged, or do not fit."""
     try:
         tensors, _ = load_tensors(directory / WEIGHTS)
         saved = LoraConfig.from_pretrained(str(directory))

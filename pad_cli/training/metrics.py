@@ -100,23 +100,21 @@ def score_pairs(
     *,
     title: str | None = None,
 ) -> PairScores:
-    """Score every pair of a split.
+    """Score N pairs.
 
     Args:
         heads: the preference heads, or another map of (T, H) states and (T, K) weights to (T, H).
-        rewards: over the split's cache.
-        pairs: N pairs.
+        rewards: over a cache with the pairs.
         weights: (N, K), their preferences' weights.
         calibration: what guidance weight 1 multiplies rewards by.
-        title: of a progress bar; None for no bar.
     """
     parts = []
     with bar(title, total=len(pairs)) if title else nullcontext(Bar()) as progress:
         for start in range(0, len(pairs), _CHUNK):
             batch = torch.arange(start, min(start + _CHUNK, len(pairs)))
-            answers = torch.cat([pairs.chosen[batch], pairs.rejected[batch]])
+            answers = pairs.answers(batch)
             positions, owners = rewards.cache.positions(answers)
-            rows = torch.cat([weights[batch], weights[batch]])[owners]
+            rows = weights[batch].repeat(2, 1)[owners]
             pieces = zip(positions.split(_CHUNK_TOKENS), rows.split(_CHUNK_TOKENS), strict=True)
             tokens = torch.cat([_token_scores(heads, rewards, *piece, calibration) for piece in pieces])  # (T, 2)
             lengths = torch.bincount(owners, minlength=len(answers))

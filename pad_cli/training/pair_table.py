@@ -166,16 +166,7 @@ def tabulate(pairs: Sequence[PreferencePair], book: SequenceBook, shuffle_seed: 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What the stages of a recipe train and are measured on.
-
-    Attributes:
-        recipe: what is trained.
-        backbone: the frozen language model.
-        book: every distinct answer.
-        train: the training pairs.
-        validation: the splits and their pairs.
-        head: the backbone's unembedding, float32, on the CPU.
-    """
+    """What the stages of a recipe train and are measured on; `head` is the unembedding in float32, on the CPU."""
 
     recipe: TrainRecipe
     backbone: LanguageModel

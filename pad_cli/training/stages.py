@@ -47,13 +47,9 @@ Split = tuple[str, PairTable, torch.Tensor]
 
 @dataclass
 class StageRecord:
-    """What a finished stage reports.
+    """What a finished stage reports: its history (see `fit`), and the (K,) factors that have scaled the heads so far.
 
-    Attributes:
-        stage: its name.
-        seconds: wall time, caching states included; of an interrupted stage only since it was last started.
-        history: see `fit`.
-        factors: (K,) by which calibration has scaled the heads so far.
+    An interrupted stage counts the seconds since it was last started.
     """
 
     stage: str
@@ -65,19 +61,8 @@ class StageRecord:
 class TrainingRun:
     """The parts of a reward model on their way through the stages.
 
-    Args:
-        data: what it learns from.
-        principles: names of the heads; none under `conditioning: prompt`.
-        texts: principle to its paraphrases.
-        work: directory of finished and unfinished stages.
-
-    Attributes:
-        head: maps (N, H) states and (N, K) weights to shifts.
-        encoder: of free text; None so far.
-        adapter: LoRA weights; None so far.
-        pairs: training pairs of the stages that train features: those that name principles, or all of them when the
-            preference is in the prompt.
-        records: of the finished stages, in order.
+    `head`, `encoder` and `adapter` are as far as they are trained; `pairs` train features: those that name principles,
+    or all of them when the preference is in the prompt; `records` are those of finished stages, in order.
     """
 
     def __init__(

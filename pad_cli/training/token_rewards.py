@@ -36,16 +36,13 @@ class TokenRewards:
     def rewards(
         self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor, dropout: float = 0.0
     ) -> torch.Tensor:
-        """r of the realised tokens.
+        """r of the realised tokens, (T,) nats.
 
         Args:
             shift: the preference heads, or another map of (T, H) states and (T, K) weights to (T, H).
             positions: (T,) positions into the cache.
             weights: (T, K) weights of the preference each token is judged under.
             dropout: share of each state that `shift` does not see.
-
-        Returns:
-            (T,) nats.
         """
         if self.exact:
             size = max(1, _CHUNK_LOGITS // len(self._head.weight))
