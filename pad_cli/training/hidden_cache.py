@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,10 +203,12 @@ def _write(shards: Sequence[tuple[Path, Sequence[TokenSequence]]], compute: Comp
         for path, members in shards:
             if not _is_whole(path, members):
                 with storage_errors(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    scratch = path.with_suffix(".part")
-                    save_tensors(compute(members, progress.advance), scratch)
-                    scratch.replace(path)
+                    scratch = path.with_suffix(".writing")  # a directory, for what safetensors leaves when it is killed
+                    shutil.rmtree(scratch, ignore_errors=True)
+                    scratch.mkdir(parents=True)
+                    save_tensors(compute(members, progress.advance), scratch / path.name)
+                    (scratch / path.name).replace(path)
+                    scratch.rmdir()
             else:
                 progress.skip(len(members))
 

@@ -81,7 +81,7 @@ class TrainingRun:
         self.pairs = data.train.named() if self._principles else data.train
         self.records: list[StageRecord] = []
 
-    def run(self, stage: TrainingStage) -> None:
+    def train(self, stage: TrainingStage) -> None:
         """Train a stage, or take it from disk when it is finished.
 
         Several processes train LoRA weights and cache hidden states together; on those, the first one trains alone, and

@@ -119,7 +119,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
     in_prompt = recipe.conditioning == "prompt"
     with progress.stage("Reading preference pairs"):
         pairs = load_pairs(recipe.data, recipe.seed, [] if in_prompt else recipe.heads.principles)
-    principles = [] if in_prompt else _principles(recipe, pairs)
+    principles = [] if in_prompt else _head_names(recipe, pairs)
 
     backbone = load_sharded(recipe.backbone) if recipe.shard_backbone else load_language_model(recipe.backbone)
     key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(pairs)])
@@ -135,7 +135,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
 
     run = TrainingRun(data, principles, pairs.texts, output / _WORK / key)
     for stage in recipe.stages:
-        run.run(stage)
+        run.train(stage)
 
     with main_reads_first(backbone.model):
         if not processes().main:
@@ -169,7 +169,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
         return TrainedRewardModel(output, record)
 
 
-def _principles(recipe: TrainRecipe, data: PairData) -> list[str]:
+def _head_names(recipe: TrainRecipe, data: PairData) -> list[str]:
     """Names of the heads.
 
     Raises:
