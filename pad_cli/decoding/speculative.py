@@ -168,7 +168,8 @@ class _Batch:
         """
         request = self._request
         candidates, log_probs = request.select(logits, rows, answers)
-        reference = log_probs if guidance.model.reference == "policy" else None
+        model = guidance.model
+        reference = model.reference.at_candidates(model.backbone.head, hidden, candidates, log_probs)
         rewards = guidance.rewards(hidden, candidates, reference)
         scores = request.score(guidance, candidates, log_probs, rewards, answers)
         tokens = request.sampler.choose(candidates, scores, rows, lengths)

@@ -74,7 +74,7 @@ def rewarded_texts(subject: Subject, samples: Sequence[Sample], log: ResultLog) 
 
 def _key(subject: Subject, sample: Sample) -> str:
     model = subject.reward_model
-    relative_to = subject.policy.fingerprint if model.reference == "policy" else None
+    relative_to = model.reference.fingerprint(subject.policy)
     return fingerprint(
         [model.fingerprint, relative_to, prompt_key(sample.item), sample.item.preference, sample.text, _DIGITS]
     )

@@ -27,6 +27,7 @@ from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads, dense_shift
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
+from pad_cli.models.reference import Reference
 from pad_cli.preference import Preference, parse_preference, rewrite_question
 from pad_cli.profiles import profiles_of
 from pad_cli.records import Messages
@@ -38,9 +39,6 @@ _TEMPLATE = (
     "[Guidelines] Your task is to generate response by considering the following principle. "
     "[Principles] {principles} [Instruction] {instruction}"
 )
-
-Reference = Literal["state", "backbone", "policy"]
-"""Whose logits are log pi_ref: the same state's without its shift, the plain backbone's, or the policy's own."""
 
 
 @dataclass
@@ -73,13 +71,12 @@ class PersonalizedRewardModel:
 
     @property
     def pair_moments(self) -> list[list[float]] | None:
-        """(K, K), see `training/moments.py`; None when it was not trained by this version."""
+        """(K, K), see `training/calibration.py`; None when it was not trained by this version."""
         return self.details.get("pair_moments")
 
     @property
     def reference(self) -> Reference:
-        """Where log pi_ref comes from."""
-        return "state" if self.adapter is None else "backbone"
+        return Reference.STATE if self.adapter is None else Reference.BACKBONE
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -174,7 +171,7 @@ class PromptRewardModel:
     adapter: Adapter | None = None
     details: dict[str, Any] = field(default_factory=dict)
     conditioning: ClassVar[Literal["prompt"]] = "prompt"
-    reference: ClassVar[Literal["policy"]] = "policy"
+    reference: ClassVar[Reference] = Reference.POLICY
     principles: ClassVar[tuple[str, ...]] = ()  # no names: any text will do
 
     @functools.cached_property

@@ -21,7 +21,7 @@ class TokenRewards:
     """Token rewards of a cache's answers under heads that are being trained.
 
     Args:
-        cache: what `StateReader` read of them.
+        cache: what `HiddenStateExtractor` read of them.
         head: the backbone's unembedding, float32, on the CPU.
         exact: was it read for the whole vocabulary?
         adapted: was it read through an adapter?
@@ -36,16 +36,13 @@ class TokenRewards:
     def rewards(
         self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor, dropout: float = 0.0
     ) -> torch.Tensor:
-        """r of the realised tokens.
+        """r of the realised tokens, (T,) nats.
 
         Args:
             shift: the preference heads, or another map of (T, H) states and (T, K) weights to (T, H).
             positions: (T,) positions into the cache.
             weights: (T, K) weights of the preference each token is judged under.
             dropout: share of each state that `shift` does not see.
-
-        Returns:
-            (T,) nats.
         """
         if self.exact:
             size = max(1, _CHUNK_LOGITS // len(self._head.weight))
@@ -74,13 +71,8 @@ class TokenRewards:
 
     @torch.inference_mode()
     def normaliser_error(self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor) -> float:
-        """How far `rewards` are from those normalised over the whole vocabulary: mean absolute difference, nats.
-
-        Args:
-            shift: as in `rewards`.
-            positions: (T,) positions into a cache that was not read through an adapter.
-            weights: (T, K) weights.
-        """
+        """How far `rewards` of (T,) positions are from those normalised over the whole vocabulary: mean absolute
+        difference, nats. The cache was not read through an adapter."""
         hidden = self.cache.gather("hidden", positions).float()
         exact = []
         for state, moved, target in zip(hidden, shift(hidden, weights), self.cache.targets[positions], strict=True):
@@ -112,7 +104,7 @@ class TokenRewards:
 
 
 def _distinct(tokens: torch.Tensor, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The distinct tokens (U,), sorted, and where each of the given ones stands among them."""
+    """The distinct tokens (U,), sorted, and where each token stands among them."""
     seen = torch.zeros(vocabulary, dtype=torch.bool)
     seen[tokens.flatten()] = True
     used = seen.nonzero()[:, 0]

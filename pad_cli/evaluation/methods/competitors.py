@@ -22,7 +22,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 
@@ -261,16 +260,13 @@ def _kept_cost(target: Path) -> Cost | None:
 
 def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[PreferencePair], target: Path) -> Cost:
     """Train an adapter, or go on, and keep it with its cost."""
-    from pad_cli.training.trainer import train_lora
+    from pad_cli.training.dpo import train_dpo
 
     work = _work(target)
     before, started = _start_clock(work), time.monotonic()
     book = SequenceBook(policy.tokenizer, settings.data.max_prompt_tokens, settings.data.max_answer_tokens)
     table = tabulate(pairs, book)
-    no_weights = torch.zeros(len(table), 0)  # of preference heads, which there are none of
-    adapter, _ = train_lora(
-        settings.stage, policy, None, book.sequences, table, no_weights, directory=work, seed=settings.seed
-    )
+    adapter = train_dpo(settings.stage, policy, book.sequences, table, directory=work, seed=settings.seed)
     cost = Cost(before + time.monotonic() - started, 1, sum(tensor.numel() for tensor in adapter.tensors))
     try:
         with whole_directory(target) as scratch:

@@ -36,7 +36,7 @@ class RewardScorer:
 
     def key(self, subject: Subject) -> Any:
         model = subject.reward_model
-        relative_to = subject.policy.fingerprint if model.reference == "policy" else None
+        relative_to = model.reference.fingerprint(subject.policy)
         return ["reward", model.fingerprint, relative_to, self.per_token]
 
     def score(self, samples: Sequence[Sample], subject: Subject) -> list[Score]:
