@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from pad_cli.evaluation.contract import Method, Sample, Subject
+from pad_cli.evaluation.contract import EvalContext, Method, Sample
 from pad_cli.models.memory import Halving
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation
@@ -56,7 +56,7 @@ def prompt_key(item: BenchmarkItem) -> str:
     return fingerprint([dict(message) for message in item.prompt])
 
 
-def answer(job: Job, subject: Subject, logs: Logs, progress: Bar, everyone: Processes) -> list[Sample]:
+def answer(job: Job, subject: EvalContext, logs: Logs, progress: Bar, everyone: Processes) -> list[Sample]:
     """The answers to a job's items, in order; the method answers what the log lacks.
 
     Of several processes each answers its share, batch by batch: batches are the same however many there are.
@@ -86,7 +86,7 @@ def answer(job: Job, subject: Subject, logs: Logs, progress: Bar, everyone: Proc
     return [Sample(item, logs.answers.done[name]["text"]) for item, name in places if name in mine]
 
 
-def answer_keys(job: Job, subject: Subject) -> list[str]:
+def answer_keys(job: Job, subject: EvalContext) -> list[str]:
     """The keys of a job's answers in the logs, each once."""
     return _keys(job, subject, job.distinct())
 
@@ -97,7 +97,7 @@ def _place(job: Job, item: BenchmarkItem) -> tuple[str, ...]:
     return (item.id, prompt, *item.preference) if job.method.reads_preference else (prompt,)
 
 
-def _keys(job: Job, subject: Subject, items: list[BenchmarkItem]) -> list[str]:
+def _keys(job: Job, subject: EvalContext, items: list[BenchmarkItem]) -> list[str]:
     context = [
         job.method.key(subject),
         subject.policy.fingerprint,
@@ -107,7 +107,7 @@ def _keys(job: Job, subject: Subject, items: list[BenchmarkItem]) -> list[str]:
     return [fingerprint([*context, item.id, prompt_key(item), item.preference]) for item in items]
 
 
-def _answer_batch(job: Job, subject: Subject, batch: list[BenchmarkItem], names: list[str], logs: Logs) -> None:
+def _answer_batch(job: Job, subject: EvalContext, batch: list[BenchmarkItem], names: list[str], logs: Logs) -> None:
     started = time.monotonic()
     answers: list[Generation] = []
     for _, given in Halving(f"questions to '{job.name}'").batches(

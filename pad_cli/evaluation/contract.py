@@ -34,7 +34,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalContext:
     """One policy under evaluation.
 
     Attributes:
@@ -85,14 +85,14 @@ class Method(Protocol):
     @property
     def weighted(self) -> bool: ...
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         """What decides its answers beside policy, item, decoding and guidance weight; in a form that JSON can hold."""
 
-    def prepare(self, subject: Subject) -> Cost:
+    def prepare(self, subject: EvalContext) -> Cost:
         """Train or load what it needs; what is trained is kept on disk. Called once for each policy."""
 
     def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
         """Answer some items, one batch."""
 
@@ -141,8 +141,8 @@ class Scorer(Protocol):
     @property
     def facts(self) -> tuple[str, ...]: ...
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         """What decides its scores beside the item and the text; in a form that JSON can hold."""
 
-    def score(self, samples: Sequence[Sample], subject: Subject) -> list[Score]:
+    def score(self, samples: Sequence[Sample], subject: EvalContext) -> list[Score]:
         """Scores of some answers of the subject's, at most `batch_size`."""

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.cells import Scored, rounded
-from pad_cli.evaluation.contract import Sample, Subject
+from pad_cli.evaluation.contract import EvalContext, Sample
 from pad_cli.evaluation.rewarded_text import RewardedText, rewarded_texts
 from pad_cli.records import BenchmarkItem, Messages
 from pad_cli.system.runs import ResultLog, write_whole
@@ -62,7 +62,7 @@ class ShownTokens:
         self._items, self._log = items, log
         self.found: dict[Place, RewardedText | None] = {}
 
-    def take(self, subject: Subject, answers: Sequence[Answers]) -> None:
+    def take(self, subject: EvalContext, answers: Sequence[Answers]) -> None:
         """Reward those of one policy's answers that may be shown."""
         chosen = [(each, shown.number) for shown in _affordable(answers, self._items) for each in shown.answers]
         texts = rewarded_texts(subject, [each.samples[number] for each, number in chosen], self._log)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.cells import Scored, rounded
-from pad_cli.evaluation.contract import Scorer, Subject
+from pad_cli.evaluation.contract import EvalContext, Scorer
 from pad_cli.evaluation.statistics import by_prompt, intervals
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import EvalRecipe
@@ -93,7 +93,7 @@ class MeasuredPairs:
         if recipe.pairs.limit is not None:
             self.splits = {name: pairs[: recipe.pairs.limit] for name, pairs in self.splits.items()}
 
-    def measure(self, subject: Subject, log: ResultLog, scored: Sequence[Scored]) -> Iterator[PairRow]:
+    def measure(self, subject: EvalContext, log: ResultLog, scored: Sequence[Scored]) -> Iterator[PairRow]:
         """Measure all splits on one policy; what the log has is not read again.
 
         Args:
@@ -108,7 +108,7 @@ class MeasuredPairs:
                 yield self._row(subject, name, pairs, readings, weight, scored)
 
     def _read(
-        self, subject: Subject, split: str, pairs: Sequence[PreferencePair], log: ResultLog
+        self, subject: EvalContext, split: str, pairs: Sequence[PreferencePair], log: ResultLog
     ) -> list[dict[str, Any]]:
         weights = list(dict.fromkeys([0.0, *self._recipe.guidance_weights]))
         context = [subject.policy.fingerprint, subject.reward_model.fingerprint, weights]
@@ -126,7 +126,7 @@ class MeasuredPairs:
 
     def _row(
         self,
-        subject: Subject,
+        subject: EvalContext,
         split: str,
         pairs: Sequence[PreferencePair],
         readings: Sequence[Mapping[str, Any]],

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.evaluation.costs import COSTS
+from pad_cli.evaluation.evaluate import evaluate, is_evaluation
 from pad_cli.evaluation.reproduce_report import write_summary
-from pad_cli.evaluation.run import evaluate, is_evaluation
 from pad_cli.recipe import ReproduceRecipe
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note

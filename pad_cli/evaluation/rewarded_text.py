@@ -16,7 +16,7 @@ import torch
 
 from pad_cli.errors import PadError, UsageError
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.contract import Sample, Subject
+from pad_cli.evaluation.contract import EvalContext, Sample
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, check_reference, token_rewards
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.system.progress import bar, note
@@ -32,7 +32,7 @@ _Span = tuple[int, int]
 """Where a token begins and ends in a text."""
 
 
-def rewarded_texts(subject: Subject, samples: Sequence[Sample], log: ResultLog) -> list[RewardedText | None]:
+def rewarded_texts(subject: EvalContext, samples: Sequence[Sample], log: ResultLog) -> list[RewardedText | None]:
     """The answers in pieces, with their rewards.
 
     Args:
@@ -72,7 +72,7 @@ def rewarded_texts(subject: Subject, samples: Sequence[Sample], log: ResultLog) 
     return [[(text, reward) for text, reward in log.done[key]["tokens"]] if key in log.done else None for key in keys]
 
 
-def _key(subject: Subject, sample: Sample) -> str:
+def _key(subject: EvalContext, sample: Sample) -> str:
     model = subject.reward_model
     relative_to = subject.policy.fingerprint if model.reference == "policy" else None
     return fingerprint(
@@ -80,7 +80,7 @@ def _key(subject: Subject, sample: Sample) -> str:
     )
 
 
-def _read(subject: Subject, sample: Sample) -> tuple[AnswerToReward, list[_Span]]:
+def _read(subject: EvalContext, sample: Sample) -> tuple[AnswerToReward, list[_Span]]:
     """An answer's tokens, and where each stands in the text.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pad_cli.errors import PadError, RecipeError
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
+from pad_cli.evaluation.contract import EvalContext, Sample, Score, Scorer
 from pad_cli.models.memory import Halving, is_out_of_memory
 from pad_cli.recipe import ScorerSettings
 from pad_cli.recipe.options import make_with
@@ -45,10 +45,10 @@ class TextScorer:
     def facts(self) -> tuple[str, ...]:
         return tuple(getattr(self.entry, "facts", ()))
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         return [self.entry.name, self.entry.description]
 
-    def score(self, samples: Sequence[Sample], subject: Subject) -> list[Score]:
+    def score(self, samples: Sequence[Sample], subject: EvalContext) -> list[Score]:
         return [Score(float(self.entry(text, item.facts))) for item, text in samples]
 
 
@@ -74,7 +74,7 @@ def score(
     name: str,
     scorer: Scorer,
     samples: Sequence[Sample],
-    subject: Subject,
+    subject: EvalContext,
     log: ResultLog,
     progress: Bar | None = None,
 ) -> list[Score | None]:
@@ -106,7 +106,7 @@ def score(
     return [Score(**log.done[k]) if k in log.done else None for k in keys]
 
 
-def _scored(name: str, scorer: Scorer, samples: Sequence[Sample], subject: Subject) -> list[Score | None]:
+def _scored(name: str, scorer: Scorer, samples: Sequence[Sample], subject: EvalContext) -> list[Score | None]:
     """Scores of one batch; when the batch fails, of each text on its own."""
     try:
         scores = scorer.score(samples, subject)

@@ -25,8 +25,8 @@ import numpy as np
 
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Scorer
+from pad_cli.evaluation.evaluate import is_evaluation, run_items
 from pad_cli.evaluation.pareto import Floats, pareto_front, weight_grid
-from pad_cli.evaluation.run import is_evaluation, run_items
 from pad_cli.evaluation.sweep_report import write_sweep_page
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe

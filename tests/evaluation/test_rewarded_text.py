@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from pad_cli.evaluation import rewarded_text
-from pad_cli.evaluation.contract import Sample, Subject
+from pad_cli.evaluation.contract import EvalContext, Sample
 from pad_cli.evaluation.outputs import Answers, ShownTokens
 from pad_cli.evaluation.rewarded_text import RewardedText, rewarded_texts
 from pad_cli.evaluation.scorers.reward import RewardScorer
@@ -156,7 +156,7 @@ def test_only_answers_that_are_shown_are_rewarded(
     items = make_items()
     shown = ShownTokens({"home": items, "away": items}, log)
     for name in ("home", "away"):
-        subject: Subject = replace(make_subject(policy, reward_model), name=name)
+        subject: EvalContext = replace(make_subject(policy, reward_model), name=name)
         answers = [
             Answers(method, name, 1.0, seed, [Sample(item, f"{method} {seed}") for item in items])
             for method in ("base", "pad")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pad_cli.errors import UsageError
-from pad_cli.evaluation.contract import Sample, Subject
+from pad_cli.evaluation.contract import EvalContext, Sample
 from pad_cli.evaluation.scorers.reward import RewardScorer
 from pad_cli.evaluation.scoring import load_scorer
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
@@ -31,7 +31,7 @@ def samples() -> list[Sample]:
     return [Sample(item, text) for item, text in zip(make_items(), ANSWERS, strict=True)]
 
 
-def exact(subject: Subject) -> list[float]:
+def exact(subject: EvalContext) -> list[float]:
     """What the reward model itself says, one answer at a time."""
     model = subject.reward_model
     assert isinstance(model, PersonalizedRewardModel)

@@ -14,8 +14,8 @@ from pad_cli.evaluation.answered import read_answered
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.comparisons import reference_of
 from pad_cli.evaluation.contract import Method
+from pad_cli.evaluation.evaluate import ANSWERS, items_by_policy, load_method
 from pad_cli.evaluation.report import REPORT
-from pad_cli.evaluation.run import ANSWERS, items_by_policy, load_method
 from pad_cli.prompts import load_benchmarks
 from pad_cli.recipe import EvalRecipe, read_recipe
 from pad_cli.recipe.judge import JudgeSettings

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.contract import Cost, Subject
+from pad_cli.evaluation.contract import Cost, EvalContext
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.language_model import same_vocabulary
 from pad_cli.recipe import DecodingSettings
@@ -42,14 +42,14 @@ class BestOfN:
                 "n is at least 1, and the temperature above 0.",
             )
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         return ["best-of-n", self.n, self.temperature, *subject.steered_by]
 
-    def prepare(self, subject: Subject) -> Cost:
+    def prepare(self, subject: EvalContext) -> Cost:
         return subject.reward_model_cost
 
     def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
         model = subject.reward_model
         sampled = settings.model_copy(update={"temperature": settings.temperature or self.temperature})
@@ -67,7 +67,7 @@ class BestOfN:
         return [drawn[self.n * row + best] for row, best in enumerate(rewards.argmax(1).tolist())]
 
 
-def _tokens(subject: Subject, given: Generation) -> tuple[int, ...]:
+def _tokens(subject: EvalContext, given: Generation) -> tuple[int, ...]:
     """What the reward model reads of an answer: the very tokens that were drawn, where it shares the vocabulary."""
     model = subject.reward_model
     if same_vocabulary(subject.policy, model.backbone):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from pad_cli.evaluation.contract import Cost, Subject
+from pad_cli.evaluation.contract import Cost, EvalContext
 from pad_cli.evaluation.methods.competitors import Competitors, Goal, answer_by_goal
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation
@@ -29,15 +29,15 @@ class Competing(ABC):
     def __init__(self, **options: Any) -> None:
         self._competitors = Competitors(self.name, options)
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         return [self.name, self._competitors.key(subject)]
 
-    def prepare(self, subject: Subject) -> Cost:
+    def prepare(self, subject: EvalContext) -> Cost:
         goals = (self._goal(subject, item) for item in subject.items)
         return self._competitors.prepare(subject, [part for goal in goals for part in self._trained_for(goal)])
 
     def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
         def answer(goal: Goal, group: list[BenchmarkItem]) -> list[Generation]:
             return self._answer(subject, goal, group, settings)
@@ -45,7 +45,7 @@ class Competing(ABC):
         return answer_by_goal(items, lambda item: self._goal(subject, item), answer)
 
     @abstractmethod
-    def _goal(self, subject: Subject, item: BenchmarkItem) -> Goal:
+    def _goal(self, subject: EvalContext, item: BenchmarkItem) -> Goal:
         """What of an item's preference the method can go for."""
 
     @abstractmethod
@@ -54,7 +54,7 @@ class Competing(ABC):
 
     @abstractmethod
     def _answer(
-        self, subject: Subject, goal: Goal, items: list[BenchmarkItem], settings: DecodingSettings
+        self, subject: EvalContext, goal: Goal, items: list[BenchmarkItem], settings: DecodingSettings
     ) -> list[Generation]:
         """Answers to items of one goal, one batch; an empty goal has no competitor."""
 

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 
 from pad_cli.decoding.mixture import Voice, generate_mixture
 from pad_cli.errors import DataError
-from pad_cli.evaluation.contract import Cost, Subject
+from pad_cli.evaluation.contract import Cost, EvalContext
 from pad_cli.models.adapter import WEIGHTS, Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
@@ -95,11 +95,11 @@ class Competitors:
         self.settings = read_options(CompetitorSettings, options, where, hint)
         self._found: dict[Any, Competitor] = {}
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         """What decides the adapters beside the policy, and how preferences are read."""
         return [self.settings.model_dump(exclude={"data"}), self._data_key, self._limits, self._names(subject)]
 
-    def named(self, subject: Subject, item: BenchmarkItem) -> Goal:
+    def named(self, subject: EvalContext, item: BenchmarkItem) -> Goal:
         """The named part of an item's preference; free text has no competitor and is left out.
 
         Raises:
@@ -107,7 +107,7 @@ class Competitors:
         """
         return parse_preference(item.preference, self._names(subject), accepts_text=True).weights
 
-    def prepare(self, subject: Subject, goals: Iterable[Goal]) -> Cost:
+    def prepare(self, subject: EvalContext, goals: Iterable[Goal]) -> Cost:
         """Train what is missing for some goals; what all of them cost together, whenever they were trained.
 
         Raises:
@@ -148,7 +148,7 @@ class Competitors:
     def _limits(self) -> tuple[int, int]:
         return self.settings.data.max_prompt_tokens, self.settings.data.max_answer_tokens
 
-    def _names(self, subject: Subject) -> list[str]:
+    def _names(self, subject: EvalContext) -> list[str]:
         """All names that a preference may use: those in the pairs, and the reward model's."""
         paired = {name for pair in self._pairs for name in pair.preference}
         return sorted(paired | set(subject.reward_model.principles))
@@ -169,7 +169,7 @@ def attached(policy: LanguageModel, directory: Path) -> Iterator[Adapter]:
 
 
 def answer_mixed(
-    subject: Subject,
+    subject: EvalContext,
     items: Sequence[BenchmarkItem],
     settings: DecodingSettings,
     voices: Sequence[tuple[Adapter | None, float]],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pad_cli.decoding.mixture import Voice, generate_mixture
-from pad_cli.evaluation.contract import Subject
+from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.methods.prompted import Prompting
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.recipe import DecodingSettings
@@ -33,11 +33,11 @@ class Contrast(Prompting):
     reads_preference: ClassVar[bool] = True
     weighted: ClassVar[bool] = True
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         return ["contrast", self.scale, self.wording(subject)]
 
     def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
         def voice(prompts: Sequence[Messages], weight: float) -> Voice:
             tokens = [encode_prompt(subject.policy.tokenizer, prompt) for prompt in prompts]

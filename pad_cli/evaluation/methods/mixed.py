@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import ExitStack
 
-from pad_cli.evaluation.contract import Subject
+from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.methods.competing import Competing, each_alone
 from pad_cli.evaluation.methods.competitors import Goal, answer_mixed, attached, normalised
 from pad_cli.models.adapter import Adapter
@@ -26,14 +26,14 @@ _NOTHING = 1e-9  # a weight below this is the rest of a rounding
 class _Mixed(Competing):
     """What the two have in common."""
 
-    def _goal(self, subject: Subject, item: BenchmarkItem) -> Goal:
+    def _goal(self, subject: EvalContext, item: BenchmarkItem) -> Goal:
         return self._competitors.named(subject, item)
 
     def _trained_for(self, goal: Goal) -> list[Goal]:
         return each_alone(goal)
 
     def _answer(
-        self, subject: Subject, goal: Goal, items: list[BenchmarkItem], settings: DecodingSettings
+        self, subject: EvalContext, goal: Goal, items: list[BenchmarkItem], settings: DecodingSettings
     ) -> list[Generation]:
         policy, shares = subject.policy, self._shares(goal) if goal else {}
         with ExitStack() as stack:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.contract import Cost, Subject
+from pad_cli.evaluation.contract import Cost, EvalContext
 from pad_cli.evaluation.methods.examples import Examples, draw_examples, read_examples, with_examples
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.preference import Preference, parse_preference, prompted
@@ -45,17 +45,19 @@ class Prompting:
                 "Give a list of examples, a JSONL file or a registered source of pairs, and at least one shot.",
             )
 
-    def wording(self, subject: Subject) -> Any:
+    def wording(self, subject: EvalContext) -> Any:
         """What decides the words, for a method's key."""
         probe = [dict(message) for message in prompted(as_messages("?"), _PROBE)]
         return [probe, self._examples(subject).key if self.examples else None]
 
-    def prepare(self, subject: Subject) -> Cost:
+    def prepare(self, subject: EvalContext) -> Cost:
         if self.examples:
             self._examples(subject)
         return Cost()
 
-    def prompts(self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings) -> list[Messages]:
+    def prompts(
+        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
+    ) -> list[Messages]:
         """What the policy reads for each item.
 
         Raises:
@@ -66,14 +68,14 @@ class Prompting:
             _check_length(subject, prompts, settings)
         return prompts
 
-    def _prompt(self, subject: Subject, item: BenchmarkItem) -> Messages:
+    def _prompt(self, subject: EvalContext, item: BenchmarkItem) -> Messages:
         preference = parse_preference(item.preference, subject.reward_model.principles, accepts_text=True)
         conversation = prompted(item.prompt, preference)
         if not self.examples:
             return conversation
         return with_examples(conversation, self._examples(subject).of(item, preference))
 
-    def _examples(self, subject: Subject) -> Examples:
+    def _examples(self, subject: EvalContext) -> Examples:
         principles = tuple(subject.reward_model.principles)
         if principles not in self._read:
             given = self.examples
@@ -93,11 +95,11 @@ class Prompt(Prompting):
     reads_preference: ClassVar[bool] = True
     weighted: ClassVar[bool] = False
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         return ["prompt", self.wording(subject)]
 
     def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
         streams = [item.id for item in items]
         return subject.engine.generate(self.prompts(subject, items, settings), None, settings, streams=streams)
@@ -111,15 +113,15 @@ class PadPrompt(Prompting):
     reads_preference: ClassVar[bool] = True
     weighted: ClassVar[bool] = True
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         return ["pad+prompt", self.wording(subject), *subject.steered_by]
 
-    def prepare(self, subject: Subject) -> Cost:
+    def prepare(self, subject: EvalContext) -> Cost:
         super().prepare(subject)
         return subject.reward_model_cost
 
     def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
         return subject.engine.generate(
             [item.prompt for item in items],
@@ -131,7 +133,7 @@ class PadPrompt(Prompting):
         )
 
 
-def _check_length(subject: Subject, prompts: Sequence[Messages], settings: DecodingSettings) -> None:
+def _check_length(subject: EvalContext, prompts: Sequence[Messages], settings: DecodingSettings) -> None:
     policy = subject.policy
     limit = policy.context_length
     longest = max((len(encode_prompt(policy.tokenizer, prompt)) for prompt in prompts), default=0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pad_cli.evaluation.contract import Cost, Subject
+from pad_cli.evaluation.contract import Cost, EvalContext
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation
 
@@ -19,14 +19,14 @@ class Base:
     reads_preference: bool = False
     weighted: bool = False
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         return ["base"]
 
-    def prepare(self, subject: Subject) -> Cost:
+    def prepare(self, subject: EvalContext) -> Cost:
         return Cost()
 
     def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
         prompts, streams = [item.prompt for item in items], [item.id for item in items]
         return subject.engine.generate(prompts, None, settings, streams=streams)
@@ -40,14 +40,14 @@ class Pad:
     reads_preference: bool = True
     weighted: bool = True
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         return ["pad", *subject.steered_by]
 
-    def prepare(self, subject: Subject) -> Cost:
+    def prepare(self, subject: EvalContext) -> Cost:
         return subject.reward_model_cost
 
     def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
         engine = subject.engine
         prompts, streams = [item.prompt for item in items], [item.id for item in items]

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from pad_cli.evaluation.contract import Subject
+from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.methods.competing import Competing, each_alone
 from pad_cli.evaluation.methods.competitors import Goal, answer_mixed, attached, normalised
 from pad_cli.models.adapter import CONFIG, WEIGHTS, Adapter
@@ -36,7 +36,7 @@ class _Trained(Competing):
         return [goal]
 
     def _answer(
-        self, subject: Subject, goal: Goal, items: list[BenchmarkItem], settings: DecodingSettings
+        self, subject: EvalContext, goal: Goal, items: list[BenchmarkItem], settings: DecodingSettings
     ) -> list[Generation]:
         with self._adapter(subject.policy, goal) if goal else nullcontext() as adapter:
             return answer_mixed(subject, items, settings, [(adapter, 1.0)])
@@ -56,7 +56,7 @@ class Dpo(_Trained):
         "negative weights and free text have no effect, and with nothing left the plain policy answers"
     )
 
-    def _goal(self, subject: Subject, item: BenchmarkItem) -> Goal:
+    def _goal(self, subject: EvalContext, item: BenchmarkItem) -> Goal:
         wanted = _positive(self._competitors.named(subject, item))
         return {max(wanted, key=lambda name: wanted[name]): 1.0} if wanted else {}
 
@@ -70,7 +70,7 @@ class Soup(_Trained):
         "negative weights and free text have no effect, and with nothing left the plain policy answers"
     )
 
-    def _goal(self, subject: Subject, item: BenchmarkItem) -> Goal:
+    def _goal(self, subject: EvalContext, item: BenchmarkItem) -> Goal:
         return _positive(self._competitors.named(subject, item))
 
     def _trained_for(self, goal: Goal) -> list[Goal]:
@@ -97,7 +97,7 @@ class MorlDpo(_Trained):
         "free text has no effect, and with nothing left the plain policy answers"
     )
 
-    def _goal(self, subject: Subject, item: BenchmarkItem) -> Goal:
+    def _goal(self, subject: EvalContext, item: BenchmarkItem) -> Goal:
         wanted = self._competitors.named(subject, item)
         return normalised(dict(sorted(wanted.items()))) if wanted else {}
 

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pad_cli.errors import RecipeError, did_you_mean
-from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
+from pad_cli.evaluation.contract import EvalContext, Sample, Score, Scorer
 from pad_cli.evaluation.scorers.classifier_model import Classifier, ClassifierSource, load_classifier
 from pad_cli.evaluation.scorers.classifier_text import problem_of, word
 from pad_cli.evaluation.scorers.identity import identity
@@ -136,11 +136,11 @@ class ClassifierScorer:
     def batch_size(self) -> int:
         return self.options.batch_size
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         shown = {"dimension", "higher_is_better", "unit", "batch_size", "device"}
         return ["classifier", self.options.model_dump(exclude=shown), identity(self.options.model)]
 
-    def score(self, samples: Sequence[Sample], subject: Subject) -> list[Score]:
+    def score(self, samples: Sequence[Sample], subject: EvalContext) -> list[Score]:
         """Scores of some answers.
 
         Raises:
@@ -158,7 +158,7 @@ class ClassifierScorer:
             for value, reading in zip(values, readings, strict=True)
         ]
 
-    def _loaded(self, subject: Subject) -> Classifier:
+    def _loaded(self, subject: EvalContext) -> Classifier:
         options = self.options
         device = str(subject.policy.device) if options.device == "auto" else options.device
         return load_classifier(

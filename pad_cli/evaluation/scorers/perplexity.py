@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
+from pad_cli.evaluation.contract import EvalContext, Sample, Score, Scorer
 from pad_cli.evaluation.scorers.identity import identity
 from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -69,13 +69,13 @@ class Perplexity:
     def batch_size(self) -> int:
         return self.options.batch_size
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         reader: Any = subject.policy.fingerprint
         if self.options.model is not None:
             reader = [self.options.model.model_dump(), identity(resolve_model(self.options.model.model))]
         return ["perplexity", self.logarithmic, self.options.max_tokens, reader]
 
-    def score(self, samples: Sequence[Sample], subject: Subject) -> list[Score]:
+    def score(self, samples: Sequence[Sample], subject: EvalContext) -> list[Score]:
         """Scores of some answers.
 
         Raises:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pad_cli.evaluation.contract import Sample, Score, Subject
+from pad_cli.evaluation.contract import EvalContext, Sample, Score
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 
 
@@ -34,12 +34,12 @@ class RewardScorer:
     def unit(self) -> str:
         return "nats per token" if self.per_token else "nats"
 
-    def key(self, subject: Subject) -> Any:
+    def key(self, subject: EvalContext) -> Any:
         model = subject.reward_model
         relative_to = subject.policy.fingerprint if model.reference == "policy" else None
         return ["reward", model.fingerprint, relative_to, self.per_token]
 
-    def score(self, samples: Sequence[Sample], subject: Subject) -> list[Score]:
+    def score(self, samples: Sequence[Sample], subject: EvalContext) -> list[Score]:
         model = subject.reward_model
         answers = [
             AnswerToReward(item.prompt, model.preference(item.preference), answer_tokens(model, text))

@@ -12,7 +12,7 @@ import pytest
 
 from pad_cli.evaluation.answered import write_answered
 from pad_cli.evaluation.costs import Answered
-from pad_cli.evaluation.run import ANSWERS
+from pad_cli.evaluation.evaluate import ANSWERS
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe
 from pad_cli.system.runs import ResultLog

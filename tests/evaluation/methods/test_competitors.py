@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from pad_cli.errors import DataError, RecipeError
-from pad_cli.evaluation.contract import Subject
+from pad_cli.evaluation.contract import EvalContext
+from pad_cli.evaluation.evaluate import load_method
 from pad_cli.evaluation.methods import competitors
 from pad_cli.evaluation.methods.competitors import Competitors, attached, goal_pairs
-from pad_cli.evaluation.run import load_method
 from pad_cli.models.adapter import WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -63,7 +63,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def subject(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> Subject:
+def subject(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> EvalContext:
     return make_subject(policy, reward_model)
 
 
@@ -109,7 +109,7 @@ def margin(policy: LanguageModel, chosen: str, rejected: str) -> float:
 
 
 def test_an_adapter_prefers_its_principle_and_the_policy_stays_as_it_was(
-    subject: Subject, options: dict[str, Any], home: Path
+    subject: EvalContext, options: dict[str, Any], home: Path
 ) -> None:
     policy, answers = subject.policy, ("dhaha", "dyesyes")
     state = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
@@ -123,7 +123,7 @@ def test_an_adapter_prefers_its_principle_and_the_policy_stays_as_it_was(
 
 
 def test_a_second_run_finds_the_adapter_and_states_the_same_cost(
-    subject: Subject, options: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
+    subject: EvalContext, options: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     goals = [{"humorous": 1.0}, {"formal": 1.0}, {"humorous": 1.0}, {}]
     cost = Competitors("dpo", options).prepare(subject, goals)
@@ -137,7 +137,7 @@ def test_a_second_run_finds_the_adapter_and_states_the_same_cost(
 
 @pytest.mark.parametrize("changed", [{"steps": 5}, {"seed": 1}, {"beta": 0.2}, {"data": "other"}])
 def test_other_settings_or_pairs_give_another_adapter(
-    changed: dict[str, Any], subject: Subject, options: dict[str, Any], home: Path, tmp_path: Path
+    changed: dict[str, Any], subject: EvalContext, options: dict[str, Any], home: Path, tmp_path: Path
 ) -> None:
     if "data" in changed:
         lines = (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)

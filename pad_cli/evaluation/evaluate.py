@@ -19,7 +19,7 @@ from pad_cli.evaluation.answered import write_answered
 from pad_cli.evaluation.answering import Job, Logs, answer, answer_keys, prompt_key
 from pad_cli.evaluation.cells import Scored
 from pad_cli.evaluation.comparisons import reference_of
-from pad_cli.evaluation.contract import Cost, Method, Sample, Score, Scorer, Subject
+from pad_cli.evaluation.contract import Cost, EvalContext, Method, Sample, Score, Scorer
 from pad_cli.evaluation.costs import Answered, reward_model_cost, write_costs
 from pad_cli.evaluation.outputs import Answers, ShownTokens, write_outputs
 from pad_cli.evaluation.pages import write_pages
@@ -142,7 +142,7 @@ class Outcome:
 def run_items(
     recipe: EvalRecipe,
     benchmarks: Sequence[list[BenchmarkItem]],
-    look: Callable[[Subject, list[Answers]], None] = lambda *_: None,
+    look: Callable[[EvalContext, list[Answers]], None] = lambda *_: None,
     everyone: Processes = ALONE,
 ) -> Outcome:
     """Answer and score items.
@@ -181,7 +181,7 @@ def run_items(
         reward_model = load_reward_model(recipe.reward_model, backbone=policy)
         check_profiles((profile for item in mine for profile in item.profiles), reward_model)
         measured = measured or MeasuredPairs(recipe, scorers, reward_model.principles)
-        subject = Subject(name, settings, PadEngine(policy, reward_model, always=recipe.always), mine, trained)
+        subject = EvalContext(name, settings, PadEngine(policy, reward_model, always=recipe.always), mine, trained)
         subject.engine.check_prompts([(item.place or item.id, item.prompt) for item in mine])
         for item in mine:
             subject.engine.check_room(item.place or item.id, item.prompt)
