@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pad_cli.errors import PluginError, UsageError
-from pad_cli.evaluation.scoring import load_scorer
+from pad_cli.evaluation.contract import load_scorer
 from pad_cli.recipe import ScorerSettings
 from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_SOURCES, SCORERS, Registry
 

@@ -1,21 +1,27 @@
-"""The nouns of an evaluation: what methods and scorers are given, and what they must be.
+"""What methods and scorers are given, what they must be, and how those of a recipe are made.
 
-A registry entry under `pad.methods` is a callable that takes the recipe's options and gives a `Method`. One under
-`pad.scorers` gives a `Scorer` likewise; or, for a score of one text on its own, it is an object with `name`,
+A registry entry under `pad.methods` is a callable that takes the recipe's options and returns a `Method`. One under
+`pad.scorers` returns a `Scorer` likewise; or, for a score of one text on its own, it is an object with `name`,
 `description`, `higher_is_better` and a call `(text, facts) -> float`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from pad_cli.decoding.engine import PadEngine
+from pad_cli.errors import RecipeError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
-from pad_cli.recipe import DecodingSettings, ModelSettings
+from pad_cli.recipe import DecodingSettings, MethodSettings, ModelSettings, ScorerSettings
+from pad_cli.recipe.options import make_with
 from pad_cli.records import BenchmarkItem, Generation
+from pad_cli.registry import METHODS, SCORERS
+
+HINT = "See docs/evaluation.md for what it takes."
+"""For every wrong option of a method or scorer."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +29,9 @@ class Cost:
     """What a method needs beyond the policy and before it answers.
 
     Attributes:
-        seconds: of training, on the machine that trained; None where nobody wrote it down.
+        seconds: of training, on the machine that trained; None if unknown.
         models: trained models.
-        parameters: numbers that were trained, over all of them.
+        parameters: trainable parameters of all of them.
     """
 
     seconds: float | None = 0.0
@@ -41,8 +47,8 @@ class EvalContext:
         name: in the report.
         settings: how it is loaded.
         engine: the policy with the reward model.
-        items: all that it will be asked, for methods that prepare for just that.
-        reward_model_cost: of training the reward model; what methods that use it cost.
+        items: all items of this policy, for methods that prepare for exactly those.
+        reward_model_cost: of training the reward model; the cost of every method that uses it.
     """
 
     name: str
@@ -57,14 +63,36 @@ class EvalContext:
 
     @property
     def reward_model(self) -> RewardModel:
-        """What an evaluation steers with and rewards by."""
         assert self.engine.reward_model is not None
         return self.engine.reward_model
 
     @property
     def steered_by(self) -> list[Any]:
-        """What decides a guided answer beside policy, item and decoding, for a method's key."""
+        """What a guided answer depends on beside policy, item and decoding, for a method's key."""
         return [self.reward_model.fingerprint, *([self.engine.always] if self.engine.always else [])]
+
+    @property
+    def rewarded_by(self) -> list[Any]:
+        """What a reward depends on beside the item and the text: the reward model, and its reference policy if any."""
+        model = self.reward_model
+        return [model.fingerprint, self.policy.fingerprint if model.reference == "policy" else None]
+
+
+class System(NamedTuple):
+    """What answers: a method at a guidance weight (0 for methods without one) on a policy."""
+
+    method: str
+    policy: str
+    guidance_weight: float
+
+
+class Answer(NamedTuple):
+    """One answer to an item, and which system gave it with which sampling seed."""
+
+    item: BenchmarkItem
+    text: str
+    system: System = System("", "", 0.0)
+    seed: int = 0
 
 
 class Method(Protocol):
@@ -72,8 +100,8 @@ class Method(Protocol):
 
     Attributes:
         description: one sentence.
-        reads_preference: does the answer depend on the preference? If not, a prompt is answered once.
-        weighted: does it depend on the guidance weight? If not, it runs at one weight only, 0.
+        reads_preference: whether the answer depends on the preference; if not, a prompt is answered once.
+        weighted: whether it depends on the guidance weight; if not, it runs once, at 0.
     """
 
     @property
@@ -85,27 +113,20 @@ class Method(Protocol):
     @property
     def weighted(self) -> bool: ...
 
-    def key(self, subject: EvalContext) -> Any:
-        """What decides its answers beside policy, item, decoding and guidance weight; in a form that JSON can hold."""
+    def key(self, context: EvalContext) -> Any:
+        """What its answers depend on beside policy, item, decoding and guidance weight; JSON-serialisable."""
 
-    def prepare(self, subject: EvalContext) -> Cost:
+    def prepare(self, context: EvalContext) -> Cost:
         """Train or load what it needs; what is trained is kept on disk. Called once for each policy."""
 
     def answer(
-        self, subject: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
-        """Answer some items, one batch."""
-
-
-class Sample(NamedTuple):
-    """One answer to be scored."""
-
-    item: BenchmarkItem
-    text: str
+        """Answer one batch of items."""
 
 
 class Score(NamedTuple):
-    """One scorer's number for one answer; `truncated` says that the scorer read a part of it only."""
+    """A scorer's number for one answer; `truncated` if the scorer could read only a part of it."""
 
     value: float
     truncated: bool = False
@@ -120,7 +141,7 @@ class Scorer(Protocol):
         higher_is_better: its direction.
         unit: of its number; empty for a share or a score without one.
         batch_size: answers scored together.
-        facts: what it needs to find in an item's facts.
+        facts: keys that it needs in an item's facts.
     """
 
     @property
@@ -141,8 +162,72 @@ class Scorer(Protocol):
     @property
     def facts(self) -> tuple[str, ...]: ...
 
-    def key(self, subject: EvalContext) -> Any:
-        """What decides its scores beside the item and the text; in a form that JSON can hold."""
+    def key(self, context: EvalContext) -> Any:
+        """What its scores depend on beside the item and the text; JSON-serialisable."""
 
-    def score(self, samples: Sequence[Sample], subject: EvalContext) -> list[Score]:
-        """Scores of some answers of the subject's, at most `batch_size`."""
+    def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
+        """Score at most `batch_size` answers of the context's policy."""
+
+
+@dataclass(frozen=True)
+class TextScorer:
+    """A scorer of single texts: `measure(text, facts)` is the score. Attributes as in `Scorer`."""
+
+    name: str
+    description: str
+    higher_is_better: bool
+    measure: Callable[[str, Mapping[str, Any]], float]
+    dimension: str = ""
+    unit: str = ""
+    facts: tuple[str, ...] = ()
+    batch_size: int = 512
+
+    def __call__(self, text: str, facts: Mapping[str, Any]) -> float:
+        return float(self.measure(text, facts))
+
+    def key(self, context: EvalContext) -> Any:
+        return [self.name, self.description]
+
+    def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
+        return [Score(self(answer.text, answer.item.facts)) for answer in answers]
+
+
+def load_method(settings: MethodSettings) -> Method:
+    """A method of a recipe.
+
+    Raises:
+        UsageError: no method has that name.
+        RecipeError: it does not take these options.
+    """
+    where = f"methods: options of '{settings.method}'"
+    method: Method = make_with(METHODS.get(settings.method), settings.options, where, HINT)
+    return method
+
+
+def load_scorer(settings: ScorerSettings) -> Scorer:
+    """A scorer of a recipe.
+
+    Raises:
+        UsageError: no scorer has that name.
+        RecipeError: it does not take these options.
+    """
+    entry = SCORERS.get(settings.scorer)
+    if isinstance(entry, type) or not hasattr(entry, "higher_is_better"):
+        entry = make_with(entry, settings.options, f"scorers: options of '{settings.scorer}'", HINT)
+    elif settings.options:
+        raise RecipeError(f"scorers: '{settings.scorer}' takes no options.", "Leave `options` out.")
+    scorer: Scorer = entry if hasattr(entry, "score") else _text_scorer(entry)
+    return scorer
+
+
+def _text_scorer(entry: Any) -> TextScorer:
+    """A registered `(text, facts) -> float`, of which `dimension`, `unit` and `facts` are optional."""
+    return TextScorer(
+        name=entry.name,
+        description=str(entry.description),
+        higher_is_better=bool(entry.higher_is_better),
+        measure=entry,
+        dimension=str(getattr(entry, "dimension", entry.name)),
+        unit=str(getattr(entry, "unit", "")),
+        facts=tuple(getattr(entry, "facts", ())),
+    )

@@ -1,17 +1,20 @@
-"""The reward model's rewards of answers: exact, over the whole vocabulary, in batches, whatever its form.
+"""The reward model's rewards of answers, whichever method wrote them: exact, over the whole vocabulary, not calibrated.
 
-r(p, s_t, y_t) of each token, and R(p, x, y) = sum_t r(p, s_t, y_t)        nats, not calibrated
+r(p, s_t, y_t) of each token, and R(p, x, y) = sum_t r(p, s_t, y_t), nats; see `equation.py`. `rewarded_texts` gives the
+rewards of an answer's tokens with their text: the pieces joined are the answer, and their rewards sum to R.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from pad_cli.equation import answer_sums
-from pad_cli.errors import UsageError
+from pad_cli.errors import PadError, UsageError
+from pad_cli.evaluation.answering import prompt_key
+from pad_cli.evaluation.contract import Answer, EvalContext
 from pad_cli.models.context import room
 from pad_cli.models.language_model import LanguageModel, same_vocabulary
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -19,16 +22,18 @@ from pad_cli.models.reward_model import RewardModel
 from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners, token_log_probs
 from pad_cli.preference import Preference
 from pad_cli.records import Messages
+from pad_cli.system.progress import bar, note
+from pad_cli.system.runs import ResultLog, fingerprint
+
+RewardedText = list[tuple[str, float]]
+"""The pieces of a text in order, each with its reward; the last one, empty, is its end of sequence."""
+
+_BATCH = 64  # answers that are rewarded before they are written to the log
+_DIGITS = 3  # of a reward in the log
 
 
 class AnswerToReward(NamedTuple):
-    """An answer to a prompt under a preference.
-
-    Attributes:
-        prompt: the conversation.
-        preference: what this user wants.
-        answer: its tokens in the backbone's vocabulary.
-    """
+    """A prompt, a preference, and an answer's tokens in the backbone's vocabulary."""
 
     prompt: Messages
     preference: Preference
@@ -42,15 +47,12 @@ def answer_tokens(model: RewardModel, text: str, *, ended: bool = True) -> tuple
 
 
 def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[AnswerToReward]) -> torch.Tensor:
-    """Summed rewards of answers.
+    """Summed rewards of N answers: (N,) nats, float32, on the CPU; 0 for one without tokens.
 
     Args:
         model: the reward model.
-        policy: the reference, where that is the policy; else not read.
-        answers: N answers; one without tokens has reward 0.
-
-    Returns:
-        (N,) nats, float32, on the CPU.
+        policy: the reference of a reward model whose rewards are relative to the policy; else not read.
+        answers: N answers.
 
     Raises:
         UsageError: rewards are relative to the policy, whose vocabulary is not the backbone's.
@@ -62,41 +64,28 @@ def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequenc
 
 @torch.no_grad()
 def token_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[AnswerToReward]) -> list[torch.Tensor]:
-    """Rewards of answers' tokens.
+    """Rewards of the tokens of N answers: for each of T tokens (T,) nats, float32, on the CPU.
 
-    Args:
-        model: the reward model.
-        policy: the reference, where that is the policy; else not read.
-        answers: N answers.
-
-    Returns:
-        For each answer (T,) nats, float32, on the CPU, T its tokens.
-
-    Raises:
-        UsageError: rewards are relative to the policy, whose vocabulary is not the backbone's.
+    Arguments and errors as in `sequence_rewards`.
     """
     check_reference(model, policy)
-    sequences = [_sequence(model, each) for each in answers]
     result = [torch.zeros(0)] * len(answers)
-    read = [number for number, (_, answer) in enumerate(sequences) if answer]
+    rows = [row for row, each in enumerate(answers) if each.answer]
 
-    def reward(batch: Sequence[TokenSequence], places: list[int]) -> Sequence[torch.Tensor]:
-        rewards = _rewards(model, policy, batch, [answers[read[place]].preference for place in places])
+    def reward(batch: Sequence[TokenSequence], numbers: list[int]) -> Sequence[torch.Tensor]:
+        rewards = _rewards(model, policy, batch, [answers[rows[number]].preference for number in numbers])
         parts: Sequence[torch.Tensor] = rewards.split([len(answer) for _, answer in batch])
         return parts
 
-    for places, parts in in_batches([sequences[number] for number in read], reward, model.backbone.device):
-        for place, part in zip(places, parts, strict=True):
-            result[read[place]] = part
+    sequences = [_sequence(model, answers[row]) for row in rows]
+    for numbers, parts in in_batches(sequences, reward, model.backbone.device):
+        for number, part in zip(numbers, parts, strict=True):
+            result[rows[number]] = part
     return result
 
 
 def check_reference(model: RewardModel, policy: LanguageModel) -> None:
-    """Make sure that the reward model has rewards on this policy.
-
-    Raises:
-        UsageError: they are relative to the policy, whose vocabulary is not the backbone's.
-    """
+    """Raises UsageError if rewards are relative to the policy, whose vocabulary is not the backbone's."""
     if model.reference == "policy" and not same_vocabulary(policy, model.backbone):
         raise UsageError(
             "This reward model's rewards are relative to the policy, which has another vocabulary.",
@@ -105,7 +94,7 @@ def check_reference(model: RewardModel, policy: LanguageModel) -> None:
 
 
 def _sequence(model: RewardModel, each: AnswerToReward) -> TokenSequence:
-    """Prompt and answer in the backbone's tokens; a prompt loses its beginning where the two are too long for it."""
+    """Prompt and answer in the backbone's tokens; the prompt loses its beginning if the two are too long."""
     prompt = encode_prompt(model.backbone.tokenizer, model.prompt(each.prompt, each.preference))
     left = room(model.backbone.context_length, len(each.answer))
     return tuple(prompt if left is None else prompt[-max(1, left) :]), each.answer
@@ -126,3 +115,104 @@ def _rewards(
         plain = hidden if model.adapter is None else answer_states(backbone, sequences)
         reference = token_log_probs(plain, targets, backbone.head)
     return personalised.cpu() - reference.cpu()
+
+
+def rewarded_texts(context: EvalContext, answers: Sequence[Answer], log: ResultLog) -> list[RewardedText | None]:
+    """Answers in pieces with their rewards, under their items' preferences.
+
+    Args:
+        context: the policy that answered.
+        answers: N answers.
+        log: of earlier results; new ones are added.
+
+    Returns:
+        One for each answer; None if the reward model cannot read the preference or the answer, or its rewards are
+        relative to a policy of another vocabulary. The reason is printed on stderr.
+    """
+    keys = [
+        fingerprint([*context.rewarded_by, prompt_key(item), item.preference, text, _DIGITS])
+        for item, text, *_ in answers
+    ]
+    readable: dict[str, tuple[str, AnswerToReward]] = {}
+    problems: dict[str, str] = {}
+    for key, answer in zip(keys, answers, strict=True):
+        if key not in log.done:
+            try:
+                readable[key] = answer.text, _readable(context, answer)
+            except PadError as error:
+                problems[key] = error.message
+    if problems:
+        left_out = sum(key in problems for key in keys)
+        note(f"No token rewards for {left_out} of {len(keys)} answers shown: {next(iter(problems.values()))}")
+    rows = list(readable.items())
+    tokenizer = context.reward_model.backbone.tokenizer
+    with bar(f"Token rewards on {context.name}", total=len(rows)) as progress:
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            rewards = token_rewards(context.reward_model, context.policy, [each for _, (_, each) in batch])
+            log.append(
+                {
+                    key: {"tokens": _pieces(text, _spans(tokenizer, text), new.tolist())}
+                    for (key, (text, _)), new in zip(batch, rewards, strict=True)
+                    if torch.isfinite(new).all()
+                }
+            )
+            progress.advance(len(batch))
+    return [[(text, reward) for text, reward in log.done[key]["tokens"]] if key in log.done else None for key in keys]
+
+
+def _readable(context: EvalContext, answer: Answer) -> AnswerToReward:
+    """An answer for the reward model; raises PadError if it cannot be rewarded token by token."""
+    model = context.reward_model
+    check_reference(model, context.policy)
+    if not model.backbone.tokenizer.is_fast:
+        raise UsageError("The backbone's tokenizer does not say where its tokens are in a text.", "Use its fast form.")
+    preference = model.preference(answer.item.preference)
+    prompt = encode_prompt(model.backbone.tokenizer, model.prompt(answer.item.prompt, preference))
+    tokens = answer_tokens(model, answer.text)
+    longest = model.backbone.context_length
+    if longest is not None and len(prompt) + len(tokens) > longest:
+        raise UsageError(f"The reward model reads no more than {longest} tokens.", "Ask for shorter answers.")
+    return AnswerToReward(answer.item.prompt, preference, tokens)
+
+
+def _spans(tokenizer: Any, text: str) -> list[tuple[int, int]]:
+    """Start and end in a text of each of its tokens in `encode_answer`, without the end of sequence."""
+    read, shift = (text, 0) if tokenizer.chat_template else (f" {text.lstrip()}", len(text) - len(text.lstrip()) - 1)
+    spans = tokenizer(read, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [(max(0, start + shift), max(0, end + shift)) for start, end in spans]
+
+
+def _pieces(text: str, spans: Sequence[tuple[int, int]], rewards: Sequence[float]) -> RewardedText:
+    """A text cut where tokens meet, and its end of sequence.
+
+    Tokens that share a character form one piece; text that no token covers belongs to the next piece, if there is one.
+
+    Args:
+        text: the answer.
+        spans: of each token.
+        rewards: of each token, and of the end of sequence.
+    """
+    *parts, last = rewards
+    if not text:
+        return [("", _rounded(sum(rewards)))]
+    ends: list[int] = []
+    sums: list[float] = []
+    for (start, end), reward in zip(spans, parts, strict=True):
+        before, reached = [0, 0, *ends][-2:]
+        if ends and (start < reached or before == reached):  # shares a character with the last piece, or that is empty
+            ends[-1] = max(reached, end)
+            sums[-1] += reward
+        else:
+            ends.append(max(reached, end))
+            sums.append(reward)
+    starts = [0, *ends[:-1]]
+    while len(starts) > 1 and starts[-1] == len(text):  # trailing pieces without text
+        starts.pop()
+        sums[-2:] = [sums[-2] + sums[-1]]
+    cuts = zip(starts, [*starts[1:], len(text)], sums, strict=True)
+    return [*((text[start:end], _rounded(reward)) for start, end, reward in cuts), ("", _rounded(last))]
+
+
+def _rounded(reward: float) -> float:
+    return round(reward, _DIGITS) + 0.0  # no minus sign before 0

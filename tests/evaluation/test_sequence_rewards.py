@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from pad_cli.errors import UsageError
-from pad_cli.evaluation.contract import EvalContext, Sample
-from pad_cli.evaluation.scorers.reward import RewardScorer
-from pad_cli.evaluation.scoring import load_scorer
+from pad_cli.evaluation.contract import Answer, EvalContext, load_scorer
+from pad_cli.evaluation.scorers.likelihood import RewardScorer
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompt_reward_model import PromptRewardModel
@@ -27,8 +26,8 @@ from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 ANSWERS = ("Begin with the king.", "", "Buy a camera, then wait for the light and wait again.", "No.")
 
 
-def samples() -> list[Sample]:
-    return [Sample(item, text) for item, text in zip(make_items(), ANSWERS, strict=True)]
+def samples() -> list[Answer]:
+    return [Answer(item, text) for item, text in zip(make_items(), ANSWERS, strict=True)]
 
 
 def exact(subject: EvalContext) -> list[float]:
@@ -37,7 +36,7 @@ def exact(subject: EvalContext) -> list[float]:
     assert isinstance(model, PersonalizedRewardModel)
     return [
         model.token_rewards(item.prompt, text, model.preference(item.preference)).sum().item()
-        for item, text in samples()
+        for item, text, *_ in samples()
     ]
 
 
@@ -73,13 +72,13 @@ def test_rewards_relative_to_the_policy_read_the_preference_in_the_prompt(
     )
     change = other_policy.head(model.head(theirs)).log_softmax(-1) - policy.head(ours).log_softmax(-1)
     expected = change[range(len(target)), target].sum().item()
-    (score,) = RewardScorer().score([Sample(item, ANSWERS[0])], make_subject(policy, model))
+    (score,) = RewardScorer().score([Answer(item, ANSWERS[0])], make_subject(policy, model))
     assert score.value == pytest.approx(expected, abs=1e-3)
     key = RewardScorer().key(make_subject(policy, model))
     assert key != RewardScorer().key(make_subject(make_language_model(policy.tokenizer, seed=5), model))
     foreign = make_language_model(make_tokenizer(extra=("<extra>",)), seed=0)
     with pytest.raises(UsageError, match="another vocabulary"):
-        RewardScorer().score([Sample(item, ANSWERS[0])], make_subject(foreign, model))
+        RewardScorer().score([Answer(item, ANSWERS[0])], make_subject(foreign, model))
 
 
 def test_batches_change_no_reward(
@@ -89,7 +88,7 @@ def test_batches_change_no_reward(
         AnswerToReward(
             item.prompt, reward_model.preference(item.preference), answer_tokens(reward_model, text, ended=ended)
         )
-        for item, text in samples()
+        for item, text, *_ in samples()
         for ended in (True, False)
     ]
     together = sequence_rewards(reward_model, policy, rows)

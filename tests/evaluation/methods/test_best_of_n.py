@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.contract import EvalContext
-from pad_cli.evaluation.evaluate import load_method
-from pad_cli.evaluation.methods.best_of_n import BestOfN
+from pad_cli.evaluation.contract import EvalContext, load_method
+from pad_cli.evaluation.methods.untrained import BestOfN
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.recipe import DecodingSettings, MethodSettings

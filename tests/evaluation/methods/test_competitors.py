@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from pad_cli.errors import DataError, RecipeError
-from pad_cli.evaluation.contract import EvalContext
-from pad_cli.evaluation.evaluate import load_method
+from pad_cli.evaluation.contract import EvalContext, load_method
 from pad_cli.evaluation.methods import competitors
 from pad_cli.evaluation.methods.competitors import Competitors, attached, goal_pairs
 from pad_cli.models.adapter import WEIGHTS

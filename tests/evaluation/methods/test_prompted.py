@@ -8,10 +8,8 @@ import pytest
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.contract import EvalContext
-from pad_cli.evaluation.evaluate import load_method
-from pad_cli.evaluation.methods.contrast import Contrast
-from pad_cli.evaluation.methods.prompted import PadPrompt, Prompt
+from pad_cli.evaluation.contract import EvalContext, load_method
+from pad_cli.evaluation.methods.untrained import Contrast, PadPrompt, Prompt
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import MethodSettings

@@ -15,8 +15,7 @@ from pad_cli.decoding.mixture import Voice, _request, generate_mixture
 from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.evaluate import evaluate
 from pad_cli.evaluation.methods.competitors import attached
-from pad_cli.evaluation.methods.mixed import Mod, Sum
-from pad_cli.evaluation.methods.trained import Dpo, MorlDpo, Soup, write_soup
+from pad_cli.evaluation.methods.trained import Dpo, Mod, MorlDpo, Soup, Sum, write_soup
 from pad_cli.models.adapter import CONFIG, WEIGHTS
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
@@ -69,7 +68,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
             assert_agree([first.setdefault(name, answer)], [answer], [request])
         return made
 
-    monkeypatch.setattr("pad_cli.evaluation.methods.competitors.generate_mixture", watched)
+    monkeypatch.setattr("pad_cli.evaluation.methods.trained.generate_mixture", watched)
     return first
 
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.evaluation.contract import EvalContext, Sample
+from pad_cli.evaluation.contract import Answer, EvalContext
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
@@ -76,8 +76,8 @@ def make_subject(policy: LanguageModel) -> EvalContext:
     return EvalContext("tiny", ModelSettings(model=policy.name), PadEngine(policy))
 
 
-def make_samples(answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[Sample]:
+def make_samples(answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[Answer]:
     return [
-        Sample(BenchmarkItem(str(number), "single", "x", as_messages(prompt), ("x",)), text)
+        Answer(BenchmarkItem(str(number), "single", "x", as_messages(prompt), ("x",)), text)
         for number, (prompt, text) in enumerate(answers)
     ]

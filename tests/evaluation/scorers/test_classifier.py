@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from pad_cli.errors import ModelLoadError, RecipeError
-from pad_cli.evaluation.contract import EvalContext
+from pad_cli.evaluation.answering import score
+from pad_cli.evaluation.contract import EvalContext, load_scorer
 from pad_cli.evaluation.scorers.classifier import ARMORM_DIMENSIONS
 from pad_cli.evaluation.scorers.classifier_model import load_classifier
-from pad_cli.evaluation.scoring import load_scorer, score
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ScorerSettings
 from pad_cli.system.runs import ResultLog
@@ -223,8 +223,8 @@ def test_an_answer_without_tokens_fails_alone(tmp_path: Path, subject: EvalConte
     scorer = scorer_of(model=str(make_classifier(tmp_path / "m", "gpt2")), template="answer")
     samples = make_samples((("Hi", "one"), ("Hi", ""), ("Hi", "two")))
     found = score("taste", scorer, samples, subject, ResultLog(tmp_path / "scores.jsonl"))
-    assert found[1] is None
-    assert [one.value for one in found if one] == pytest.approx(
+    assert found[1].value is None
+    assert [one.value for one in found if one.value is not None] == pytest.approx(
         values_of(scorer, subject, (("Hi", "one"), ("Hi", "two"))), abs=1e-5
     )
 

@@ -11,9 +11,8 @@ import torch
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import ModelLoadError, RecipeError
-from pad_cli.evaluation.contract import EvalContext
-from pad_cli.evaluation.scorers.perplexity import _loaded
-from pad_cli.evaluation.scoring import load_scorer
+from pad_cli.evaluation.contract import EvalContext, load_scorer
+from pad_cli.evaluation.scorers.likelihood import _loaded
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings, ScorerSettings
 from tests.evaluation.scorers.classifiers import ANSWERS, make_samples, make_subject
