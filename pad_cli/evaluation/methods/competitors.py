@@ -22,7 +22,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 
@@ -39,7 +38,6 @@ from pad_cli.records import BenchmarkItem, PreferencePair
 from pad_cli.system.progress import note
 from pad_cli.system.run_lock import in_turn
 from pad_cli.system.runs import fingerprint, home, whole_directory, write_json
-from pad_cli.training.pair_table import SequenceBook, tabulate
 
 Goal = Mapping[str, float]
 """Principle to weight, never zero; empty for the plain policy."""
@@ -56,13 +54,15 @@ class CompetitorSettings(LoraStage):
     principles: list[str] | None = Field(
         None, min_length=1, description="Principles that pairs may name, as in `heads`; by default all they name."
     )
-    anchor: float = Field(0.0, ge=0, description="Weight c of the likelihood anchor; 0 is plain DPO.")
+    anchor: float = Field(0.0, ge=0, description="Plain DPO has no likelihood anchor: 0.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
 
     @model_validator(mode="after")
     def _trained_to_the_end(self) -> CompetitorSettings:
         if self.evaluate_every is not None:
             raise ValueError("`evaluate_every` has no effect here: competitors are not measured while they are trained")
+        if self.anchor or self.length_normalised:
+            raise ValueError("`anchor` and `length_normalised` have no effect here: competitors learn by plain DPO")
         return self
 
     @property
@@ -223,23 +223,14 @@ def _finished_cost(target: Path) -> Cost | None:
 
 def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[PreferencePair], target: Path) -> Cost:
     """Train an adapter, or resume, and save it with its cost."""
-    from pad_cli.training.trainer import train_lora
+    from pad_cli.evaluation.methods.dpo import train_dpo
 
-    work = _work(target)
-    before, started = _start_clock(work), time.monotonic()
-    book = SequenceBook(policy.tokenizer, settings.data.max_prompt_tokens, settings.data.max_answer_tokens)
-    table = tabulate(pairs, book)
-    no_weights = torch.zeros(len(table), 0)  # there are no preference heads
-    adapter, _ = train_lora(
-        settings.stage, policy, None, book.sequences, table, no_weights, directory=work, seed=settings.seed
-    )
-    cost = Cost(before + time.monotonic() - started, 1, sum(tensor.numel() for tensor in adapter.tensors))
-    try:
-        with whole_directory(target) as scratch:
-            adapter.save(scratch)
-            write_json(scratch / COST, asdict(cost))
-    finally:
-        adapter.detach()
+    limits = settings.data.max_prompt_tokens, settings.data.max_answer_tokens
+    before, started = _start_clock(_work(target)), time.monotonic()
+    with whole_directory(target) as scratch:
+        parameters = train_dpo(settings.stage, policy, pairs, limits, _work(target), scratch, settings.seed)
+        cost = Cost(before + time.monotonic() - started, 1, parameters)
+        write_json(scratch / COST, asdict(cost))
     return cost
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.evaluation.contract import EvalContext, load_method
-from pad_cli.evaluation.methods import competitors
+from pad_cli.evaluation.methods import competitors, dpo
 from pad_cli.evaluation.methods.competitors import Competitors, attached, goal_pairs
 from pad_cli.models.adapter import WEIGHTS
 from pad_cli.models.language_model import LanguageModel
@@ -22,7 +22,6 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.models.scoring import all_log_probs
 from pad_cli.recipe import MethodSettings
 from pad_cli.records import PreferencePair, as_messages
-from pad_cli.training import trainer
 from tests.evaluation.methods.subjects import make_subject
 from tests.tiny import make_language_model
 
@@ -161,7 +160,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
 ) -> None:
     whole = Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "another home"))
-    plain = trainer._Watch.on_step_end
+    plain = dpo._Progress.on_step_end
 
     def fall(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
         plain(self, args, state, control)
@@ -169,7 +168,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Watch, "on_step_end", fall)
+        patch.setattr(dpo._Progress, "on_step_end", fall)
         with pytest.raises(KeyboardInterrupt):
             Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     (work,) = (tmp_path / "another home" / "competitors").iterdir()
