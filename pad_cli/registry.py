@@ -81,7 +81,7 @@ SCORERS = Registry(
         "harmless": "pad_cli.evaluation.scorers.classifier:HARMLESS",
         "humor": "pad_cli.evaluation.scorers.classifier:HUMOR",
         "armorm": "pad_cli.evaluation.scorers.classifier:ARMORM",
-        "reward": "pad_cli.evaluation.scorers.likelihood:RewardScorer",
+        "reward": "pad_cli.evaluation.scorers.likelihood:reward",
     },
 )
 BENCHMARKS = Registry(

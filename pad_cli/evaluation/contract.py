@@ -2,14 +2,16 @@
 
 A registry entry under `pad.methods` is a callable that takes the recipe's options and returns a `Method`. One under
 `pad.scorers` returns a `Scorer` likewise; or, for a score of one text on its own, it is an object with `name`,
-`description`, `higher_is_better` and a call `(text, facts) -> float`.
+`description`, `higher_is_better` and a call `(text, facts) -> float`. Objects that only look like a `Method` or `Scorer`
+do as well.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
@@ -95,7 +97,7 @@ class Answer(NamedTuple):
     seed: int = 0
 
 
-class Method(Protocol):
+class Method(ABC):
     """A way to answer.
 
     Attributes:
@@ -104,21 +106,19 @@ class Method(Protocol):
         weighted: whether it depends on the guidance weight; if not, it runs once, at 0.
     """
 
-    @property
-    def description(self) -> str: ...
+    description: ClassVar[str]
+    reads_preference: ClassVar[bool] = True
+    weighted: ClassVar[bool] = False
 
-    @property
-    def reads_preference(self) -> bool: ...
-
-    @property
-    def weighted(self) -> bool: ...
-
+    @abstractmethod
     def key(self, context: EvalContext) -> Any:
         """What its answers depend on beside policy, item, decoding and guidance weight; JSON-serialisable."""
 
     def prepare(self, context: EvalContext) -> Cost:
         """Train or load what it needs; what is trained is kept on disk. Called once for each policy."""
+        return Cost()
 
+    @abstractmethod
     def answer(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
@@ -132,7 +132,8 @@ class Score(NamedTuple):
     truncated: bool = False
 
 
-class Scorer(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Scorer(ABC):
     """A way to score answers.
 
     Attributes:
@@ -144,42 +145,28 @@ class Scorer(Protocol):
         facts: keys that it needs in an item's facts.
     """
 
-    @property
-    def description(self) -> str: ...
+    description: str
+    dimension: str
+    higher_is_better: bool = True
+    unit: str = ""
+    batch_size: int = 64
+    facts: tuple[str, ...] = ()
 
-    @property
-    def dimension(self) -> str: ...
-
-    @property
-    def higher_is_better(self) -> bool: ...
-
-    @property
-    def unit(self) -> str: ...
-
-    @property
-    def batch_size(self) -> int: ...
-
-    @property
-    def facts(self) -> tuple[str, ...]: ...
-
+    @abstractmethod
     def key(self, context: EvalContext) -> Any:
         """What its scores depend on beside the item and the text; JSON-serialisable."""
 
+    @abstractmethod
     def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
         """Score at most `batch_size` answers of the context's policy."""
 
 
-@dataclass(frozen=True)
-class TextScorer:
-    """A scorer of single texts: `measure(text, facts)` is the score. Attributes as in `Scorer`."""
+@dataclass(frozen=True, kw_only=True)
+class TextScorer(Scorer):
+    """A scorer of single texts: `measure(text, facts)` is the score."""
 
     name: str
-    description: str
-    higher_is_better: bool
     measure: Callable[[str, Mapping[str, Any]], float]
-    dimension: str = ""
-    unit: str = ""
-    facts: tuple[str, ...] = ()
     batch_size: int = 512
 
     def __call__(self, text: str, facts: Mapping[str, Any]) -> float:

@@ -13,7 +13,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from pad_cli.evaluation import sequence_rewards
 from pad_cli.evaluation.contract import Answer
 from pad_cli.evaluation.outputs import choose_items
-from pad_cli.evaluation.scorers.likelihood import RewardScorer
+from pad_cli.evaluation.scorers.likelihood import reward as reward_scorer
 from pad_cli.evaluation.sequence_rewards import RewardedText, rewarded_texts
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompt_reward_model import PromptRewardModel
@@ -64,7 +64,7 @@ def test_the_pieces_are_the_answer_and_sum_up_to_its_reward(tokenizer: Any, log:
     found = rewarded_texts(subject, samples(), log)
     assert [joined(pieces) for pieces in found] == list(TEXTS)
     sums = [sum(reward for _, reward in pieces or []) for pieces in found]
-    assert sums == pytest.approx([each.value for each in RewardScorer().score(samples(), subject)], abs=0.02)
+    assert sums == pytest.approx([each.value for each in reward_scorer().score(samples(), subject)], abs=0.02)
     assert all(pieces and pieces[-1][0] == "" and all(text for text, _ in pieces[:-1]) for pieces in found)
     assert len(found[2] or []) >= len("naïve 🦜🦜 日本") + 1, "cut at every character"
 
@@ -110,7 +110,7 @@ def test_what_the_authors_form_cannot_read_is_left_out_and_said(
     subject = make_subject(policy, model)
     read, refused = rewarded_texts(subject, asked, log)
     assert read is not None
-    (score,) = RewardScorer().score(asked[:1], subject)
+    (score,) = reward_scorer().score(asked[:1], subject)
     assert sum(reward for _, reward in read) == pytest.approx(score.value, abs=0.01)
     assert refused is None
     assert (

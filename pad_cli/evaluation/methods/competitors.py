@@ -15,7 +15,6 @@ import functools
 import itertools
 import json
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -43,7 +42,6 @@ Goal = Mapping[str, float]
 """Principle to weight, never zero; empty for the plain policy."""
 
 COST = "cost.json"
-_CLOCK = "clock.json"
 _DIRECTION_DIGITS = 6  # preferences that differ by less are one goal
 
 
@@ -226,10 +224,9 @@ def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[Pref
     from pad_cli.evaluation.methods.dpo import train_dpo
 
     limits = settings.data.max_prompt_tokens, settings.data.max_answer_tokens
-    before, started = _start_clock(_work(target)), time.monotonic()
     with whole_directory(target) as scratch:
-        parameters = train_dpo(settings.stage, policy, pairs, limits, _work(target), scratch, settings.seed)
-        cost = Cost(before + time.monotonic() - started, 1, parameters)
+        seconds, parameters = train_dpo(settings.stage, policy, pairs, limits, _work(target), scratch, settings.seed)
+        cost = Cost(seconds, 1, parameters)
         write_json(scratch / COST, asdict(cost))
     return cost
 
@@ -237,16 +234,3 @@ def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[Pref
 def _work(target: Path) -> Path:
     """The files of an unfinished training; deleted once it is finished."""
     return target.with_name(f"{target.name}.unfinished")
-
-
-def _start_clock(work: Path) -> float:
-    """Seconds of training up to the last checkpoint of interrupted runs; from now on this run is timed."""
-    spent = 0.0
-    try:
-        clock = json.loads((work / _CLOCK).read_text(encoding="utf-8"))
-        written = [path.stat().st_mtime for path in work.glob("checkpoint-*/*")]
-        spent = clock["seconds"] + max(max(written, default=0.0) - clock["started"], 0.0)
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    write_json(work / _CLOCK, {"seconds": spent, "started": time.time()})
-    return spent

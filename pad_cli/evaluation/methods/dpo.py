@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,7 +35,7 @@ def train_dpo(
     directory: Path,
     target: Path,
     seed: int,
-) -> int:
+) -> tuple[float, int]:
     """Train an adapter of the policy, or resume from the last checkpoint; the policy is as before afterwards.
 
     Args:
@@ -47,7 +48,7 @@ def train_dpo(
         seed: of everything random.
 
     Returns:
-        The number of trainable parameters.
+        Seconds of the whole training, as if all of it ran now, and the number of trainable parameters.
 
     Raises:
         RecipeError: a layer is unknown.
@@ -75,13 +76,15 @@ def train_dpo(
             callbacks=[_Progress(progress)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(directory))
+        checkpoint, started = _last_checkpoint(directory), time.monotonic()
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        seconds = (time.monotonic() - started) * steps / max(steps - _step(checkpoint), 1)
         tensors = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
         if not all(parameter.isfinite().all() for parameter in tensors):
             raise TrainingError("DPO: the weights are no longer finite.", "Lower learning_rate.")
         trainer.model.save_pretrained(target)
     model.eval().requires_grad_(False)
-    return sum(parameter.numel() for parameter in tensors)
+    return seconds, sum(parameter.numel() for parameter in tensors)
 
 
 class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
@@ -172,7 +175,11 @@ def _lora_config(stage: AdapterStage, model: Any) -> LoraConfig:
     )
 
 
-def _last_checkpoint(directory: Path) -> str | None:
+def _last_checkpoint(directory: Path) -> Path | None:
     """The newest complete checkpoint: `trainer_state.json` is written last."""
-    complete = [path.parent for path in directory.glob("checkpoint-*/trainer_state.json")]
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
+    complete = (path.parent for path in directory.glob("checkpoint-*/trainer_state.json"))
+    return max(complete, key=_step, default=None)
+
+
+def _step(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])

@@ -19,13 +19,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from pad_cli.decoding.mixture import Voice, generate_mixture
-from pad_cli.evaluation.contract import Cost, EvalContext
+from pad_cli.evaluation.contract import Cost, EvalContext, Method
 from pad_cli.evaluation.methods.competitors import Competitors, Goal, attached, normalised
 from pad_cli.models.adapter import CONFIG, WEIGHTS, Adapter
 from pad_cli.models.language_model import LanguageModel
@@ -40,17 +40,14 @@ Components = Sequence[tuple[Adapter | None, float]]
 """Adapters (None for the plain policy) and the weights of their log-probabilities in a mixture."""
 
 
-class Trained:
+class Trained(Method):
     """A method whose adapters are trained before it answers. Options: see `CompetitorSettings`.
 
     Raises:
         RecipeError: the options are wrong.
     """
 
-    name: str
-    description: str
-    reads_preference = True
-    weighted = False
+    name: ClassVar[str]
 
     def __init__(self, **options: Any) -> None:
         self._competitors = Competitors(self.name, options)

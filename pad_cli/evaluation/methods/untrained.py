@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from pad_cli.decoding.mixture import Voice, generate_mixture
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.contract import Cost, EvalContext
+from pad_cli.evaluation.contract import Cost, EvalContext, Method
 from pad_cli.evaluation.methods.examples import Examples, draw_examples, read_examples, with_examples
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.language_model import same_vocabulary
@@ -34,19 +34,12 @@ _PROBE = Preference({"a": 1.0, "b": -0.5}, {"c": 2.0})
 """Its wording has every word of the template: answers are kept under a key of that."""
 
 
-@dataclass(frozen=True)
-class Base:
-    """The policy alone."""
-
-    description: ClassVar[str] = "the policy alone"
-    reads_preference: ClassVar[bool] = False
-    weighted: ClassVar[bool] = False
+class Base(Method):
+    description = "the policy alone"
+    reads_preference = False
 
     def key(self, context: EvalContext) -> Any:
         return ["base"]
-
-    def prepare(self, context: EvalContext) -> Cost:
-        return Cost()
 
     def answer(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
@@ -54,13 +47,9 @@ class Base:
         return context.engine.generate(_prompts(items), None, settings, streams=_ids(items))
 
 
-@dataclass(frozen=True)
-class Pad:
-    """The policy guided by the reward model while it decodes."""
-
-    description: ClassVar[str] = "the policy guided by the reward model while it decodes"
-    reads_preference: ClassVar[bool] = True
-    weighted: ClassVar[bool] = True
+class Pad(Method):
+    description = "the policy guided by the reward model while it decodes"
+    weighted = True
 
     def key(self, context: EvalContext) -> Any:
         return ["pad", *context.steered_by]
@@ -77,7 +66,7 @@ class Pad:
 
 
 @dataclass(frozen=True)
-class BestOfN:
+class BestOfN(Method):
     """The policy's sampled answer with the highest summed reward under the item's preference.
 
     Its time is that of all n answers and their rewards.
@@ -90,8 +79,6 @@ class BestOfN:
     n: int = 8
     temperature: float = 1.0
     description: ClassVar[str] = "the best of n sampled answers, by the reward model's reward of the whole answer"
-    reads_preference: ClassVar[bool] = True
-    weighted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.temperature <= 0:
@@ -129,7 +116,7 @@ class BestOfN:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Prompt(Method):
     """The policy with the preference in its prompt.
 
     Options:
@@ -144,8 +131,6 @@ class Prompt:
     seed: int = 0
     _read: dict[tuple[str, ...], Examples] = field(default_factory=dict, init=False, repr=False, compare=False)
     description: ClassVar[str] = "the policy with the preference in its prompt"
-    reads_preference: ClassVar[bool] = True
-    weighted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.examples, str | list | tuple) or self.shots < 1:

@@ -103,33 +103,11 @@ class ClassifierOptions(Settings):
         raise ValueError(f"`label` {self.label!r} is no output of the classifier; {known}. {close}".rstrip())
 
 
-@dataclass(frozen=True)
-class ClassifierScorer:
+@dataclass(frozen=True, kw_only=True)
+class ClassifierScorer(Scorer):
     """A classifier as a scorer; loaded when the first answer is scored."""
 
     options: ClassifierOptions
-    facts: tuple[str, ...] = ()
-
-    @property
-    def description(self) -> str:
-        label = "" if self.options.label is None else f", output {self.options.label}"
-        return f"score of the classifier {self.options.model}{label}"
-
-    @property
-    def dimension(self) -> str:
-        return self.options.dimension or str(self.options.label or self.options.model)
-
-    @property
-    def higher_is_better(self) -> bool:
-        return self.options.higher_is_better
-
-    @property
-    def unit(self) -> str:
-        return self.options.unit
-
-    @property
-    def batch_size(self) -> int:
-        return self.options.batch_size
 
     def key(self, context: EvalContext) -> Any:
         of_no_effect = {"dimension", "higher_is_better", "unit", "batch_size", "device"}
@@ -187,7 +165,16 @@ def classifier(**options: Any) -> Scorer:
     Raises:
         RecipeError: an option is wrong.
     """
-    return ClassifierScorer(read_options(ClassifierOptions, options, "scorers: options of a classifier", HINT))
+    read = read_options(ClassifierOptions, options, "scorers: options of a classifier", HINT)
+    output = "" if read.label is None else f", output {read.label}"
+    return ClassifierScorer(
+        description=f"score of the classifier {read.model}{output}",
+        dimension=read.dimension or str(read.label or read.model),
+        higher_is_better=read.higher_is_better,
+        unit=read.unit,
+        batch_size=read.batch_size,
+        options=read,
+    )
 
 
 ARMORM_DIMENSIONS = (

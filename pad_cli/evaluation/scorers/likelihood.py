@@ -17,7 +17,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -50,28 +50,10 @@ class PerplexityOptions(Settings):
     batch_size: int = Field(64, ge=1, description="Answers scored together.")
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """The scorer; `logarithmic` is its form in nats per token."""
-
+@dataclass(frozen=True, kw_only=True)
+class Perplexity(Scorer):
     options: PerplexityOptions
     logarithmic: bool
-    dimension: str = "fluency"
-    higher_is_better: bool = False
-    facts: tuple[str, ...] = ()
-
-    @property
-    def description(self) -> str:
-        what = "mean negative log-likelihood of a token" if self.logarithmic else "perplexity"
-        return f"{what} of the answer under {'the policy' if self.options.model is None else self.options.model.model}"
-
-    @property
-    def unit(self) -> str:
-        return "nats per token" if self.logarithmic else ""
-
-    @property
-    def batch_size(self) -> int:
-        return self.options.batch_size
 
     def key(self, context: EvalContext) -> Any:
         reader: Any = context.policy.fingerprint
@@ -105,16 +87,25 @@ def perplexity(**options: Any) -> Scorer:
     Raises:
         RecipeError: an option is wrong.
     """
-    return _scorer("perplexity", options, logarithmic=False)
+    return _perplexity("perplexity", options, "perplexity", "")
 
 
 def log_perplexity(**options: Any) -> Scorer:
     """The mean negative log-likelihood of an answer's tokens, in nats; options and errors as of `perplexity`."""
-    return _scorer("log_perplexity", options, logarithmic=True)
+    return _perplexity("log_perplexity", options, "mean negative log-likelihood of a token", "nats per token")
 
 
-def _scorer(name: str, options: Mapping[str, Any], *, logarithmic: bool) -> Scorer:
-    return Perplexity(read_options(PerplexityOptions, options, f"scorers: options of '{name}'", HINT), logarithmic)
+def _perplexity(name: str, options: Mapping[str, Any], what: str, unit: str) -> Scorer:
+    read = read_options(PerplexityOptions, options, f"scorers: options of '{name}'", HINT)
+    return Perplexity(
+        description=f"{what} of the answer under {'the policy' if read.model is None else read.model.model}",
+        dimension="fluency",
+        higher_is_better=False,
+        unit=unit,
+        batch_size=read.batch_size,
+        options=read,
+        logarithmic=bool(unit),
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -136,25 +127,9 @@ def _cut(prompt: tuple[int, ...], answer: tuple[int, ...], limit: int) -> TokenS
     return prompt[-(limit - len(answer)) :], answer
 
 
-@dataclass(frozen=True)
-class RewardScorer:
-    """The summed token rewards of an answer, its end of sequence included, under the item's preference.
-
-    Options:
-        per_token: divide by the number of tokens.
-        batch_size: answers scored together.
-    """
-
-    per_token: bool = False
-    batch_size: int = 64
-    description: ClassVar[str] = "the reward model's own reward of the answer under the asked preference"
-    dimension: ClassVar[str] = "reward"
-    higher_is_better: ClassVar[bool] = True
-    facts: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def unit(self) -> str:
-        return "nats per token" if self.per_token else "nats"
+@dataclass(frozen=True, kw_only=True)
+class Reward(Scorer):
+    per_token: bool
 
     def key(self, context: EvalContext) -> Any:
         return ["reward", *context.rewarded_by, self.per_token]
@@ -169,3 +144,19 @@ class RewardScorer:
         if self.per_token:
             rewards = [reward / len(each.answer) for reward, each in zip(rewards, to_reward, strict=True)]
         return [Score(reward) for reward in rewards]
+
+
+def reward(per_token: bool = False, batch_size: int = 64) -> Scorer:
+    """The summed token rewards of an answer, its end of sequence included, under the item's preference.
+
+    Args:
+        per_token: divide by the number of tokens.
+        batch_size: answers scored together.
+    """
+    return Reward(
+        description="the reward model's own reward of the answer under the asked preference",
+        dimension="reward",
+        unit="nats per token" if per_token else "nats",
+        batch_size=batch_size,
+        per_token=per_token,
+    )

@@ -39,8 +39,8 @@ def _ngrams(name: str, n: int, *, repeated: bool) -> TextScorer:
         return len(set(runs)) / len(runs) if runs else 1.0
 
     return TextScorer(
-        name,
-        f"share of an answer's runs of {n} words that {'repeat' if repeated else 'are distinct'}",
+        name=name,
+        description=f"share of an answer's runs of {n} words that {'repeat' if repeated else 'are distinct'}",
         higher_is_better=not repeated,
         measure=lambda text, _: 1 - distinct(text) if repeated else distinct(text),
         dimension="repetition" if repeated else "diversity",
@@ -49,7 +49,13 @@ def _ngrams(name: str, n: int, *, repeated: bool) -> TextScorer:
 
 DISTINCT_2 = _ngrams("distinct_2", 2, repeated=False)
 REPEATED_4GRAMS = _ngrams("repeated_4grams", 4, repeated=True)
-WORDS = TextScorer("words", "words in the answer", True, lambda text, _: len(text.split()), "length", "words")
+WORDS = TextScorer(
+    name="words",
+    description="words in the answer",
+    measure=lambda text, _: len(text.split()),
+    dimension="length",
+    unit="words",
+)
 
 
 def readability() -> Scorer:
@@ -84,7 +90,7 @@ def _of_words(name: str, description: str, measure: Callable[[str], float], unit
             raise ValueError("an answer without words")
         return measure(text)
 
-    return TextScorer(name, description, True, of_words, name, unit)
+    return TextScorer(name=name, description=description, measure=of_words, dimension=name, unit=unit)
 
 
 def _library(package: str, scorer: str, module: str = "") -> tuple[Any, str]:
