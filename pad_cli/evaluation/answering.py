@@ -23,9 +23,9 @@ from pad_cli.system.progress import Bar, note
 from pad_cli.system.runs import ResultLog, fingerprint
 
 
-def prompt_key(asked: BenchmarkItem | PreferencePair) -> str:
-    """The same for everything that asks the same prompt."""
-    return fingerprint([dict(message) for message in asked.prompt])
+def prompt_key(item: BenchmarkItem | PreferencePair) -> str:
+    """The same for all items, or pairs, of one prompt."""
+    return fingerprint([dict(message) for message in item.prompt])
 
 
 def question_key(method: Method, item: BenchmarkItem) -> tuple[str, ...]:
@@ -71,13 +71,6 @@ def answer(job: Job, log: ResultLog, times: ResultLog, progress: Bar, everyone: 
     """Answers to the items of a job, in order; the method answers what the log lacks.
 
     Of several processes each answers its share, batch by batch: the batches do not depend on the number of processes.
-
-    Args:
-        job: what to answer.
-        log: of answers; new ones are added.
-        times: log of what each answer took.
-        progress: counts questions.
-        everyone: the processes among which questions are shared.
     """
     questions = list(zip(job.questions.values(), job.keys.values(), strict=True))
     size = job.settings.batch_size
@@ -138,15 +131,9 @@ def score(
     log: ResultLog,
     progress: Bar | None = None,
 ) -> list[Scored]:
-    """Scores of answers, in order; an answer on which the scorer failed has none, and is tried again by a later run.
+    """Scores of one policy's answers, in order; the scorer, called `name` in the report, scores what the log lacks.
 
-    Args:
-        name: of the scorer, in the report.
-        scorer: what scores.
-        answers: all of one policy.
-        context: that policy.
-        log: of scores; new ones are added.
-        progress: counts answers.
+    An answer on which the scorer failed has no value, and is tried again by a later run.
 
     Raises:
         PadError: the scorer cannot work at all, and says why.
@@ -167,7 +154,7 @@ def score(
         log.append({key: new._asdict() for (key, _), new in zip(batch, scores, strict=True) if new is not None})
         progress.advance(len(batch))
     scores = [Score(**log.done[key]) if key in log.done else None for key in keys]
-    return [_scored(each, name, found) for each, found in zip(answers, scores, strict=True)]
+    return [_scored(each, name, result) for each, result in zip(answers, scores, strict=True)]
 
 
 def _score_batch(name: str, scorer: Scorer, answers: Sequence[Answer], context: EvalContext) -> list[Score | None]:
@@ -185,7 +172,7 @@ def _score_batch(name: str, scorer: Scorer, answers: Sequence[Answer], context: 
         if len(answers) == 1:
             note(f"The scorer '{name}' failed on the answer to {answers[0].item.id}: {type(error).__name__}: {error}")
             return [None]
-        return [found for each in answers for found in _score_batch(name, scorer, [each], context)]
+        return [result for each in answers for result in _score_batch(name, scorer, [each], context)]
 
 
 def _scored(answer: Answer, scorer: str, score: Score | None) -> Scored:

@@ -2,8 +2,7 @@
 
 A registry entry under `pad.methods` is a callable that takes the recipe's options and returns a `Method`. One under
 `pad.scorers` returns a `Scorer` likewise; or, for a score of one text on its own, it is an object with `name`,
-`description`, `higher_is_better` and a call `(text, facts) -> float`. Objects that only look like a `Method` or `Scorer`
-do as well.
+`description`, `higher_is_better` and a call `(text, facts) -> float`. Neither has to be a subclass.
 """
 
 from __future__ import annotations

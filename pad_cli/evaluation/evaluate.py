@@ -35,7 +35,7 @@ from pad_cli.evaluation.contract import (
     load_method,
     load_scorer,
 )
-from pad_cli.evaluation.outputs import Shown, choose_items, write_answered, write_costs, write_outputs
+from pad_cli.evaluation.outputs import OutputKey, choose_items, write_answered, write_costs, write_outputs
 from pad_cli.evaluation.pages import write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, PairRow, Splits, load_splits, measure_pairs
 from pad_cli.evaluation.report import REPORT, build_report, write_report
@@ -136,15 +136,13 @@ def load_parts(recipe: EvalRecipe) -> tuple[dict[str, Method], dict[str, Scorer]
 
 @dataclass(frozen=True)
 class PolicyRun:
-    """What one policy answered, and its scores.
+    """What one policy, still loaded, answered, and its scores.
 
     Attributes:
-        context: the policy, loaded.
         answers: of each job, in the order of the policy's items.
-        scored: every score of these answers, scorer by scorer.
-        keys: who answered, to the keys of the answers in the log.
+        keys: of these answers in the log.
         costs: (method, policy) to its cost before it answered.
-        pairs: what was measured on preference pairs; nothing for a share of the items.
+        pairs: measured on preference pairs; none for a share of the items.
     """
 
     context: EvalContext
@@ -162,14 +160,7 @@ def each_policy(
     scorers: Mapping[str, Scorer],
     everyone: Processes = ALONE,
 ) -> Iterator[PolicyRun]:
-    """Answer and score with one policy after the other; only the current one is loaded.
-
-    Args:
-        recipe: what to do; its `benchmarks` are not read.
-        items: of each policy.
-        methods: by name in the report.
-        scorers: likewise.
-        everyone: the processes among which items are shared.
+    """Answer and score `items`, or a share of them, with one policy after the other; only the current one is loaded.
 
     Raises:
         RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
@@ -254,11 +245,11 @@ def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
     keys: dict[System, list[str]] = {}
     costs: dict[tuple[str, str], Cost] = {}
     pairs: list[PairRow] = []
-    tokens: dict[Shown, RewardedText | None] = {}
+    tokens: dict[OutputKey, RewardedText | None] = {}
     token_log = ResultLog(output / TOKENS, needs=("tokens",))
-    shown = choose_items(items, sum(len(recipe.guidance_weights) if each.weighted else 1 for each in methods.values()))
+    places = choose_items(items, sum(len(recipe.guidance_weights) if each.weighted else 1 for each in methods.values()))
     for run in each_policy(recipe, items, methods, scorers):
-        numbers = [number for policy, number in shown if policy == run.context.name]
+        numbers = [number for policy, number in places if policy == run.context.name]
         first_seed = [some for some in run.answers if some[0].seed == recipe.seeds[0]]
         chosen = {(some[number].system, number): some[number] for number in numbers for some in first_seed}
         tokens.update(zip(chosen, rewarded_texts(run.context, list(chosen.values()), token_log), strict=True))

@@ -47,31 +47,18 @@ _AGAIN = "Run `pad eval` to its end again; it answers only what is missing."
 _ANSWERS = 400  # shown at most
 _LETTERS = 400_000  # of them
 
-Shown = tuple[System, int]
-"""A shown answer: the system, and the number of the item among those of its policy."""
+OutputKey = tuple[System, int]
+"""One of the answers in `outputs.json`: the system, and the number of the item among those of its policy."""
 
 
 def write_answered(directory: Path, recipe: Mapping[str, Any], keys: Mapping[System, Iterable[str]]) -> None:
-    """Write `answered.json`.
-
-    Args:
-        directory: of the run.
-        recipe: the content of `recipe.json`.
-        keys: of every answer in the log, by the system that gave it.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
+    """Write `answered.json` of a run with this `recipe.json`; `keys` are those of every answer, by system."""
     rows = [{**system._asdict(), "keys": list(some)} for system, some in keys.items()]
     write_json(directory / ANSWERED, {"version": _VERSION, "recipe": _without_judge(recipe), "answers": rows})
 
 
 def read_answered(directory: Path, recipe: Mapping[str, Any]) -> dict[System, list[str]]:
-    """The keys of a finished evaluation's answers, by the system that gave them.
-
-    Args:
-        directory: of the run.
-        recipe: the content of `recipe.json`.
+    """The keys of the answers of a finished run with this `recipe.json`, by the system that gave them.
 
     Raises:
         UsageError: the run does not say which answers are its own, or its last evaluation did not finish.
@@ -103,17 +90,7 @@ def write_costs(
     keys: Mapping[System, Iterable[str]],
     times: ResultLog,
 ) -> None:
-    """Write `costs.json`.
-
-    Args:
-        directory: of the run.
-        costs: (method, policy) to its cost before it answered.
-        keys: of this run's answers; the log may hold those of an earlier recipe, too.
-        times: what each answer took.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
+    """Write `costs.json` from (method, policy) to its cost before it answered, and the times of this run's answers."""
     rows: list[dict[str, Any]] = []
     for system, some in keys.items():
         timed = [times.done[key] for key in some if key in times.done]
@@ -158,7 +135,7 @@ def choose_items(items: Mapping[str, Sequence[BenchmarkItem]], systems: int) -> 
 def write_outputs(
     answers: Sequence[Answer],
     scored: Iterable[Scored],
-    tokens: Mapping[Shown, RewardedText | None],
+    tokens: Mapping[OutputKey, RewardedText | None],
     directory: Path,
 ) -> None:
     """Write `outputs.json`.
@@ -168,9 +145,6 @@ def write_outputs(
         scored: their scores, those of the first seed first.
         tokens: the token rewards of the answers to the items that `choose_items` chose.
         directory: of the run.
-
-    Raises:
-        StorageError: it cannot be written.
     """
     by_policy: dict[str, dict[System, list[Answer]]] = {}
     for answer in answers:

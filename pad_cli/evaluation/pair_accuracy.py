@@ -34,21 +34,10 @@ Splits = Mapping[str, Sequence[PreferencePair]]
 
 @dataclass(frozen=True)
 class PairRow:
-    """One policy at one guidance weight on one split of pairs; accuracies with the ends of their intervals.
+    """One policy at one guidance weight (0: alone) on one split of n pairs; accuracies with their intervals.
 
-    Attributes:
-        policy: its name in the report.
-        split: of the pairs.
-        guidance_weight: 0 is the policy alone.
-        n: pairs.
-        prompts: distinct prompts of these pairs.
-        pair_accuracy: of the reward model; the same at every guidance weight.
-        pair_low: lower end; None for one prompt.
-        pair_high: upper end.
-        policy_accuracy: of the guided policy; None if its vocabulary is not the reward model's.
-        policy_low: lower end.
-        policy_high: upper end.
-        fluency: scorer to its mean over the answers of `pad` (at weight 0 of `base`); None if a score is missing.
+    An interval is None for one prompt, the policy accuracy if the policy's vocabulary is not the reward model's.
+    `fluency` maps a scorer to its mean over the answers of `pad` (at weight 0 of `base`); None if a score is missing.
     """
 
     policy: str
@@ -93,16 +82,7 @@ def measure_pairs(
     scored: Sequence[Scored],
     log: ResultLog,
 ) -> Iterator[PairRow]:
-    """Measure pairs on one policy.
-
-    Args:
-        recipe: the evaluation.
-        splits: what `load_splits` loaded.
-        context: the policy.
-        scorers: by name in the report.
-        scored: the scores of the policy's answers.
-        log: of earlier results; new ones are added.
-    """
+    """Measure pairs on one policy, of whose answers `scored` are the scores; what the log lacks is added to it."""
     weights = list(dict.fromkeys([0.0, *recipe.guidance_weights]))
     for split, pairs in splits.items():
         context.engine.check_prompts([(pair.place, pair.prompt) for pair in pairs])

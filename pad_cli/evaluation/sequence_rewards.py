@@ -49,10 +49,7 @@ def answer_tokens(model: RewardModel, text: str, *, ended: bool = True) -> tuple
 def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[AnswerToReward]) -> torch.Tensor:
     """Summed rewards of N answers: (N,) nats, float32, on the CPU; 0 for one without tokens.
 
-    Args:
-        model: the reward model.
-        policy: the reference of a reward model whose rewards are relative to the policy; else not read.
-        answers: N answers.
+    The policy is read only if the reward model's rewards are relative to it.
 
     Raises:
         UsageError: rewards are relative to the policy, whose vocabulary is not the backbone's.
@@ -118,16 +115,10 @@ def _rewards(
 
 
 def rewarded_texts(context: EvalContext, answers: Sequence[Answer], log: ResultLog) -> list[RewardedText | None]:
-    """Answers in pieces with their rewards, under their items' preferences.
+    """Answers in pieces with their rewards, under their items' preferences; the log keeps them.
 
-    Args:
-        context: the policy that answered.
-        answers: N answers.
-        log: of earlier results; new ones are added.
-
-    Returns:
-        One for each answer; None if the reward model cannot read the preference or the answer, or its rewards are
-        relative to a policy of another vocabulary. The reason is printed on stderr.
+    None if the reward model cannot read the preference or the answer, or its rewards are relative to a policy of
+    another vocabulary. The reason is printed on stderr.
     """
     keys = [
         fingerprint([*context.rewarded_by, prompt_key(item), item.preference, text, _DIGITS])
@@ -193,25 +184,25 @@ def _pieces(text: str, spans: Sequence[tuple[int, int]], rewards: Sequence[float
         spans: of each token.
         rewards: of each token, and of the end of sequence.
     """
-    *parts, last = rewards
     if not text:
         return [("", _rounded(sum(rewards)))]
-    ends: list[int] = []
-    sums: list[float] = []
+    *parts, last = rewards
+    pieces: list[list[Any]] = []  # text and reward
+    reached, without_text = 0, 0.0
     for (start, end), reward in zip(spans, parts, strict=True):
-        before, reached = [0, 0, *ends][-2:]
-        if ends and (start < reached or before == reached):  # shares a character with the last piece, or that is empty
-            ends[-1] = max(reached, end)
-            sums[-1] += reward
+        if pieces and start < reached:  # shares a character with the last piece
+            pieces[-1][0] += text[reached:end]
+            pieces[-1][1] += reward
+        elif end > reached:
+            pieces.append([text[reached:end], without_text + reward])
+            without_text = 0.0
         else:
-            ends.append(max(reached, end))
-            sums.append(reward)
-    starts = [0, *ends[:-1]]
-    while len(starts) > 1 and starts[-1] == len(text):  # trailing pieces without text
-        starts.pop()
-        sums[-2:] = [sums[-2] + sums[-1]]
-    cuts = zip(starts, [*starts[1:], len(text)], sums, strict=True)
-    return [*((text[start:end], _rounded(reward)) for start, end, reward in cuts), ("", _rounded(last))]
+            without_text += reward
+        reached = max(reached, end)
+    pieces = pieces or [["", 0.0]]
+    pieces[-1][0] += text[reached:]
+    pieces[-1][1] += without_text
+    return [*((piece, _rounded(reward)) for piece, reward in pieces), ("", _rounded(last))]
 
 
 def _rounded(reward: float) -> float:

@@ -103,9 +103,7 @@ def intervals(
 
     Args:
         samples: whose means are estimated.
-        confidence: for example 0.95.
-        resamples: of the bootstrap.
-        seed: of the resamples.
+        confidence, resamples, seed: of the bootstrap.
         bounds: for each sample the limits of its scores, None if unknown.
     """
     limits = bounds or [None] * len(samples)

@@ -204,14 +204,9 @@ def _mean(column: Sequence[float | None]) -> float | None:
 
 @dataclass(frozen=True)
 class Front:
-    """The Pareto front of some points.
+    """The Pareto front of N points; `low` and `high` are the bootstrap interval of its hypervolume over prompts.
 
-    Attributes:
-        members: (N,) whether the point is on it; of equal points the first one is.
-        hypervolume: volume between the front and the reference point.
-        low: lower end of its bootstrap interval over prompts.
-        high: upper end.
-        spacing: see `spacing`.
+    `members` (N,) says which points are on it; of equal points the first one is.
     """
 
     members: NDArray[np.bool_]
@@ -227,9 +222,7 @@ def pareto_front(values: Floats, reference: Floats, *, resamples: int, confidenc
     Args:
         values: (N, P, D), the scores of N points on the same P prompts.
         reference: (D,), the reference point; what does not exceed it in every column has no volume.
-        resamples: of the prompts, for the hypervolume's interval.
-        confidence: of that interval.
-        seed: of the resampling.
+        resamples, confidence, seed: of the hypervolume's interval.
     """
     means: Floats = values.mean(axis=1)
     rng = np.random.default_rng(seed)

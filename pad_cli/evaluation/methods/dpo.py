@@ -42,7 +42,7 @@ def train_dpo(
         stage: the settings.
         policy: the language model; without the adapter it is the reference.
         pairs: the training pairs.
-        limits: longest prompt, which is cut at its beginning, and longest answer, which is cut at its end, in tokens.
+        limits: longest prompt, which is cut at its beginning, and longest answer, cut at its end, in tokens.
         directory: of the checkpoints.
         target: an existing directory, for PEFT's two files.
         seed: of everything random.

@@ -82,7 +82,8 @@ def fill_template(template: str | tuple[str, ...], tokenizer: Any, prompt: Messa
         return Text(f"{spelled} \n\nAssistant:", answer)
     parts = _TEMPLATES.get(template, (template,)) if isinstance(template, str) else template
     values = {"prompt": "\n\n".join(message["content"] for message in prompt), "answer": answer}
-    return Text(*(_SLOT.sub(lambda slot: values[slot[1]], part) for part in parts))
+    first, *second = (_SLOT.sub(lambda slot: values[slot[1]], part) for part in parts)
+    return Text(first, second[0] if second else None)
 
 
 class Reading(NamedTuple):
