@@ -98,8 +98,8 @@ from pad_cli.system.runs import check_output as check_output
 from pad_cli.system.runs import write_whole as write_whole
 from pad_cli.training.estimate import Estimate as Estimate
 from pad_cli.training.estimate import estimate as estimate
-from pad_cli.training.remeasure import Remeasurement as Remeasurement
-from pad_cli.training.remeasure import remeasure_reward_model as remeasure_reward_model
+from pad_cli.training.evaluate_checkpoint import CheckpointMetrics as CheckpointMetrics
+from pad_cli.training.evaluate_checkpoint import evaluate_checkpoint as evaluate_checkpoint
 from pad_cli.training.report import console_tables as console_tables
 from pad_cli.training.report import read_facts as read_facts
 from pad_cli.training.train import train_reward_model as train_reward_model

@@ -18,7 +18,7 @@ _FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 _NARROW = 76  # columns that a split with its figures needs
 
 if TYPE_CHECKING:
-    from pad_cli import Fit, Inspection, Remeasurement
+    from pad_cli import CheckpointMetrics, Fit, Inspection
 
 
 def inspect(
@@ -39,7 +39,7 @@ def inspect(
     found = pad_cli.inspect_reward_model(reward_model)
     steered = None if policy is None else pad_cli.ModelSettings(model=policy)
     fit = None if steered is None else pad_cli.fit_policy(reward_model, steered)
-    again = None if pairs is None else pad_cli.remeasure_reward_model(reward_model, pairs, steered)
+    again = None if pairs is None else pad_cli.evaluate_checkpoint(reward_model, pairs, steered)
     if as_json:
         row = {
             **dataclasses.asdict(found),
@@ -128,7 +128,7 @@ def _show_fit(fit: Fit) -> None:
     say_table(fit.reason)
 
 
-def _show_again(again: Remeasurement) -> None:
+def _show_again(again: CheckpointMetrics) -> None:
     aim = f"{again.strength:.3f} nats at guidance weight 1; calibration aims at {again.aimed_strength:g}"
     facts = [
         ("pairs", again.pairs),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -40,11 +39,10 @@ def train_rm(
             estimate = pad_cli.estimate(settings)
         show_estimate(estimate, as_json)
         return
-    directory = pad_cli.train_reward_model(settings, overwrite=overwrite)
+    trained = pad_cli.train_reward_model(settings, overwrite=overwrite)
     if as_json:
-        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
-        say_json({"reward_model": str(directory), "metrics": metrics})
+        say_json({"reward_model": str(trained), "metrics": trained.metrics})
         return
-    for table in pad_cli.console_tables(pad_cli.read_facts(directory), console().width):
+    for table in pad_cli.console_tables(trained.record, console().width):
         say_table(table)
-    say(f"Reward model: {directory}  (report: {directory / 'report.html'})")
+    say(f"Reward model: {trained}  (report: {trained.path / 'report.html'})")

@@ -28,7 +28,8 @@ from pad_cli.models.language_model import (
     same_vocabulary,
 )
 from pad_cli.models.outline import load_outline
-from pad_cli.models.reward_model import Reference, RewardModel
+from pad_cli.models.reference import Reference
+from pad_cli.models.reward_model import RewardModel
 from pad_cli.models.weight_sample import read_sample
 from pad_cli.recipe import ModelSettings
 
@@ -120,8 +121,8 @@ def _backbone(inspection: Inspection) -> LanguageModel:
 
 def _reference(inspection: Inspection) -> Reference:
     if inspection.config.get("conditioning") == "prompt":
-        return "policy"
-    return "state" if inspection.adapter is None else "backbone"
+        return Reference.POLICY
+    return Reference.STATE if inspection.adapter is None else Reference.BACKBONE
 
 
 def _may_be_backbone(inspection: Inspection, policy: LanguageModel) -> bool:

@@ -147,12 +147,9 @@ class RewardSide:
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
         """As in `PolicyReader`."""
-        guidance, hidden, reference = self._guidance, self._stream.hidden, None
-        if self._in_pairs:
-            plain, hidden = hidden.split(self._count)
-            reference = guidance.model.backbone.head.at(plain.float(), candidates.to(plain.device))
-        elif guidance.model.reference == "policy":
-            reference = log_probs
+        guidance, model, hidden = self._guidance, self._guidance.model, self._stream.hidden
+        plain, hidden = hidden.split(self._count) if self._in_pairs else (hidden, hidden)
+        reference = model.reference.at_candidates(model.backbone.head, plain, candidates, log_probs)
         return guidance.rewards(hidden, candidates, reference)
 
     def push(self, tokens: torch.Tensor) -> None:

@@ -146,7 +146,8 @@ def _choose(
     The answers so far are (B, T), on the right, and have these lengths.
     """
     candidates, log_probs = select_candidates(processed(request, logits, rows, answers), request.candidates)
-    reference = log_probs if guidance.model.reference == "policy" else None
+    model = guidance.model
+    reference = model.reference.at_candidates(model.backbone.head, hidden, candidates, log_probs)
     rewards = guidance.rewards(hidden, candidates, reference)
     scores = guide(request, guidance, candidates, log_probs, rewards, answers)
     tokens = choose(request, candidates, scores, rows, lengths)

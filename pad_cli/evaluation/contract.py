@@ -76,7 +76,7 @@ class EvalContext:
     def rewarded_by(self) -> list[Any]:
         """What a reward depends on beside the item and the text: the reward model, and its reference policy if any."""
         model = self.reward_model
-        return [model.fingerprint, self.policy.fingerprint if model.reference == "policy" else None]
+        return [model.fingerprint, model.reference.fingerprint(self.policy)]
 
 
 class System(NamedTuple):

@@ -24,7 +24,7 @@ from pad_cli.recipe import EvalRecipe
 from pad_cli.records import PreferencePair
 from pad_cli.system.progress import bar
 from pad_cli.system.runs import ResultLog, fingerprint
-from pad_cli.training.remeasure import read_pair
+from pad_cli.training.evaluate_checkpoint import read_pair
 
 PAIRS = "pairs.jsonl"
 _FLUENCY = ("fluency", "repetition")

@@ -16,7 +16,7 @@ from pad_cli.errors import PadError, UsageError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Answer, EvalContext
 from pad_cli.models.context import room
-from pad_cli.models.language_model import LanguageModel, same_vocabulary
+from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners, token_log_probs
@@ -83,11 +83,7 @@ def token_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[A
 
 def check_reference(model: RewardModel, policy: LanguageModel) -> None:
     """Raises UsageError if rewards are relative to the policy, whose vocabulary is not the backbone's."""
-    if model.reference == "policy" and not same_vocabulary(policy, model.backbone):
-        raise UsageError(
-            "This reward model's rewards are relative to the policy, which has another vocabulary.",
-            "Choose a policy with the backbone's tokenizer.",
-        )
+    model.reference.check(model.backbone, policy)
 
 
 def _sequence(model: RewardModel, each: AnswerToReward) -> TokenSequence:
@@ -106,11 +102,7 @@ def _rewards(
     hidden = answer_states(backbone, sequences, model.adapter)
     shift = model.shift(hidden, model.weights(preferences)[owners])
     personalised = token_log_probs(hidden + shift.to(hidden.dtype), targets, backbone.head)
-    if model.reference == "policy":
-        reference = token_log_probs(answer_states(policy, sequences), targets.to(policy.device), policy.head)
-    else:
-        plain = hidden if model.adapter is None else answer_states(backbone, sequences)
-        reference = token_log_probs(plain, targets, backbone.head)
+    reference = model.reference.log_probs(hidden, sequences, backbone, policy)
     return personalised.cpu() - reference.cpu()
 
 

@@ -1,8 +1,9 @@
 """Choices in a basis in which the reward model's principles neither vary together nor in different units.
 
 Heads are trained one by one, so an answer that is concise is rewarded a little for being simple, too, and every head
-adds a little noise to every choice. With M the second moments of the training pairs' margins (`training/moments.py`),
-s the root of its diagonal, and C the correlations, shrunk half-way to none, choices are fitted as
+adds a little noise to every choice. With M the second moments of the training pairs' margins (`pair_moments` of
+`training/calibration.py`), s the root of its diagonal, and C the correlations, shrunk half-way to none, choices are
+fitted as
 
     x' = soft(x diag(1/s) C^(-1/2)),        soft(v) = sign(v) max(|v| - 0.3, 0)
 

@@ -31,11 +31,10 @@ from pad_cli.records import PreferencePair
 from pad_cli.system.caches import hidden_states
 from pad_cli.system.progress import note
 from pad_cli.system.runs import check_output, fingerprint, whole_files, write_json, write_whole
-from pad_cli.training.calibration import balance, strengths
-from pad_cli.training.hidden_cache import build_hidden_cache
+from pad_cli.training.calibration import normalise_heads, reward_scales
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of
 from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.state_reader import StateReader
 from pad_cli.training.token_rewards import TokenRewards
 
 FEWEST = 4
@@ -230,7 +229,7 @@ def _train(
     table = tabulate(pairs, book)
     few = backbone.vocabulary_size <= _WHOLE_VOCABULARY
     corpus = torch.arange(backbone.vocabulary_size) if few else book.corpus
-    reader = StateReader(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
+    reader = HiddenStateExtractor(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
     cache = build_hidden_cache(book.sequences, reader, reader.key, hidden_states())
     head, adapted = backbone.head.float32("cpu"), model.adapter is not None
     rewards = TokenRewards(cache, head, False, adapted)
@@ -240,8 +239,8 @@ def _train(
     margins = held_out_margins(examples, rank, training, settings.seed)
     trained = train_maps(examples, range(len(pairs)), rank, training, settings.seed).as_head(name)
     if not adapted:  # with an adapter there is a part of the reward that all principles share
-        found = strengths(trained, rewards, settings.seed, title="Calibrating")
-        balance(trained, found * model.calibration)
+        found = reward_scales(trained, rewards, settings.seed, title="Calibrating")
+        normalise_heads(trained, found * model.calibration)
     return trained, margins
 
 

@@ -28,6 +28,7 @@ from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_config import VALUE_HEAD
 from pad_cli.models.checkpoint_files import read_tensors
 from pad_cli.models.language_model import LanguageModel, load_language_model, resolve_model
+from pad_cli.models.reference import Reference
 from pad_cli.preference import Preference, expand_profiles, parse_preference, rewrite_question
 from pad_cli.profiles import profiles_of
 from pad_cli.recipe import ModelSettings
@@ -63,7 +64,7 @@ class PromptRewardModel:
     adapter: Adapter | None = None
     details: dict[str, Any] = field(default_factory=dict)
     conditioning: ClassVar[Literal["prompt"]] = "prompt"
-    reference: ClassVar[Literal["policy"]] = "policy"
+    reference: ClassVar[Reference] = Reference.POLICY
 
     @property
     def principles(self) -> tuple[str, ...]:

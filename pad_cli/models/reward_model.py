@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -21,6 +21,7 @@ from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
+from pad_cli.models.reference import Reference
 from pad_cli.preference import Preference, expand_profiles, parse_preference
 from pad_cli.profiles import profiles_of
 from pad_cli.records import Messages
@@ -28,9 +29,6 @@ from pad_cli.system.progress import note
 from pad_cli.system.runs import fingerprint
 
 _WARNINGS = 3  # texts that are named
-
-Reference = Literal["state", "backbone", "policy"]
-"""Whose logits are log pi_ref: the same state's without its shift, the plain backbone's, or the policy's own."""
 
 
 class RewardModel(Protocol):
@@ -101,12 +99,12 @@ class PersonalizedRewardModel:
 
     @property
     def pair_moments(self) -> list[list[float]] | None:
-        """(K, K), see `training/moments.py`; None when it was not trained by this version."""
+        """(K, K), see `training/calibration.py`; None when it was not trained by this version."""
         return self.details.get("pair_moments")
 
     @property
     def reference(self) -> Reference:
-        return "state" if self.adapter is None else "backbone"
+        return Reference.STATE if self.adapter is None else Reference.BACKBONE
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -154,7 +154,7 @@ class EncoderStage(Stage):
 
 
 class LoraStage(Stage):
-    """What the stages have that train LoRA weights, by TRL's trainer."""
+    """What the stages have that train LoRA weights."""
 
     batch_size: int = Field(8, ge=1, description="Preference pairs in one forward pass; several processes divide them.")
     accumulation_steps: int = Field(1, ge=1, description="Forward passes in one optimiser step.")
@@ -211,7 +211,7 @@ class TrainRecipe(Settings):
     )
     cache_dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of cached hidden states.")
     report_to: list[str] = Field(
-        default_factory=list, description="Trackers that transformers supports (`tensorboard`, `wandb`, ...)."
+        default_factory=list, description="Trackers that accelerate supports (`tensorboard`, `wandb`, ...)."
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
 

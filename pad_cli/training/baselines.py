@@ -34,8 +34,6 @@ LEVEL = 0.05
 """A difference with a larger p is no difference."""
 
 _WORDS = r"\w+|[^\w\s]"  # words and punctuation marks
-_REGULARISATION = 1.0  # scikit-learn's C, its default
-_ITERATIONS = 1000
 
 Vector = NDArray[np.float64]
 Matrix = Any  # (N, F), dense or sparse
@@ -43,12 +41,7 @@ Matrix = Any  # (N, F), dense or sparse
 
 @dataclass(frozen=True)
 class CutAnswers:
-    """S distinct answers as the reward model reads them.
-
-    Attributes:
-        texts: in words.
-        tokens: (S,) lengths.
-    """
+    """S distinct answers as the reward model reads them: their texts, and their lengths (S,) in tokens."""
 
     texts: tuple[str, ...]
     tokens: NDArray[np.int64]
@@ -63,13 +56,7 @@ def read_answers(tokenizer: Any, sequences: Sequence[TokenSequence]) -> CutAnswe
 
 @dataclass(frozen=True)
 class Baseline:
-    """A fitted baseline.
-
-    Attributes:
-        difference: N pairs to the (N, F) differences of their answers.
-        directions: for each principle of the training pairs (F,).
-        pooled: (F,), of all training pairs.
-    """
+    """A fitted baseline: how pairs differ, (N, F), and the direction of each principle and of all pairs, (F,)."""
 
     difference: Callable[[PairTable], Matrix]
     directions: Mapping[str, Vector]
@@ -111,16 +98,11 @@ def fit_baselines(train: PairTable, answers: CutAnswers) -> dict[str, Baseline]:
 def _fit(
     train: PairTable, difference: Callable[[PairTable], Matrix], direction: Callable[[Matrix, Vector], Vector]
 ) -> Baseline:
-    rows: dict[str, list[tuple[int, float]]] = {}
-    for row, preference in enumerate(train.preferences):
-        for name, weight in preference.items():
-            if weight:
-                rows.setdefault(name, []).append((row, weight))
-    table = difference(train)
-    directions = {}
-    for name in sorted(rows):
-        numbers, weights = zip(*rows[name], strict=True)
-        directions[name] = direction(table[list(numbers)], np.array(weights))
+    table, directions = difference(train), {}
+    for name in sorted({name for preference in train.preferences for name in preference}):
+        weights = np.array([preference.get(name, 0.0) for preference in train.preferences])
+        if rows := list(weights.nonzero()[0]):
+            directions[name] = direction(table[rows], weights[rows])
     return Baseline(difference, directions, direction(table, np.ones(len(train))))
 
 
@@ -135,7 +117,7 @@ def _logistic(differences: Matrix, weights: Vector) -> Vector:
     order = np.tile(np.arange(size), 2)
     labels = np.concatenate([weights > 0, weights < 0])
     turned = differences[order].multiply(np.repeat([1.0, -1.0], size)[:, None]).tocsr()
-    model = LogisticRegression(C=_REGULARISATION / 2, fit_intercept=False, max_iter=_ITERATIONS)
+    model = LogisticRegression(C=0.5, fit_intercept=False, max_iter=1000)
     return np.asarray(model.fit(turned, labels, sample_weight=np.abs(weights)[order]).coef_[0])
 
 
@@ -152,8 +134,8 @@ class Verdict:
     """Is a reward model better than a baseline on the same pairs?
 
     Attributes:
-        words: `beats`, `does not beat` (they cannot be told apart), or `is worse than`.
-        baseline: the name of the baseline.
+        words: `does not beat` where they cannot be told apart.
+        baseline: its name.
         difference: of the pair accuracies, the reward model's less the baseline's.
         p: of McNemar's exact test.
     """

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from pad_cli.reports.charts import COLOURS, Plot, legend, rounded_range
-from pad_cli.training.diagnostics import Curve, HeadGeometry, Reliability
+from pad_cli.training.metrics import Curve, HeadGeometry, Reliability
 
 _CELL, _SMALL_CELL = 40, 16
 _NUMBERED = 14  # heads up to which a heat map has numbers

@@ -17,12 +17,19 @@ from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.system.progress import stage
 from pad_cli.training.baselines import fit_baselines, read_answers
-from pad_cli.training.diagnostics import HistoryPoint, head_geometry
 from pad_cli.training.facts import SplitFacts, StageFacts, TrainingFacts, split_facts
-from pad_cli.training.material import Material
-from pad_cli.training.metrics import PairScores, Share, outcomes, preference_labels, score_pairs, share_of
-from pad_cli.training.pair_table import PairTable
-from pad_cli.training.run import StageRecord, TrainingRun
+from pad_cli.training.metrics import (
+    HistoryPoint,
+    PairScores,
+    Share,
+    head_geometry,
+    outcomes,
+    preference_labels,
+    score_pairs,
+    share_of,
+)
+from pad_cli.training.pair_table import PairTable, TrainingData
+from pad_cli.training.stages import StageRecord, TrainingRun
 
 _TRAIN_PAIRS = 1000  # of which accuracy is measured
 _EXACT_PAIRS = 64
@@ -32,7 +39,7 @@ _EXACT_TOKENS = 128  # whose rewards are computed over the whole vocabulary as w
 def conclude(
     recipe: TrainRecipe,
     data: PairData,
-    material: Material,
+    material: TrainingData,
     run: TrainingRun,
     model: PersonalizedRewardModel | PromptRewardModel,
 ) -> TrainingFacts:
@@ -65,7 +72,9 @@ def conclude(
     )
 
 
-def _splits(recipe: TrainRecipe, material: Material, run: TrainingRun, calibration: float) -> tuple[SplitFacts, ...]:
+def _splits(
+    recipe: TrainRecipe, material: TrainingData, run: TrainingRun, calibration: float
+) -> tuple[SplitFacts, ...]:
     judged = run.splits()
     if not judged:
         return ()

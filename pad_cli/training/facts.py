@@ -10,19 +10,24 @@ import torch
 
 from pad_cli.preference import parse_preference
 from pad_cli.training.baselines import Verdict, verdict
-from pad_cli.training.diagnostics import (
+from pad_cli.training.metrics import (
     HeadGeometry,
     HistoryPoint,
     LengthEffect,
+    PairScores,
     Reliability,
+    Share,
     alike,
     explain_length,
     length_effect,
     margin_quantiles,
     opposed,
+    outcomes,
     reliability,
+    rows_by_label,
+    share_of,
+    summarise,
 )
-from pad_cli.training.metrics import PairScores, Share, outcomes, rows_by_label, share_of, summarise
 
 _PREFERENCES = 64  # of a split that are told apart
 _FEW_PAIRS = 100
@@ -81,7 +86,7 @@ class SplitFacts:
         preferences: the same for the commonest preferences, by frequency.
         more_preferences: how many further ones there are.
         baselines: in the order in which they were given.
-        quantiles: `diagnostics.QUANTILES` of the margins, nats.
+        quantiles: `metrics.QUANTILES` of the margins, nats.
         reliability: of the reward model's confidence.
         length: how the reward goes with length.
     """

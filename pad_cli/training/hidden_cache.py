@@ -1,5 +1,17 @@
 """What training reads of every answer token, computed once: with frozen weights it never changes.
 
+    hidden      (n, H)      the states that predict the answer tokens, through the adapter when there is one
+    exact normaliser:
+    reference   (n,)        log pi_ref of the tokens
+    plain       (n, H)      with an adapter: the states without it
+    truncated normaliser (C likeliest tokens of the reference among those that the corpus uses, after the realised one):
+    candidates  (n, 1 + C)  token ids
+    raw         (n, 1 + C)  their logits before scale and cap; minus infinity where the realised token is duplicated
+    adapted     (n, 1 + C)  with an adapter: their logits through it
+
+The head is applied to the rows of the corpus only: on a vocabulary of 262,144 of which a corpus uses 12,000, that is a
+twentieth of the work.
+
 The cache is a row of safetensors files under `PAD_HOME`, fingerprinted by all that decides their content, so that an
 interrupted run continues with the files it has and a changed one starts anew. Files stay mapped to memory: a corpus may
 be larger than that.
@@ -7,6 +19,7 @@ be larger than that.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +28,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from pad_cli.equation import log_prob
+from pad_cli.models.adapter import Adapter
+from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.rendezvous import wait_for_all
+from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners
 from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import bar
@@ -23,12 +40,93 @@ from pad_cli.system.run_lock import in_turn
 from pad_cli.system.runs import fingerprint, storage_errors
 
 _SHARD = 512  # answers in one file
-
-TokenSequence = tuple[tuple[int, ...], tuple[int, ...]]
-"""(prompt tokens, answer tokens)."""
+_CHUNK_LOGITS = 2**26  # logits held at once
 
 Compute = Callable[[Sequence[TokenSequence], Callable[[int], None]], Mapping[str, torch.Tensor]]
 """Some sequences, to tensors with one row for each answer token: (n, ...); says how many it has just read."""
+
+
+class HiddenStateExtractor:
+    """Reads sequences with a backbone, and with its adapter when there is one.
+
+    Args:
+        backbone: the frozen model.
+        adapter: its LoRA weights; None without.
+        dtype: of cached states.
+        corpus: (U,) sorted tokens that stand for the vocabulary; None for all of it (exact).
+        candidates: C; of no effect when exact.
+    """
+
+    def __init__(
+        self,
+        backbone: LanguageModel,
+        adapter: Adapter | None,
+        dtype: torch.dtype,
+        corpus: torch.Tensor | None,
+        candidates: int,
+    ) -> None:
+        self._backbone = backbone
+        self._adapter = adapter
+        self._dtype = dtype
+        self._corpus = corpus
+        self._candidates = candidates
+        head = backbone.head if corpus is None else backbone.head.rows(corpus.to(backbone.device))
+        self._head = head.float32()
+
+    @property
+    def key(self) -> list[object]:
+        """What decides the result, for a cache."""
+        digest = hashlib.sha256()
+        for tensor in [] if self._adapter is None else self._adapter.tensors:
+            digest.update(tensor.cpu().numpy().tobytes())
+        adapter = None if self._adapter is None else digest.hexdigest()
+        corpus = None if self._corpus is None else [fingerprint(self._corpus.tolist()), self._candidates]
+        return [self._backbone.fingerprint, str(self._backbone.dtype), adapter, str(self._dtype), corpus]
+
+    @torch.inference_mode()
+    def __call__(
+        self, sequences: Sequence[TokenSequence], advance: Callable[[int], None] = lambda _: None
+    ) -> dict[str, torch.Tensor]:
+        """The rows of some sequences; `advance` is called with the number of those just read."""
+        answers: list[dict[str, torch.Tensor]] = [{}] * len(sequences)
+        device = self._backbone.device
+        for numbers, rows in in_batches(sequences, lambda batch, _: self._read(batch), device, advance=advance):
+            lengths = [len(sequences[number][1]) for number in numbers]
+            for name, tensor in rows.items():
+                for number, part in zip(numbers, tensor.split(lengths), strict=True):
+                    answers[number] = {**answers[number], name: part}
+        return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+
+    def _read(self, batch: Sequence[TokenSequence]) -> dict[str, torch.Tensor]:
+        plain = answer_states(self._backbone, batch).to(self._dtype)
+        hidden = plain
+        if self._adapter is not None:
+            hidden = answer_states(self._backbone, batch, self._adapter).to(self._dtype)
+        targets, _ = targets_and_owners(batch, plain.device)
+        size = max(1, _CHUNK_LOGITS // len(self._head.weight))
+        pieces = zip(plain.split(size), hidden.split(size), targets.split(size), strict=True)
+        parts = [self._rows(*piece) for piece in pieces]
+        return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+
+    def _rows(self, plain: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        raw = self._head.raw(plain.float())
+        if self._corpus is None:
+            reference = log_prob(self._head.finish(raw), targets)
+            rows = {"hidden": hidden, "reference": reference}
+            return rows if self._adapter is None else {**rows, "plain": plain}
+        corpus = self._corpus.to(targets.device)
+        realised = torch.searchsorted(corpus, targets)[:, None]
+        places = raw.topk(min(self._candidates, raw.shape[1]), dim=-1).indices
+        again = places == realised
+        places = torch.cat([realised, places], dim=1)
+
+        def at_candidates(logits: torch.Tensor) -> torch.Tensor:
+            found = logits.gather(1, places)
+            found[:, 1:].masked_fill_(again, -torch.inf)
+            return found
+
+        rows = {"hidden": hidden, "candidates": corpus[places].int(), "raw": at_candidates(raw)}
+        return rows if self._adapter is None else {**rows, "adapted": at_candidates(self._head.raw(hidden.float()))}
 
 
 @dataclass(frozen=True)
@@ -85,9 +183,9 @@ def build_hidden_cache(
     Args:
         sequences: S distinct (prompt, answer) token sequences.
         compute: gives the rows of a few of them, which are of similar length.
-        key: what decides the result of `compute`, in a form that JSON can hold.
-        directory: where shards are kept.
-        everyone: who takes part.
+        key: JSON of what decides the result of `compute`.
+        directory: of the cache's files.
+        everyone: the processes that take part.
 
     Raises:
         StorageError: a shard cannot be written.
@@ -112,11 +210,7 @@ def build_hidden_cache(
     return HiddenCache(targets, starts, lengths, tuple(shards), sizes.cumsum(0) - sizes)
 
 
-_Shard = tuple[Path, Sequence[TokenSequence]]
-"""A file, and the sequences whose rows it holds."""
-
-
-def _write(shards: Sequence[_Shard], compute: Compute) -> None:
+def _write(shards: Sequence[tuple[Path, Sequence[TokenSequence]]], compute: Compute) -> None:
     """Compute the files that are not there."""
     with bar("Caching hidden states", total=sum(len(members) for _, members in shards)) as progress:
         for path, members in shards:

@@ -1,57 +1,249 @@
-"""LoRA weights while they are trained: which layers get them, their files, and a backbone that stays as it was."""
+"""The stages `adapter` and `joint`: LoRA weights by PEFT, and preference heads with them.
+
+    r(answer) = log pi_p(answer) - log pi_ref(answer)     nats; over its tokens when the stage is length-normalised
+
+The reference is always the plain backbone. It reads each distinct answer once, before there are any LoRA weights.
+
+Several processes share the pairs of every batch and average their gradients, so that steps are those of one process.
+Each has the whole model, or its part of a sharded one; then they read in step, and LoRA weights stay whole.
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-from pad_cli.errors import CheckpointError, RecipeError, did_you_mean
-from pad_cli.models.adapter import CONFIG, WEIGHTS
+from pad_cli.errors import CheckpointError, RecipeError, TrainingError, did_you_mean
+from pad_cli.models.adapter import CONFIG, WEIGHTS, Adapter
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.memory import is_out_of_memory
+from pad_cli.models.rendezvous import wait_for_all
+from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_probs
+from pad_cli.models.sharding import main_reads_first
 from pad_cli.models.tensor_file import load_tensors, save_tensors
+from pad_cli.recipe import AdapterStage, JointStage
+from pad_cli.system.processes import processes
+from pad_cli.system.runs import fingerprint, storage_errors, whole_directory
+from pad_cli.training.loop import fit
+from pad_cli.training.metrics import PairScores, summarise
+from pad_cli.training.pair_table import PairTable
 
-HEAD = "preference_head.safetensors"
-_STATE = "trainer_state.json"
+Split = tuple[str, PairTable, torch.Tensor]
+"""Name, N pairs, and their (N, K) weights."""
+
+_REFERENCE, _SNAPSHOT, _LAST = "reference.safetensors", "snapshot.safetensors", "last"
 # Fused kernels of these read the layer's weight and not the layer, so PEFT refuses it.
 _STATE_SPACE, _PAST_THE_LAYER = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"), ("out_proj",)
-_ARCHIVES, _RANDOM = ("optimizer.pt", "scheduler.pt"), "rng_state*.pth"  # a random state each process
 
 
-def linear_layers(model: Any, wanted: Sequence[str] | Literal["all-linear"]) -> list[str]:
-    """Paths of the linear layers of a causal language model's body that a recipe asks for; never the unembedding.
-
-    Layers that LoRA cannot adapt count as none: a router, the output of a state-space layer.
+def train_lora(
+    stage: AdapterStage | JointStage,
+    backbone: LanguageModel,
+    head: nn.Module | None,
+    sequences: Sequence[TokenSequence],
+    train: PairTable,
+    weights: torch.Tensor,
+    *,
+    validation: Sequence[Split] = (),
+    start: Path | None = None,
+    directory: Path,
+    seed: int,
+    report_to: Sequence[str] = (),
+) -> tuple[Adapter, list[dict[str, Any]]]:
+    """Train a stage, or go on where a killed run was; the backbone is afterwards as it was before.
 
     Args:
-        model: a transformers causal language model.
-        wanted: last parts of paths (`q_proj`), or all of them.
+        stage: `adapter` or `joint`.
+        backbone: the language model that gets LoRA weights meanwhile.
+        head: stage `joint`: maps (N, H) states and (N, K) weights to shifts (N, H), and is trained; else None.
+        sequences: the cut (prompt, answer) tokens that pairs name by number.
+        train: N pairs.
+        weights: (N, K) weights of their preferences; of no effect without a head.
+        validation: splits for `evaluate_every`; their policy accuracy is per token, of the personalised model itself.
+        start: PEFT files of an earlier adapter to go on from; None for a new one.
+        directory: of this stage alone; holds its snapshots, and may be deleted afterwards.
+        seed: of everything random.
+        report_to: trackers that accelerate supports.
+
+    Returns:
+        The adapter, attached to the backbone and without effect outside `on_rows_from`; and the history, see `fit`.
+
+    Raises:
+        RecipeError: a layer or tracker is unknown, `start` does not fit the stage, or processes cannot share a batch.
+        TrainingError: a loss or gradient is not finite, or memory is too small.
+        StorageError: the directory cannot be written.
+    """
+    everyone, model = processes(), backbone.model
+    if stage.batch_size % everyone.count:
+        raise RecipeError(
+            f"{stage.stage}.batch_size: {everyone.count} processes cannot share {stage.batch_size} pairs evenly.",
+            "Make it a multiple of their number.",
+        )
+    log = _tracker(report_to, directory)
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    text_config = model.config.get_text_config(decoder=True)
+    with ExitStack() as stack:
+        stack.enter_context(memory_explained(stage))
+        stack.enter_context(unchanged(*model.modules(), model.config, text_config, model.generation_config))
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        keep_differentiable(model)
+        with main_reads_first(model):
+            reference = reference_log_probs(
+                backbone, sequences, [train, *(table for _, table, _ in validation)], directory
+            )
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(model, lora_config(stage, model))
+        lora = lora_parameters(wrapped)
+        for parameter in lora.values():
+            parameter.data = parameter.data.float()
+        if start is not None:
+            _read_weights(wrapped, start)
+        if stage.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        groups: list[tuple[dict[str, nn.Parameter], float]] = [(lora, stage.learning_rate)]
+        if head is not None:
+            stack.callback(head.to, next(head.parameters()).device)
+            stack.callback(head.requires_grad_, False)
+            head.to(backbone.device)
+        if head is not None and isinstance(stage, JointStage):
+            own = {f"preference_head.{name}": parameter for name, parameter in head.named_parameters()}
+            groups.append((own, stage.heads_learning_rate))
+
+        def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            _only_lora_drops_out(wrapped, checkpointed=stage.gradient_checkpointing)
+            answers = train.answers(batch)
+            read = [sequences[number] for number in answers.tolist()]
+            log_probs = answer_log_probs(backbone, read, head, weights[batch].repeat(2, 1))
+            rewards = log_probs - reference[answers].to(log_probs.device)
+            if stage.length_normalised:
+                rewards = rewards / _lengths(sequences, answers).to(rewards.device)
+            chosen, rejected = rewards.split(len(batch))
+            return chosen, rejected
+
+        def evaluate() -> dict[str, dict[str, Any]]:
+            wrapped.eval()
+            return {
+                name: measure_split(backbone, head, sequences, reference, table, own) for name, table, own in validation
+            }
+
+        half = backbone.dtype == torch.float16 and backbone.device.type == "cuda"
+        scaler = torch.amp.GradScaler(backbone.device.type, enabled=half)
+        history = fit(
+            stage, groups, score, len(train), seed, directory / _SNAPSHOT, evaluate if validation else None,
+            everyone=everyone, scaler=scaler, log=log,
+        )  # fmt: skip
+        if everyone.main:
+            with whole_directory(directory / _LAST) as scratch:
+                _write_weights(wrapped, scratch)
+        wait_for_all()
+    model.eval().requires_grad_(False)
+    return Adapter.load(directory / _LAST, model), history
+
+
+def measure_split(
+    backbone: LanguageModel,
+    head: nn.Module | None,
+    sequences: Sequence[TokenSequence],
+    reference: torch.Tensor,
+    table: PairTable,
+    weights: torch.Tensor,
+) -> dict[str, float]:
+    """Metrics of N pairs under (N, K) weights as the backbone reads now; an answer is read once for every preference.
+
+    `reference` holds the (S,) log-probabilities of all sequences under the plain backbone, nats.
+    """
+    both = torch.cat([table.chosen, table.rejected])
+    inputs = both[:, None] if head is None else torch.cat([both[:, None], weights.repeat(2, 1)], dim=1)
+    distinct, where = inputs.double().unique(dim=0, return_inverse=True)
+    answers = distinct[:, 0].long()
+    read = [sequences[number] for number in answers.tolist()]
+    log_probs = all_log_probs(backbone, read, head, distinct[:, 1:].float())
+    lengths = _lengths(sequences, answers)
+    rewards, likely, tokens = log_probs - reference[answers], log_probs / lengths, lengths.long()
+    return summarise(PairScores(*(row for each in (rewards, likely, tokens) for row in each[where].view(2, -1))))
+
+
+def reference_log_probs(
+    backbone: LanguageModel, sequences: Sequence[TokenSequence], tables: Sequence[PairTable], directory: Path
+) -> torch.Tensor:
+    """Log-probabilities of the sequences that occur in some tables under the plain backbone: (S,), 0 for the others.
+
+    What an earlier run computed of the same is read from `directory`.
+    """
+    used = torch.cat([part for table in tables for part in (table.chosen, table.rejected)]).unique()
+    read = [sequences[number] for number in used.tolist()]
+    key, path = fingerprint([backbone.fingerprint, str(backbone.dtype), read]), directory / _REFERENCE
+    log_probs = None
+    try:
+        tensors, metadata = load_tensors(path)
+        log_probs = tensors["log_probs"] if metadata["key"] == key else None
+    except (OSError, SafetensorError, KeyError):
+        pass
+    if log_probs is None:
+        log_probs = all_log_probs(backbone, read, title="Reading answers with the reference")
+        with storage_errors(path):
+            scratch = path.with_suffix(".part")
+            save_tensors({"log_probs": log_probs}, scratch, {"key": key})
+            scratch.replace(path)
+    return torch.zeros(len(sequences)).index_copy(0, used, log_probs)
+
+
+def _lengths(sequences: Sequence[TokenSequence], answers: torch.Tensor) -> torch.Tensor:
+    """(B,) lengths of some answers in tokens, as floats."""
+    return torch.tensor([float(len(sequences[number][1])) for number in answers.tolist()])
+
+
+def lora_config(stage: AdapterStage | JointStage, model: Any) -> LoraConfig:
+    """What PEFT is to add to a model; raises as `linear_layers`."""
+    layers = linear_layers(model, stage.target_modules)
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=stage.lora_rank,
+        lora_alpha=stage.lora_alpha,  # type: ignore[arg-type]  # PEFT only divides it
+        lora_dropout=stage.lora_dropout,
+        target_modules=layers,
+        fan_in_fan_out=isinstance(model.get_submodule(layers[0]), Conv1D),
+    )
+
+
+def linear_layers(model: Any, targets: Sequence[str] | Literal["all-linear"]) -> list[str]:
+    """Paths of the linear layers of a causal language model's body that a recipe names; never the unembedding.
+
+    Layers that LoRA cannot adapt count as none: a router, the output of a state-space layer. `targets` are the last
+    parts of paths (`q_proj`).
 
     Raises:
         RecipeError: a name is that of no linear layer in the body.
     """
     body = {id(module) for module in model.get_decoder().modules()} - {id(model.get_output_embeddings())}
     barred = _PAST_THE_LAYER if model.config.model_type in _STATE_SPACE else ()
-    found = [
+    layers = [
         path
         for path, module in model.named_modules()
         if id(module) in body and _is_linear(module) and path.rpartition(".")[2] not in barred
     ]
-    if wanted == "all-linear":
-        return found
-    for name in wanted:
-        if not any(_is_called(path, name) for path in found):
-            near = did_you_mean(name, {path.rpartition(".")[2] for path in found})
+    if targets == "all-linear":
+        return layers
+    for name in targets:
+        if not any(f".{path}".endswith(f".{name}") for path in layers):
+            near = did_you_mean(name, {path.rpartition(".")[2] for path in layers})
             raise RecipeError(f"target_modules: the backbone's body has no linear layer '{name}'.", near)
-    return [path for path in found if any(_is_called(path, name) for name in wanted)]
+    return [path for path in layers if any(f".{path}".endswith(f".{name}") for name in targets)]
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -62,10 +254,6 @@ def _is_linear(module: nn.Module) -> bool:
     )
 
 
-def _is_called(path: str, name: str) -> bool:
-    return f".{path}".endswith(f".{name}")
-
-
 def lora_parameters(model: Any) -> dict[str, nn.Parameter]:
     """The LoRA weights of a PeftModel with one adapter, by their names in PEFT's file."""
     return {
@@ -73,40 +261,44 @@ def lora_parameters(model: Any) -> dict[str, nn.Parameter]:
     }
 
 
-def write_weights(model: Any, head: nn.Module | None, directory: Path) -> None:
-    """PEFT's two files and the head's, into an existing directory."""
+def _only_lora_drops_out(model: Any, *, checkpointed: bool) -> None:
+    """Of a PeftModel in training mode, leave only what LoRA reads in it.
+
+    The reference reads without dropout, so weights that are zero earn no reward only if the backbone does as well.
+    Gradient checkpointing needs the mode in decoder layers, which may have dropout of their own (OPT).
+    """
+    for module in model.get_base_model().eval().modules():
+        if hasattr(module, "lora_dropout"):
+            module.lora_dropout.train()
+        elif checkpointed and isinstance(module, GradientCheckpointingLayer):
+            module.training = True
+            rates = [name for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]
+            vars(module).update(dict.fromkeys(rates, 0.0))
+
+
+def _write_weights(model: Any, directory: Path) -> None:
+    """PEFT's two files, into an existing directory."""
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in lora_parameters(model).items()}
     save_tensors(tensors, directory / WEIGHTS, {"format": "pt"})
     model.peft_config["default"].save_pretrained(str(directory))
-    if head is not None:
-        save_tensors({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}, directory / HEAD)
 
 
 @torch.no_grad()
-def read_weights(model: Any, head: nn.Module | None, directory: Path) -> None:
-    """Take over weights that `write_weights` wrote.
-
-    Args:
-        model: a PeftModel with the same layers and ranks.
-        head: takes over the head's; None to leave those.
-        directory: where they are.
+def _read_weights(model: Any, directory: Path) -> None:
+    """Start from weights that `_write_weights` wrote.
 
     Raises:
         CheckpointError: a file is missing or damaged.
-        RecipeError: the adapter there has other layers, ranks or scaling.
+        RecipeError: the adapter there has other layers, ranks or scaling than the PeftModel.
     """
-    from peft import PeftConfig
-
     try:
         tensors, _ = load_tensors(directory / WEIGHTS)
-        there = PeftConfig.from_pretrained(str(directory))
-        if head is not None:
-            head.load_state_dict(load_tensors(directory / HEAD)[0])
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        saved = LoraConfig.from_pretrained(str(directory))
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"'{directory}' holds no whole adapter: {error}", "Train it again.") from error
-    own, here = lora_parameters(model), model.peft_config["default"]
+    own, config = lora_parameters(model), model.peft_config["default"]
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in tensors.items()} or (
-        here.lora_alpha != there.lora_alpha
+        config.lora_alpha != saved.lora_alpha
     ):
         raise RecipeError(
             f"The adapter in '{directory / CONFIG}' has other LoRA weights than the stage that goes on from it.",
@@ -137,37 +329,57 @@ def unchanged(*objects: Any) -> Iterator[None]:
                 table.update(entries)
 
 
-def newest_whole(directory: Path, *, with_head: bool) -> Path | None:
-    """The last checkpoint that is not damaged; those after it are deleted."""
-    for checkpoint in reversed(_checkpoints(directory)):
-        if _is_whole(checkpoint, with_head):
-            return checkpoint
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    return None
-
-
-def keep_last(directory: Path, count: int) -> None:
-    """Delete all checkpoints but the last ones by their steps: clocks, and so the times of files, may be wrong."""
-    for checkpoint in _checkpoints(directory)[:-count]:
-        shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-def _checkpoints(directory: Path) -> list[Path]:
-    """By their steps, the last one last."""
-    numbered = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
-    return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def _is_whole(checkpoint: Path, with_head: bool) -> bool:
+@contextmanager
+def memory_explained(stage: AdapterStage | JointStage) -> Iterator[None]:
+    """Inside, memory that is too small becomes a TrainingError that says which setting to change."""
     try:
-        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-        for name in (WEIGHTS, HEAD) if with_head else (WEIGHTS,):
-            load_tensors(checkpoint / name)
-        random = list(checkpoint.glob(_RANDOM))
-        for path in [*(checkpoint / name for name in _ARCHIVES), *random]:
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip() is not None:
-                    return False
-        return bool(random)
-    except (OSError, ValueError, RecursionError, SafetensorError, zipfile.BadZipFile):
-        return False
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"Training {stage.stage}: memory is too small for {stage.batch_size} pairs at once.",
+            "Halve batch_size and double accumulation_steps, set gradient_checkpointing: true, or load the backbone "
+            "with quantization: 4bit.",
+        ) from error
+
+
+def keep_differentiable(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on a CPU, which it does when they are read without gradients.
+
+    Repacked weights pass no gradients on, and its way back does not give the same weights (0.50).
+
+    Raises:
+        TrainingError: it has done so already.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
+                raise TrainingError(
+                    "The backbone's 4-bit weights were read on this CPU before; now they pass no gradients on.",
+                    "Train LoRA weights before other stages, on a GPU, or with quantization: 8bit.",
+                )
+            module.support_avx512bf16_for_cpu = False
+
+
+def _tracker(names: Sequence[str], directory: Path) -> Callable[[Mapping[str, Any]], None]:
+    """Sends points of a history to trackers; raises RecipeError where one is unknown, or not installed."""
+    known = [*map(str, get_available_trackers()), "all", "none"]
+    if unknown := next((name for name in names if name not in known), None):
+        near = did_you_mean(unknown, known)
+        raise RecipeError(
+            f"report_to: there is no tracker '{unknown}' here.", f"{near} Others have to be installed first."
+        )
+    if not names or "none" in names:
+        return lambda _: None
+    logs = os.environ.get("TENSORBOARD_LOGGING_DIR", str(directory))
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=list(names), project_dir=logs)
+    accelerator.init_trackers("pad")
+
+    def log(point: Mapping[str, Any]) -> None:
+        values = {name: point[name] for name in ("loss", "pair_accuracy")}
+        for split, metrics in point["splits"].items():
+            values |= {f"{split}/{name}": value for name, value in metrics.items()}
+        accelerator.log(values, step=point["step"])
+
+    return log

@@ -1,24 +1,37 @@
-"""Preference pairs as tensors: which cached answer is chosen, which rejected, under which weights."""
+"""The data of a training run as tensors: numbered answers, pairs of them, and the weights of their preferences."""
 
 from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from pad_cli.models.chat_template import moves_system
+from pad_cli.equation import LogitHead
+from pad_cli.errors import DataError, PreferenceError
+from pad_cli.models.adapter import Adapter
+from pad_cli.models.chat_template import closes_thought, moves_system, opens_thought
 from pad_cli.models.context import cut_to_context, room
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.prompt_reward_model import conditioned
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.scoring import TokenSequence
-from pad_cli.records import Messages, PreferencePair
+from pad_cli.preference import Preference
+from pad_cli.recipe import TrainRecipe
+from pad_cli.records import Messages, PairData, PairSplit, PreferencePair
+from pad_cli.system.caches import hidden_states
+from pad_cli.system.processes import ALONE, Processes
+from pad_cli.system.progress import note
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
+from pad_cli.training.token_rewards import TokenRewards
+
+_CUT_WARNING = 0.2  # share of answers that were cut
 
 
-def plain_prompt(pair: PreferencePair) -> Messages:
-    """The prompt without the preference: what a backbone with preference heads reads."""
+def _plain_prompt(pair: PreferencePair) -> Messages:
     return pair.prompt
 
 
@@ -29,7 +42,7 @@ class SequenceBook:
         tokenizer: the backbone's.
         max_prompt_tokens: longer prompts lose their beginning.
         max_answer_tokens: longer answers lose their end.
-        prompt_of: what the backbone reads before a pair's answers.
+        prompt_of: what the backbone reads before a pair's answers; by default the prompt without the preference.
         context_length: tokens of both that the backbone can read; None for any number. Prompts are cut so that
             `max_answer_tokens`, or half of it, can follow, and answers to what is then left.
     """
@@ -39,7 +52,7 @@ class SequenceBook:
         tokenizer: Any,
         max_prompt_tokens: int,
         max_answer_tokens: int,
-        prompt_of: Callable[[PreferencePair], Messages] = plain_prompt,
+        prompt_of: Callable[[PreferencePair], Messages] = _plain_prompt,
         context_length: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
@@ -113,6 +126,10 @@ class PairTable:
     def __len__(self) -> int:
         return len(self.preferences)
 
+    def answers(self, batch: torch.Tensor) -> torch.Tensor:
+        """(2 B,) numbers of the answers of (B,) pairs: the chosen ones, then the rejected ones."""
+        return torch.cat([self.chosen[batch], self.rejected[batch]])
+
     def weights(self, principles: Sequence[str]) -> torch.Tensor:
         """(N, K) weights of named principles."""
         table = torch.zeros(len(self), len(principles))
@@ -124,39 +141,118 @@ class PairTable:
 
     def rows(self, numbers: Sequence[int]) -> PairTable:
         """Some of the pairs."""
-        return PairTable(
-            self.chosen[list(numbers)],
-            self.rejected[list(numbers)],
-            tuple(self.preferences[n] for n in numbers),
-            tuple(self.texts[n] for n in numbers),
-        )
+        preferences, texts = (tuple(each[n] for n in numbers) for each in (self.preferences, self.texts))
+        return PairTable(self.chosen[list(numbers)], self.rejected[list(numbers)], preferences, texts)
 
     def named(self) -> PairTable:
         """The pairs whose preference has names only."""
         return self.rows([number for number, texts in enumerate(self.texts) if not texts])
 
 
-def tabulate(pairs: Iterable[PreferencePair], book: SequenceBook, shuffle_seed: int | None = None) -> PairTable:
-    """Number the answers of some pairs.
-
-    Args:
-        pairs: the pairs.
-        book: takes in their answers.
-        shuffle_seed: swap chosen and rejected at random (the shuffled-labels control).
-    """
+def tabulate(pairs: Sequence[PreferencePair], book: SequenceBook, shuffle_seed: int | None = None) -> PairTable:
+    """Number the answers of some pairs in a book; `shuffle_seed` swaps labels at random, as a control."""
     rng = random.Random(shuffle_seed)
-    chosen, rejected, preferences, texts = [], [], [], []
+    answers = []
     for pair in pairs:
         numbers = [book.number(pair, pair.chosen), book.number(pair, pair.rejected)]
         if shuffle_seed is not None and rng.random() < 0.5:
             numbers.reverse()
-        chosen.append(numbers[0])
-        rejected.append(numbers[1])
-        preferences.append(pair.preference)
-        texts.append(pair.texts)
+        answers.append(numbers)
+    chosen, rejected = torch.tensor(answers, dtype=torch.long).view(-1, 2).unbind(1)
     return PairTable(
-        torch.tensor(chosen, dtype=torch.long),
-        torch.tensor(rejected, dtype=torch.long),
-        tuple(preferences),
-        tuple(texts),
+        chosen.clone(), rejected.clone(), tuple(pair.preference for pair in pairs), tuple(pair.texts for pair in pairs)
     )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the stages of a recipe train and are measured on.
+
+    Attributes:
+        recipe: what is trained.
+        backbone: the frozen language model.
+        book: every distinct answer.
+        train: the training pairs.
+        validation: the splits and their pairs.
+        head: the backbone's unembedding, float32, on the CPU.
+    """
+
+    recipe: TrainRecipe
+    backbone: LanguageModel
+    book: SequenceBook
+    train: PairTable
+    validation: tuple[tuple[PairSplit, PairTable], ...]
+    head: LogitHead
+
+    def rewards(self, adapter: Adapter | None, everyone: Processes = ALONE) -> TokenRewards:
+        """Token rewards over the cached states of the backbone, through an adapter if there is one.
+
+        Raises:
+            StorageError: the cache cannot be written.
+        """
+        recipe = self.recipe
+        exact = self.backbone.vocabulary_size <= recipe.exact_vocabulary
+        extractor = HiddenStateExtractor(
+            self.backbone,
+            adapter,
+            getattr(torch, recipe.cache_dtype),
+            None if exact else self.book.corpus,
+            recipe.normaliser_tokens,
+        )
+        cache = build_hidden_cache(self.book.sequences, extractor, extractor.key, hidden_states(), everyone)
+        return TokenRewards(cache, self.head, exact, adapter is not None)
+
+
+def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: LanguageModel) -> TrainingData:
+    """Tokenise and tabulate the pairs of a recipe; says what was cut or changed.
+
+    Raises:
+        DataError: the chat template refuses a prompt; or, under `conditioning: prompt`, words cannot say a preference.
+    """
+    limits = recipe.data.max_prompt_tokens, recipe.data.max_answer_tokens
+    prompt_of = _conditioned_prompt if recipe.conditioning == "prompt" else _plain_prompt
+    book = SequenceBook(backbone.tokenizer, *limits, prompt_of, backbone.context_length)
+    train = tabulate(data.train, book, recipe.seed if recipe.data.shuffle_labels else None)
+    validation = tuple((split, tabulate(split.pairs, book)) for split in data.validation)
+    lengths = book.lengths()
+    note(
+        f"{len(train)} training pairs, {sum(len(table) for _, table in validation)} validation pairs, "
+        f"{lengths['answers']} distinct answers ({lengths['answers_cut']} cut at {lengths['answer_limit']} tokens, "
+        f"{lengths['prompts_cut']} prompts at {lengths['prompt_limit']})"
+    )
+    if lengths["systems_moved"]:
+        note(f"{lengths['systems_moved']} distinct prompts have their system text in a user turn.")
+    if opens_thought(backbone.tokenizer):
+        note(
+            "Warning: the chat template opens a thought before every answer and cannot close it, so answers are "
+            "trained as thoughts. Use a chat template that closes it (`enable_thinking`), or one without thoughts."
+        )
+    elif closes_thought(backbone.tokenizer):
+        note("The chat template opens a thought before every answer; it is closed first (enable_thinking=False).")
+    by_recipe = lengths["answers_cut"] - book.cut_to_context
+    if by_recipe > _CUT_WARNING * lengths["answers"]:
+        note(
+            f"Warning: {by_recipe / lengths['answers']:.0%} of the answers are cut (the longest has "
+            f"{lengths['answer_longest']} tokens); data.max_answer_tokens sets the limit."
+        )
+    if (lengths["prompt_limit"] < recipe.data.max_prompt_tokens and lengths["prompts_cut"]) or book.cut_to_context:
+        note(
+            f"Warning: '{backbone.name}' reads at most {backbone.context_length} tokens: prompts keep their last "
+            f"{lengths['prompt_limit']} ({lengths['prompts_cut']} were longer), and {book.cut_to_context} answers are "
+            "cut to the rest."
+        )
+    return TrainingData(recipe, backbone, book, train, validation, backbone.head.float32("cpu"))
+
+
+def _conditioned_prompt(pair: PreferencePair) -> Messages:
+    """The prompt with the preference in words; a principle of weight -1 becomes "not ..."."""
+    texts: dict[str, float] = {}
+    for name, weight in {**pair.preference, **pair.texts}.items():
+        if weight == -1:
+            texts[f"not {name}"] = 1.0
+        else:
+            texts[name] = weight  # refused below unless it is 1
+    try:
+        return conditioned(pair.prompt, Preference({}, texts))
+    except PreferenceError as error:
+        raise DataError(f"conditioning: prompt: {error.message}", hint=error.hint) from error

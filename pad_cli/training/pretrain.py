@@ -16,18 +16,7 @@ _WARMUP = 30
 
 @dataclass(frozen=True)
 class PretrainPlan:
-    """Size and training of a small Llama.
-
-    Attributes:
-        hidden_size: H.
-        layers: number of blocks.
-        heads: attention heads.
-        learning_rate: peak, AdamW.
-        initial_std: of the weights at birth; small models need more than the usual .02.
-        steps: optimiser steps.
-        batch_tokens: tokens of one step, padding included.
-        seed: of weights and batches.
-    """
+    """Size and training of a small Llama; small ones need a larger `initial_std`, and `batch_tokens` count padding."""
 
     hidden_size: int
     layers: int

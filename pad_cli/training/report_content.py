@@ -12,9 +12,8 @@ from pad_cli.records import DataReport
 from pad_cli.reports.content import Figure, Grid, Section
 from pad_cli.training.baselines import Verdict
 from pad_cli.training.charts import cosine_map, curve_chart, reliability_chart
-from pad_cli.training.diagnostics import QUANTILES, curves, explain_length, loss_curve
 from pad_cli.training.facts import SplitFacts, TrainingFacts
-from pad_cli.training.metrics import Share
+from pad_cli.training.metrics import QUANTILES, Share, curves, explain_length, loss_curve
 
 Cell = str | Share | Verdict
 

@@ -21,7 +21,7 @@ class TokenRewards:
     """Token rewards of a cache's answers under heads that are being trained.
 
     Args:
-        cache: what `StateReader` read of them.
+        cache: what `HiddenStateExtractor` read of them.
         head: the backbone's unembedding, float32, on the CPU.
         exact: was it read for the whole vocabulary?
         adapted: was it read through an adapter?
@@ -74,13 +74,8 @@ class TokenRewards:
 
     @torch.inference_mode()
     def normaliser_error(self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor) -> float:
-        """How far `rewards` are from those normalised over the whole vocabulary: mean absolute difference, nats.
-
-        Args:
-            shift: as in `rewards`.
-            positions: (T,) positions into a cache that was not read through an adapter.
-            weights: (T, K) weights.
-        """
+        """How far `rewards` of (T,) positions are from those normalised over the whole vocabulary: mean absolute
+        difference, nats. The cache was not read through an adapter."""
         hidden = self.cache.gather("hidden", positions).float()
         exact = []
         for state, moved, target in zip(hidden, shift(hidden, weights), self.cache.targets[positions], strict=True):

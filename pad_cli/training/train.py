@@ -1,13 +1,22 @@
-"""`train_reward_model`: a recipe to a checkpoint.
+"""`pad train-rm`: a recipe to a reward model. This module tells the whole of it, in this order:
 
-Each finished stage is kept in the run's directory, and hidden states in `PAD_HOME`, so that an interrupted run
-continues where it was. Several processes go through the stages together (`TrainingRun.stage`); what comes after, the
-first one does.
+    read preference pairs           `pairs.load_pairs`
+    load the backbone               `models.language_model`, or a part of it by `models.sharding`
+    tokenise the answers            `pair_table.gather_training_data`
+    train each stage                `stages.TrainingRun`, which caches hidden states first (`hidden_cache`);
+                                    `cached_stages` or `lora` score pairs, and `loop.fit` trains
+    calibrate                       `calibration`
+    measure                         `conclusion`
+    write checkpoint and report     `models.checkpoint`, `report`
+
+Each finished stage is saved in the run's directory, and hidden states in `PAD_HOME`, so that an interrupted run
+continues where it was. Several processes go through the stages together; what comes after, the first one does.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,6 +27,7 @@ from pad_cli.errors import DataError
 from pad_cli.models.adapter import CONFIG as ADAPTER
 from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, save_reward_model
+from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import OWN_FILES
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel
@@ -26,8 +36,8 @@ from pad_cli.models.sharding import load_sharded, main_reads_first
 from pad_cli.pairs import as_lines, describe, load_pairs
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
+from pad_cli.system import progress
 from pad_cli.system.processes import processes
-from pad_cli.system.progress import note, stage
 from pad_cli.system.run_lock import only_here
 from pad_cli.system.runs import (
     RECIPE,
@@ -40,27 +50,58 @@ from pad_cli.system.runs import (
     write_json,
     write_whole,
 )
+from pad_cli.training.calibration import global_scale, pair_moments, reward_scales
 from pad_cli.training.conclusion import conclude
 from pad_cli.training.facts import TrainingFacts, metrics_of
-from pad_cli.training.material import gather_material
-from pad_cli.training.report import write_training_report
-from pad_cli.training.run import TrainingRun
+from pad_cli.training.pair_table import gather_training_data
+from pad_cli.training.report import read_facts, write_training_report
+from pad_cli.training.stages import TrainingRun
 
 METRICS = "metrics.json"
-_TOLD = 5  # preferences of each split that are described before training; the report has more
+_SHOWN_PREFERENCES = 5  # of each split, before training; the report has more
 _WORK = ".work"  # stages of an unfinished run
 
 
-def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrite: bool = False) -> Path:
+class TrainedRewardModel(os.PathLike[str]):
+    """A finished run; as a path it is the directory, which `load_reward_model` and `--reward-model` take.
+
+    Attributes:
+        path: the directory.
+    """
+
+    def __init__(self, path: Path, record: TrainingFacts | None = None) -> None:
+        self.path = path
+        self._record = record
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    __str__ = __fspath__
+
+    @property
+    def record(self) -> TrainingFacts:
+        """Everything that the report tells; of an earlier run, from its `report.json`.
+
+        Raises:
+            DataError: that cannot be read.
+        """
+        if self._record is None:
+            self._record = read_facts(self.path)
+        return self._record
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The content of `metrics.json`: validation split to its metrics."""
+        return metrics_of(self.record)
+
+
+def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrite: bool = False) -> TrainedRewardModel:
     """Train (or continue, or find finished) the reward model of a recipe.
 
     Args:
         recipe: what to do.
         data_table: whether to show first what the data hold; the report has it in any case.
         overwrite: whether files in `recipe.output` may be replaced that no training wrote.
-
-    Returns:
-        Its directory, `recipe.output`, which `load_reward_model` and `--reward-model` take.
 
     Raises:
         DataError, ModelLoadError, RecipeError, StorageError, TrainingError, UsageError: see `pad_cli.errors`.
@@ -69,51 +110,74 @@ def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrit
     with only_here(output):
         if processes().main:
             check_output(output, "reward model of pad train-rm", _is_own, writes=OWN_FILES, overwrite=overwrite)
+        with storage_errors(output):
+            output.mkdir(parents=True, exist_ok=True)
         return _train(recipe, output, data_table)
 
 
-def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> Path:
-    with storage_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
+def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedRewardModel:
     in_prompt = recipe.conditioning == "prompt"
-    with stage("Reading preference pairs"):
-        data = load_pairs(recipe.data, recipe.seed, [] if in_prompt else recipe.heads.principles)
-    principles = _principles(recipe, data)
+    with progress.stage("Reading preference pairs"):
+        pairs = load_pairs(recipe.data, recipe.seed, [] if in_prompt else recipe.heads.principles)
+    principles = [] if in_prompt else _principles(recipe, pairs)
+
     backbone = load_sharded(recipe.backbone) if recipe.shard_backbone else load_language_model(recipe.backbone)
-    key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(data)])
+    key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(pairs)])
     if _is_finished(output, key):
         shutil.rmtree(output / _WORK, ignore_errors=True)  # if the run was killed just before it did so
-        note(f"{output} is finished; nothing to do.")
-        return output
-    for line in as_lines(describe(data.report, most=_TOLD)) if data_table else ():
-        note(line)
-    with stage("Tokenising answers"):
-        material = gather_material(recipe, data, backbone)
-    run = TrainingRun(material, principles, data.texts, output / _WORK / key)
-    for settings in recipe.stages:
-        run.stage(settings)
+        progress.note(f"{output} is finished; nothing to do.")
+        return TrainedRewardModel(output)
+
+    for line in as_lines(describe(pairs.report, most=_SHOWN_PREFERENCES)) if data_table else ():
+        progress.note(line)
+    with progress.stage("Tokenising answers"):
+        data = gather_training_data(recipe, pairs, backbone)
+
+    run = TrainingRun(data, principles, pairs.texts, output / _WORK / key)
+    for stage in recipe.stages:
+        run.run(stage)
+
     with main_reads_first(backbone.model):
-        if processes().main:
-            model = run.finish()
-            facts = conclude(recipe, data, material, run, model)
-            model.details = {
-                "stages": [settings.model_dump() for settings in recipe.stages],
-                "run": key,
-                "environment": environment(),
-                "metrics": metrics_of(facts),
-                **run.moments(),
-            }
-            _write(model, recipe, facts, output)
-    return output
+        if not processes().main:
+            return TrainedRewardModel(output)
+        scale = global_scale(reward_scales(run.head, run.rewards, title="Calibrating"))
+        if isinstance(run.head, PreferenceHeads):
+            model: PersonalizedRewardModel | PromptRewardModel = PersonalizedRewardModel(
+                backbone, run.head, run.encoder, scale, {}, run.adapter
+            )
+        else:
+            model = PromptRewardModel(backbone, run.head.linear, scale, run.adapter)
+
+        record = conclude(recipe, pairs, data, run, model)
+        model.details = {
+            "stages": [stage.model_dump() for stage in recipe.stages],
+            "run": key,
+            "environment": environment(),
+            "metrics": metrics_of(record),
+        }
+        if isinstance(run.head, PreferenceHeads):
+            model.details["pair_moments"] = pair_moments(run.head, run.rewards, run.pairs)
+
+        with whole_files(output, last=CONFIG) as scratch:
+            save_reward_model(model, scratch, recipe.backbone)
+            write_json(scratch / METRICS, metrics_of(record))
+            write_json(scratch / RECIPE, recipe.model_dump())
+            write_training_report(scratch, record)
+            config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
+            write_whole(scratch / "README.md", model_card(config, metrics_of(record), record.data))
+        shutil.rmtree(output / _WORK, ignore_errors=True)
+        return TrainedRewardModel(output, record)
 
 
 def _principles(recipe: TrainRecipe, data: PairData) -> list[str]:
-    """Names of the heads; none when the preference is in the prompt."""
-    if recipe.conditioning == "prompt":
-        return []
-    found = sorted({name for pair in data.train for name in pair.preference})
-    names = recipe.heads.principles or found
-    used = set(found) | {name for split in data.validation for pair in split.pairs for name in pair.preference}
+    """Names of the heads.
+
+    Raises:
+        DataError: a preference has no head, or there is nothing to train heads for.
+    """
+    named = sorted({name for pair in data.train for name in pair.preference})
+    names = recipe.heads.principles or named
+    used = set(named) | {name for split in data.validation for pair in split.pairs for name in pair.preference}
     unknown = sorted(used - set(names))
     if unknown:
         raise DataError(
@@ -154,16 +218,3 @@ def _files(config: Mapping[str, Any]) -> list[str]:
     head = HEAD if config.get("conditioning") == "prompt" else HEADS
     encoder = [] if config.get("encoder_width") is None else [ENCODER]
     return [head, *encoder, *([ADAPTER] if config.get("adapter") else []), METRICS]
-
-
-def _write(
-    model: PersonalizedRewardModel | PromptRewardModel, recipe: TrainRecipe, facts: TrainingFacts, output: Path
-) -> None:
-    with whole_files(output, last=CONFIG) as scratch:
-        save_reward_model(model, scratch, recipe.backbone)
-        write_json(scratch / METRICS, metrics_of(facts))
-        write_json(scratch / RECIPE, recipe.model_dump())
-        write_training_report(scratch, facts)
-        config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
-        write_whole(scratch / "README.md", model_card(config, metrics_of(facts), facts.data))
-    shutil.rmtree(output / _WORK, ignore_errors=True)

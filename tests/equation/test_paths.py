@@ -22,7 +22,7 @@ from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import PreferencePair, as_messages
-from pad_cli.training.remeasure import read_pair
+from pad_cli.training.evaluate_checkpoint import read_pair
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.models.test_prompt_reward_model import make_head
 from tests.tiny import PRINCIPLES, make_reward_model

@@ -15,7 +15,7 @@ from pad_cli.evaluation.evaluate import evaluate
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EvalRecipe, ModelSettings
-from pad_cli.training.remeasure import remeasure_reward_model
+from pad_cli.training.evaluate_checkpoint import evaluate_checkpoint
 from tests.tiny import make_reward_model
 
 MakeRecipe = Callable[..., EvalRecipe]
@@ -64,7 +64,7 @@ def make_recipe(policy: LanguageModel, model_directory: Path, tmp_path: Path) ->
 def test_at_weight_one_on_the_backbone_it_is_what_pad_inspect_measures(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     found = {row["guidance_weight"]: row for row in evaluate(recipe)["pairs"]}
-    again = remeasure_reward_model(recipe.reward_model, str(recipe.pairs.train if recipe.pairs else None))
+    again = evaluate_checkpoint(recipe.reward_model, str(recipe.pairs.train if recipe.pairs else None))
     assert list(found) == [0.0, 1.0, 4.0]
     assert {row["pair_accuracy"] for row in found.values()} == {again.pair_accuracy}
     assert found[1.0]["policy_accuracy"] == again.policy_accuracy

@@ -142,7 +142,7 @@ class NotANumber:
         import torch
 
         from pad_cli import equation
-        from pad_cli.training import fit, trainer
+        from pad_cli.training import loop
 
         plain, left = equation.preference_loss, self.number
 
@@ -152,4 +152,4 @@ class NotANumber:
             found: torch.Tensor = plain(*arguments, **named)
             return found if left else found * torch.nan
 
-        fit.preference_loss = trainer.preference_loss = loss
+        loop.preference_loss = loss

@@ -9,8 +9,8 @@ import pad_cli.cli.main
 import pad_cli.evaluation.reproduce
 import pad_cli.evaluation.sweep
 import pad_cli.learning.session
+import pad_cli.training.lora
 import pad_cli.training.train
-import pad_cli.training.trainer
 
 __all__ = ["pad_cli", "trl"]
 

@@ -46,8 +46,8 @@ def test_a_loss_that_is_not_a_number(
     ended = command.carry_out(place, NotANumber(batch))
     assert ended.code == 1, ended.err
     assert f"Training {stage}, {step}: the loss is nan. Its pairs, by their number" in ended.err
-    kept = {"adapter": "*/adapter.unfinished/checkpoint-4", "heads": "*/heads.snapshot.safetensors"}[stage]
+    kept = {"adapter": "*/adapter.unfinished/snapshot.safetensors", "heads": "*/heads.snapshot.safetensors"}[stage]
     (found,) = (place.run / "run" / ".work").glob(kept)
     assert found.exists()
-    assert "The last good state is kept in run/.work/" in ended.err
+    assert "The last good state is saved in run/.work/" in ended.err
     check_again(command, place, undisturbed)

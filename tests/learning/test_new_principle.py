@@ -25,7 +25,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import as_messages
-from pad_cli.training.calibration import strengths
+from pad_cli.training.calibration import reward_scales
 from pad_cli.training.pair_table import SequenceBook
 from tests.tiny import PRINCIPLES
 from tests.training.conftest import make_rewards
@@ -150,7 +150,7 @@ def test_the_new_head_is_as_strong_as_calibration_makes_the_others(
     for row in rows:
         for side in ("chosen", "rejected"):
             book.sequences.append(_sequence(policy, row["prompt"], row[side]))
-    found = strengths(model.heads, make_rewards(policy, book.sequences, tmp_path / "cache"))[-1]
+    found = reward_scales(model.heads, make_rewards(policy, book.sequences, tmp_path / "cache"))[-1]
     assert found * model.calibration == pytest.approx(STRENGTH, rel=1e-3)
 
 

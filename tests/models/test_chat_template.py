@@ -17,7 +17,7 @@ from pad_cli.models.prompts import check_prompts, encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import DataSettings, DecodingSettings, TrainRecipe
 from pad_cli.records import BenchmarkItem, Messages
-from pad_cli.training.material import gather_material
+from pad_cli.training.pair_table import gather_training_data
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
 TURN = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
@@ -189,7 +189,7 @@ def train(path: Path, template: str) -> dict[str, float | int]:
     )
     backbone = make_language_model(tokenizer_with(template), seed=0)
     data = load_pairs(DataSettings(train=str(path)), seed=0)
-    return gather_material(recipe, data, backbone).book.lengths()
+    return gather_training_data(recipe, data, backbone).book.lengths()
 
 
 def test_training_counts_moved_system_texts_and_names_the_row_that_a_template_refuses(

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pad_cli.models.checkpoint import HEADS
 from tests.system.test_processes import ADAPTER, PREFERENCES, models, run, train_recipe
+from tests.training.test_lora_resume import saved_step
 
 __all__ = ["models"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -84,9 +86,13 @@ def test_training_killed_and_continued_equals_undisturbed(
     whole.mkdir()
     broken.mkdir()
     run(command, whole, 2)
+
+    def reached(step: int) -> bool:
+        snapshots = broken.glob("run/.work/*/adapter.unfinished/snapshot.safetensors")
+        return any(saved_step(path) >= step for path in snapshots)
+
     for victim, step in ((0, 4), (1, 16), (0, 28)):
-        pattern = f"run/.work/*/adapter.unfinished/checkpoint-{step}"
-        killed(command, broken, victim, lambda pattern=pattern: bool(list(broken.glob(pattern))))
+        killed(command, broken, victim, partial(reached, step))
     run(command, broken, 2)
     for name in (HEADS, "adapter_model.safetensors", "metrics.json"):
         assert (broken / "run" / name).read_bytes() == (whole / "run" / name).read_bytes(), name

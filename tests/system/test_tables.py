@@ -143,7 +143,7 @@ def bench_tables() -> list[RenderableType]:
 
 def estimates() -> list[RenderableType]:
     names = ("hidden states", "heads stage", "encoder stage", "adapter stage", "joint stage")
-    costs = tuple(Cost(name, 40_000, 1.23e9, 4.56e17, 7.89e14, 1e12, {"weights": 5.4e10}) for name in names)
+    costs = tuple(Cost(name, 40_000, 1.23e9, 4.56e17, 7.89e14, {"weights": 5.4e10}) for name in names)
     volume = Volume(20_000, 40_000, 256, 256, 900, 12_000, 1000, 40, 8)
     choice = DtypeChoice(torch.float32, "no bfloat16 instructions")
     devices = ("this machine (2 cores)", "A100 80 GB", "H100 80 GB")

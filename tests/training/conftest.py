@@ -14,8 +14,7 @@ import torch
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import TrainRecipe
-from pad_cli.training.hidden_cache import TokenSequence, build_hidden_cache
-from pad_cli.training.state_reader import StateReader
+from pad_cli.training.hidden_cache import HiddenStateExtractor, TokenSequence, build_hidden_cache
 from pad_cli.training.token_rewards import TokenRewards
 
 LETTERS = {"exes": "x", "whys": "y"}
@@ -55,7 +54,9 @@ def make_rewards(
 ) -> TokenRewards:
     """Token rewards over some sequences; exact when `candidates` is None."""
     corpus = torch.tensor(sorted({token for _, answer in sequences for token in answer}))
-    reader = StateReader(backbone, adapter, torch.float32, None if candidates is None else corpus, candidates or 1)
+    reader = HiddenStateExtractor(
+        backbone, adapter, torch.float32, None if candidates is None else corpus, candidates or 1
+    )
     cache = build_hidden_cache(sequences, reader, reader.key, directory)
     return TokenRewards(cache, backbone.head, candidates is None, adapter is not None)
 

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from pad_cli.models import scoring
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.training import hidden_cache
-from pad_cli.training.hidden_cache import HiddenCache, build_hidden_cache
-from pad_cli.training.state_reader import StateReader
+from pad_cli.training.hidden_cache import HiddenCache, HiddenStateExtractor, build_hidden_cache
 
 Sequences = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
@@ -40,7 +39,7 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def build(
     model: LanguageModel, sequences: Sequences, directory: Path, dtype: torch.dtype = torch.float32
 ) -> HiddenCache:
-    reader = StateReader(model, None, dtype, None, 1)
+    reader = HiddenStateExtractor(model, None, dtype, None, 1)
     return build_hidden_cache(sequences, reader, reader.key, directory)
 
 
@@ -60,13 +59,15 @@ def equal(first: HiddenCache, second: HiddenCache) -> bool:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many answers each computed shard held."""
     computed: list[int] = []
-    compute = StateReader.__call__
+    compute = HiddenStateExtractor.__call__
 
-    def count(reader: StateReader, sequences: Sequences, advance: Callable[[int], None]) -> dict[str, torch.Tensor]:
+    def count(
+        reader: HiddenStateExtractor, sequences: Sequences, advance: Callable[[int], None]
+    ) -> dict[str, torch.Tensor]:
         computed.append(len(sequences))
         return compute(reader, sequences, advance)
 
-    monkeypatch.setattr(StateReader, "__call__", count)
+    monkeypatch.setattr(HiddenStateExtractor, "__call__", count)
     return computed
 
 
@@ -84,7 +85,7 @@ def test_cached_states_equal_reading_each_answer_alone(
 
 def test_every_batch_is_told_not_only_every_file(policy: LanguageModel, sequences: Sequences) -> None:
     told: list[int] = []
-    StateReader(policy, None, torch.float32, None, 1)(sequences, told.append)
+    HiddenStateExtractor(policy, None, torch.float32, None, 1)(sequences, told.append)
     assert sum(told) == len(sequences)
     assert len(told) > 1
 
@@ -149,15 +150,17 @@ def test_an_interrupted_cache_keeps_its_finished_shards(
     policy: LanguageModel, sequences: Sequences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    compute = StateReader.__call__
+    compute = HiddenStateExtractor.__call__
 
-    def fail_once(reader: StateReader, sequences: Sequences, advance: Callable[[int], None]) -> dict[str, torch.Tensor]:
+    def fail_once(
+        reader: HiddenStateExtractor, sequences: Sequences, advance: Callable[[int], None]
+    ) -> dict[str, torch.Tensor]:
         computed.append(1)
         if len(computed) == 2:
             raise KeyboardInterrupt
         return compute(reader, sequences, advance)
 
-    monkeypatch.setattr(StateReader, "__call__", fail_once)
+    monkeypatch.setattr(HiddenStateExtractor, "__call__", fail_once)
     with pytest.raises(KeyboardInterrupt):
         build(policy, sequences, tmp_path)
     continued = build(policy, sequences, tmp_path)

@@ -14,7 +14,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import parse_preference
 from pad_cli.records import PreferencePair, as_messages
 from pad_cli.training import metrics
-from pad_cli.training.hidden_cache import build_hidden_cache
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.metrics import (
     PairScores,
     measure,
@@ -26,7 +26,6 @@ from pad_cli.training.metrics import (
     summarise,
 )
 from pad_cli.training.pair_table import PairTable, SequenceBook, tabulate
-from pad_cli.training.state_reader import StateReader
 from pad_cli.training.token_rewards import TokenRewards
 
 PAIRS = tuple(
@@ -49,7 +48,7 @@ class Task:
         self.model = model
         book = SequenceBook(model.backbone.tokenizer, 64, 64)
         self.table = tabulate(PAIRS, book)
-        reader = StateReader(model.backbone, None, torch.float32, None if exact else book.corpus, 4)
+        reader = HiddenStateExtractor(model.backbone, None, torch.float32, None if exact else book.corpus, 4)
         cache = build_hidden_cache(book.sequences, reader, reader.key, directory)
         self.rewards = TokenRewards(cache, model.backbone.head, exact, False)
 

@@ -16,9 +16,8 @@ from rich.console import Console
 
 from pad_cli.errors import DataError
 from pad_cli.records import DataReport, Dropped, PreferenceReport, SourceReport, SplitReport
-from pad_cli.training.diagnostics import HeadGeometry, HistoryPoint, LengthEffect
 from pad_cli.training.facts import SplitFacts, StageFacts, TrainingFacts, metrics_of, split_facts, warnings_of
-from pad_cli.training.metrics import PairScores, Share, summarise
+from pad_cli.training.metrics import HeadGeometry, HistoryPoint, LengthEffect, PairScores, Share, summarise
 from pad_cli.training.report import (
     FACTS,
     MARKDOWN,

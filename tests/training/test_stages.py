@@ -17,12 +17,11 @@ from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.records import PreferencePair, as_messages
-from pad_cli.training import fit as loop
-from pad_cli.training import stages
-from pad_cli.training.calibration import balance, overall, strengths
+from pad_cli.training import cached_stages, loop
+from pad_cli.training.cached_stages import CachedData, train_encoder, train_heads
+from pad_cli.training.calibration import global_scale, normalise_heads, reward_scales
 from pad_cli.training.metrics import measure
 from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.stages import CachedData, train_encoder, train_heads
 from tests.tiny import make_language_model, make_reward_model
 from tests.training.conftest import TEXTS, make_rewards, make_rows
 
@@ -78,13 +77,13 @@ def test_stage_encoder_moves_the_encoder_and_nothing_else(
     heads.names = NAMES
     heads.down, heads.up = (nn.Parameter(p[:2].clone(), requires_grad=False) for p in (heads.down, heads.up))
     born: list[tuple[nn.Module, dict[str, torch.Tensor]]] = []
-    remember = stages.PreferenceEncoder.remember
+    remember = cached_stages.PreferenceEncoder.remember
 
-    def remember_birth(encoder: stages.PreferenceEncoder, *texts: torch.Tensor) -> None:
+    def remember_birth(encoder: cached_stages.PreferenceEncoder, *texts: torch.Tensor) -> None:
         remember(encoder, *texts)
         born.append((encoder, tensors(encoder)))
 
-    monkeypatch.setattr(stages.PreferenceEncoder, "remember", remember_birth)
+    monkeypatch.setattr(cached_stages.PreferenceEncoder, "remember", remember_birth)
     before, backbone = tensors(heads), tensors(policy.model)
     stage = EncoderStage(stage="encoder", hidden_size=8, **LENGTH)
     encoder, _ = train_encoder(stage, heads, policy, TEXTS, prepared)
@@ -101,7 +100,7 @@ def test_the_encoder_learns_which_words_mean_which_preference(policy: LanguageMo
     train(HeadsStage(stage="heads", **length), heads, prepared)
     stage = EncoderStage(stage="encoder", hidden_size=16, dropout=0.0, **length)
     encoder, _ = train_encoder(stage, heads, policy, TEXTS, prepared)
-    weights = encoder(stages.text_states(policy, [TEXTS["exes"][0], TEXTS["whys"][0]]))
+    weights = encoder(cached_stages.text_states(policy, [TEXTS["exes"][0], TEXTS["whys"][0]]))
     difference = weights[:, 0] - weights[:, 1]
     assert difference[0] > 0 > difference[1]
 
@@ -163,33 +162,33 @@ def test_calibration_brings_every_principle_to_the_same_strength(policy: Languag
     """Heads of very different sizes steer equally after it; the states are few enough that all are drawn."""
     heads = make_reward_model(policy).heads
     heads.up.mul_(torch.tensor([1.0, 4.0, 0.2])[:, None, None])
-    before = strengths(heads, prepared.rewards)
+    before = reward_scales(heads, prepared.rewards)
     assert before.max() > 10 * before.min()
-    balance(heads, before)
+    normalise_heads(heads, before)
     hidden = hidden_of(prepared)
     candidates = policy.head(hidden).topk(10, dim=-1).indices
     for k in range(3):
         change = policy.head(hidden + hidden @ (heads.up[k] @ heads.down[k]).T) - policy.head(hidden)
         strength = change.gather(1, candidates).std(-1).square().mean().sqrt().item()
         assert strength == pytest.approx(STRENGTH, rel=1e-3)
-    assert overall(strengths(heads, prepared.rewards)) == pytest.approx(1.0, rel=1e-3)
+    assert global_scale(reward_scales(heads, prepared.rewards)) == pytest.approx(1.0, rel=1e-3)
 
 
 def test_one_factor_brings_the_mean_square_of_strengths_to_the_same(
     policy: LanguageModel, prepared: CachedData
 ) -> None:
     heads = make_reward_model(policy).heads
-    before = overall(strengths(heads, prepared.rewards))
+    before = global_scale(reward_scales(heads, prepared.rewards))
     heads.up.mul_(4.0)
-    assert overall(strengths(heads, prepared.rewards)) == pytest.approx(before / 4, rel=1e-4)
+    assert global_scale(reward_scales(heads, prepared.rewards)) == pytest.approx(before / 4, rel=1e-4)
 
 
 def test_heads_that_reward_nothing_are_not_scaled(policy: LanguageModel, prepared: CachedData) -> None:
     heads = make_heads(policy)
-    found = strengths(heads, prepared.rewards)
+    found = reward_scales(heads, prepared.rewards)
     assert found.tolist() == [0.0, 0.0]
-    assert overall(found) == 1.0
-    balance(heads, found)
+    assert global_scale(found) == 1.0
+    normalise_heads(heads, found)
     assert not heads.up.any()
 
 

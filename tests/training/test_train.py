@@ -14,7 +14,7 @@ from pad_cli.models.checkpoint import CONFIG, ENCODER, HEADS, load_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import as_messages
-from pad_cli.training import run, train
+from pad_cli.training import stages, train
 from pad_cli.training.train import METRICS, train_reward_model
 from tests.training.conftest import STAGE, TEXTS, MakeRecipe, make_rows, write_rows
 
@@ -110,12 +110,12 @@ def test_resume_equals_uninterrupted(make_recipe: MakeRecipe, tmp_path: Path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "train_encoder", interrupt)
+        patched.setattr(stages, "train_encoder", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_reward_model(broken)
     assert not (tmp_path / "broken" / CONFIG).exists()
     with monkeypatch.context() as patched:
-        patched.setattr(run, "train_heads", lambda *_: pytest.fail("the finished stage is trained again"))
+        patched.setattr(stages, "train_heads", lambda *_: pytest.fail("the finished stage is trained again"))
         train_reward_model(broken)
     ours, theirs = files_of(broken), files_of(whole)
     assert ours.keys() == theirs.keys() >= {HEADS, ENCODER, CONFIG, METRICS}
@@ -141,10 +141,10 @@ def test_a_kept_stage_that_is_damaged_is_trained_again(
 
 def test_a_finished_run_is_not_done_again(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make_recipe(stages=SHORT)
-    assert train_reward_model(recipe) == Path(recipe.output)
+    assert Path(train_reward_model(recipe)) == Path(recipe.output)
     before = files_of(recipe)
-    monkeypatch.setattr(run, "train_heads", lambda *_: pytest.fail("trained again"))
-    assert train_reward_model(recipe) == Path(recipe.output)
+    monkeypatch.setattr(stages, "train_heads", lambda *_: pytest.fail("trained again"))
+    assert Path(train_reward_model(recipe)) == Path(recipe.output)
     assert files_of(recipe) == before
 
 

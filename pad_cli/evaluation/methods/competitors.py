@@ -15,6 +15,7 @@ import functools
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -36,12 +37,13 @@ from pad_cli.recipe.options import read_options
 from pad_cli.records import BenchmarkItem, PreferencePair
 from pad_cli.system.progress import note
 from pad_cli.system.run_lock import in_turn
-from pad_cli.system.runs import fingerprint, home, whole_directory, write_json
+from pad_cli.system.runs import fingerprint, home, whole_directory, write_json, write_whole
+from pad_cli.training.pair_table import SequenceBook, tabulate
 
 Goal = Mapping[str, float]
 """Principle to weight, never zero; empty for the plain policy."""
 
-COST = "cost.json"
+COST, _SECONDS = "cost.json", "seconds"
 _DIRECTION_DIGITS = 6  # preferences that differ by less are one goal
 
 
@@ -59,8 +61,8 @@ class CompetitorSettings(LoraStage):
     def _trained_to_the_end(self) -> CompetitorSettings:
         if self.evaluate_every is not None:
             raise ValueError("`evaluate_every` has no effect here: competitors are not measured while they are trained")
-        if self.anchor or self.length_normalised:
-            raise ValueError("`anchor` and `length_normalised` have no effect here: competitors learn by plain DPO")
+        if self.anchor or self.label_smoothing:
+            raise ValueError("competitors learn by plain DPO, without `anchor` and `label_smoothing`")
         return self
 
     @property
@@ -220,14 +222,26 @@ def _finished_cost(target: Path) -> Cost | None:
 
 
 def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[PreferencePair], target: Path) -> Cost:
-    """Train an adapter, or resume, and save it with its cost."""
-    from pad_cli.evaluation.methods.dpo import train_dpo
+    """Train an adapter, or resume, and save it with its cost, which includes interrupted attempts."""
+    from pad_cli.training.dpo import train_dpo
 
-    limits = settings.data.max_prompt_tokens, settings.data.max_answer_tokens
-    with whole_directory(target) as scratch:
-        seconds, parameters = train_dpo(settings.stage, policy, pairs, limits, _work(target), scratch, settings.seed)
-        cost = Cost(seconds, 1, parameters)
-        write_json(scratch / COST, asdict(cost))
+    book = SequenceBook(policy.tokenizer, settings.data.max_prompt_tokens, settings.data.max_answer_tokens)
+    table = tabulate(pairs, book)
+    work, started = _work(target), time.monotonic()
+    clock = work / _SECONDS
+    before = float(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0
+    try:
+        adapter = train_dpo(settings.stage, policy, book.sequences, table, directory=work, seed=settings.seed)
+    finally:
+        seconds = before + time.monotonic() - started
+        write_whole(clock, f"{seconds}\n")
+    cost = Cost(seconds, 1, sum(tensor.numel() for tensor in adapter.tensors))
+    try:
+        with whole_directory(target) as scratch:
+            adapter.save(scratch)
+            write_json(scratch / COST, asdict(cost))
+    finally:
+        adapter.detach()
     return cost
 
 

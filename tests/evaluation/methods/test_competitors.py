@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.evaluation.contract import EvalContext, load_method
-from pad_cli.evaluation.methods import competitors, dpo
+from pad_cli.evaluation.methods import competitors
 from pad_cli.evaluation.methods.competitors import Competitors, attached, goal_pairs
 from pad_cli.models.adapter import WEIGHTS
 from pad_cli.models.language_model import LanguageModel
@@ -21,6 +21,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.models.scoring import all_log_probs
 from pad_cli.recipe import MethodSettings
 from pad_cli.records import PreferencePair, as_messages
+from pad_cli.training import dpo
 from tests.evaluation.methods.subjects import make_subject
 from tests.tiny import make_language_model
 
@@ -154,12 +155,12 @@ def test_another_policy_gets_another_adapter(
     assert len(directories) == 2
 
 
-def test_a_killed_training_goes_on_to_the_same_adapter(
+def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
     policy: LanguageModel, options: dict[str, Any], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "another home"))
-    plain = dpo._Progress.on_step_end
+    plain = dpo._Watch.on_step_end
 
     def fall(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
         plain(self, args, state, control)
@@ -167,17 +168,18 @@ def test_a_killed_training_goes_on_to_the_same_adapter(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(dpo._Progress, "on_step_end", fall)
+        patch.setattr(dpo._Watch, "on_step_end", fall)
         with pytest.raises(KeyboardInterrupt):
             Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     (work,) = (tmp_path / "another home" / "competitors").iterdir()
     assert (work / "checkpoint-4").is_dir()
+    (work / "seconds").write_text("1000.0\n")
     again = Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     assert again.directory.name == whole.directory.name
     first, second = (load_file(found.directory / WEIGHTS) for found in (whole, again))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert again.cost.seconds > 0
+    assert again.cost.seconds > 1000
     assert not work.exists()
 
 
@@ -189,6 +191,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter(
         ({"epochs": 1}, "give either `epochs` or `steps`"),
         ({"lora_rank": 0}, "lora_rank: "),
         ({"evaluate_every": 2}, "`evaluate_every` has no effect here"),
+        ({"anchor": 0.1}, "without `anchor`"),
     ],
 )
 def test_wrong_options_are_named(wrong: dict[str, Any], said: str, options: dict[str, Any]) -> None:

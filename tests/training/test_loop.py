@@ -13,10 +13,9 @@ from torch import nn
 from pad_cli.errors import TrainingError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
-from pad_cli.training import fit as loop
-from pad_cli.training.fit import fit
+from pad_cli.training import loop
+from pad_cli.training.cached_stages import CachedData, train_encoder
 from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.stages import CachedData, train_encoder
 from tests.tiny import make_reward_model
 from tests.training.conftest import TEXTS, make_rewards
 from tests.training.test_stages import PAIRS
@@ -48,8 +47,14 @@ def run(
         return chosen, rejected
 
     stage = HeadsStage.model_validate({**STAGE, **changed})
-    history = fit(stage, module, score, len(features), 3, snapshot, evaluate and (lambda: evaluate(module)))
+    groups = [(dict(module.named_parameters()), stage.learning_rate)]
+    history = loop.fit(stage, groups, score, len(features), 3, snapshot, evaluate and (lambda: evaluate(module)))
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}, history
+
+
+def fit_once(stage: HeadsStage, module: nn.Module, features: torch.Tensor, snapshot: Path) -> None:
+    groups = [(dict(module.named_parameters()), stage.learning_rate)]
+    loop.fit(stage, groups, lambda batch: module(features[batch])[..., 0].unbind(1), 30, 0, snapshot)
 
 
 def judge(module: nn.Module) -> dict[str, dict[str, float]]:
@@ -98,7 +103,7 @@ def test_a_step_that_is_not_finite_stops_before_it_and_goes_on_from_there(
         with pytest.raises(TrainingError) as caught:
             run(tmp_path / "broken")
     what = "the loss is nan" if broken == "loss" else "the gradient's norm is nan"
-    pairs = ", ".join(map(str, loop._Batches(30, 8, seed=3).of(step).tolist()))
+    pairs = ", ".join(map(str, loop.order_of_pairs(30, 320, 3, reseeded=True)[8 * step : 8 * step + 8].tolist()))
     assert caught.value.message == (
         f"Training heads, step {step + 1} of 40: {what}. "
         f"Its pairs, by their number in the stage's training data (from 0): {pairs}."
@@ -114,7 +119,7 @@ def test_the_pairs_without_a_finite_reward_are_named(tmp_path: Path) -> None:
     features[17] = torch.inf
     stage = HeadsStage.model_validate({**STAGE, "batch_size": 30})
     with pytest.raises(TrainingError, match="Without a finite reward: 17") as caught:
-        fit(stage, module, lambda batch: module(features[batch])[..., 0].unbind(1), 30, 0, tmp_path / "snapshot")
+        fit_once(stage, module, features, tmp_path / "snapshot")
     assert caught.value.exit_code == 1
 
 
@@ -149,13 +154,13 @@ def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
     assert short[-1]["step"] == best + 2
 
 
-def test_every_pass_sees_every_pair_once_and_in_another_order() -> None:
-    batches = loop._Batches(10, 4, seed=1)
-    drawn = [n for step in range(5) for n in batches.of(step).tolist()]
-    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
-    assert drawn[:10] != drawn[10:]
-    assert torch.equal(batches.of(4), loop._Batches(10, 4, seed=1).of(4)), "a step's batch needs no earlier step"
-    assert not torch.equal(batches.of(0), loop._Batches(10, 4, seed=2).of(0))
+@pytest.mark.parametrize("reseeded", [False, True])
+def test_every_pass_sees_every_pair_once_and_in_another_order(reseeded: bool) -> None:
+    order = loop.order_of_pairs(10, 25, seed=1, reseeded=reseeded)
+    assert [sorted(order[start : start + 10].tolist()) for start in (0, 10)] == [list(range(10))] * 2
+    assert order[:10].tolist() != order[10:20].tolist()
+    assert len(order) == 25
+    assert not torch.equal(order, loop.order_of_pairs(10, 25, seed=2, reseeded=reseeded))
 
 
 def test_training_leaves_torchs_random_state_alone(tmp_path: Path) -> None:
@@ -164,7 +169,7 @@ def test_training_leaves_torchs_random_state_alone(tmp_path: Path) -> None:
     module, features = task()
     torch.manual_seed(5)
     stage = HeadsStage.model_validate(STAGE)
-    fit(stage, module, lambda batch: module(features[batch])[..., 0].unbind(1), 30, 0, tmp_path / "snapshot")
+    fit_once(stage, module, features, tmp_path / "snapshot")
     assert torch.equal(torch.rand(3), expected)
 
 

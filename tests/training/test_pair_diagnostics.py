@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from pad_cli.models.heads import PreferenceHeads
-from pad_cli.training.diagnostics import (
+from pad_cli.training.metrics import (
     QUANTILES,
     TRAINING,
     HistoryPoint,
     LengthEffect,
+    PairScores,
     alike,
     curves,
     explain_length,
@@ -24,7 +25,6 @@ from pad_cli.training.diagnostics import (
     opposed,
     reliability,
 )
-from pad_cli.training.metrics import PairScores
 
 NAMES = ("humorous", "formal", "concise", "idle")
 

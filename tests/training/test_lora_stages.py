@@ -23,11 +23,10 @@ from pad_cli.models.scoring import TokenSequence
 from pad_cli.preference import Preference
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.records import PreferencePair, as_messages
-from pad_cli.training.lora import linear_layers, lora_parameters
+from pad_cli.training.lora import linear_layers, lora_parameters, measure_split, reference_log_probs, train_lora
 from pad_cli.training.pair_table import PairTable, SequenceBook, tabulate
-from pad_cli.training.trainer import train_lora
 from tests.architectures import make_architecture
-from tests.tiny import make_language_model
+from tests.tiny import make_language_model, make_reward_model
 from tests.training.conftest import make_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -250,7 +249,7 @@ def test_stage_adapter_learns_its_pairs(backbone: LanguageModel, tmp_path: Path)
         stage, backbone, None, sequences, pairs, weights, validation=[("own", pairs, weights)],
         directory=tmp_path, seed=0,
     )  # fmt: skip
-    assert [point["step"] for point in history if "splits" in point] == [20, 40]
+    assert [point["step"] for point in history if point["splits"]] == [20, 40]
     assert history[-1]["splits"]["own"]["pair_accuracy"] > 0.95
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
 
@@ -393,7 +392,7 @@ def test_the_best_measured_weights_are_kept_and_patience_ends_the_stage(
                 directory=tmp_path / name, seed=0,
             )[1]
         )  # fmt: skip
-    measured = [point["splits"]["opposite"]["policy_accuracy"] for point in runs[0] if "splits" in point]
+    measured = [point["splits"]["opposite"]["policy_accuracy"] for point in runs[0] if point["splits"]]
     best = measured.index(max(measured))
     assert len(measured) == best + 3
     assert measured[best] > measured[-1]
@@ -432,3 +431,28 @@ def test_nothing_is_said_but_what_is_done(
         "Reading answers with the reference",
         "Training adapter",
     ]
+
+
+def test_a_split_is_measured_by_sums_and_by_tokens(policy: LanguageModel, tmp_path: Path) -> None:
+    """Half of the chosen answers are three times as long: a sum over tokens would judge them otherwise."""
+    heads = make_reward_model(policy).heads
+    heads.names = ("exes", "whys", "zeds")
+    book = SequenceBook(policy.tokenizer, 512, 512)
+    pairs = tabulate([replace(p, chosen=p.chosen * (1 + 2 * (n % 2))) for n, p in enumerate(PAIRS)], book)
+    weights = pairs.weights(heads.names)
+    reference = reference_log_probs(policy, book.sequences, [pairs], tmp_path)
+    metrics = measure_split(policy, heads, book.sequences, reference, pairs, weights)
+    rewards, likely = [], []
+    with torch.no_grad():
+        for answers in (pairs.chosen, pairs.rejected):
+            read = [book.sequences[number] for number in answers.tolist()]
+            ours = plain_sums(policy.model, read, heads, weights, policy.head)
+            rewards.append(ours - plain_sums(policy.model, read, None, weights, policy.head))
+            likely.append(ours / torch.tensor([len(answer) for _, answer in read]))
+            likely.append(ours)
+    assert metrics["pairs"] == len(pairs)
+    assert metrics["margin"] == pytest.approx((rewards[0] - rewards[1]).mean().item(), abs=1e-3)
+    assert metrics["pair_accuracy"] == pytest.approx((rewards[0] > rewards[1]).float().mean().item(), abs=1e-4)
+    by_token, by_sum = ((likely[n] > likely[n + 2]).float().mean().item() for n in (0, 1))
+    assert metrics["policy_accuracy"] == pytest.approx(by_token, abs=1e-4)
+    assert by_token != by_sum

@@ -1,4 +1,4 @@
-"""A finished reward model measured again, on any preference pairs: exact rewards, whatever its form.
+"""A finished reward model on any preference pairs: exact rewards, whatever its form.
 
 Training measures from cached states and, on a large vocabulary, over some of its tokens. Here the model reads every
 answer as it does when decoding, with its adapter and its prompt, and normalises over all tokens.
@@ -17,7 +17,9 @@ from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.context import cut_to_context, room
 from pad_cli.models.language_model import LanguageModel, load_language_model, same_vocabulary
 from pad_cli.models.prompts import check_prompts, encode_answer, encode_prompt
+from pad_cli.models.reference import Reference
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
+from pad_cli.models.scoring import answer_states, targets_and_owners
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference
 from pad_cli.recipe import DataSettings, ModelSettings
@@ -28,7 +30,7 @@ _CHUNK = 256  # tokens whose logits are held at once
 
 
 @dataclass(frozen=True)
-class Remeasurement:
+class CheckpointMetrics:
     """What a reward model is worth on some pairs.
 
     Attributes:
@@ -67,18 +69,9 @@ class PairReading:
     squares: torch.Tensor
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """The same of one answer."""
-
-    reward: float
-    likelihoods: list[float]
-    squares: torch.Tensor
-
-
-def remeasure_reward_model(
+def evaluate_checkpoint(
     location: str, pairs: str, policy: ModelSettings | None = None, max_tokens: int = 512
-) -> Remeasurement:
+) -> CheckpointMetrics:
     """Measure a reward model on a JSONL file of preference pairs.
 
     Args:
@@ -97,34 +90,26 @@ def remeasure_reward_model(
     rows = load_pairs(DataSettings(train=pairs, contrast=False), seed=0, principles=model.principles).train
     check_prompts(model.backbone.tokenizer, [(pair.place, pair.prompt) for pair in rows])
     steered = model.backbone
-    if model.reference == "policy":
+    if model.reference is Reference.POLICY:
         if policy is None:
             raise UsageError(
                 f"Rewards of '{location}' are relative to the policy that it steers.", "Name that too: --policy"
             )
         steered = load_language_model(policy)
-        if not same_vocabulary(steered, model.backbone):
-            raise UsageError("This policy has another vocabulary than the reward model's backbone.", "Name another.")
-    return remeasure(model, rows, steered, max_tokens)
+        model.reference.check(model.backbone, steered)
+    return evaluate_pairs(model, rows, steered, max_tokens)
 
 
 @torch.inference_mode()
-def remeasure(
+def evaluate_pairs(
     model: RewardModel, pairs: Sequence[PreferencePair], policy: LanguageModel, max_tokens: int = 512
-) -> Remeasurement:
-    """Measure a loaded reward model.
-
-    Args:
-        model: the reward model.
-        pairs: N preference pairs.
-        policy: the reference, where that is the policy.
-        max_tokens: longest prompt and longest answer, in tokens.
-    """
+) -> CheckpointMetrics:
+    """Measure a loaded reward model; `policy` is the reference where rewards are relative to that."""
     if not pairs:
         raise DataError("There are no preference pairs to measure on.", hint="Give a file with at least one.")
     readings: list[PairReading] = []
     spreads: dict[str, list[torch.Tensor]] = {}
-    steered = policy if model.reference == "policy" else model.backbone
+    steered = model.reference.model(model.backbone, policy)
     with bar("Measuring pairs", total=len(pairs)) as progress:
         for pair in pairs:
             reading = read_pair(model, pair, steered, [1.0], max_tokens)
@@ -133,7 +118,7 @@ def remeasure(
             progress.advance()
     rewards = [reading.rewards for reading in readings]
     likelihoods = [reading.likelihoods[1.0] for reading in readings]
-    return Remeasurement(
+    return CheckpointMetrics(
         pairs=len(pairs),
         pair_accuracy=_wins(rewards),
         margin=sum(first - second for first, second in rewards) / len(rewards),
@@ -152,30 +137,19 @@ def read_pair(
     guidance_weights: Sequence[float],
     max_tokens: int = 512,
 ) -> PairReading:
-    """Read both answers of a pair under its preference.
-
-    Args:
-        model: the reward model.
-        pair: the pair.
-        policy: what it steers; its backbone or another language model.
-        guidance_weights: at which the guided policy is read.
-        max_tokens: longest prompt and longest answer, in tokens.
+    """Read both answers of a pair under its preference, and with the guided policy at some guidance weights.
 
     Raises:
         DataError: the pair's preference is none of this reward model's.
         PreferenceError: it has a weight that words cannot carry, for a reward model that reads words.
     """
     preference = _preference(model, pair)
-    chosen, rejected = (
+    (first, liked_first, squares), (second, liked_second, more) = (
         _read(model, policy, pair.prompt, answer, preference, guidance_weights, max_tokens)
         for answer in (pair.chosen, pair.rejected)
     )
-    guided = zip(chosen.likelihoods, rejected.likelihoods, strict=True)
-    return PairReading(
-        (chosen.reward, rejected.reward),
-        dict(zip(guidance_weights, guided, strict=False)),
-        torch.cat([chosen.squares, rejected.squares]),
-    )
+    both = zip(liked_first, liked_second, strict=True)
+    return PairReading((first, second), dict(zip(guidance_weights, both, strict=False)), torch.cat([squares, more]))
 
 
 def _preference(model: RewardModel, pair: PreferencePair) -> Preference:
@@ -202,46 +176,33 @@ def _read(
     preference: Preference,
     guidance_weights: Sequence[float],
     max_tokens: int,
-) -> _Answer:
-    backbone = model.backbone
-    longest = backbone.context_length
+) -> tuple[float, list[float], torch.Tensor]:
+    """Of one answer: its reward, its likelihood at each guidance weight, and the squared spreads of its tokens."""
+    backbone, longest = model.backbone, model.backbone.context_length
     context = encode_prompt(backbone.tokenizer, model.prompt(prompt, preference), max_tokens)
     written = encode_answer(backbone.tokenizer, answer, max_tokens)
     context = context[-cut_to_context(longest, len(context), len(written)) :]
-    written = written[: room(longest, len(context))]
-    target = torch.tensor(written, device=backbone.device)
-    tokens = torch.tensor([[*context, *target.tolist()[:-1]]], device=backbone.device)
-
-    def states(language_model: LanguageModel) -> torch.Tensor:
-        rows = tokens.to(language_model.device)
-        return language_model.hidden_states(rows, torch.ones_like(rows))[0, len(context) - 1 :]
-
-    plain = hidden = states(backbone)
-    if model.adapter is not None:
-        with model.adapter.on_rows_from(0):
-            hidden = states(backbone)
-    readable = same_vocabulary(policy, backbone)
-    steered = states(policy) if readable and policy is not backbone else plain
-    reference = policy if model.reference == "policy" else backbone
-    if reference is policy:
-        plain = steered
-    weights = model.weights([preference]).expand(len(target), -1)
-    shifted = hidden + model.shift(hidden, weights).to(hidden.dtype)
-    reward, likelihoods = 0.0, [0.0 for _ in guidance_weights if readable]
-    squares = []
-    for start in range(0, len(target), _CHUNK):
+    batch = [(tuple(context), tuple(written[: room(longest, len(context))]))]
+    hidden = answer_states(backbone, batch, model.adapter)
+    plain = model.reference.states(hidden, batch, backbone, policy)
+    reference, readable = model.reference.model(backbone, policy), same_vocabulary(policy, backbone)
+    steered = plain if reference is policy or not readable else answer_states(policy, batch)
+    targets, owners = targets_and_owners(batch, backbone.device)
+    shifted = hidden + model.shift(hidden, model.weights([preference])[owners]).to(hidden.dtype)
+    reward, likelihoods, squares = 0.0, [0.0 for _ in guidance_weights if readable], []
+    for start in range(0, len(targets), _CHUNK):
         part = slice(start, start + _CHUNK)
         before = reference.head(plain[part]).to(backbone.device)
-        rewards, realised = rewards_of_all(backbone.head(shifted[part]), before), target[part]
-        reward += pick(rewards, realised).sum().item()
+        rewards = rewards_of_all(backbone.head(shifted[part]), before)
+        reward += pick(rewards, targets[part]).sum().item()
         if readable:
-            own = (before if policy is reference else policy.head(steered[part])).float().to(rewards.device)
+            own = (before if reference is policy else policy.head(steered[part])).float().to(rewards.device)
             likelihoods = [
-                so_far + pick(guided_log_probs(own, rewards, weight * model.calibration), realised).sum().item()
+                so_far + pick(guided_log_probs(own, rewards, weight * model.calibration), targets[part]).sum().item()
                 for so_far, weight in zip(likelihoods, guidance_weights, strict=True)
             ]
         squares.append(spread(model.calibration * rewards, before).cpu())
-    return _Answer(reward, [total / len(target) for total in likelihoods], torch.cat(squares))
+    return reward, [total / len(targets) for total in likelihoods], torch.cat(squares)
 
 
 def _wins(scores: Sequence[tuple[float, float]]) -> float:

@@ -14,9 +14,18 @@ from pad_cli.errors import TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel, load_language_model, wrap_language_model
 from pad_cli.recipe import ModelSettings
-from pad_cli.training.trainer import train_lora
+from pad_cli.training.lora import train_lora
 from tests.tiny import make_language_model
-from tests.training.test_trainer import LEARNING, adapter_stage, close, condition, joint_stage, kept, make_heads, tables
+from tests.training.test_lora_stages import (
+    LEARNING,
+    adapter_stage,
+    close,
+    condition,
+    joint_stage,
+    kept,
+    make_heads,
+    tables,
+)
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes"),

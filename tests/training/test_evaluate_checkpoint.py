@@ -18,7 +18,7 @@ from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference
 from pad_cli.recipe import DataSettings, ModelSettings
 from pad_cli.records import PreferencePair, as_messages
-from pad_cli.training.remeasure import remeasure, remeasure_reward_model
+from pad_cli.training.evaluate_checkpoint import evaluate_checkpoint, evaluate_pairs
 from pad_cli.training.train import train_reward_model
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.models.test_prompt_reward_model import make_head
@@ -50,19 +50,19 @@ def test_pairs_are_judged_by_the_models_own_rewards(
 ) -> None:
     model = with_adapter(reward_model, train_lora(policy)) if has_adapter else reward_model
     sums = [exact_sums(model, pair) for pair in PAIRS]
-    found = remeasure(model, PAIRS, policy)
+    found = evaluate_pairs(model, PAIRS, policy)
     assert found.pair_accuracy == sum(chosen > rejected for chosen, rejected in sums) / len(sums)
     margin = sum(chosen - rejected for chosen, rejected in sums) / len(sums)
     assert found.margin == pytest.approx(margin, abs=1e-4)
     swapped = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in PAIRS]
-    assert remeasure(model, swapped, policy).pair_accuracy == pytest.approx(1 - found.pair_accuracy)
+    assert evaluate_pairs(model, swapped, policy).pair_accuracy == pytest.approx(1 - found.pair_accuracy)
 
 
 def test_strength_is_what_guidance_weight_one_multiplies(
     reward_model: PersonalizedRewardModel, policy: LanguageModel
 ) -> None:
-    single = remeasure(reward_model, PAIRS, policy)
-    triple = remeasure(replace(reward_model, calibration=3.0), PAIRS, policy)
+    single = evaluate_pairs(reward_model, PAIRS, policy)
+    triple = evaluate_pairs(replace(reward_model, calibration=3.0), PAIRS, policy)
     assert triple.strength == pytest.approx(3 * single.strength)
     assert triple.margin == pytest.approx(single.margin), "rewards themselves are not calibrated"
     assert list(single.strength_by_preference) == ["humorous, not concise=0.5"]
@@ -71,7 +71,7 @@ def test_strength_is_what_guidance_weight_one_multiplies(
 def test_without_guidance_the_likelier_answer_wins(
     reward_model: PersonalizedRewardModel, policy: LanguageModel
 ) -> None:
-    found = remeasure(replace(reward_model, calibration=0.0), PAIRS, policy)
+    found = evaluate_pairs(replace(reward_model, calibration=0.0), PAIRS, policy)
     plain = [[likelihood(policy, pair, answer) for answer in (pair.chosen, pair.rejected)] for pair in PAIRS]
     assert found.policy_accuracy == sum(chosen > rejected for chosen, rejected in plain) / len(PAIRS)
     assert found.strength == 0.0
@@ -92,7 +92,7 @@ def test_a_trained_model_measures_the_same_on_its_validation_file(
     recipe = make_recipe()
     directory = train_reward_model(recipe)
     rows = write_rows(tmp_path / "again.jsonl", make_rows(60, seed=2))
-    found = remeasure_reward_model(str(directory), rows)
+    found = evaluate_checkpoint(str(directory), rows)
     assert found.pairs == len(load_pairs(DataSettings(train=rows, contrast=False), 0).train)
     assert found.pair_accuracy > 0.9
     assert 0.2 < found.strength / found.aimed_strength < 5
@@ -101,7 +101,7 @@ def test_a_trained_model_measures_the_same_on_its_validation_file(
 def test_the_released_form_is_relative_to_a_policy(policy: LanguageModel, other_policy: LanguageModel) -> None:
     model = PromptRewardModel(other_policy, make_head(other_policy.hidden_size))
     pairs = [replace(pair, preference={}, texts={"humorous": 1.0}) for pair in PAIRS]
-    other, itself = remeasure(model, pairs, policy), remeasure(model, pairs, other_policy)
+    other, itself = evaluate_pairs(model, pairs, policy), evaluate_pairs(model, pairs, other_policy)
     assert other.margin != pytest.approx(itself.margin)
 
 
@@ -115,7 +115,7 @@ def test_the_released_form_without_a_policy_is_refused(other_policy: LanguageMod
     save_file(tensors_of(make_head(other_policy.hidden_size)), tmp_path / "released" / HEAD)
     rows = write_rows(tmp_path / "pairs.jsonl", make_rows(4, seed=0))
     with pytest.raises(UsageError, match="relative to the policy"):
-        remeasure_reward_model(str(tmp_path / "released"), rows)
+        evaluate_checkpoint(str(tmp_path / "released"), rows)
 
 
 @pytest.mark.parametrize("preference", ["exes", {"exes": 1.0}])
@@ -125,5 +125,5 @@ def test_a_preference_that_the_model_does_not_know_is_named(
     save_reward_model(make_reward_model(policy), tmp_path, ModelSettings(model=str(model_directory)))
     rows = [{**row, "preference": preference} for row in make_rows(4, seed=0)]
     with pytest.raises(DataError, match="exes") as caught:
-        remeasure_reward_model(str(tmp_path), write_rows(tmp_path / "pairs.jsonl", rows))
+        evaluate_checkpoint(str(tmp_path), write_rows(tmp_path / "pairs.jsonl", rows))
     assert caught.value.hint

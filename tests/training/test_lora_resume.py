@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 import subprocess
 import sys
@@ -16,16 +16,15 @@ from safetensors.torch import load_file
 
 from pad_cli.errors import TrainingError
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.training import trainer
-from pad_cli.training.lora import keep_last
-from pad_cli.training.trainer import train_lora
+from pad_cli.models.tensor_file import load_tensors
+from pad_cli.training import loop
+from pad_cli.training.lora import reference_log_probs, train_lora
 from tests.tiny import make_language_model
-from tests.training.test_trainer import condition, joint_stage, make_heads, tables
+from tests.training.test_lora_stages import condition, joint_stage, make_heads, tables
 
 STAGE = joint_stage(
     steps=7, batch_size=3, accumulation_steps=2, save_every=2, evaluate_every=3, lora_dropout=0.2, learning_rate=0.01
 )
-FILES = ["adapter_model.safetensors", "preference_head.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
 
 
 def run(model: LanguageModel, directory: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
@@ -58,17 +57,22 @@ def uninterrupted(
 
 def killed(model: LanguageModel, directory: Path, step: int) -> None:
     """A run that ends in the middle of the given step."""
-    plain = trainer._Watch.on_step_end
+    count = loop.Snapshot.count
 
-    def fall(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
-        plain(self, args, state, control)
-        if state.global_step == step:
+    def fall(self: loop.Snapshot, loss: float, accuracy: float) -> None:
+        count(self, loss, accuracy)
+        if self.step == step:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer._Watch, "on_step_end", fall)
+        patch.setattr(loop.Snapshot, "count", fall)
         with pytest.raises(KeyboardInterrupt):
             run(model, directory)
+
+
+def saved_step(path: Path) -> int:
+    """Of a snapshot; 0 where there is none."""
+    return int(json.loads(load_tensors(path)[1]["facts"])["step"]) if path.exists() else 0
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 7])
@@ -76,13 +80,11 @@ def test_a_killed_run_gives_the_same_weights(
     step: int, backbone: LanguageModel, uninterrupted: Any, tmp_path: Path
 ) -> None:
     killed(backbone, tmp_path, step)
-    saved = {2: 0, 3: 2, 4: 2, 6: 4, 7: 6}.get(step, 0)
-    assert bool(list(tmp_path.glob(f"checkpoint-{saved}"))) == (saved > 0)
+    assert saved_step(tmp_path / "snapshot.safetensors") == {2: 0, 3: 2, 4: 2, 6: 4, 7: 6}.get(step, 0)
     torch.manual_seed(step)  # nothing that happens to be around plays a part
     weights, history = run(backbone, tmp_path)
     assert equal(weights, uninterrupted[0])
-    measured = [[point.get("splits") for point in log] for log in (history, uninterrupted[1])]
-    assert measured[0] == measured[1]
+    assert history == uninterrupted[1]
 
 
 def test_a_run_killed_twice_gives_the_same_weights(backbone: LanguageModel, uninterrupted: Any, tmp_path: Path) -> None:
@@ -93,36 +95,26 @@ def test_a_run_killed_twice_gives_the_same_weights(backbone: LanguageModel, unin
     assert equal(run(backbone, tmp_path)[0], uninterrupted[0])
 
 
-@pytest.mark.parametrize("name", [*FILES, "trainer_state.json"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
-    name: str, damage: str, backbone: LanguageModel, uninterrupted: Any, tmp_path: Path
+def test_a_damaged_last_snapshot_falls_back_to_the_one_before(
+    damage: str, backbone: LanguageModel, uninterrupted: Any, tmp_path: Path
 ) -> None:
     killed(backbone, tmp_path, 5)
-    path = tmp_path / "checkpoint-4" / name
+    path = tmp_path / "snapshot.safetensors"
+    assert (saved_step(path), saved_step(path.with_suffix(".previous"))) == (4, 2)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     else:
         path.unlink()
-    assert trainer.newest_whole(tmp_path, with_head=True) == tmp_path / "checkpoint-2"
-    assert not path.parent.exists()
     assert equal(run(backbone, tmp_path)[0], uninterrupted[0])
 
 
-def test_checkpoints_are_rotated_by_their_steps_whatever_the_clock_says(tmp_path: Path) -> None:
-    for step in (2, 4, 10):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        os.utime(tmp_path / f"checkpoint-{step}", (10**9 - step * 1000,) * 2)
-    keep_last(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-4"]
-
-
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
-def test_a_step_that_is_not_finite_leaves_the_last_checkpoint_good(
+def test_a_step_that_is_not_finite_leaves_the_last_snapshot_good(
     broken: str, backbone: LanguageModel, uninterrupted: Any, tmp_path: Path
 ) -> None:
-    """The ninth batch is the first one of the fifth step, behind the second checkpoint."""
-    plain, batches = trainer.preference_loss, iter(range(100))
+    """The ninth batch is the first one of the fifth step, behind the second snapshot."""
+    plain, batches = loop.preference_loss, iter(range(100))
 
     def wrong(chosen: torch.Tensor, rejected: torch.Tensor, **settings: Any) -> torch.Tensor:
         loss = plain(chosen, rejected, **settings)
@@ -131,7 +123,7 @@ def test_a_step_that_is_not_finite_leaves_the_last_checkpoint_good(
         return loss * torch.nan if broken == "loss" else loss + (chosen * 0).pow(0.5).sum()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "preference_loss", wrong)
+        patch.setattr(loop, "preference_loss", wrong)
         with pytest.raises(TrainingError) as caught:
             run(backbone, tmp_path)
     what = "the loss is nan" if broken == "loss" else "the gradient's norm is nan"
@@ -139,15 +131,15 @@ def test_a_step_that_is_not_finite_leaves_the_last_checkpoint_good(
     pairs = caught.value.message.rpartition("(from 0): ")[2].split(", ")
     assert len(pairs) == (3 if broken == "loss" else 6), "the first batch, or both of the step"
     assert str(tmp_path) in caught.value.hint
-    assert trainer.newest_whole(tmp_path, with_head=True) == tmp_path / "checkpoint-4"
+    assert saved_step(tmp_path / "snapshot.safetensors") == 4
     assert equal(run(backbone, tmp_path)[0], uninterrupted[0])
 
 
 def test_a_finished_stage_is_not_trained_again(backbone: LanguageModel, uninterrupted: Any, tmp_path: Path) -> None:
     run(backbone, tmp_path)
-    before = (tmp_path / "checkpoint-7" / "trainer_state.json").stat().st_mtime_ns
+    before = (tmp_path / "snapshot.safetensors").stat().st_mtime_ns
     assert equal(run(backbone, tmp_path)[0], uninterrupted[0])
-    assert (tmp_path / "checkpoint-7" / "trainer_state.json").stat().st_mtime_ns == before
+    assert (tmp_path / "snapshot.safetensors").stat().st_mtime_ns == before
 
 
 def test_the_reference_is_read_once_and_again_for_another_backbone(
@@ -159,7 +151,7 @@ def test_the_reference_is_read_once_and_again_for_another_backbone(
     assert "Reading answers" not in capfd.readouterr().err
     sequences, pairs, _ = tables(backbone)
     other = make_language_model(byte_tokenizer, seed=1)
-    first, second = (trainer.reference_log_probs(m, sequences, [pairs], tmp_path) for m in (backbone, other))
+    first, second = (reference_log_probs(m, sequences, [pairs], tmp_path) for m in (backbone, other))
     assert not torch.allclose(first, second, atol=0.1)
 
 
@@ -169,7 +161,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.tiny import make_language_model, make_tokenizer
-from tests.training.test_trainer_resume import run
+from tests.training.test_lora_resume import run
 run(make_language_model(make_tokenizer(), seed=0), Path(sys.argv[1]))
 """
 
@@ -179,7 +171,7 @@ def test_a_process_killed_by_the_system_gives_the_same_weights(
     backbone: LanguageModel, uninterrupted: Any, tmp_path: Path
 ) -> None:
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], stderr=subprocess.DEVNULL)
-    while not (tmp_path / "checkpoint-2" / "optimizer.pt").exists():
+    while not (tmp_path / "snapshot.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
