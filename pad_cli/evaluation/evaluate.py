@@ -160,7 +160,7 @@ def each_policy(
     scorers: Mapping[str, Scorer],
     everyone: Processes = ALONE,
 ) -> Iterator[PolicyRun]:
-    """Answer and score `items`, or a share of them, with one policy after the other; only the current one is loaded.
+    """Answer and score `items`, or a share of them, with one policy after the other.
 
     Raises:
         RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
