@@ -92,12 +92,12 @@ def answer(job: Job, log: ResultLog, times: ResultLog, progress: Bar, everyone: 
 def _answer_batch(
     job: Job, items: Sequence[BenchmarkItem], keys: Sequence[str], log: ResultLog, times: ResultLog
 ) -> None:
-    def decode(some: Sequence[BenchmarkItem]) -> list[Generation]:
-        return job.method.answer(job.context, some, job.settings, job.system.guidance_weight)
+    def decode(batch: Sequence[BenchmarkItem]) -> list[Generation]:
+        return job.method.answer(job.context, batch, job.settings, job.system.guidance_weight)
 
     started = time.monotonic()
     halving = Halving(f"questions to '{job.system.method}'")
-    generations = [each for _, some in halving.batches(items, len(items), decode) for each in some]
+    generations = [answer for _, part in halving.batches(items, len(items), decode) for answer in part]
     seconds = (time.monotonic() - started) / len(generations)
     new = zip(keys, items, generations, strict=True)
     rows = {
@@ -143,10 +143,10 @@ def score(
         fingerprint([scored_by, prompt_key(item), item.preference, dict(item.facts), text])
         for item, text, *_ in answers
     ]
-    missing = list({key: each for key, each in zip(keys, answers, strict=True) if key not in log.done}.items())
+    missing = list({key: answer for key, answer in zip(keys, answers, strict=True) if key not in log.done}.items())
 
     def score_batch(batch: Sequence[tuple[str, Answer]]) -> list[Score | None]:
-        return _score_batch(name, scorer, [each for _, each in batch], context)
+        return _score_batch(name, scorer, [answer for _, answer in batch], context)
 
     progress = progress or Bar()
     progress.skip(len(answers) - len(missing))
@@ -154,14 +154,14 @@ def score(
         log.append({key: new._asdict() for (key, _), new in zip(batch, scores, strict=True) if new is not None})
         progress.advance(len(batch))
     scores = [Score(**log.done[key]) if key in log.done else None for key in keys]
-    return [_scored(each, name, result) for each, result in zip(answers, scores, strict=True)]
+    return [_scored(answer, name, result) for answer, result in zip(answers, scores, strict=True)]
 
 
 def _score_batch(name: str, scorer: Scorer, answers: Sequence[Answer], context: EvalContext) -> list[Score | None]:
     """Scores of one batch; if the batch fails, of each answer on its own."""
     try:
         scores = scorer.score(answers, context)
-        if not all(math.isfinite(each.value) for each in scores):
+        if not all(math.isfinite(score.value) for score in scores):
             raise ValueError("the score is not a finite number")
         return list(scores)
     except PadError:
@@ -172,7 +172,7 @@ def _score_batch(name: str, scorer: Scorer, answers: Sequence[Answer], context: 
         if len(answers) == 1:
             note(f"The scorer '{name}' failed on the answer to {answers[0].item.id}: {type(error).__name__}: {error}")
             return [None]
-        return [result for each in answers for result in _score_batch(name, scorer, [each], context)]
+        return [result for answer in answers for result in _score_batch(name, scorer, [answer], context)]
 
 
 def _scored(answer: Answer, scorer: str, score: Score | None) -> Scored:

@@ -88,10 +88,10 @@ class Scores:
 def into_cells(scored: Iterable[Scored]) -> dict[CellKey, Scores]:
     """The cells in the order of their first score; a pooled cell comes before its parts."""
     cells: dict[CellKey, Scores] = {}
-    for each in scored:
-        for preference in (POOLED, each.preference):
-            key = CellKey(each.method, each.policy, each.group, preference, each.guidance_weight, each.scorer)
-            cells.setdefault(key, Scores()).add(each)
+    for score in scored:
+        for preference in (POOLED, score.preference):
+            key = CellKey(score.method, score.policy, score.group, preference, score.guidance_weight, score.scorer)
+            cells.setdefault(key, Scores()).add(score)
     return cells
 
 

@@ -14,6 +14,7 @@ what is missing, so an interrupted evaluation ends in the same report.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,8 +195,8 @@ def each_policy(
         scored: list[Scored] = []
         for scorer_name, scorer in scorers.items():
             with bar(f"Scoring: {scorer_name}", total=sum(map(len, answers))) as progress:
-                for some in answers:
-                    scored += score(scorer_name, scorer, some, context, score_log, progress)
+                for job_answers in answers:
+                    scored += score(scorer_name, scorer, job_answers, context, score_log, progress)
 
         pairs: list[PairRow] = []
         if everyone.count == 1:
@@ -227,7 +228,7 @@ def _jobs(recipe: EvalRecipe, context: EvalContext, methods: Mapping[str, Method
 
 def _check_facts(scorers: Mapping[str, Scorer], items: Items) -> None:
     """Refuse a scorer that needs a fact which a group of items lacks."""
-    first = {item.group: item for some in items.values() for item in reversed(some)}
+    first = {item.group: item for policy_items in items.values() for item in reversed(policy_items)}
     for item in first.values():
         for name, scorer in scorers.items():
             if lacking := [fact for fact in scorer.facts if fact not in item.facts]:
@@ -247,13 +248,14 @@ def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
     pairs: list[PairRow] = []
     tokens: dict[OutputKey, RewardedText | None] = {}
     token_log = ResultLog(output / TOKENS, needs=("tokens",))
-    places = choose_items(items, sum(len(recipe.guidance_weights) if each.weighted else 1 for each in methods.values()))
+    systems = sum(len(recipe.guidance_weights) if method.weighted else 1 for method in methods.values())
+    places = choose_items(items, systems)
     for run in each_policy(recipe, items, methods, scorers):
         numbers = [number for policy, number in places if policy == run.context.name]
-        first_seed = [some for some in run.answers if some[0].seed == recipe.seeds[0]]
-        chosen = {(some[number].system, number): some[number] for number in numbers for some in first_seed}
+        first_seed = [row for row in run.answers if row[0].seed == recipe.seeds[0]]
+        chosen = {(row[number].system, number): row[number] for number in numbers for row in first_seed}
         tokens.update(zip(chosen, rewarded_texts(run.context, list(chosen.values()), token_log), strict=True))
-        answers += [each for some in run.answers for each in some]
+        answers += itertools.chain(*run.answers)
         scored += run.scored
         keys |= run.keys
         costs |= run.costs

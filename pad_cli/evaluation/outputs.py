@@ -53,7 +53,7 @@ OutputKey = tuple[System, int]
 
 def write_answered(directory: Path, recipe: Mapping[str, Any], keys: Mapping[System, Iterable[str]]) -> None:
     """Write `answered.json` of a run with this `recipe.json`; `keys` are those of every answer, by system."""
-    rows = [{**system._asdict(), "keys": list(some)} for system, some in keys.items()]
+    rows = [{**system._asdict(), "keys": list(system_keys)} for system, system_keys in keys.items()]
     write_json(directory / ANSWERED, {"version": _VERSION, "recipe": _without_judge(recipe), "answers": rows})
 
 
@@ -71,7 +71,7 @@ def read_answered(directory: Path, recipe: Mapping[str, Any]) -> dict[System, li
         content = json.loads(path.read_text(encoding="utf-8"))
         answered_recipe = content["recipe"]
         keys = {System(*(row[name] for name in System._fields)): list(row["keys"]) for row in content["answers"]}
-        if not all(isinstance(key, str) for some in keys.values() for key in some):
+        if not all(isinstance(key, str) for system_keys in keys.values() for key in system_keys):
             raise TypeError("a key is a string")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError("cannot be read", path=path, hint=_AGAIN) from error
@@ -92,8 +92,8 @@ def write_costs(
 ) -> None:
     """Write `costs.json` from (method, policy) to its cost before it answered, and the times of this run's answers."""
     rows: list[dict[str, Any]] = []
-    for system, some in keys.items():
-        timed = [times.done[key] for key in some if key in times.done]
+    for system, system_keys in keys.items():
+        timed = [times.done[key] for key in system_keys if key in times.done]
         cost = costs[system.method, system.policy]
         tokens, seconds = sum(row["tokens"] for row in timed), sum(row["seconds"] for row in timed)
         rows.append(
@@ -122,14 +122,14 @@ def choose_items(items: Mapping[str, Sequence[BenchmarkItem]], systems: int) -> 
     ranked: list[tuple[tuple[int, int, int], tuple[str, int]]] = []
     groups: dict[tuple[str, str], dict[str, int]] = {}  # of each, its preferences in order
     counts: Counter[tuple[str, str, str]] = Counter()
-    for policy, some in items.items():
-        for number, item in enumerate(some):
+    for policy, policy_items in items.items():
+        for number, item in enumerate(policy_items):
             labels = groups.setdefault((policy, item.group), {})
             turn = labels.setdefault(item.label, len(labels))
             group = list(groups).index((policy, item.group))
             ranked.append(((counts[policy, item.group, item.label], turn, group), (policy, number)))
             counts[policy, item.group, item.label] += 1
-    return [place for _, place in sorted(ranked, key=lambda each: each[0])[: max(1, _ANSWERS // systems)]]
+    return [place for _, place in sorted(ranked)[: max(1, _ANSWERS // systems)]]
 
 
 def write_outputs(
@@ -150,15 +150,16 @@ def write_outputs(
     for answer in answers:
         if answer.seed == answers[0].seed:
             by_policy.setdefault(answer.system.policy, {}).setdefault(answer.system, []).append(answer)
-    items = {policy: [each.item for each in next(iter(systems.values()))] for policy, systems in by_policy.items()}
+    items = {policy: [answer.item for answer in next(iter(systems.values()))] for policy, systems in by_policy.items()}
     scores: dict[tuple[Any, ...], dict[str, float | None]] = {}
-    for each in scored:
-        key = (each.method, each.policy, each.guidance_weight, each.group, each.preference, each.item, each.prompt)
-        scores.setdefault(key, {}).setdefault(each.scorer, rounded(each.value))
+    for score in scored:
+        place = (score.group, score.preference, score.item, score.prompt)
+        key = (score.method, score.policy, score.guidance_weight, *place)
+        scores.setdefault(key, {}).setdefault(score.scorer, rounded(score.value))
     rows: list[dict[str, Any]] = []
     letters = 0
     for policy, number in choose_items(items, max(map(len, by_policy.values()))):
-        side_by_side = [some[number] for some in by_policy[policy].values()]
+        side_by_side = [row[number] for row in by_policy[policy].values()]
         letters += sum(len(answer.text) for answer in side_by_side)
         if rows and letters > _LETTERS:
             break

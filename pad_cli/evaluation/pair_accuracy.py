@@ -137,12 +137,10 @@ def _guided_scores(
     """The scores of the answers of `pad` at a guidance weight; at 0 those of `base`."""
     methods = {settings.shown for settings in recipe.methods if settings.method == ("pad" if weight else "base")}
     return [
-        each.value
-        for each in scored
-        if each.policy == context.name
-        and each.method in methods
-        and each.guidance_weight == weight
-        and each.scorer == scorer
+        score.value
+        for score in scored
+        if (score.policy, score.guidance_weight, score.scorer) == (context.name, weight, scorer)
+        and score.method in methods
     ]
 
 

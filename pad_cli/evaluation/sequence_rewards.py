@@ -37,7 +37,7 @@ class AnswerToReward(NamedTuple):
 
     prompt: Messages
     preference: Preference
-    answer: tuple[int, ...]
+    tokens: tuple[int, ...]
 
 
 def answer_tokens(model: RewardModel, text: str, *, ended: bool = True) -> tuple[int, ...]:
@@ -55,7 +55,7 @@ def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequenc
         UsageError: rewards are relative to the policy, whose vocabulary is not the backbone's.
     """
     rewards = token_rewards(model, policy, answers)
-    owners = torch.tensor([row for row, each in enumerate(answers) for _ in each.answer], dtype=torch.long)
+    owners = torch.tensor([row for row, answer in enumerate(answers) for _ in answer.tokens], dtype=torch.long)
     return answer_sums(torch.cat([torch.zeros(0), *rewards]), owners, len(answers))
 
 
@@ -67,7 +67,7 @@ def token_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[A
     """
     check_reference(model, policy)
     result = [torch.zeros(0)] * len(answers)
-    rows = [row for row, each in enumerate(answers) if each.answer]
+    rows = [row for row, answer in enumerate(answers) if answer.tokens]
 
     def reward(batch: Sequence[TokenSequence], numbers: list[int]) -> Sequence[torch.Tensor]:
         rewards = _rewards(model, policy, batch, [answers[rows[number]].preference for number in numbers])
@@ -86,11 +86,11 @@ def check_reference(model: RewardModel, policy: LanguageModel) -> None:
     model.reference.check(model.backbone, policy)
 
 
-def _sequence(model: RewardModel, each: AnswerToReward) -> TokenSequence:
+def _sequence(model: RewardModel, answer: AnswerToReward) -> TokenSequence:
     """Prompt and answer in the backbone's tokens; the prompt loses its beginning if the two are too long."""
-    prompt = encode_prompt(model.backbone.tokenizer, model.prompt(each.prompt, each.preference))
-    left = room(model.backbone.context_length, len(each.answer))
-    return tuple(prompt if left is None else prompt[-max(1, left) :]), each.answer
+    prompt = encode_prompt(model.backbone.tokenizer, model.prompt(answer.prompt, answer.preference))
+    left = room(model.backbone.context_length, len(answer.tokens))
+    return tuple(prompt if left is None else prompt[-max(1, left) :]), answer.tokens
 
 
 def _rewards(
@@ -132,7 +132,7 @@ def rewarded_texts(context: EvalContext, answers: Sequence[Answer], log: ResultL
     with bar(f"Token rewards on {context.name}", total=len(rows)) as progress:
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
-            rewards = token_rewards(context.reward_model, context.policy, [each for _, (_, each) in batch])
+            rewards = token_rewards(context.reward_model, context.policy, [answer for _, (_, answer) in batch])
             log.append(
                 {
                     key: {"tokens": _pieces(text, _spans(tokenizer, text), new.tolist())}

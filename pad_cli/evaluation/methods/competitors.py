@@ -186,7 +186,7 @@ def goal_pairs(pairs: Sequence[PreferencePair], goal: Goal) -> list[PreferencePa
         ]
         for name in goal
     }
-    if lacking := [name for name, some in alone.items() if not some]:
+    if lacking := [name for name, own_pairs in alone.items() if not own_pairs]:
         raise DataError(
             f"no training pair asks for {', '.join(lacking)} alone, so there is no competitor for it",
             hint="Give the method other data, or leave those preferences out of the benchmark.",

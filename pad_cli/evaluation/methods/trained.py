@@ -69,14 +69,14 @@ class Trained(Method):
             groups.setdefault(tuple(goal.items()), []).append(number)
         answers: dict[int, Generation] = {}
         for key, numbers in groups.items():
-            goal, some = dict(key), [items[number] for number in numbers]
+            goal, group = dict(key), [items[number] for number in numbers]
             plain: Components = [(None, 1.0)]
             with self._components(context.policy, goal) if goal else nullcontext(plain) as components:
-                prompts = [encode_prompt(context.policy.tokenizer, item.prompt) for item in some]
+                prompts = [encode_prompt(context.policy.tokenizer, item.prompt) for item in group]
                 mixture = [
-                    Voice(context.policy, prompts, [weight] * len(some), adapter) for adapter, weight in components
+                    Voice(context.policy, prompts, [weight] * len(group), adapter) for adapter, weight in components
                 ]
-                tokens = generate_mixture(mixture, self._decoding(settings, context), [item.id for item in some])
+                tokens = generate_mixture(mixture, self._decoding(settings, context), [item.id for item in group])
             answers.update(zip(numbers, map(context.engine.read_answer, tokens), strict=True))
         return [answers[number] for number in range(len(items))]
 

@@ -107,9 +107,9 @@ class BestOfN(Method):
             AnswerToReward(
                 item.prompt,
                 preference,
-                each.token_ids if shared else answer_tokens(model, each.text, ended=each.finish_reason == "stop"),
+                drawn.token_ids if shared else answer_tokens(model, drawn.text, ended=drawn.finish_reason == "stop"),
             )
-            for item, preference, each in zip(repeated, preferences, generations, strict=True)
+            for item, preference, drawn in zip(repeated, preferences, generations, strict=True)
         ]
         rewards = sequence_rewards(model, context.policy, to_reward).view(len(items), n)
         return [generations[n * row + best] for row, best in enumerate(rewards.argmax(1).tolist())]

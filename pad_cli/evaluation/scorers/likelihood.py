@@ -142,8 +142,8 @@ class Reward(Scorer):
         ]
         rewards = sequence_rewards(model, context.policy, to_reward).tolist()
         if self.per_token:
-            rewards = [reward / len(each.answer) for reward, each in zip(rewards, to_reward, strict=True)]
-        return [Score(reward) for reward in rewards]
+            rewards = [total / len(answer.tokens) for total, answer in zip(rewards, to_reward, strict=True)]
+        return [Score(total) for total in rewards]
 
 
 def reward(per_token: bool = False, batch_size: int = 64) -> Scorer:
