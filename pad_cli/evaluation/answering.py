@@ -150,7 +150,8 @@ def score(
 
     progress = progress or Bar()
     progress.skip(len(answers) - len(missing))
-    for batch, scores in Halving(f"answers for the scorer '{name}'").batches(missing, scorer.batch_size, score_batch):
+    halving = Halving(f"answers for the scorer '{name}'")
+    for batch, scores in halving.batches(missing, scorer.batch_size, score_batch):
         log.append({key: new._asdict() for (key, _), new in zip(batch, scores, strict=True) if new is not None})
         progress.advance(len(batch))
     scores = [Score(**log.done[key]) if key in log.done else None for key in keys]

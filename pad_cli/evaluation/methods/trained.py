@@ -199,8 +199,8 @@ def write_soup(parts: Sequence[tuple[Path, float]], target: Path) -> None:
     }
     mixed = {name: stacked[name.split(".")[-2]](name).contiguous() for name in adapters[0][0]}
     save_file(mixed, target / WEIGHTS, metadata={"format": "pt"})
-    count = len(parts)  # alpha / rank, the factor of all updates, stays the same
-    write_json(target / CONFIG, {**config, "r": count * config["r"], "lora_alpha": count * config["lora_alpha"]})
+    larger = {key: len(parts) * config[key] for key in ("r", "lora_alpha")}  # updates scale with alpha / r
+    write_json(target / CONFIG, {**config, **larger})
 
 
 def _positive(weights: Goal) -> Goal:
