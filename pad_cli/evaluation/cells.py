@@ -54,13 +54,7 @@ class ItemKey(NamedTuple):
 
 @dataclass
 class Scores:
-    """The scores of one cell.
-
-    Attributes:
-        values: item to its scores, one a seed, without failed ones.
-        truncated: number of answers that the scorer read in part.
-        failed: number of answers on which it failed.
-    """
+    """The scores of one cell: one a seed for each item; how many failed, and how many are of a truncated answer."""
 
     values: dict[ItemKey, list[float]] = field(default_factory=dict)
     truncated: int = 0

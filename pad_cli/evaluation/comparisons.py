@@ -27,18 +27,11 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against the reference on one policy and group, by one scorer; figures are None if a score is missing.
+    """A method against the reference on one policy and group, by one scorer, over the n items that both answered.
 
-    Attributes:
-        n: items that both answered.
-        prompts: distinct prompts of these items.
-        difference: mean of the method's scores minus the reference's.
-        low: lower end of its interval; None for one prompt.
-        high: upper end.
-        p: of the paired test.
-        p_holm: corrected for the table.
-        effect_size: Cohen's d_z over prompts; None if undefined.
-        verdict: on the method, in the scorer's direction; `undecided` if p_holm is above 1 - confidence.
+    `difference` is the mean of the method's scores minus the reference's, on its interval (None for one prompt); `p` is
+    that of the paired test, `effect_size` Cohen's d_z over prompts. All figures are None if a score is missing. The
+    verdict is in the scorer's direction, and `undecided` if p_holm is above 1 - confidence.
     """
 
     policy: str

@@ -26,16 +26,7 @@ from pad_cli.errors import RecipeError
 from pad_cli.evaluation.answering import Job, answer, score
 from pad_cli.evaluation.cells import Scored
 from pad_cli.evaluation.comparisons import reference_of
-from pad_cli.evaluation.contract import (
-    Answer,
-    Cost,
-    EvalContext,
-    Method,
-    Scorer,
-    System,
-    load_method,
-    load_scorer,
-)
+from pad_cli.evaluation.contract import Answer, Cost, EvalContext, Method, Scorer, System, load_method, load_scorer
 from pad_cli.evaluation.outputs import OutputKey, choose_items, write_answered, write_costs, write_outputs
 from pad_cli.evaluation.pages import write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, PairRow, Splits, load_splits, measure_pairs

@@ -178,58 +178,24 @@ def classifier(**options: Any) -> Scorer:
 
 
 ARMORM_DIMENSIONS = (
-    "helpsteer-helpfulness",
-    "helpsteer-correctness",
-    "helpsteer-coherence",
-    "helpsteer-complexity",
-    "helpsteer-verbosity",
-    "ultrafeedback-overall_score",
-    "ultrafeedback-instruction_following",
-    "ultrafeedback-truthfulness",
-    "ultrafeedback-honesty",
-    "ultrafeedback-helpfulness",
-    "beavertails-is_safe",
-    "prometheus-score",
-    "argilla-overall_quality",
-    "argilla-judge_lm",
-    "code-complexity",
-    "code-style",
-    "code-explanation",
-    "code-instruction-following",
+    *(f"helpsteer-{name}" for name in ("helpfulness", "correctness", "coherence", "complexity", "verbosity")),
+    *(f"ultrafeedback-{name}" for name in ("overall_score", "instruction_following", "truthfulness", "honesty")),
+    *("ultrafeedback-helpfulness", "beavertails-is_safe", "prometheus-score", "argilla-overall_quality"),
+    *("argilla-judge_lm", "code-complexity", "code-style", "code-explanation", "code-instruction-following"),
     "code-readability",
 )
 """The outputs of ArmoRM in their order, as its model card has them."""
 
+_GPT2 = "Ray2333/gpt2-large-{}-reward_model"
 HELPFUL = partial(
-    classifier,
-    model="Ray2333/gpt2-large-helpful-reward_model",
-    template="hh",
-    mean=-0.01500361,
-    sd=1.40736504,
-    dimension="helpful",
+    classifier, model=_GPT2.format("helpful"), template="hh", mean=-0.01500361, sd=1.40736504, dimension="helpful"
 )
-"""The helpfulness reward model of Rewards-in-Context, which the paper's tables use."""
-
 HARMLESS = partial(
-    classifier,
-    model="Ray2333/gpt2-large-harmless-reward_model",
-    template="hh",
-    mean=-0.94732502,
-    sd=1.92034349,
-    dimension="harmless",
+    classifier, model=_GPT2.format("harmless"), template="hh", mean=-0.94732502, sd=1.92034349, dimension="harmless"
 )
-"""The harmlessness reward model of Rewards-in-Context, which the paper's tables use."""
-
 HUMOR = partial(
-    classifier,
-    model="mohameddhiab/humor-no-humor",
-    label=1,
-    template="answer",
-    max_tokens=512,
-    dimension="humorous",
+    classifier, model="mohameddhiab/humor-no-humor", label=1, template="answer", max_tokens=512, dimension="humorous"
 )
-"""The humour classifier of Rewards-in-Context, which the paper's tables use."""
-
 ARMORM = partial(
     classifier,
     model="RLHFlow/ArmoRM-Llama3-8B-v0.1",
@@ -239,4 +205,3 @@ ARMORM = partial(
     template="chat",
     dtype="bfloat16",
 )
-"""One of the nineteen dimensions of ArmoRM."""
