@@ -11,7 +11,7 @@ import pytest
 
 from pad_cli import registry as registry_module
 from pad_cli.errors import PluginError, UsageError
-from pad_cli.evaluation.scoring import load_scorer
+from pad_cli.evaluation.contract import load_scorer
 from pad_cli.recipe import ScorerSettings
 from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_SOURCES, SCORERS, Registry, resolve_model
 

@@ -1,138 +1,192 @@
-"""Answers of one method on one policy, kept in `answers.jsonl` under a key of everything that decides them.
+"""Answers and scores on one policy, each kept in a log under a key of everything that decides it.
 
-Running again answers only what is missing, in the same batches. What answering took goes to a log of its own: times
-differ from run to run, and answers do not.
+A later run answers and scores only what is missing, in the same batches. Answering times go to a log of their own:
+they differ from run to run, answers do not.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pad_cli.evaluation.contract import Method, Sample, Subject
-from pad_cli.models.scoring import BatchSizeBackoff
+from pad_cli.errors import PadError
+from pad_cli.evaluation.cells import Scored
+from pad_cli.evaluation.contract import Answer, EvalContext, Method, Score, Scorer, System
+from pad_cli.models.scoring import BatchSizeBackoff, is_out_of_memory
 from pad_cli.recipe import DecodingSettings
-from pad_cli.records import BenchmarkItem, Generation
-from pad_cli.system.processes import Processes
-from pad_cli.system.progress import Bar
+from pad_cli.records import BenchmarkItem, Generation, PreferencePair
+from pad_cli.system.processes import ALONE, Processes
+from pad_cli.system.progress import Bar, note
 from pad_cli.system.runs import ResultLog, fingerprint
+
+
+def prompt_key(item: BenchmarkItem | PreferencePair) -> str:
+    """The same for all items, or pairs, of one prompt."""
+    return fingerprint([dict(message) for message in item.prompt])
+
+
+def question_key(method: Method, item: BenchmarkItem) -> tuple[str, ...]:
+    """The same for items that share an answer: those of one prompt if the method does not read the preference.
+
+    Two benchmarks may use one id for different prompts.
+    """
+    prompt = prompt_key(item)
+    return (item.id, prompt, *item.preference) if method.reads_preference else (prompt,)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One method at one guidance weight and seed on one policy.
+    """One method at one guidance weight and seed on one policy: `settings` say how to decode, seed included."""
 
-    Attributes:
-        name: of the method, in the report.
-        method: what answers.
-        guidance_weight: 0 for methods that have none.
-        settings: how to decode, seed included.
-        items: what is asked.
-    """
-
-    name: str
+    context: EvalContext
+    system: System
     method: Method
-    guidance_weight: float
     settings: DecodingSettings
-    items: tuple[BenchmarkItem, ...]
 
-    def distinct(self) -> list[BenchmarkItem]:
-        """The items to answer: all, or each prompt once when the method does not read the preference."""
-        if self.method.reads_preference:
-            return list(self.items)
-        return list({prompt_key(item): item for item in reversed(self.items)}.values())[::-1]
+    @functools.cached_property
+    def questions(self) -> dict[tuple[str, ...], BenchmarkItem]:
+        """Question to the first item that asks it."""
+        first = {question_key(self.method, item): item for item in reversed(self.context.items)}
+        return dict(reversed(first.items()))
+
+    @functools.cached_property
+    def keys(self) -> dict[tuple[str, ...], str]:
+        """Question to the key of its answer in the logs."""
+        decided_by = [
+            self.method.key(self.context),
+            self.context.policy.fingerprint,
+            self.system.guidance_weight,
+            self.settings.model_dump(),
+        ]
+        return {
+            question: fingerprint([*decided_by, item.id, prompt_key(item), item.preference])
+            for question, item in self.questions.items()
+        }
 
 
-@dataclass(frozen=True)
-class Logs:
-    """The files of a run: answers, and what each of them took."""
+def answer(job: Job, log: ResultLog, times: ResultLog, progress: Bar, everyone: Processes = ALONE) -> list[Answer]:
+    """Answers to the items of a job, in order; the method answers what the log lacks.
 
-    answers: ResultLog
-    times: ResultLog
-
-
-def prompt_key(item: BenchmarkItem) -> str:
-    """The same for items that ask the same prompt."""
-    return fingerprint([dict(message) for message in item.prompt])
-
-
-def answer(job: Job, subject: Subject, logs: Logs, progress: Bar, everyone: Processes) -> list[Sample]:
-    """The answers to a job's items, in order; the method answers what the log lacks.
-
-    Of several processes each answers its share, batch by batch: batches are the same however many there are.
-
-    Args:
-        job: what to answer.
-        subject: on which policy.
-        logs: take in what is new.
-        progress: shows how many items are answered.
-        everyone: whose share is answered.
+    Of several processes each answers its share, batch by batch: the batches do not depend on the number of processes.
     """
-    items = job.distinct()
-    keys = dict(zip((_place(job, item) for item in items), _keys(job, subject, items), strict=True))
-    names, size = list(keys.values()), job.settings.batch_size
+    questions = list(zip(job.questions.values(), job.keys.values(), strict=True))
+    size = job.settings.batch_size
     mine: set[str] = set()
-    for number, start in enumerate(range(0, len(items), size)):
+    for number, start in enumerate(range(0, len(questions), size)):
         if not everyone.owns(number):
             continue
-        batch, wanted = items[start : start + size], names[start : start + size]
-        if all(name in logs.answers.done for name in wanted):
-            progress.skip(len(batch))
+        items, keys = zip(*questions[start : start + size], strict=True)
+        if all(key in log.done for key in keys):
+            progress.skip(len(keys))
         else:
-            _answer_batch(job, subject, batch, wanted, logs)
-            progress.advance(len(batch))
-        mine.update(wanted)
-    places = [(item, keys[_place(job, item)]) for item in job.items]
-    return [Sample(item, logs.answers.done[name]["text"]) for item, name in places if name in mine]
+            _answer_batch(job, items, keys, log, times)
+            progress.advance(len(keys))
+        mine.update(keys)
+    key_of = [(item, job.keys[question_key(job.method, item)]) for item in job.context.items]
+    return [Answer(item, log.done[key]["text"], job.system, job.settings.seed) for item, key in key_of if key in mine]
 
 
-def answer_keys(job: Job, subject: Subject) -> list[str]:
-    """The keys of a job's answers in the logs, each once."""
-    return _keys(job, subject, job.distinct())
+def _answer_batch(
+    job: Job, items: Sequence[BenchmarkItem], keys: Sequence[str], log: ResultLog, times: ResultLog
+) -> None:
+    def decode(batch: Sequence[BenchmarkItem]) -> list[Generation]:
+        return job.method.answer(job.context, batch, job.settings, job.system.guidance_weight)
 
-
-def _place(job: Job, item: BenchmarkItem) -> tuple[str, ...]:
-    """What an item is answered by; two benchmarks may use one id for different prompts."""
-    prompt = prompt_key(item)
-    return (item.id, prompt, *item.preference) if job.method.reads_preference else (prompt,)
-
-
-def _keys(job: Job, subject: Subject, items: list[BenchmarkItem]) -> list[str]:
-    context = [
-        job.method.key(subject),
-        subject.policy.fingerprint,
-        job.guidance_weight,
-        job.settings.model_dump(),
-    ]
-    return [fingerprint([*context, item.id, prompt_key(item), item.preference]) for item in items]
-
-
-def _answer_batch(job: Job, subject: Subject, batch: list[BenchmarkItem], names: list[str], logs: Logs) -> None:
     started = time.monotonic()
-    answers: list[Generation] = []
-    for _, given in BatchSizeBackoff(f"questions to '{job.name}'").batches(
-        batch, len(batch), lambda some: job.method.answer(subject, some, job.settings, job.guidance_weight)
-    ):
-        answers += given
-    seconds = time.monotonic() - started
+    halving = BatchSizeBackoff(f"questions to '{job.system.method}'")
+    generations = [answer for _, part in halving.batches(items, len(items), decode) for answer in part]
+    seconds = (time.monotonic() - started) / len(generations)
+    new = zip(keys, items, generations, strict=True)
     rows = {
-        name: {
-            "method": job.name,
-            "policy": subject.name,
-            "guidance_weight": job.guidance_weight,
+        key: {
+            **job.system._asdict(),
             "seed": job.settings.seed,
             "item": item.id,
             "preference": list(item.preference) if job.method.reads_preference else [],
             "prompt": [dict(message) for message in item.prompt],
-            "text": given.text,
-            "finish_reason": given.finish_reason,
-            "tokens": len(given.token_ids),
+            "text": generation.text,
+            "finish_reason": generation.finish_reason,
+            "tokens": len(generation.token_ids),
         }
-        for name, item, given in zip(names, batch, answers, strict=True)
+        for key, item, generation in new
+        if key not in log.done
     }
-    share = seconds / len(answers)
-    taken = {
-        name: {"tokens": len(given.token_ids), "seconds": share} for name, given in zip(names, answers, strict=True)
-    }
-    logs.answers.append({name: row for name, row in rows.items() if name not in logs.answers.done})
-    logs.times.append(taken)
+    log.append(rows)
+    times.append(
+        {
+            key: {"tokens": len(generation.token_ids), "seconds": seconds}
+            for key, generation in zip(keys, generations, strict=True)
+        }
+    )
+
+
+def score(
+    name: str,
+    scorer: Scorer,
+    answers: Sequence[Answer],
+    context: EvalContext,
+    log: ResultLog,
+    progress: Bar | None = None,
+) -> list[Scored]:
+    """Scores of one policy's answers, in order; the scorer, called `name` in the report, scores what the log lacks.
+
+    An answer on which the scorer failed has no value, and is tried again by a later run.
+
+    Raises:
+        PadError: the scorer cannot work at all, and says why.
+    """
+    scored_by = scorer.key(context)
+    keys = [
+        fingerprint([scored_by, prompt_key(item), item.preference, dict(item.facts), text])
+        for item, text, *_ in answers
+    ]
+    missing = list({key: answer for key, answer in zip(keys, answers, strict=True) if key not in log.done}.items())
+
+    def score_batch(batch: Sequence[tuple[str, Answer]]) -> list[Score | None]:
+        return _score_batch(name, scorer, [answer for _, answer in batch], context)
+
+    progress = progress or Bar()
+    progress.skip(len(answers) - len(missing))
+    halving = BatchSizeBackoff(f"answers for the scorer '{name}'")
+    for batch, scores in halving.batches(missing, scorer.batch_size, score_batch):
+        log.append({key: new._asdict() for (key, _), new in zip(batch, scores, strict=True) if new is not None})
+        progress.advance(len(batch))
+    scores = [Score(**log.done[key]) if key in log.done else None for key in keys]
+    return [_scored(answer, name, result) for answer, result in zip(answers, scores, strict=True)]
+
+
+def _score_batch(name: str, scorer: Scorer, answers: Sequence[Answer], context: EvalContext) -> list[Score | None]:
+    """Scores of one batch; if the batch fails, of each answer on its own."""
+    try:
+        scores = scorer.score(answers, context)
+        if not all(math.isfinite(score.value) for score in scores):
+            raise ValueError("the score is not a finite number")
+        return list(scores)
+    except PadError:
+        raise
+    except Exception as error:  # a plug-in's scorer may raise anything
+        if len(answers) > 1 and is_out_of_memory(error):
+            raise
+        if len(answers) == 1:
+            note(f"The scorer '{name}' failed on the answer to {answers[0].item.id}: {type(error).__name__}: {error}")
+            return [None]
+        return [result for answer in answers for result in _score_batch(name, scorer, [answer], context)]
+
+
+def _scored(answer: Answer, scorer: str, score: Score | None) -> Scored:
+    item, system = answer.item, answer.system
+    return Scored(
+        method=system.method,
+        policy=system.policy,
+        group=item.group,
+        preference=item.label,
+        guidance_weight=system.guidance_weight,
+        scorer=scorer,
+        item=item.id,
+        prompt=prompt_key(item),
+        value=None if score is None else score.value,
+        truncated=score is not None and score.truncated,
+    )

@@ -1,4 +1,4 @@
-"""Scores into cells: those of one method, policy, group, preference, guidance weight and scorer."""
+"""Scores grouped into the cells of a report: those of one method, policy, group, preference, weight and scorer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.statistics import Sample, by_prompt
 
 POOLED = "*"
-"""In place of a preference: all of its group."""
+"""In place of a preference: all preferences of the group."""
 DIGITS = 4
 """Of figures in the report."""
 
 
 class Scored(NamedTuple):
-    """One score of one answer; `value` is None when the scorer failed on it.
+    """One scorer's number for one answer; `value` is None if the scorer failed on it.
 
-    `item` and `prompt` say what was answered: items of one prompt under several preferences depend on each other.
+    `item` is an id and `prompt` a `prompt_key`: items of one prompt under several preferences are not independent.
     """
 
     method: str
@@ -33,8 +33,8 @@ class Scored(NamedTuple):
     truncated: bool = False
 
 
-class Place(NamedTuple):
-    """Where in the report a cell stands."""
+class CellKey(NamedTuple):
+    """Which cell of the report."""
 
     method: str
     policy: str
@@ -44,8 +44,8 @@ class Place(NamedTuple):
     scorer: str
 
 
-class Item(NamedTuple):
-    """What was answered; items of two benchmarks may share an id."""
+class ItemKey(NamedTuple):
+    """Which item; the id alone is not unique across benchmarks."""
 
     prompt: str
     preference: str
@@ -54,20 +54,14 @@ class Item(NamedTuple):
 
 @dataclass
 class Scores:
-    """The scores of one cell.
+    """The scores of one cell: one a seed for each item; how many failed, and how many are of a truncated answer."""
 
-    Attributes:
-        values: item to its scores, one a seed; those that failed are left out.
-        truncated: answers of which the scorer read a part only.
-        failed: answers on which it failed.
-    """
-
-    values: dict[Item, list[float]] = field(default_factory=dict)
+    values: dict[ItemKey, list[float]] = field(default_factory=dict)
     truncated: int = 0
     failed: int = 0
 
     def add(self, scored: Scored) -> None:
-        values = self.values.setdefault(Item(scored.prompt, scored.preference, scored.item), [])
+        values = self.values.setdefault(ItemKey(scored.prompt, scored.preference, scored.item), [])
         if scored.value is None:
             self.failed += 1
         else:
@@ -75,28 +69,28 @@ class Scores:
         self.truncated += scored.truncated
 
     @property
-    def means(self) -> dict[Item, float]:
-        """Each item's mean over its seeds, where nothing failed."""
+    def means(self) -> dict[ItemKey, float]:
+        """Each item's mean over its seeds, if nothing failed."""
         return {item: sum(values) / len(values) for item, values in self.values.items()}
 
     @property
     def sample(self) -> Sample:
-        """The items' means by prompt, where nothing failed."""
+        """The items' means by prompt, if nothing failed."""
         return by_prompt((item.prompt, mean) for item, mean in self.means.items())
 
 
-def into_cells(scored: Iterable[Scored]) -> dict[Place, Scores]:
-    """The cells in the order in which they were first scored, each pooled one before its first part."""
-    cells: dict[Place, Scores] = {}
+def into_cells(scored: Iterable[Scored]) -> dict[CellKey, Scores]:
+    """The cells in the order of their first score; a pooled cell comes before its parts."""
+    cells: dict[CellKey, Scores] = {}
     for score in scored:
         for preference in (POOLED, score.preference):
-            place = Place(score.method, score.policy, score.group, preference, score.guidance_weight, score.scorer)
-            cells.setdefault(place, Scores()).add(score)
+            key = CellKey(score.method, score.policy, score.group, preference, score.guidance_weight, score.scorer)
+            cells.setdefault(key, Scores()).add(score)
     return cells
 
 
 def limits(scorer: Scorer, scores: Scores) -> tuple[float, float] | None:
-    """What a cell's scores can lie between: 0 and 1 where the scorer has no unit and they do, else unknown."""
+    """Bounds of a cell's scores: 0 and 1 if the scorer has no unit and all scores lie between them, else unknown."""
     if scorer.unit or not all(0 <= value <= 1 for values in scores.values.values() for value in values):
         return None
     return 0.0, 1.0

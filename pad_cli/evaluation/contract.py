@@ -1,21 +1,28 @@
-"""The nouns of an evaluation: what methods and scorers are given, and what they must be.
+"""What methods and scorers are given, what they must be, and how those of a recipe are made.
 
-A registry entry under `pad.methods` is a callable that takes the recipe's options and gives a `Method`. One under
-`pad.scorers` gives a `Scorer` likewise; or, for a score of one text on its own, it is an object with `name`,
-`description`, `higher_is_better` and a call `(text, facts) -> float`.
+A registry entry under `pad.methods` is a callable that takes the recipe's options and returns a `Method`. One under
+`pad.scorers` returns a `Scorer` likewise; or, for a score of one text on its own, it is an object with `name`,
+`description`, `higher_is_better` and a call `(text, facts) -> float`. Neither has to be a subclass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from pad_cli.decoding.engine import PadEngine
+from pad_cli.errors import RecipeError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
-from pad_cli.recipe import DecodingSettings, ModelSettings
+from pad_cli.recipe import DecodingSettings, MethodSettings, ModelSettings, ScorerSettings
+from pad_cli.recipe.settings import make_with
 from pad_cli.records import BenchmarkItem, Generation
+from pad_cli.registry import METHODS, SCORERS
+
+HINT = "See docs/evaluation.md for what it takes."
+"""For every wrong option of a method or scorer."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +30,9 @@ class Cost:
     """What a method needs beyond the policy and before it answers.
 
     Attributes:
-        seconds: of training, on the machine that trained; None where nobody wrote it down.
+        seconds: of training, on the machine that trained; None if unknown.
         models: trained models.
-        parameters: numbers that were trained, over all of them.
+        parameters: trainable parameters of all of them.
     """
 
     seconds: float | None = 0.0
@@ -34,15 +41,15 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalContext:
     """One policy under evaluation.
 
     Attributes:
         name: in the report.
         settings: how it is loaded.
         engine: the policy with the reward model.
-        items: all that it will be asked, for methods that prepare for just that.
-        reward_model_cost: of training the reward model; what methods that use it cost.
+        items: all items of this policy, for methods that prepare for exactly those.
+        reward_model_cost: of training the reward model; the cost of every method that uses it.
     """
 
     name: str
@@ -57,61 +64,75 @@ class Subject:
 
     @property
     def reward_model(self) -> RewardModel:
-        """What an evaluation steers with and rewards by."""
         assert self.engine.reward_model is not None
         return self.engine.reward_model
 
     @property
     def steered_by(self) -> list[Any]:
-        """What decides a guided answer beside policy, item and decoding, for a method's key."""
+        """What a guided answer depends on beside policy, item and decoding, for a method's key."""
         return [self.reward_model.fingerprint, *([self.engine.always] if self.engine.always else [])]
 
+    @property
+    def rewarded_by(self) -> list[Any]:
+        """What a reward depends on beside the item and the text: the reward model, and its reference policy if any."""
+        model = self.reward_model
+        return [model.fingerprint, model.reference.fingerprint(self.policy)]
 
-class Method(Protocol):
+
+class System(NamedTuple):
+    """What answers: a method at a guidance weight (0 for methods without one) on a policy."""
+
+    method: str
+    policy: str
+    guidance_weight: float
+
+
+class Answer(NamedTuple):
+    """One answer to an item, and which system gave it with which sampling seed."""
+
+    item: BenchmarkItem
+    text: str
+    system: System = System("", "", 0.0)
+    seed: int = 0
+
+
+class Method(ABC):
     """A way to answer.
 
     Attributes:
         description: one sentence.
-        reads_preference: does the answer depend on the preference? If not, a prompt is answered once.
-        weighted: does it depend on the guidance weight? If not, it runs at one weight only, 0.
+        reads_preference: whether the answer depends on the preference; if not, a prompt is answered once.
+        weighted: whether it depends on the guidance weight; if not, it runs once, at 0.
     """
 
-    @property
-    def description(self) -> str: ...
+    description: ClassVar[str]
+    reads_preference: ClassVar[bool] = True
+    weighted: ClassVar[bool] = False
 
-    @property
-    def reads_preference(self) -> bool: ...
+    @abstractmethod
+    def key(self, context: EvalContext) -> Any:
+        """What its answers depend on beside policy, item, decoding and guidance weight; JSON-serialisable."""
 
-    @property
-    def weighted(self) -> bool: ...
-
-    def key(self, subject: Subject) -> Any:
-        """What decides its answers beside policy, item, decoding and guidance weight; in a form that JSON can hold."""
-
-    def prepare(self, subject: Subject) -> Cost:
+    def prepare(self, context: EvalContext) -> Cost:
         """Train or load what it needs; what is trained is kept on disk. Called once for each policy."""
+        return Cost()
 
+    @abstractmethod
     def answer(
-        self, subject: Subject, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
-        """Answer some items, one batch."""
-
-
-class Sample(NamedTuple):
-    """One answer to be scored."""
-
-    item: BenchmarkItem
-    text: str
+        """Answer one batch of items."""
 
 
 class Score(NamedTuple):
-    """One scorer's number for one answer; `truncated` says that the scorer read a part of it only."""
+    """A scorer's number for one answer; `truncated` if the scorer could read only a part of it."""
 
     value: float
     truncated: bool = False
 
 
-class Scorer(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Scorer(ABC):
     """A way to score answers.
 
     Attributes:
@@ -120,29 +141,79 @@ class Scorer(Protocol):
         higher_is_better: its direction.
         unit: of its number; empty for a share or a score without one.
         batch_size: answers scored together.
-        facts: what it needs to find in an item's facts.
+        facts: keys that it needs in an item's facts.
     """
 
-    @property
-    def description(self) -> str: ...
+    description: str
+    dimension: str
+    higher_is_better: bool = True
+    unit: str = ""
+    batch_size: int = 64
+    facts: tuple[str, ...] = ()
 
-    @property
-    def dimension(self) -> str: ...
+    @abstractmethod
+    def key(self, context: EvalContext) -> Any:
+        """What its scores depend on beside the item and the text; JSON-serialisable."""
 
-    @property
-    def higher_is_better(self) -> bool: ...
+    @abstractmethod
+    def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
+        """Score at most `batch_size` answers of the context's policy."""
 
-    @property
-    def unit(self) -> str: ...
 
-    @property
-    def batch_size(self) -> int: ...
+@dataclass(frozen=True, kw_only=True)
+class TextScorer(Scorer):
+    """A scorer of single texts: `measure(text, facts)` is the score."""
 
-    @property
-    def facts(self) -> tuple[str, ...]: ...
+    name: str
+    measure: Callable[[str, Mapping[str, Any]], float]
+    batch_size: int = 512
 
-    def key(self, subject: Subject) -> Any:
-        """What decides its scores beside the item and the text; in a form that JSON can hold."""
+    def __call__(self, text: str, facts: Mapping[str, Any]) -> float:
+        return float(self.measure(text, facts))
 
-    def score(self, samples: Sequence[Sample], subject: Subject) -> list[Score]:
-        """Scores of some answers of the subject's, at most `batch_size`."""
+    def key(self, context: EvalContext) -> Any:
+        return [self.name, self.description]
+
+    def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
+        return [Score(self(answer.text, answer.item.facts)) for answer in answers]
+
+
+def load_method(settings: MethodSettings) -> Method:
+    """A method of a recipe.
+
+    Raises:
+        UsageError: no method has that name.
+        RecipeError: it does not take these options.
+    """
+    where = f"methods: options of '{settings.method}'"
+    method: Method = make_with(METHODS.get(settings.method), settings.options, where, HINT)
+    return method
+
+
+def load_scorer(settings: ScorerSettings) -> Scorer:
+    """A scorer of a recipe.
+
+    Raises:
+        UsageError: no scorer has that name.
+        RecipeError: it does not take these options.
+    """
+    entry = SCORERS.get(settings.scorer)
+    if isinstance(entry, type) or not hasattr(entry, "higher_is_better"):
+        entry = make_with(entry, settings.options, f"scorers: options of '{settings.scorer}'", HINT)
+    elif settings.options:
+        raise RecipeError(f"scorers: '{settings.scorer}' takes no options.", "Leave `options` out.")
+    scorer: Scorer = entry if hasattr(entry, "score") else _text_scorer(entry)
+    return scorer
+
+
+def _text_scorer(entry: Any) -> TextScorer:
+    """A registered `(text, facts) -> float`, of which `dimension`, `unit` and `facts` are optional."""
+    return TextScorer(
+        name=entry.name,
+        description=str(entry.description),
+        higher_is_better=bool(entry.higher_is_better),
+        measure=entry,
+        dimension=str(getattr(entry, "dimension", entry.name)),
+        unit=str(getattr(entry, "unit", "")),
+        facts=tuple(getattr(entry, "facts", ())),
+    )

@@ -1,192 +1,197 @@
-"""Some of a run's answers beside each other, with their scores, for the report's reader.
+"""What an evaluation writes beside its report: `answered.json`, `costs.json` and `outputs.json`.
 
-The shape of `outputs.json`:
+`answered.json` says which answers of the log the report is about; the log keeps those of earlier recipes, too:
 
-    {"version", "answers": how many the run has, "shown": how many of them are here,
+    {"version", "recipe": fingerprint of recipe.json without its judge, which answers do not depend on,
+     "answers": [{"method", "policy", "guidance_weight", "keys": [key, ...]}]}
+
+`costs.json` is apart from the report, which is the same from run to run:
+
+    [{"method", "policy", "models", "parameters", "training_seconds", "guidance_weight", "answers", "tokens",
+      "seconds", "seconds_per_100_tokens"}]
+
+`training_seconds` is null if unknown, as for a reward model without its `report.json`. A reward model is a cost of
+every method that uses it. `answers`, `tokens` and `seconds` are those of this run's answers, whichever attempt made
+them; answers decoded together share their time equally. `seconds_per_100_tokens` is null if there are no tokens.
+
+`outputs.json` shows some answers side by side:
+
+    {"version", "answers": number of all answers, "shown": number of those here,
      "items": [{"policy", "group", "preference", "item", "prompt",
                 "answers": [{"method", "guidance_weight", "text", "scores": {scorer: number or null},
                              "tokens": [[text, reward], ...] or null}]}]}
 
-Items are taken in turn from every preference of every group and policy, so that few are enough to see each. With
-several seeds it is the first one's answers. `tokens` are the answer's text in pieces, each with what the reward model
-gives for it under the item's preference, nats (see `rewarded_text.py`); null where it gives nothing.
+Items are taken in turn from every preference of every group and policy, so that few are enough to see each; with
+several seeds the answers are the first one's. `tokens` are those of `sequence_rewards.rewarded_texts`, or null.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from pad_cli.errors import DataError, UsageError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.cells import Scored, rounded
-from pad_cli.evaluation.contract import Sample, Subject
-from pad_cli.evaluation.rewarded_text import RewardedText, rewarded_texts
+from pad_cli.evaluation.contract import Answer, Cost, System
+from pad_cli.evaluation.sequence_rewards import RewardedText
 from pad_cli.records import BenchmarkItem, Messages
-from pad_cli.system.runs import ResultLog, write_whole
+from pad_cli.system.runs import ResultLog, fingerprint, write_json, write_whole
 
-OUTPUTS = "outputs.json"
+ANSWERED, COSTS, OUTPUTS = "answered.json", "costs.json", "outputs.json"
 _VERSION = 1
+_AGAIN = "Run `pad eval` to its end again; it answers only what is missing."
 _ANSWERS = 400  # shown at most
 _LETTERS = 400_000  # of them
 
-
-class Answers(NamedTuple):
-    """One method's answers on one policy with one seed, in the items' order."""
-
-    method: str
-    policy: str
-    guidance_weight: float
-    seed: int
-    samples: Sequence[Sample]
+OutputKey = tuple[System, int]
+"""One of the answers in `outputs.json`: the system, and the number of the item among those of its policy."""
 
 
-Place = tuple[str, str, float, int]
-"""Policy, method, guidance weight, and the number of the item among the policy's."""
+def write_answered(directory: Path, recipe: Mapping[str, Any], keys: Mapping[System, Iterable[str]]) -> None:
+    """Write `answered.json` of a run with this `recipe.json`; `keys` are those of every answer, by system."""
+    rows = [{**system._asdict(), "keys": list(system_keys)} for system, system_keys in keys.items()]
+    write_json(directory / ANSWERED, {"version": _VERSION, "recipe": _without_judge(recipe), "answers": rows})
 
 
-class ShownTokens:
-    """The token rewards of the answers that will be shown, taken of one policy after the other, while it is loaded.
+def read_answered(directory: Path, recipe: Mapping[str, Any]) -> dict[System, list[str]]:
+    """The keys of the answers of a finished run with this `recipe.json`, by the system that gave them.
 
-    Args:
-        items: of every policy.
-        log: takes in what is new.
-
-    Attributes:
-        found: what was taken so far; None where the reward model gives nothing.
+    Raises:
+        UsageError: the run does not say which answers are its own, or its last evaluation did not finish.
+        DataError: the file is damaged.
     """
+    path = directory / ANSWERED
+    if not path.exists():
+        raise UsageError(f"{directory}: an evaluation of an earlier version, without {ANSWERED}.", _AGAIN)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        answered_recipe = content["recipe"]
+        keys = {System(*(row[name] for name in System._fields)): list(row["keys"]) for row in content["answers"]}
+        if not all(isinstance(key, str) for system_keys in keys.values() for key in system_keys):
+            raise TypeError("a key is a string")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError("cannot be read", path=path, hint=_AGAIN) from error
+    if answered_recipe != _without_judge(recipe):
+        raise UsageError(f"{directory}: its last evaluation has another recipe than its report.", _AGAIN)
+    return keys
 
-    def __init__(self, items: Mapping[str, Sequence[BenchmarkItem]], log: ResultLog) -> None:
-        self._items, self._log = items, log
-        self.found: dict[Place, RewardedText | None] = {}
 
-    def take(self, subject: Subject, answers: Sequence[Answers]) -> None:
-        """Reward those of one policy's answers that may be shown."""
-        chosen = [(each, shown.number) for shown in _affordable(answers, self._items) for each in shown.answers]
-        texts = rewarded_texts(subject, [each.samples[number] for each, number in chosen], self._log)
-        self.found.update(zip((_place(*each) for each in chosen), texts, strict=True))
+def _without_judge(recipe: Mapping[str, Any]) -> str:
+    return fingerprint({key: value for key, value in recipe.items() if key != "judge"})
+
+
+def write_costs(
+    directory: Path,
+    costs: Mapping[tuple[str, str], Cost],
+    keys: Mapping[System, Iterable[str]],
+    times: ResultLog,
+) -> None:
+    """Write `costs.json` from (method, policy) to its cost before it answered, and the times of this run's answers."""
+    rows: list[dict[str, Any]] = []
+    for system, system_keys in keys.items():
+        timed = [times.done[key] for key in system_keys if key in times.done]
+        cost = costs[system.method, system.policy]
+        tokens, seconds = sum(row["tokens"] for row in timed), sum(row["seconds"] for row in timed)
+        rows.append(
+            {
+                "method": system.method,
+                "policy": system.policy,
+                "models": cost.models,
+                "parameters": cost.parameters,
+                "training_seconds": None if cost.seconds is None else round(cost.seconds, 1),
+                "guidance_weight": system.guidance_weight,
+                "answers": len(timed),
+                "tokens": tokens,
+                "seconds": seconds,
+                "seconds_per_100_tokens": 100 * seconds / tokens if tokens else None,
+            }
+        )
+    write_json(directory / COSTS, rows)
+
+
+def choose_items(items: Mapping[str, Sequence[BenchmarkItem]], systems: int) -> list[tuple[str, int]]:
+    """Policies and numbers of the items to show: few enough for the answers of so many systems a policy, one at least.
+
+    First come the first items of every preference, then the second ones, and so on; each policy and group has its turn
+    before another preference of the same.
+    """
+    ranked: list[tuple[tuple[int, int, int], tuple[str, int]]] = []
+    groups: dict[tuple[str, str], dict[str, int]] = {}  # of each, its preferences in order
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for policy, policy_items in items.items():
+        for number, item in enumerate(policy_items):
+            labels = groups.setdefault((policy, item.group), {})
+            turn = labels.setdefault(item.label, len(labels))
+            group = list(groups).index((policy, item.group))
+            ranked.append(((counts[policy, item.group, item.label], turn, group), (policy, number)))
+            counts[policy, item.group, item.label] += 1
+    return [place for _, place in sorted(ranked)[: max(1, _ANSWERS // systems)]]
 
 
 def write_outputs(
-    answers: Sequence[Answers],
+    answers: Sequence[Answer],
     scored: Iterable[Scored],
-    tokens: Mapping[Place, RewardedText | None],
+    tokens: Mapping[OutputKey, RewardedText | None],
     directory: Path,
 ) -> None:
     """Write `outputs.json`.
 
     Args:
-        answers: all of the run.
+        answers: all of the run, of each system and seed in the order of the items.
         scored: their scores, those of the first seed first.
-        tokens: the token rewards of those that are shown.
+        tokens: the token rewards of the answers to the items that `choose_items` chose.
         directory: of the run.
-
-    Raises:
-        StorageError: it cannot be written.
     """
-    chosen = list(_affordable(answers, {each.policy: [sample.item for sample in each.samples] for each in answers}))
-    scores: dict[tuple[Any, ...], dict[str, float | None]] = {
-        _scored_place(shown, each): {} for shown in chosen for each in shown.answers
-    }
+    by_policy: dict[str, dict[System, list[Answer]]] = {}
+    for answer in answers:
+        if answer.seed == answers[0].seed:
+            by_policy.setdefault(answer.system.policy, {}).setdefault(answer.system, []).append(answer)
+    items = {policy: [answer.item for answer in next(iter(systems.values()))] for policy, systems in by_policy.items()}
+    scores: dict[tuple[Any, ...], dict[str, float | None]] = {}
     for score in scored:
-        place = (score.policy, score.group, score.preference, score.item, score.prompt)
-        if (found := scores.get((*place, score.method, score.guidance_weight))) is not None:
-            found.setdefault(score.scorer, rounded(score.value))
-    items = [
-        {
-            "policy": shown.policy,
-            "group": shown.item.group,
-            "preference": shown.item.label,
-            "item": shown.item.id,
-            "prompt": in_words(shown.item.prompt),
-            "answers": [
-                {
-                    "method": each.method,
-                    "guidance_weight": each.guidance_weight,
-                    "text": each.samples[shown.number].text,
-                    "scores": scores[_scored_place(shown, each)],
-                    "tokens": tokens.get(_place(each, shown.number)),
-                }
-                for each in shown.answers
-            ],
-        }
-        for shown in chosen
-    ]
-    facts = {
-        "version": _VERSION,
-        "answers": sum(len(each.samples) for each in answers),
-        "shown": sum(len(shown.answers) for shown in chosen),
-    }
-    lines = ",\n".join(
-        json.dumps(item, ensure_ascii=False) for item in items
-    )  # indented, tokens would need a line each
+        place = (score.group, score.preference, score.item, score.prompt)
+        key = (score.method, score.policy, score.guidance_weight, *place)
+        scores.setdefault(key, {}).setdefault(score.scorer, rounded(score.value))
+    rows: list[dict[str, Any]] = []
+    letters = 0
+    for policy, number in choose_items(items, max(map(len, by_policy.values()))):
+        side_by_side = [row[number] for row in by_policy[policy].values()]
+        letters += sum(len(answer.text) for answer in side_by_side)
+        if rows and letters > _LETTERS:
+            break
+        item = items[policy][number]
+        place = (item.group, item.label, item.id, prompt_key(item))
+        rows.append(
+            {
+                "policy": policy,
+                "group": item.group,
+                "preference": item.label,
+                "item": item.id,
+                "prompt": in_words(item.prompt),
+                "answers": [
+                    {
+                        "method": answer.system.method,
+                        "guidance_weight": answer.system.guidance_weight,
+                        "text": answer.text,
+                        "scores": scores.get((*answer.system, *place), {}),
+                        "tokens": tokens.get((answer.system, number)),
+                    }
+                    for answer in side_by_side
+                ],
+            }
+        )
+    facts = {"version": _VERSION, "answers": len(answers), "shown": sum(len(row["answers"]) for row in rows)}
+    # a line for each item: indented, every token would have a line
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     write_whole(directory / OUTPUTS, f'{json.dumps(facts)[:-1]}, "items": [\n{lines}\n]}}\n')
 
 
-class _Shown(NamedTuple):
-    """An item of a policy, and every method's answers on that policy."""
-
-    policy: str
-    number: int
-    item: BenchmarkItem
-    answers: list[Answers]
-
-
-def _place(answers: Answers, number: int) -> Place:
-    return answers.policy, answers.method, answers.guidance_weight, number
-
-
-def _scored_place(shown: _Shown, answers: Answers) -> tuple[Any, ...]:
-    item = shown.item
-    place = (shown.policy, item.group, item.label, item.id, prompt_key(item))
-    return (*place, answers.method, answers.guidance_weight)
-
-
-def _affordable(answers: Sequence[Answers], items: Mapping[str, Sequence[BenchmarkItem]]) -> Iterator[_Shown]:
-    """Items with their answers until there are enough, one at least.
-
-    Args:
-        answers: of all policies, or of some: then what is shown of those, and more where answers are long.
-        items: of all policies.
-    """
-    by_policy: dict[str, list[Answers]] = {}
-    for each in answers:
-        if each.seed == answers[0].seed:
-            by_policy.setdefault(each.policy, []).append(each)
-    count = max(1, _ANSWERS // max(map(len, by_policy.values())))
-    places = [place for place in itertools.islice(_in_turn(items), count) if place[0] in by_policy]
-    letters = 0
-    for position, (policy, number) in enumerate(places):
-        beside = by_policy[policy]
-        letters += sum(len(each.samples[number].text) for each in beside)
-        if position and letters > _LETTERS:
-            return
-        yield _Shown(policy, number, items[policy][number], beside)
-
-
-def _in_turn(items: Mapping[str, Sequence[BenchmarkItem]]) -> Iterator[tuple[str, int]]:
-    """(policy, number of an item): the first of every preference of every group, then the second ones ..."""
-    strata: dict[tuple[str, str, str], list[tuple[str, int]]] = {}
-    for policy, each in items.items():
-        for number, item in enumerate(each):
-            strata.setdefault((policy, item.group, item.label), []).append((policy, number))
-    rounds = itertools.zip_longest(*_spread(strata))
-    return (place for places in rounds for place in places if place is not None)
-
-
-def _spread(strata: dict[tuple[str, str, str], list[tuple[str, int]]]) -> Iterator[list[tuple[str, int]]]:
-    """The strata so that each policy and group has its turn before another preference of the same."""
-    groups: dict[tuple[str, str], list[list[tuple[str, int]]]] = {}
-    for (policy, group, _), places in strata.items():
-        groups.setdefault((policy, group), []).append(places)
-    for turn in itertools.zip_longest(*groups.values()):
-        yield from (places for places in turn if places is not None)
-
-
 def in_words(prompt: Messages) -> str:
-    """A prompt for a reader; who said what, where there is more than one message."""
+    """A prompt for a reader; with roles if there is more than one message."""
     if len(prompt) == 1:
         return prompt[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.evaluation.costs import COSTS
-from pad_cli.evaluation.outputs import OUTPUTS
+from pad_cli.evaluation.outputs import COSTS, OUTPUTS
 from pad_cli.evaluation.report import REPORT
 from pad_cli.evaluation.report_cells import Cell, Estimate, Heat, Number, Rate
 from pad_cli.evaluation.report_content import Facts, by_preference, comparisons, directed, sections, summary, warnings

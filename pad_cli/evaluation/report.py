@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pad_cli.evaluation.cells import Place, Scored, Scores, into_cells, limits, rounded
+from pad_cli.evaluation.cells import CellKey, Scored, Scores, into_cells, limits, rounded
 from pad_cli.evaluation.comparisons import Reference, compare
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.pair_accuracy import PairRow
@@ -78,14 +78,14 @@ def write_report(report: dict[str, Any], directory: Path) -> None:
 
 
 def _intervals(
-    cells: Mapping[Place, Scores], scorers: Mapping[str, Scorer], recipe: EvalRecipe
-) -> dict[Place, Interval | None]:
+    cells: Mapping[CellKey, Scores], scorers: Mapping[str, Scorer], recipe: EvalRecipe
+) -> dict[CellKey, Interval | None]:
     """Of every cell in which nothing failed; those of one policy, group and preference share their resamples."""
-    strata: dict[tuple[str, str, str], list[Place]] = {}
+    strata: dict[tuple[str, str, str], list[CellKey]] = {}
     for place, scores in cells.items():
         if not scores.failed:
             strata.setdefault((place.policy, place.group, place.preference), []).append(place)
-    found: dict[Place, Interval | None] = {}
+    found: dict[CellKey, Interval | None] = {}
     for stratum, places in strata.items():
         ends = intervals(
             [cells[place].sample for place in places],
@@ -98,7 +98,7 @@ def _intervals(
     return found
 
 
-def _row(place: Place, scores: Scores, ends: Interval | None, scorers: Mapping[str, Scorer]) -> Cell:
+def _row(place: CellKey, scores: Scores, ends: Interval | None, scorers: Mapping[str, Scorer]) -> Cell:
     scorer, sample = scorers[place.scorer], None if scores.failed else scores.sample
     return Cell(
         **place._asdict(),

@@ -1,7 +1,7 @@
-"""How sure a mean over prompts is, and whether two methods differ. The unit is the prompt.
+"""How certain a mean over prompts is, and whether two methods differ. The unit of observation is the prompt.
 
-Scores of one prompt under several preferences depend on each other, so whatever resamples or counts, counts prompts: N
-prompts are N observations, however many items they stand for.
+Scores of one prompt under several preferences are not independent, so resampling and counting go by prompt: N prompts
+are N observations, however many items they stand for.
 
 mean         sum of all scores / number of scores = sum_i s_i / sum_i k_i, with s_i the sum of prompt i's k_i scores
 stderr       sqrt(N / (N - 1) * sum_i (s_i - k_i mean)^2) / sum_i k_i; with one score a prompt that is sd / sqrt(N)
@@ -24,9 +24,9 @@ from scipy.stats import bootstrap, permutation_test
 
 Vector = NDArray[np.float64]
 
-_FLIPS = 9999  # sign flips of a test; all of them where there are fewer
+_FLIPS = 9999  # sign flips of a test; all of them if there are fewer
 _BATCH = 500  # resamples held at once
-_SAME = 1e-12  # spread of prompts' means below which they are the same
+_SAME = 1e-12  # spread of prompts' means below which they count as equal
 
 
 class Interval(NamedTuple):
@@ -56,7 +56,7 @@ class Sample:
 
     @property
     def stderr(self) -> float | None:
-        """Standard error of the mean; None for one prompt, which says nothing of it."""
+        """Standard error of the mean; None for one prompt."""
         count = len(self.prompts)
         if count < 2:
             return None
@@ -65,22 +65,26 @@ class Sample:
 
     @property
     def effect_size(self) -> float | None:
-        """Cohen's d_z of differences; None for one prompt, or where all prompts differ by the same."""
-        means = self.sums / self.sizes
-        if len(means) < 2 or np.ptp(means) <= _SAME:
+        """Cohen's d_z of differences; None for one prompt, or if all prompts differ by the same."""
+        if not self.varies:
             return None
+        means = self.sums / self.sizes
         return float(means.mean() / means.std(ddof=1))
+
+    @property
+    def varies(self) -> bool:
+        """Whether the prompts' means differ."""
+        return bool(np.ptp(self.sums / self.sizes) > _SAME)
 
 
 def by_prompt(scores: Iterable[tuple[str, float]]) -> Sample:
     """A sample from (prompt, score), at least one."""
-    found: dict[str, list[float]] = {}
+    groups: dict[str, list[float]] = {}
     for prompt, score in scores:
-        found.setdefault(prompt, []).append(score)
-    names = tuple(sorted(found))
-    return Sample(
-        names, np.array([sum(found[name]) for name in names]), np.array([len(found[n]) for n in names], float)
-    )
+        groups.setdefault(prompt, []).append(score)
+    names = tuple(sorted(groups))
+    sizes = np.array([len(groups[name]) for name in names], float)
+    return Sample(names, np.array([sum(groups[name]) for name in names]), sizes)
 
 
 def intervals(
@@ -93,42 +97,35 @@ def intervals(
 ) -> list[Interval | None]:
     """Intervals of the samples' means; None for one prompt.
 
-    Samples of the same prompts share their resamples. Where all prompts have the same mean m, no resample differs; then
-    at most u = 1 - (1 - confidence)^(1/N) of all prompts are otherwise (3/N, roughly, at 95 %), and the interval is
-    that of a mean that may lie at a bound for u of them; without bounds it is m.
+    Samples of the same prompts share their resamples. If all prompts have the same mean m, the bootstrap interval would
+    have zero width; but up to u = 1 - (1 - confidence)^(1/N) of all prompts (about 3/N at 95 %) may be different, so
+    the interval is that of a mean with a share u of prompts at a bound; without bounds it is m.
 
     Args:
-        samples: of which means are taken.
-        confidence: for example 0.95.
-        resamples: of the bootstrap.
-        seed: of the resamples.
-        bounds: for each sample what its scores can lie between, None where that is unknown.
+        samples: whose means are estimated.
+        confidence, resamples, seed: of the bootstrap.
+        bounds: for each sample the limits of its scores, None if unknown.
     """
-    ends = bounds or [None] * len(samples)
-    found: list[Interval | None] = [None] * len(samples)
+    limits = bounds or [None] * len(samples)
+    result: list[Interval | None] = [None] * len(samples)
     for rows in _same_prompts(samples):
-        varied = [row for row in rows if np.ptp(samples[row].sums / samples[row].sizes) > _SAME]
+        varied = [row for row in rows if samples[row].varies]
         for row in set(rows) - set(varied):
-            found[row] = _of_one_value(samples[row], confidence, ends[row])
+            result[row] = _constant_interval(samples[row], confidence, limits[row])
         if varied:
-            sums, sizes = _stacked(samples, varied)
-            for row, interval in zip(varied, _bootstrap(sums, sizes, confidence, resamples, seed), strict=True):
-                found[row] = interval
-    return found
+            for row, interval in zip(varied, _bootstrap(samples, varied, confidence, resamples, seed), strict=True):
+                result[row] = interval
+    return result
 
 
 def p_values(differences: Sequence[Sample], *, seed: int) -> list[float]:
-    """For each sample of differences: how likely one at least as far from 0 is if nothing but chance makes them.
-
-    One prompt shows nothing: its p is 1.
-    """
-    found = [1.0] * len(differences)
+    """For each sample of differences the probability of one at least as far from 0 by chance; 1 for one prompt."""
+    result = [1.0] * len(differences)
     for rows in _same_prompts(differences):
         if len(differences[rows[0]].prompts) < 2:
             continue
-        sums, _ = _stacked(differences, rows)
         test = permutation_test(
-            (sums,),
+            (np.stack([differences[row].sums for row in rows]),),
             lambda flipped, axis: flipped.sum(axis=axis),
             permutation_type="samples",
             vectorized=True,
@@ -138,8 +135,8 @@ def p_values(differences: Sequence[Sample], *, seed: int) -> list[float]:
             random_state=np.random.default_rng(seed),
         )
         for row, p in zip(rows, test.pvalue, strict=True):
-            found[row] = float(p)
-    return found
+            result[row] = float(p)
+    return result
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -151,7 +148,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _of_one_value(sample: Sample, confidence: float, bounds: tuple[float, float] | None) -> Interval | None:
+def _constant_interval(sample: Sample, confidence: float, bounds: tuple[float, float] | None) -> Interval | None:
     if len(sample.prompts) < 2:
         return None
     low, high = bounds or (sample.mean, sample.mean)
@@ -159,18 +156,25 @@ def _of_one_value(sample: Sample, confidence: float, bounds: tuple[float, float]
     return Interval(sample.mean - other * (sample.mean - low), sample.mean + other * (high - sample.mean))
 
 
-def _bootstrap(sums: Vector, sizes: Vector, confidence: float, resamples: int, seed: int) -> list[Interval]:
-    """Intervals of M ratios of (M, N) sums and (M, N) sizes; none of them is the same for all N."""
+def _bootstrap(
+    samples: Sequence[Sample], rows: Sequence[int], confidence: float, resamples: int, seed: int
+) -> list[Interval]:
+    """Intervals of M samples of the same N prompts, none of them constant."""
+    sums, sizes = (np.stack([getattr(samples[row], name) for row in rows]) for name in ("sums", "sizes"))
     count = sums.shape[1]
 
     def means(drawn: NDArray[np.int64], axis: int) -> Vector:
-        """(..., N') numbers of the prompts drawn to (M, ...) means, through how often each was drawn."""
+        """(..., N') prompt numbers to (M, ...) means.
+
+        scipy resamples prompt numbers, once for all samples. Counting how often each prompt was drawn turns the means
+        of all samples into two matrix products.
+        """
         draws = drawn.reshape(-1, drawn.shape[-1])
         places = draws + count * np.arange(len(draws))[:, None]
         times = np.bincount(places.ravel(), minlength=count * len(draws)).reshape(-1, count).T
         return ((sums @ times) / (sizes @ times)).reshape(len(sums), *drawn.shape[:-1])
 
-    result = bootstrap(
+    ends = bootstrap(
         (np.arange(count),),
         means,
         vectorized=True,
@@ -179,9 +183,8 @@ def _bootstrap(sums: Vector, sizes: Vector, confidence: float, resamples: int, s
         batch=_BATCH,
         method="BCa",
         random_state=np.random.default_rng(seed),
-    )
-    ends = zip(result.confidence_interval.low, result.confidence_interval.high, strict=True)
-    return [Interval(float(low), float(high)) for low, high in ends]
+    ).confidence_interval
+    return [Interval(float(low), float(high)) for low, high in zip(ends.low, ends.high, strict=True)]
 
 
 def _same_prompts(samples: Sequence[Sample]) -> list[list[int]]:
@@ -190,7 +193,3 @@ def _same_prompts(samples: Sequence[Sample]) -> list[list[int]]:
     for row, sample in enumerate(samples):
         rows.setdefault(sample.prompts, []).append(row)
     return list(rows.values())
-
-
-def _stacked(samples: Sequence[Sample], rows: Sequence[int]) -> tuple[Vector, Vector]:
-    return np.stack([samples[row].sums for row in rows]), np.stack([samples[row].sizes for row in rows])

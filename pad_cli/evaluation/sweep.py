@@ -1,7 +1,7 @@
-"""`run_sweep`: what can be had of several preferences at once. Grids over weights, guidance weight and candidates, with
-every method as a competitor, each answered and scored as `evaluate` does, and Pareto fronts over the means.
+"""`run_sweep`: the trade-off between several preferences.
 
-The shape of `sweep.json`:
+Grids over weights, guidance weight and candidates, with every method, each answered and scored as `evaluate` does, and
+Pareto fronts over the means. The shape of `sweep.json`:
 
     {"version", "recipe", "environment", "reference": [...],
      "objectives": [{"principle", "scorer", "higher_is_better"}],
@@ -11,22 +11,25 @@ The shape of `sweep.json`:
                  "hypervolume", "low", "high", "spacing"}]}
 
 A front is that of one method at one guidance weight and number of candidates over all weights, so that no method gets
-more points than another. `n` counts prompts.
+more points than another. `n` counts prompts. In arrays of points, more is better in every column.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import moocore
 import numpy as np
+from numpy.typing import NDArray
 
 from pad_cli.evaluation.answering import prompt_key
+from pad_cli.evaluation.cells import rounded
 from pad_cli.evaluation.contract import Scorer
-from pad_cli.evaluation.pareto import Floats, pareto_front, weight_grid
-from pad_cli.evaluation.run import is_evaluation, run_items
+from pad_cli.evaluation.evaluate import each_policy, is_evaluation, items_by_policy, load_parts
 from pad_cli.evaluation.sweep_report import write_sweep_page
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
@@ -37,19 +40,22 @@ from pad_cli.system.runs import check_output, environment, write_json
 
 SWEEP = "sweep.json"
 _VERSION = 1
-_DIGITS = 4
+
+Floats = NDArray[np.float64]
+Weights = tuple[float, ...]
+"""One for each principle."""
 
 
 class Family(NamedTuple):
-    """Points that make up one front: one method at one guidance weight and number of candidates."""
+    """Points that form one front: one method at one guidance weight and number of candidates."""
 
     method: str
     guidance_weight: float
     candidates: int
 
 
-Table = dict[tuple[Family, str], dict[str, list[float | None]]]
-"""(family, weights as a label) to scorer to its values, in the prompts' order."""
+Values = dict[str, list[float | None]]
+"""Scorer to the scores of one point, in the prompts' order."""
 
 
 def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]:
@@ -67,37 +73,32 @@ def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]
     """
     output = Path(recipe.output)
     with only_here(output):
-        check_output(output, "sweep of pad sweep", _is_own, overwrite=overwrite)
-        return _sweep(recipe)
+        check_output(output, "sweep of pad sweep", _is_sweep, overwrite=overwrite)
+        grid = {_label(weights): weights for weights in weight_grid(len(recipe.objectives), recipe.weight_steps)}
+        items = _items(recipe, grid)
+        points: dict[tuple[Family, str], Values] = {}
+        scorers: dict[str, Scorer] = {}
+        for candidates in recipe.candidates:
+            evaluation = _evaluation(recipe, candidates)
+            methods, scorers = load_parts(evaluation)
+            with only_here(Path(evaluation.output)):
+                for run in each_policy(evaluation, items_by_policy(evaluation, [items]), methods, scorers):
+                    for score in run.scored:
+                        point = Family(score.method, score.guidance_weight, candidates), score.preference
+                        points.setdefault(point, {}).setdefault(score.scorer, []).append(score.value)
+        with stage("Computing Pareto fronts"):
+            result = _result(recipe, grid, points, [scorers[name] for name in recipe.objectives])
+        write_json(output / SWEEP, result)
+        write_sweep_page(result, output)
+        return result
 
 
-def _is_own(directory: Path) -> bool:
+def _is_sweep(directory: Path) -> bool:
     """Was this written by a sweep, finished or not?"""
     return (directory / SWEEP).is_file() or any(map(is_evaluation, directory.glob("candidates-*")))
 
 
-def _sweep(recipe: SweepRecipe) -> dict[str, Any]:
-    names = list(recipe.objectives)
-    grid = {_label(weights): weights for weights in weight_grid(len(names), recipe.weight_steps)}
-    items = _items(recipe, grid)
-    table: Table = {}
-    scorers: dict[str, Scorer] = {}
-    for candidates in recipe.candidates:
-        evaluation = _evaluation(recipe, candidates)
-        with only_here(Path(evaluation.output)):
-            outcome = run_items(evaluation, [items])
-        scorers = outcome.scorers
-        for score in outcome.scored:
-            place = Family(score.method, score.guidance_weight, candidates), score.preference
-            table.setdefault(place, {}).setdefault(score.scorer, []).append(score.value)
-    with stage("Computing Pareto fronts"):
-        result = _result(recipe, grid, table, [scorers[name] for name in names])
-    write_json(Path(recipe.output) / SWEEP, result)
-    write_sweep_page(result, Path(recipe.output))
-    return result
-
-
-def _items(recipe: SweepRecipe, grid: dict[str, tuple[float, ...]]) -> list[BenchmarkItem]:
+def _items(recipe: SweepRecipe, grid: dict[str, Weights]) -> list[BenchmarkItem]:
     """Every prompt under every weighting."""
     source = load_benchmark(recipe.benchmark)
     prompts = list({prompt_key(item): item for item in reversed(source)}.values())[::-1][: recipe.prompts]
@@ -117,7 +118,7 @@ def _items(recipe: SweepRecipe, grid: dict[str, tuple[float, ...]]) -> list[Benc
     ]
 
 
-def _label(weights: Sequence[float]) -> str:
+def _label(weights: Weights) -> str:
     return "/".join(f"{weight:g}" for weight in weights)
 
 
@@ -142,37 +143,36 @@ def _evaluation(recipe: SweepRecipe, candidates: int) -> EvalRecipe:
 
 
 def _result(
-    recipe: SweepRecipe, grid: dict[str, tuple[float, ...]], table: Table, scorers: Sequence[Scorer]
+    recipe: SweepRecipe, grid: dict[str, Weights], points: dict[tuple[Family, str], Values], scorers: Sequence[Scorer]
 ) -> dict[str, Any]:
+    """`sweep.json`; a point with a missing score is on no front."""
     names = list(recipe.objectives)
     signs = np.array([1.0 if scorer.higher_is_better else -1.0 for scorer in scorers])
-    whole = {place: _objectives(values, names) * signs for place, values in table.items() if _complete(values, names)}
+    complete = {
+        point: np.array([values[name] for name in names], dtype=np.float64).T * signs  # (prompts, objectives)
+        for point, values in points.items()
+        if not any(value is None for name in names for value in values[name])
+    }
     if recipe.reference is not None:
         reference = np.array(recipe.reference) * signs
     else:
-        reference = np.min([values.mean(axis=0) for values in whole.values()], axis=0) if whole else 0 * signs
-    members: set[tuple[Family, str]] = set()
+        reference = np.min([values.mean(axis=0) for values in complete.values()], axis=0) if complete else 0 * signs
+    on_front: set[tuple[Family, str]] = set()
     fronts = []
-    for family in dict.fromkeys(family for family, _ in table):
-        labels = [label for label in grid if (family, label) in whole]
+    for family in dict.fromkeys(family for family, _ in points):
+        labels = [label for label in grid if (family, label) in complete]
         if not labels:
             continue
         front = pareto_front(
-            np.stack([whole[family, label] for label in labels]),
+            np.stack([complete[family, label] for label in labels]),
             reference,
             resamples=recipe.resamples,
             confidence=recipe.confidence,
             seed=recipe.seed,
         )
-        members |= {(family, label) for label, on_it in zip(labels, front.members, strict=True) if on_it}
-        fronts.append(
-            {
-                **family._asdict(),
-                "points": len(labels),
-                "on_front": int(front.members.sum()),
-                **{key: round(getattr(front, key), _DIGITS) for key in ("hypervolume", "low", "high", "spacing")},
-            }
-        )
+        on_front |= {(family, label) for label, member in zip(labels, front.members, strict=True) if member}
+        figures = {key: rounded(getattr(front, key)) for key in ("hypervolume", "low", "high", "spacing")}
+        fronts.append({**family._asdict(), "points": len(labels), "on_front": int(front.members.sum()), **figures})
     return {
         "version": _VERSION,
         "recipe": recipe.model_dump(),
@@ -181,7 +181,7 @@ def _result(
             {"principle": name, "scorer": recipe.objectives[name].scorer, "higher_is_better": scorer.higher_is_better}
             for name, scorer in zip(names, scorers, strict=True)
         ],
-        "reference": [round(float(value), _DIGITS) for value in reference * signs],
+        "reference": [rounded(float(value)) for value in reference * signs],
         "points": [
             {
                 **family._asdict(),
@@ -189,24 +189,76 @@ def _result(
                 "n": len(next(iter(values.values()))),
                 "failed": sum(value is None for column in values.values() for value in column),
                 "means": {scorer: _mean(column) for scorer, column in values.items()},
-                "on_front": (family, label) in members,
+                "on_front": (family, label) in on_front,
             }
-            for (family, label), values in table.items()
+            for (family, label), values in points.items()
         ],
         "fronts": fronts,
     }
 
 
-def _complete(values: dict[str, list[float | None]], names: Sequence[str]) -> bool:
-    """A point with an answer that could not be scored stays off every front."""
-    return all(value is not None for name in names for value in values[name])
-
-
-def _objectives(values: dict[str, list[float | None]], names: Sequence[str]) -> Floats:
-    """(prompts, objectives)."""
-    return np.array([values[name] for name in names], dtype=np.float64).T
-
-
 def _mean(column: Sequence[float | None]) -> float | None:
-    found = [value for value in column if value is not None]
-    return round(statistics.fmean(found), _DIGITS) if len(found) == len(column) else None
+    known = [value for value in column if value is not None]
+    return rounded(statistics.fmean(known)) if len(known) == len(column) else None
+
+
+@dataclass(frozen=True)
+class Front:
+    """The Pareto front of N points; `low` and `high` are the bootstrap interval of its hypervolume over prompts.
+
+    `members` (N,) says which points are on it; of equal points the first one is.
+    """
+
+    members: NDArray[np.bool_]
+    hypervolume: float
+    low: float
+    high: float
+    spacing: float
+
+
+def pareto_front(values: Floats, reference: Floats, *, resamples: int, confidence: float, seed: int) -> Front:
+    """The front of points whose coordinates are means over prompts.
+
+    Args:
+        values: (N, P, D), the scores of N points on the same P prompts.
+        reference: (D,), the reference point; what does not exceed it in every column has no volume.
+        resamples, confidence, seed: of the hypervolume's interval.
+    """
+    means: Floats = values.mean(axis=1)
+    rng = np.random.default_rng(seed)
+    prompts = values.shape[1]
+    volumes = [
+        hypervolume(values[:, rng.integers(prompts, size=prompts)].mean(axis=1), reference) for _ in range(resamples)
+    ]
+    low, high = np.quantile(volumes, [(1 - confidence) / 2, (1 + confidence) / 2])
+    members: NDArray[np.bool_] = moocore.is_nondominated(means, maximise=True)
+    return Front(members, hypervolume(means, reference), float(low), float(high), spacing(means[members]))
+
+
+def hypervolume(points: Floats, reference: Floats) -> float:
+    """Volume of what the points dominate and the reference point does not (Zitzler and Thiele, 1998)."""
+    return float(moocore.hypervolume(points, ref=reference, maximise=True))
+
+
+def spacing(front: Floats) -> float:
+    """How unevenly a front is filled: 0 is even, as is any front of fewer than three points (Schott, 1995).
+
+    sqrt(sum_i (d_i - mean d)^2 / (N - 1)),    d_i = min over j of sum_k |f_ik - f_jk|
+    """
+    if len(front) < 3:
+        return 0.0
+    distances = np.abs(front[:, None] - front[None]).sum(axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    return float(distances.min(axis=1).std(ddof=1))
+
+
+def weight_grid(principles: int, steps: int) -> list[Weights]:
+    """Weights that sum to 1, each a multiple of 1 / steps: for two principles (1, 0), ..., (0, 1)."""
+    return [tuple(part / steps for part in parts) for parts in _compositions(principles, steps)]
+
+
+def _compositions(places: int, total: int) -> list[tuple[int, ...]]:
+    """All ways to write a total as a sum of non-negative integers, in order."""
+    if places == 1:
+        return [(total,)]
+    return [(first, *rest) for first in range(total, -1, -1) for rest in _compositions(places - 1, total - first)]

@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError, RecipeError, TrainingError, did_you_mean
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS, load_tensors, save_tensors
+from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tensors, save_tensors
 from pad_cli.models.distributed import main_reads_first, wait_for_all
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_probs, is_out_of_memory
@@ -294,7 +294,7 @@ def _read_weights(model: Any, directory: Path) -> None:
         config.lora_alpha != saved.lora_alpha
     ):
         raise RecipeError(
-            f"The adapter in '{directory / ADAPTER_CONFIG}' has other LoRA weights than the stage that goes on from it.",
+            f"The adapter in '{directory / ADAPTER_CONFIG}' has other LoRA weights than the stage that continues it.",
             "Give both stages the same lora_rank, lora_alpha and target_modules.",
         )
     for name, parameter in own.items():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.evaluation.run import DEMO_MODEL, evaluate, is_evaluation
+from pad_cli.evaluation.evaluate import DEMO_MODEL, evaluate, is_evaluation
 from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.recipe import EvalRecipe, GenerateRecipe, read_recipe

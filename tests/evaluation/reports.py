@@ -7,8 +7,8 @@ from typing import Any
 
 from pad_cli.evaluation.cells import Scored
 from pad_cli.evaluation.comparisons import Reference
+from pad_cli.evaluation.contract import load_scorer
 from pad_cli.evaluation.report import build_report
-from pad_cli.evaluation.scoring import load_scorer
 from pad_cli.recipe import EvalRecipe, ScorerSettings
 
 SCORERS = {name: load_scorer(ScorerSettings(scorer=name)) for name in ("words", "hit", "repeated_4grams")}

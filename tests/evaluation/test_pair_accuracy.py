@@ -11,7 +11,7 @@ import pytest
 
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation import pair_accuracy
-from pad_cli.evaluation.run import evaluate
+from pad_cli.evaluation.evaluate import evaluate
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EvalRecipe, ModelSettings

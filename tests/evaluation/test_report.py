@@ -12,7 +12,7 @@ from rich.console import Console
 from scipy.stats import binom
 
 from pad_cli.evaluation.comparisons import Reference, reference_of
-from pad_cli.evaluation.methods.steering import Base, Pad
+from pad_cli.evaluation.methods.untrained import Base, Pad
 from pad_cli.evaluation.report import REPORT, write_report
 from pad_cli.evaluation.report_table import report_table
 from pad_cli.evaluation.statistics import by_prompt, intervals

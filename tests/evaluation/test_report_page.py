@@ -13,9 +13,8 @@ import pytest
 from pad_cli.errors import DataError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.coloured_tokens import full_colour
-from pad_cli.evaluation.contract import Sample
-from pad_cli.evaluation.costs import COSTS
-from pad_cli.evaluation.outputs import OUTPUTS, Answers, write_outputs
+from pad_cli.evaluation.contract import Answer, System
+from pad_cli.evaluation.outputs import COSTS, OUTPUTS, write_outputs
 from pad_cli.evaluation.pages import JUDGED, MARKDOWN, PAGE, write_pages
 from pad_cli.evaluation.report import write_report
 from pad_cli.evaluation.report_page import _SCRIPT
@@ -61,7 +60,7 @@ JUDGE = {
 }
 
 
-def directory_of(directory: Path, report: dict[str, Any], answers: list[Answers] | None = None) -> Path:
+def directory_of(directory: Path, report: dict[str, Any], answers: list[Answer] | None = None) -> Path:
     """A finished run without its logs."""
     write_report(report, directory)
     who = dict.fromkeys((row["method"], row["policy"], row["guidance_weight"]) for row in report["rows"])
@@ -70,17 +69,18 @@ def directory_of(directory: Path, report: dict[str, Any], answers: list[Answers]
         for number, (method, policy, weight) in enumerate(who)
     ]
     write_json(directory / COSTS, costs)
-    write_outputs(answers or [answers_of("home", "pad", ["Yes."])], [], {}, directory)
+    write_outputs(answers or answers_of("home", "pad", ["Yes."]), [], {}, directory)
     write_pages(directory)
     return directory
 
 
-def answers_of(policy: str, method: str, texts: list[str], *, label: str = "formal", seed: int = 0) -> Answers:
-    samples = [
-        Sample(BenchmarkItem(f"{label}/{number}", "single", label, as_messages(f"Why {number}?"), (label,)), text)
-        for number, text in enumerate(texts)
+def answers_of(policy: str, method: str, texts: list[str], *, label: str = "formal", seed: int = 0) -> list[Answer]:
+    items = [
+        BenchmarkItem(f"{label}/{number}", "single", label, as_messages(f"Why {number}?"), (label,))
+        for number in range(len(texts))
     ]
-    return Answers(method, policy, 1.0, seed, samples)
+    system = System(method, policy, 1.0)
+    return [Answer(item, text, system, seed) for item, text in zip(items, texts, strict=True)]
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_the_page_needs_nothing_from_elsewhere(report: dict[str, Any], tmp_path:
 
 def test_text_of_unknown_origin_is_shown_as_it_is(tmp_path: Path) -> None:
     report = report_of(*scores(SHARES, scorer="hit", preference=EVIL, group=EVIL, policy=EVIL))
-    answers = [answers_of(EVIL, EVIL, [EVIL], label=EVIL)]
+    answers = answers_of(EVIL, EVIL, [EVIL], label=EVIL)
     directory = directory_of(tmp_path, report, answers)
     content, text = (directory / PAGE).read_text(), (directory / MARKDOWN).read_text()
     assert content.replace(f"<script>{_SCRIPT}", "").count("<script") == 0
@@ -251,8 +251,10 @@ def test_text_of_unknown_origin_is_shown_as_it_is(tmp_path: Path) -> None:
 def test_answers_stand_beside_each_other_with_their_places_and_scores(report: dict[str, Any], tmp_path: Path) -> None:
     write_report(report, tmp_path)
     write_json(tmp_path / COSTS, [])
-    answers = [answers_of("home", method, [f"{method} says\n1 < 2", "b"]) for method in ("base", "pad")]
-    key = prompt_key(answers[0].samples[0].item)
+    answers = [
+        answer for method in ("base", "pad") for answer in answers_of("home", method, [f"{method} says\n1 < 2", "b"])
+    ]
+    key = prompt_key(answers[0].item)
     scored = [
         score(value, key, method=method, item="formal/0", scorer="hit")
         for method, value in (("base", 0.25), ("pad", 0.5), ("pad", 0.75))
@@ -274,8 +276,8 @@ def with_tokens(directory: Path, report: dict[str, Any], *answers: list[tuple[st
     write_report(report, directory)
     write_json(directory / COSTS, [])
     texts = ["plain" if each is None else "".join(text for text, _ in each) for each in answers]
-    tokens = {("home", "pad", 1.0, number): each for number, each in enumerate(answers)}
-    write_outputs([answers_of("home", "pad", texts)], [], tokens, directory)
+    tokens = {(System("pad", "home", 1.0), number): each for number, each in enumerate(answers)}
+    write_outputs(answers_of("home", "pad", texts), [], tokens, directory)
     write_pages(directory)
     return (directory / PAGE).read_text()
 
@@ -329,12 +331,12 @@ def test_colours_are_full_where_half_of_all_reward_is(rewards: list[float], full
 
 def test_few_answers_show_every_preference_and_every_policy(tmp_path: Path) -> None:
     """900 items of three preferences and two policies, ten methods: 40 items are shown, as many of each."""
-    answers = []
+    answers: list[Answer] = []
     for policy in ("home", "away"):
         for method in range(10):
-            parts = [answers_of(policy, f"m{method}", ["x"] * 150, label=label) for label in ("a", "b", "c")]
-            answers.append(parts[0]._replace(samples=[sample for part in parts for sample in part.samples]))
-    write_outputs([*answers, answers[0]._replace(seed=1)], [], {}, tmp_path)
+            for label in ("a", "b", "c"):
+                answers += answers_of(policy, f"m{method}", ["x"] * 150, label=label)
+    write_outputs([*answers, *(each._replace(seed=1) for each in answers[:450])], [], {}, tmp_path)
     outputs = json.loads((tmp_path / OUTPUTS).read_text())
     assert (outputs["answers"], outputs["shown"], len(outputs["items"])) == (9450, 400, 40)
     places = [(item["policy"], item["preference"]) for item in outputs["items"]]
@@ -344,10 +346,10 @@ def test_few_answers_show_every_preference_and_every_policy(tmp_path: Path) -> N
 
 
 def test_long_answers_are_shown_whole_but_fewer(tmp_path: Path) -> None:
-    write_outputs([answers_of("home", "pad", ["x" * 150_000] * 9)], [], {}, tmp_path)
+    write_outputs(answers_of("home", "pad", ["x" * 150_000] * 9), [], {}, tmp_path)
     outputs = json.loads((tmp_path / OUTPUTS).read_text())
     assert outputs["shown"] == 2
-    write_outputs([answers_of("home", "pad", ["x" * 900_000] * 9)], [], {}, tmp_path)
+    write_outputs(answers_of("home", "pad", ["x" * 900_000] * 9), [], {}, tmp_path)
     assert json.loads((tmp_path / OUTPUTS).read_text())["shown"] == 1
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.costs import COSTS
+from pad_cli.evaluation.outputs import COSTS
 from pad_cli.evaluation.reproduce import REPRODUCE, reproduce
 from pad_cli.evaluation.reproduce_report import PAGE, SUMMARY
 from pad_cli.models.checkpoint import save_reward_model

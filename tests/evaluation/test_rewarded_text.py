@@ -10,11 +10,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from pad_cli.evaluation import rewarded_text
-from pad_cli.evaluation.contract import Sample, Subject
-from pad_cli.evaluation.outputs import Answers, ShownTokens
-from pad_cli.evaluation.rewarded_text import RewardedText, rewarded_texts
-from pad_cli.evaluation.scorers.reward import RewardScorer
+from pad_cli.evaluation import sequence_rewards
+from pad_cli.evaluation.contract import Answer
+from pad_cli.evaluation.outputs import choose_items
+from pad_cli.evaluation.scorers.likelihood import reward as reward_scorer
+from pad_cli.evaluation.sequence_rewards import RewardedText, rewarded_texts
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.records import BenchmarkItem, as_messages
@@ -31,8 +31,8 @@ def log(tmp_path: Path) -> ResultLog:
     return ResultLog(tmp_path / "tokens.jsonl")
 
 
-def samples(texts: tuple[str, ...] = TEXTS) -> list[Sample]:
-    return [Sample(item, text) for item, text in zip(make_items(), texts, strict=True)]
+def samples(texts: tuple[str, ...] = TEXTS) -> list[Answer]:
+    return [Answer(item, text) for item, text in zip(make_items(), texts, strict=True)]
 
 
 def joined(pieces: RewardedText | None) -> str:
@@ -63,7 +63,7 @@ def test_the_pieces_are_the_answer_and_sum_up_to_its_reward(tokenizer: Any, log:
     found = rewarded_texts(subject, samples(), log)
     assert [joined(pieces) for pieces in found] == list(TEXTS)
     sums = [sum(reward for _, reward in pieces or []) for pieces in found]
-    assert sums == pytest.approx([each.value for each in RewardScorer().score(samples(), subject)], abs=0.02)
+    assert sums == pytest.approx([each.value for each in reward_scorer().score(samples(), subject)], abs=0.02)
     assert all(pieces and pieces[-1][0] == "" and all(text for text, _ in pieces[:-1]) for pieces in found)
     assert len(found[2] or []) >= len("naïve 🦜🦜 日本") + 1, "cut at every character"
 
@@ -73,7 +73,7 @@ def test_a_character_of_several_tokens_is_one_piece_with_all_their_rewards(token
     model = make_language_model(tokenizer, seed=0)
     reward_model = make_reward_model(model)
     item = make_items()[0]
-    (pieces,) = rewarded_texts(make_subject(model, reward_model), [Sample(item, "a🦜b")], log)
+    (pieces,) = rewarded_texts(make_subject(model, reward_model), [Answer(item, "a🦜b")], log)
     own = reward_model.token_rewards(item.prompt, "a🦜b", reward_model.preference(item.preference)).tolist()
     first = len(own) - 6  # tokens before the bird: "a", and in front of it a space where there is no chat template
     expected = [sum(own[:first]), sum(own[first : first + 4]), own[-2], own[-1]]
@@ -97,7 +97,7 @@ def test_every_letter_has_its_place_whatever_a_tokenizer_says_of_its_tokens(
     spans: list[tuple[int, int]], expected: RewardedText
 ) -> None:
     rewards = [float(2**number) for number in range(len(spans) + 1)]
-    assert rewarded_text._pieces("a b", spans, rewards) == expected
+    assert sequence_rewards._pieces("a b", spans, rewards) == expected
 
 
 def test_what_the_authors_form_cannot_read_is_left_out_and_said(
@@ -105,11 +105,11 @@ def test_what_the_authors_form_cannot_read_is_left_out_and_said(
 ) -> None:
     model = PromptRewardModel(other_policy, make_head(other_policy.hidden_size))
     items = [BenchmarkItem(name, "single", name, as_messages("Why?"), (name,)) for name in ("text:kind", "text:kind=2")]
-    asked = [Sample(item, "Because.") for item in items]
+    asked = [Answer(item, "Because.") for item in items]
     subject = make_subject(policy, model)
     read, refused = rewarded_texts(subject, asked, log)
     assert read is not None
-    (score,) = RewardScorer().score(asked[:1], subject)
+    (score,) = reward_scorer().score(asked[:1], subject)
     assert sum(reward for _, reward in read) == pytest.approx(score.value, abs=0.01)
     assert refused is None
     assert (
@@ -143,28 +143,12 @@ def test_what_was_rewarded_is_not_rewarded_again_unless_the_reward_model_changed
     first = rewarded_texts(subject, samples(), log)
     other = rewarded_texts(make_subject(policy, make_reward_model(policy, seed=3)), samples(), log)
     assert other != first
-    monkeypatch.setattr(rewarded_text, "token_rewards", lambda *_: pytest.fail("rewarded again"))
+    monkeypatch.setattr(sequence_rewards, "token_rewards", lambda *_: pytest.fail("rewarded again"))
     assert rewarded_texts(subject, samples(), ResultLog(log.path)) == first
 
 
-def test_only_answers_that_are_shown_are_rewarded(
-    policy: LanguageModel, reward_model: PersonalizedRewardModel, log: ResultLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Room for 7 answers, two methods and two policies: three items, of which the first policy has two."""
+def test_items_are_chosen_from_every_policy_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for 7 answers, two systems a policy: three items, of which the first policy has two."""
     monkeypatch.setattr("pad_cli.evaluation.outputs._ANSWERS", 7)
     items = make_items()
-    shown = ShownTokens({"home": items, "away": items}, log)
-    for name in ("home", "away"):
-        subject: Subject = replace(make_subject(policy, reward_model), name=name)
-        answers = [
-            Answers(method, name, 1.0, seed, [Sample(item, f"{method} {seed}") for item in items])
-            for method in ("base", "pad")
-            for seed in (0, 1)
-        ]
-        shown.take(subject, answers)
-    assert set(shown.found) == {
-        (policy_name, method, 1.0, number)
-        for policy_name, number in (("home", 0), ("away", 0), ("home", 1))
-        for method in ("base", "pad")
-    }
-    assert {joined(pieces) for pieces in shown.found.values()} == {"base 0", "pad 0"}
+    assert choose_items({"home": items, "away": items}, systems=2) == [("home", 0), ("away", 0), ("home", 1)]

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from pad_cli.errors import UsageError
-from pad_cli.evaluation.contract import Sample, Subject
-from pad_cli.evaluation.scorers.reward import RewardScorer
-from pad_cli.evaluation.scoring import load_scorer
+from pad_cli.evaluation.contract import Answer, EvalContext, load_scorer
+from pad_cli.evaluation.scorers.likelihood import reward as reward_scorer
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -26,17 +25,17 @@ from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 ANSWERS = ("Begin with the king.", "", "Buy a camera, then wait for the light and wait again.", "No.")
 
 
-def samples() -> list[Sample]:
-    return [Sample(item, text) for item, text in zip(make_items(), ANSWERS, strict=True)]
+def samples() -> list[Answer]:
+    return [Answer(item, text) for item, text in zip(make_items(), ANSWERS, strict=True)]
 
 
-def exact(subject: Subject) -> list[float]:
+def exact(subject: EvalContext) -> list[float]:
     """What the reward model itself says, one answer at a time."""
     model = subject.reward_model
     assert isinstance(model, PersonalizedRewardModel)
     return [
         model.token_rewards(item.prompt, text, model.preference(item.preference)).sum().item()
-        for item, text in samples()
+        for item, text, *_ in samples()
     ]
 
 
@@ -48,12 +47,12 @@ def test_the_score_is_the_sum_of_the_models_own_token_rewards(
     model = with_adapter(reward_model, train_lora(policy)) if has_adapter else reward_model
     subject = make_subject(policy, replace(model, calibration=3.0))
     expected = exact(subject)
-    scores = RewardScorer().score(samples(), subject)
+    scores = reward_scorer().score(samples(), subject)
     assert [score.value for score in scores] == pytest.approx(expected, abs=1e-3)
     assert not any(score.truncated for score in scores)
     assert len({round(value, 2) for value in expected}) == len(expected)
     lengths = [len(answer_tokens(model, text)) for text in ANSWERS]
-    per_token = RewardScorer(per_token=True).score(samples(), subject)
+    per_token = reward_scorer(per_token=True).score(samples(), subject)
     assert [score.value for score in per_token] == pytest.approx(
         [value / length for value, length in zip(expected, lengths, strict=True)], abs=1e-4
     )
@@ -72,13 +71,13 @@ def test_rewards_relative_to_the_policy_read_the_preference_in_the_prompt(
     )
     change = other_policy.head(model.head(theirs)).log_softmax(-1) - policy.head(ours).log_softmax(-1)
     expected = change[range(len(target)), target].sum().item()
-    (score,) = RewardScorer().score([Sample(item, ANSWERS[0])], make_subject(policy, model))
+    (score,) = reward_scorer().score([Answer(item, ANSWERS[0])], make_subject(policy, model))
     assert score.value == pytest.approx(expected, abs=1e-3)
-    key = RewardScorer().key(make_subject(policy, model))
-    assert key != RewardScorer().key(make_subject(make_language_model(policy.tokenizer, seed=5), model))
+    key = reward_scorer().key(make_subject(policy, model))
+    assert key != reward_scorer().key(make_subject(make_language_model(policy.tokenizer, seed=5), model))
     foreign = make_language_model(make_tokenizer(extra=("<extra>",)), seed=0)
     with pytest.raises(UsageError, match="another vocabulary"):
-        RewardScorer().score([Sample(item, ANSWERS[0])], make_subject(foreign, model))
+        reward_scorer().score([Answer(item, ANSWERS[0])], make_subject(foreign, model))
 
 
 def test_batches_change_no_reward(
@@ -88,7 +87,7 @@ def test_batches_change_no_reward(
         AnswerToReward(
             item.prompt, reward_model.preference(item.preference), answer_tokens(reward_model, text, ended=ended)
         )
-        for item, text in samples()
+        for item, text, *_ in samples()
         for ended in (True, False)
     ]
     together = sequence_rewards(reward_model, policy, rows)
@@ -102,12 +101,12 @@ def test_the_key_changes_with_what_decides_the_score(
 ) -> None:
     subject = make_subject(policy, reward_model)
     keys = [
-        RewardScorer().key(subject),
-        RewardScorer(per_token=True).key(subject),
-        RewardScorer().key(make_subject(policy, make_reward_model(policy, seed=8))),
+        reward_scorer().key(subject),
+        reward_scorer(per_token=True).key(subject),
+        reward_scorer().key(make_subject(policy, make_reward_model(policy, seed=8))),
     ]
     assert len(set(map(str, keys))) == 3
-    assert RewardScorer().key(make_subject(other_policy, reward_model)) == keys[0], "of any policy's answers the same"
+    assert reward_scorer().key(make_subject(other_policy, reward_model)) == keys[0], "of any policy's answers the same"
 
 
 def test_a_recipe_names_it() -> None:

@@ -13,8 +13,7 @@ import yaml
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.pareto import hypervolume
-from pad_cli.evaluation.sweep import SWEEP, run_sweep
+from pad_cli.evaluation.sweep import SWEEP, hypervolume, run_sweep
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings, SweepRecipe, load_recipe

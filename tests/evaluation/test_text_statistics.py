@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.contract import Sample
+from pad_cli.evaluation.contract import Answer, load_scorer
 from pad_cli.evaluation.scorers.text_statistics import DISTINCT_2, REPEATED_4GRAMS, WORDS
-from pad_cli.evaluation.scoring import load_scorer
 from pad_cli.recipe import ScorerSettings
 from pad_cli.records import BenchmarkItem, as_messages
 
@@ -40,7 +39,7 @@ def test_fewer_repeats_are_better() -> None:
 def value_of(name: str, text: str, options: dict[str, Any]) -> float:
     item = BenchmarkItem("1", "single", "x", as_messages("Hi"), ("x",))
     scorer = load_scorer(ScorerSettings(scorer=name, options=options))
-    return scorer.score([Sample(item, text)], None)[0].value
+    return scorer.score([Answer(item, text)], None)[0].value
 
 
 @pytest.mark.parametrize(

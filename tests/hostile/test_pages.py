@@ -123,7 +123,7 @@ def test_an_evaluations_page_shows_whatever_its_recipe_its_data_and_its_models_s
         ]
         recipe = make_recipe(scorers=[{"scorer": "words", "name": scorer}], policies={f"p{word}": {"model": word}})
         report = build_report(recipe, found, {scorer: SCORERS["words"]}, Reference(method, 1.0))
-        answers = [answers_of(f"p{word}", method, [word, word], label=f"f{word}")]
+        answers = answers_of(f"p{word}", method, [word, word], label=f"f{word}")
         directory = directory_of(tmp_path_factory.mktemp("page"), report, answers)
         assert not re.search(r"(?<!\\)<\w", (directory / MARKDOWN).read_text(encoding="utf-8"))
         return (directory / PAGE).read_text(encoding="utf-8")

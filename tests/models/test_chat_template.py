@@ -12,7 +12,7 @@ from pad_cli.bench.paths import benchmark_prompts
 from pad_cli.decoding.batch import generate_file
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError
-from pad_cli.evaluation.scorers.classifier_text import word
+from pad_cli.evaluation.scorers.classifier_model import fill_template
 from pad_cli.models.prompts import check_prompts, encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import DataSettings, DecodingSettings, TrainRecipe
@@ -136,7 +136,7 @@ def test_a_template_that_cannot_be_used_is_a_fault_of_the_model(template: Any, w
         encode_prompt(tokenizer, conversation("user"))
     assert words in caught.value.message
     with pytest.raises(DataError, match="cannot be used"):
-        word("chat", tokenizer, conversation("user"), "x")
+        fill_template("chat", tokenizer, conversation("user"), "x")
 
 
 def test_a_template_that_refuses_a_certain_text_is_quoted_too() -> None:

@@ -31,7 +31,7 @@ PREFERENCES = ("humorous", "not formal", "concise=2")
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["pad_cli.cli.main", "pad_cli.evaluation.run", "pad_cli.training.train", "pad_cli.training.lora"]
+    ["pad_cli.cli.main", "pad_cli.evaluation.evaluate", "pad_cli.training.train", "pad_cli.training.lora"]
 )
 """Processes that begin with what takes seconds to import."""
 

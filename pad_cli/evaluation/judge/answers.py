@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pad_cli.errors import DataError, UsageError, did_you_mean
-from pad_cli.evaluation.answered import read_answered
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.comparisons import reference_of
-from pad_cli.evaluation.contract import Method
+from pad_cli.evaluation.contract import Method, load_method
+from pad_cli.evaluation.evaluate import ANSWERS, items_by_policy
+from pad_cli.evaluation.outputs import read_answered
 from pad_cli.evaluation.report import REPORT
-from pad_cli.evaluation.run import ANSWERS, items_by_policy, load_method
 from pad_cli.prompts import load_benchmarks
 from pad_cli.recipe import EvalRecipe, JudgeSettings, read_recipe
 from pad_cli.records import BenchmarkItem

@@ -1,1 +1,1 @@
-"""Ways to answer a benchmark's items, one idea a module. A method is a registry entry; more can join."""
+"""Ways to answer a benchmark's items. A method is a registry entry; plug-ins can add more."""

@@ -1,13 +1,13 @@
-"""Few-shot examples: answered prompts that stand before the question, each asking for its own preference in words."""
+"""Few-shot examples: answered prompts before the question, each asking for its own preference in words."""
 
 from __future__ import annotations
 
 import functools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pad_cli.errors import RecipeError
 from pad_cli.pairs import load_pairs
@@ -20,8 +20,8 @@ from pad_cli.system.runs import fingerprint
 
 _FIELDS = {"prompt", "preference", "answer"}
 
-Asked = frozenset[tuple[str, bool]]
-"""A preference without its strengths: what is said of it, and whether it is wanted."""
+Signs = frozenset[tuple[str, bool]]
+"""A preference without its strengths: each name or text, and whether its weight is positive."""
 
 
 @dataclass(frozen=True)
@@ -33,118 +33,96 @@ class Example:
     answer: str
 
     def messages(self) -> Messages:
-        """The conversation; a system message of its own is left out, since one cannot stand in the middle."""
-        asked = tuple(message for message in self.prompt if message["role"] != "system")
-        return (*prompted(asked, self.preference), {"role": "assistant", "content": self.answer})
-
-
-class Examples(Protocol):
-    """Where a question's examples come from."""
-
-    @property
-    def key(self) -> str:
-        """Of everything that decides them."""
-
-    def of(self, item: BenchmarkItem, preference: Preference) -> Sequence[Example]:
-        """The examples to stand before an item, which asks for that preference."""
+        """The conversation without its system message, which cannot be in the middle of another."""
+        prompt = tuple(message for message in self.prompt if message["role"] != "system")
+        return (*prompted(prompt, self.preference), {"role": "assistant", "content": self.answer})
 
 
 @dataclass(frozen=True)
-class GivenExamples:
-    """The same examples for every question."""
-
-    examples: tuple[Example, ...]
-
-    @property
-    def key(self) -> str:
-        return _key(self.examples)
-
-    def of(self, item: BenchmarkItem, preference: Preference) -> Sequence[Example]:
-        return self.examples
-
-
-@dataclass(frozen=True)
-class DrawnExamples:
-    """Examples of the question's own preference, drawn for each question; else of the preferences nearest to it.
-
-    Nearest are those with the fewest principles that one asks for and the other does not. The item's own prompt is
-    never shown.
+class Examples:
+    """The examples of a method.
 
     Attributes:
         examples: all there are.
-        shots: how many to draw.
+        shots: how many to draw for each question; None shows all.
         seed: of the draw.
     """
 
     examples: tuple[Example, ...]
-    shots: int
-    seed: int
-    _tiers: dict[Asked, list[list[Example]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    shots: int | None = None
+    seed: int = 0
 
     @functools.cached_property
     def key(self) -> str:
-        return fingerprint([_key(self.examples), self.shots, self.seed])
+        """Of everything that decides which examples are shown."""
+        all_of_them = fingerprint([example.messages() for example in self.examples])
+        return all_of_them if self.shots is None else fingerprint([all_of_them, self.shots, self.seed])
 
     def of(self, item: BenchmarkItem, preference: Preference) -> Sequence[Example]:
+        """The examples to show before an item with that preference.
+
+        They are drawn from those of the same preference, then from the nearest: those whose preference differs in the
+        fewest principles. The item's own prompt is never shown.
+        """
+        if self.shots is None:
+            return self.examples
         rng, drawn = random.Random(f"{self.seed}/{item.id}"), list[Example]()
-        for tier in self._nearest(asked_of(preference)):
-            others = [example for example in tier if example.prompt != item.prompt]
+        signs = _signs(preference)
+        for distance in sorted({len(signs ^ others) for others in self._by_signs}):
+            others = [
+                example
+                for other, examples in self._by_signs.items()
+                if len(signs ^ other) == distance
+                for example in examples
+                if example.prompt != item.prompt
+            ]
             drawn += rng.sample(others, min(self.shots - len(drawn), len(others)))
             if len(drawn) == self.shots:
                 break
         return drawn
 
-    def _nearest(self, asked: Asked) -> list[list[Example]]:
-        """The examples by their preference's distance from this one, nearest first."""
-        if asked not in self._tiers:
-            tiers: dict[int, list[Example]] = {}
-            for others, examples in self._by_preference.items():
-                tiers.setdefault(len(asked ^ others), []).extend(examples)
-            self._tiers[asked] = [tiers[distance] for distance in sorted(tiers)]
-        return self._tiers[asked]
-
     @functools.cached_property
-    def _by_preference(self) -> dict[Asked, list[Example]]:
-        found: dict[Asked, list[Example]] = {}
+    def _by_signs(self) -> dict[Signs, list[Example]]:
+        groups: dict[Signs, list[Example]] = {}
         for example in self.examples:
-            found.setdefault(asked_of(example.preference), []).append(example)
-        return found
+            groups.setdefault(_signs(example.preference), []).append(example)
+        return groups
 
 
-def asked_of(preference: Preference) -> Asked:
-    """What a preference asks for, however strongly."""
+def _signs(preference: Preference) -> Signs:
     return frozenset((text, weight > 0) for text, weight in [*preference.weights.items(), *preference.texts.items()])
 
 
 def with_examples(conversation: Messages, examples: Sequence[Example]) -> Messages:
     """A conversation with examples before it, but after its system message."""
-    start = next((place for place, message in enumerate(conversation) if message["role"] != "system"), 0)
-    shown = [message for example in examples for message in example.messages()]
-    return (*conversation[:start], *shown, *conversation[start:])
+    start = next((number for number, message in enumerate(conversation) if message["role"] != "system"), 0)
+    messages = [message for example in examples for message in example.messages()]
+    return (*conversation[:start], *messages, *conversation[start:])
 
 
-def read_examples(given: Sequence[Mapping[str, Any]], principles: Sequence[str]) -> GivenExamples:
-    """Examples written in a recipe: `{prompt, preference, answer}` each, preferences as typed after `--pref`.
+def read_examples(rows: Sequence[Mapping[str, Any]], principles: Sequence[str]) -> Examples:
+    """Examples of a recipe: `{prompt, preference, answer}` each, preferences as typed after `--pref`.
 
     Raises:
         RecipeError: one of them has another form.
         PreferenceError: one of the preferences cannot be understood.
     """
     examples = []
-    for number, row in enumerate(given):
+    for number, row in enumerate(rows):
         if not isinstance(row, Mapping) or set(row) != _FIELDS or not all(row.values()):
             raise RecipeError(
-                f"methods: options.examples.{number} is no example.", "Give each a prompt, a preference and an answer."
+                f"methods: options.examples.{number} is not an example.",
+                "Give each a prompt, a preference and an answer.",
             )
         specs = [row["preference"]] if isinstance(row["preference"], str) else row["preference"]
         expanded = expand_profiles(specs, profile_weights, principles)
         preference = parse_preference(expanded, principles, accepts_text=True)
         examples.append(Example(as_messages(row["prompt"]), preference, str(row["answer"])))
-    return GivenExamples(tuple(examples))
+    return Examples(tuple(examples))
 
 
-def draw_examples(location: str, principles: Sequence[str], shots: int, seed: int) -> DrawnExamples:
-    """Examples from preference pairs: the chosen answers of the training pairs.
+def draw_examples(location: str, principles: Sequence[str], shots: int, seed: int) -> Examples:
+    """Examples from preference pairs: the chosen answers of the training pairs, each once.
 
     Args:
         location: a registered source of pairs, or a JSONL file.
@@ -157,15 +135,10 @@ def draw_examples(location: str, principles: Sequence[str], shots: int, seed: in
     """
     registered = location in PAIR_SOURCES.names() and not Path(location).exists()
     settings = DataSettings(source=location) if registered else DataSettings(train=location, contrast=False)
-    pairs = load_pairs(settings, seed, principles).train
-    distinct = {
+    examples = {
         (fingerprint([pair.prompt, pair.preference, pair.texts]), pair.chosen): Example(
             pair.prompt, Preference(dict(pair.preference), dict(pair.texts)), pair.chosen
         )
-        for pair in pairs
+        for pair in load_pairs(settings, seed, principles).train
     }
-    return DrawnExamples(tuple(distinct.values()), shots, seed)
-
-
-def _key(examples: Sequence[Example]) -> str:
-    return fingerprint([example.messages() for example in examples])
+    return Examples(tuple(examples.values()), shots, seed)

@@ -1,1 +1,1 @@
-"""Ways to score an answer, one idea a module. A scorer is a registry entry; more can join."""
+"""Ways to score an answer. A scorer is a registry entry; plug-ins can add more."""

@@ -15,21 +15,25 @@ plain Llama. (The authors of PAD take the same numbers, `output.rewards[0][dimen
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 
 from pad_cli.errors import RecipeError, did_you_mean
-from pad_cli.evaluation.contract import Sample, Score, Scorer, Subject
-from pad_cli.evaluation.scorers.classifier_model import Classifier, ClassifierSource, load_classifier
-from pad_cli.evaluation.scorers.classifier_text import problem_of, word
-from pad_cli.evaluation.scorers.identity import identity
-from pad_cli.recipe import Settings, read_options
+from pad_cli.evaluation.contract import HINT, Answer, EvalContext, Score, Scorer
+from pad_cli.evaluation.scorers.classifier_model import (
+    Classifier,
+    check_template,
+    file_state,
+    fill_template,
+    load_classifier,
+)
+from pad_cli.recipe.settings import Settings, read_options
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -38,15 +42,15 @@ class ClassifierOptions(Settings):
     model: str = Field(description="Directory or hub id of a sequence classifier.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     label: str | Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Which of its outputs is the score, by name or number; not needed where there is one."
+        None, description="Which of its outputs is the score, by name or number; not needed if there is one."
     )
-    labels: list[str] = Field(default_factory=list, description="Names of its outputs, where it does not name them.")
+    labels: list[str] = Field(default_factory=list, description="Names of its outputs, if it does not name them.")
     template: str | tuple[str, ...] = Field(
         "auto",
         description="How prompt and answer are given: chat, pair, answer, hh, a text with {prompt} and {answer} in it, "
-        "or a list of two such texts; auto is the chat template where the tokenizer has one, else pair.",
+        "or a list of two such texts; auto is the chat template if the tokenizer has one, else pair.",
     )
-    activation: Literal["none", "sigmoid", "softmax"] = Field("none", description="What is done to its logits.")
+    activation: Literal["none", "sigmoid", "softmax"] = Field("none", description="Applied to its logits.")
     mean: float = Field(0.0, description="Subtracted from the score.")
     sd: float = Field(1.0, gt=0, description="What the score is then divided by.")
     max_tokens: int | None = Field(
@@ -56,7 +60,7 @@ class ClassifierOptions(Settings):
     higher_is_better: bool = Field(True, description="Its direction.")
     unit: str = Field("", description="Of its number.")
     batch_size: int = Field(16, ge=1, description="Answers scored together.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Format of the weights.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Of the weights.")
     device: str = Field("auto", description="`auto` (where the policy is), `cpu`, `cuda`, `cuda:1`, `mps`.")
     head: str | None = Field(
         None, description="Name of the last linear layer in the checkpoint of a decoder that does not call it `score`."
@@ -66,30 +70,21 @@ class ClassifierOptions(Settings):
     )
 
     @model_validator(mode="after")
-    def _template_is_one(self) -> ClassifierOptions:
-        if problem := problem_of(self.template):
-            raise ValueError(f"`template` is {problem}")
-        return self
-
-    @model_validator(mode="after")
-    def _code_is_pinned(self) -> ClassifierOptions:
+    def _checked(self) -> ClassifierOptions:
+        check_template(self.template)
         if self.trust_remote_code and not _COMMIT.fullmatch(self.revision or ""):
             raise ValueError(
                 "`trust_remote_code` runs somebody's code on this machine: give `revision`, the full hash of a commit "
                 "that you have read"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _label_is_known(self) -> ClassifierOptions:
         if self.head is not None and not self.labels:
-            raise ValueError("`head` needs `labels`, the names of what that layer gives")
+            raise ValueError("`head` needs `labels`, the names of that layer's outputs")
         if self.labels:
             self.position(self.labels)
         return self
 
     def position(self, names: Sequence[str]) -> int:
-        """Where the score stands among a classifier's outputs.
+        """The number of the score among a classifier's outputs.
 
         Raises:
             ValueError: there is no such output, or none is named and there are several.
@@ -107,157 +102,99 @@ class ClassifierOptions(Settings):
         raise ValueError(f"`label` {self.label!r} is no output of the classifier; {known}. {close}".rstrip())
 
 
-@dataclass(frozen=True)
-class ClassifierScorer:
+@dataclass(frozen=True, kw_only=True)
+class ClassifierScorer(Scorer):
     """A classifier as a scorer; loaded when the first answer is scored."""
 
     options: ClassifierOptions
-    facts: tuple[str, ...] = ()
 
-    @property
-    def description(self) -> str:
-        label = "" if self.options.label is None else f", output {self.options.label}"
-        return f"score of the classifier {self.options.model}{label}"
+    def key(self, context: EvalContext) -> Any:
+        of_no_effect = {"dimension", "higher_is_better", "unit", "batch_size", "device"}
+        return ["classifier", self.options.model_dump(exclude=of_no_effect), file_state(self.options.model)]
 
-    @property
-    def dimension(self) -> str:
-        return self.options.dimension or str(self.options.label or self.options.model)
-
-    @property
-    def higher_is_better(self) -> bool:
-        return self.options.higher_is_better
-
-    @property
-    def unit(self) -> str:
-        return self.options.unit
-
-    @property
-    def batch_size(self) -> int:
-        return self.options.batch_size
-
-    def key(self, subject: Subject) -> Any:
-        shown = {"dimension", "higher_is_better", "unit", "batch_size", "device"}
-        return ["classifier", self.options.model_dump(exclude=shown), identity(self.options.model)]
-
-    def score(self, samples: Sequence[Sample], subject: Subject) -> list[Score]:
+    def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
         """Scores of some answers.
 
         Raises:
             ModelLoadError: the classifier cannot be loaded.
             RecipeError: it has no such output.
         """
-        classifier = self._loaded(subject)
-        options = self.options
-        texts = [word(options.template, classifier.tokenizer, item.prompt, text) for item, text in samples]
+        options, classifier = self.options, self._loaded(context)
+        texts = [
+            fill_template(options.template, classifier.tokenizer, answer.item.prompt, answer.text) for answer in answers
+        ]
         readings = classifier.read(texts, options.max_tokens)
-        place = self._place(classifier, len(readings[0].logits))
-        values = [_activated(reading.logits, options.activation)[place] for reading in readings]
+        logits = torch.tensor([reading.logits for reading in readings], dtype=torch.float64)
+        if options.activation == "sigmoid":
+            logits = logits.sigmoid()
+        elif options.activation == "softmax":
+            logits = logits.softmax(-1)
+        values = logits[:, self._position(classifier, logits.shape[1])].tolist()
         return [
             Score((value - options.mean) / options.sd, reading.truncated)
             for value, reading in zip(values, readings, strict=True)
         ]
 
-    def _loaded(self, subject: Subject) -> Classifier:
+    def _loaded(self, context: EvalContext) -> Classifier:
         options = self.options
-        device = str(subject.policy.device) if options.device == "auto" else options.device
         return load_classifier(
-            ClassifierSource(
-                model=options.model,
-                revision=options.revision,
-                dtype=options.dtype,
-                device=device,
-                head=options.head,
-                outputs=len(options.labels),
-                trust_remote_code=options.trust_remote_code,
-            )
+            options.model,
+            options.revision,
+            options.dtype,
+            str(context.policy.device) if options.device == "auto" else options.device,
+            options.head,
+            len(options.labels),
+            options.trust_remote_code,
         )
 
-    def _place(self, classifier: Classifier, outputs: int) -> int:
+    def _position(self, classifier: Classifier, outputs: int) -> int:
         names = self.options.labels or classifier.labels
         try:
-            # a model with code of its own may give other outputs than its configuration names
+            # a model with code of its own may have other outputs than its configuration names
             return self.options.position(names if len(names) == outputs else [str(n) for n in range(outputs)])
         except ValueError as error:
             raise RecipeError(
-                f"scorers: options of 'classifier': {error}.", f"It is about the classifier {self.options.model}."
+                f"scorers: options of 'classifier': {error}.", f"The classifier is {self.options.model}."
             ) from error
 
 
 def classifier(**options: Any) -> Scorer:
-    """A sequence classifier as a scorer.
-
-    Args:
-        options: see `ClassifierOptions`.
+    """A sequence classifier as a scorer. Options: see `ClassifierOptions`.
 
     Raises:
         RecipeError: an option is wrong.
     """
-    hint = "See docs/evaluation.md for what it takes."
-    return ClassifierScorer(read_options(ClassifierOptions, options, "scorers: options of a classifier", hint))
-
-
-def _activated(logits: Sequence[float], activation: str) -> Sequence[float]:
-    if activation == "sigmoid":
-        return [(1 + math.tanh(logit / 2)) / 2 for logit in logits]
-    if activation == "softmax":
-        powers = [math.exp(logit - max(logits)) for logit in logits]
-        return [power / sum(powers) for power in powers]
-    return logits
+    read = read_options(ClassifierOptions, options, "scorers: options of a classifier", HINT)
+    output = "" if read.label is None else f", output {read.label}"
+    return ClassifierScorer(
+        description=f"score of the classifier {read.model}{output}",
+        dimension=read.dimension or str(read.label or read.model),
+        higher_is_better=read.higher_is_better,
+        unit=read.unit,
+        batch_size=read.batch_size,
+        options=read,
+    )
 
 
 ARMORM_DIMENSIONS = (
-    "helpsteer-helpfulness",
-    "helpsteer-correctness",
-    "helpsteer-coherence",
-    "helpsteer-complexity",
-    "helpsteer-verbosity",
-    "ultrafeedback-overall_score",
-    "ultrafeedback-instruction_following",
-    "ultrafeedback-truthfulness",
-    "ultrafeedback-honesty",
-    "ultrafeedback-helpfulness",
-    "beavertails-is_safe",
-    "prometheus-score",
-    "argilla-overall_quality",
-    "argilla-judge_lm",
-    "code-complexity",
-    "code-style",
-    "code-explanation",
-    "code-instruction-following",
+    *(f"helpsteer-{name}" for name in ("helpfulness", "correctness", "coherence", "complexity", "verbosity")),
+    *(f"ultrafeedback-{name}" for name in ("overall_score", "instruction_following", "truthfulness", "honesty")),
+    *("ultrafeedback-helpfulness", "beavertails-is_safe", "prometheus-score", "argilla-overall_quality"),
+    *("argilla-judge_lm", "code-complexity", "code-style", "code-explanation", "code-instruction-following"),
     "code-readability",
 )
 """The outputs of ArmoRM in their order, as its model card has them."""
 
+_GPT2 = "Ray2333/gpt2-large-{}-reward_model"
 HELPFUL = partial(
-    classifier,
-    model="Ray2333/gpt2-large-helpful-reward_model",
-    template="hh",
-    mean=-0.01500361,
-    sd=1.40736504,
-    dimension="helpful",
+    classifier, model=_GPT2.format("helpful"), template="hh", mean=-0.01500361, sd=1.40736504, dimension="helpful"
 )
-"""The helpfulness reward model of Rewards-in-Context, which the paper's tables use."""
-
 HARMLESS = partial(
-    classifier,
-    model="Ray2333/gpt2-large-harmless-reward_model",
-    template="hh",
-    mean=-0.94732502,
-    sd=1.92034349,
-    dimension="harmless",
+    classifier, model=_GPT2.format("harmless"), template="hh", mean=-0.94732502, sd=1.92034349, dimension="harmless"
 )
-"""The harmlessness reward model of Rewards-in-Context, which the paper's tables use."""
-
 HUMOR = partial(
-    classifier,
-    model="mohameddhiab/humor-no-humor",
-    label=1,
-    template="answer",
-    max_tokens=512,
-    dimension="humorous",
+    classifier, model="mohameddhiab/humor-no-humor", label=1, template="answer", max_tokens=512, dimension="humorous"
 )
-"""The humour classifier of Rewards-in-Context, which the paper's tables use."""
-
 ARMORM = partial(
     classifier,
     model="RLHFlow/ArmoRM-Llama3-8B-v0.1",
@@ -267,4 +204,3 @@ ARMORM = partial(
     template="chat",
     dtype="bfloat16",
 )
-"""One of the nineteen dimensions of ArmoRM."""

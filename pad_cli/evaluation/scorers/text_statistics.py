@@ -1,95 +1,102 @@
-"""Scorers that look at the text alone: distinct and repeated runs of words, length."""
+"""Scorers of the text alone: n-grams and length, and for English readability and sentiment (the extra `text`).
+
+textstat from 0.7.9 on downloads its list of syllables when it is first used, hence the bound in the extra.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import importlib
+import importlib.metadata
+from collections.abc import Callable
 from typing import Any
 
-from pydantic import Field
-
-from pad_cli.evaluation.contract import Scorer
-from pad_cli.evaluation.scoring import TextScorer
-from pad_cli.recipe import Settings, read_options
+from pad_cli.errors import PluginError, RecipeError
+from pad_cli.evaluation.contract import Scorer, TextScorer
 
 
-class _Size(Settings):
-    n: int = Field(ge=1, description="Words in a run.")
+def distinct_n(n: int) -> Scorer:
+    """The share of an answer's word n-grams that are distinct.
+
+    Raises:
+        RecipeError: n is below 1.
+    """
+    return _ngrams("distinct_n", n, repeated=False)
 
 
-@dataclass(frozen=True)
-class Runs:
-    """Runs of n words of one answer (split at white space, in lower case): how many of them are distinct, or repeat."""
+def repeated_ngrams(n: int) -> Scorer:
+    """The share of an answer's word n-grams that repeat an earlier one; raises as `distinct_n`."""
+    return _ngrams("repeated_ngrams", n, repeated=True)
 
-    name: str
-    description: str
-    n: int
-    higher_is_better: bool
-    dimension: str
 
-    def __call__(self, text: str, facts: Mapping[str, Any]) -> float:
+def _ngrams(name: str, n: int, *, repeated: bool) -> TextScorer:
+    """Over the words of one answer, split at white space, in lower case."""
+    if n < 1:
+        raise RecipeError(f"scorers: options of '{name}': n is {n}.", "Words in an n-gram: at least 1.")
+
+    def distinct(text: str) -> float:
         words = text.lower().split()
-        runs = [tuple(words[start : start + self.n]) for start in range(len(words) - self.n + 1)]
-        distinct = len(set(runs)) / len(runs) if runs else 1.0
-        return distinct if self.higher_is_better else 1 - distinct
+        runs = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+        return len(set(runs)) / len(runs) if runs else 1.0
+
+    return TextScorer(
+        name=name,
+        description=f"share of an answer's runs of {n} words that {'repeat' if repeated else 'are distinct'}",
+        higher_is_better=not repeated,
+        measure=lambda text, _: 1 - distinct(text) if repeated else distinct(text),
+        dimension="repetition" if repeated else "diversity",
+    )
 
 
-@dataclass(frozen=True)
-class Length:
-    """The number of one answer's words (split at white space)."""
-
-    name: str = "words"
-    description: str = "words in the answer"
-    higher_is_better: bool = True
-    dimension: str = "length"
-    unit: str = "words"
-
-    def __call__(self, text: str, facts: Mapping[str, Any]) -> float:
-        return float(len(text.split()))
+DISTINCT_2 = _ngrams("distinct_2", 2, repeated=False)
+REPEATED_4GRAMS = _ngrams("repeated_4grams", 4, repeated=True)
+WORDS = TextScorer(
+    name="words",
+    description="words in the answer",
+    measure=lambda text, _: len(text.split()),
+    dimension="length",
+    unit="words",
+)
 
 
-def distinct_n(**options: Any) -> Scorer:
-    """The share of an answer's runs of n words that are distinct.
-
-    Args:
-        options: `n`.
-
-    Raises:
-        RecipeError: an option is wrong.
-    """
-    return TextScorer(_distinct("distinct_n", _size("distinct_n", options)))
-
-
-def repeated_ngrams(**options: Any) -> Scorer:
-    """The share of an answer's runs of n words that repeat an earlier one.
-
-    Args:
-        options: `n`.
+def readability() -> Scorer:
+    """Flesch reading ease: about 100 for very easy English, below 30 for hard; 206.8 - 1.015 words a sentence - 84.6
+    syllables a word.
 
     Raises:
-        RecipeError: an option is wrong.
+        PluginError: the extra `text` is not installed.
     """
-    return TextScorer(_repeated("repeated_ngrams", _size("repeated_ngrams", options)))
+    library, version = _library("textstat", "readability")
+    description, unit = f"Flesch reading ease (textstat {version})", "Flesch reading ease"
+    return _of_words("readability", description, library.flesch_reading_ease, unit)
 
 
-def _size(name: str, options: Mapping[str, Any]) -> int:
-    where = f"scorers: options of '{name}'"
-    return read_options(_Size, options, where, f"For example: {{scorer: {name}, options: {{n: 3}}}}").n
+def sentiment() -> Scorer:
+    """VADER's compound sentiment, from -1 (negative) to 1 (positive).
+
+    Raises:
+        PluginError: the extra `text` is not installed.
+    """
+    library, version = _library("vaderSentiment", "sentiment", "vaderSentiment.vaderSentiment")
+    analyzer = library.SentimentIntensityAnalyzer()
+    description = f"VADER's compound sentiment (vaderSentiment {version})"
+    return _of_words("sentiment", description, lambda text: analyzer.polarity_scores(text)["compound"])
 
 
-def _distinct(name: str, n: int) -> Runs:
-    return Runs(name, f"share of an answer's runs of {n} words that are distinct", n, True, "diversity")
+def _of_words(name: str, description: str, measure: Callable[[str], float], unit: str = "") -> TextScorer:
+    """A statistic of answers with words; its description, a part of the key, has the library's version."""
+
+    def of_words(text: str, _: Any) -> float:
+        if not any(letter.isalnum() for letter in text):
+            raise ValueError("an answer without words")
+        return measure(text)
+
+    return TextScorer(name=name, description=description, measure=of_words, dimension=name, unit=unit)
 
 
-def _repeated(name: str, n: int) -> Runs:
-    return Runs(name, f"share of an answer's runs of {n} words that repeat", n, False, "repetition")
-
-
-DISTINCT_2 = _distinct("distinct_2", 2)
-"""The share of an answer's pairs of words that are distinct."""
-
-REPEATED_4GRAMS = _repeated("repeated_4grams", 4)
-"""The share of an answer's runs of 4 words that repeat an earlier one."""
-
-WORDS = Length()
-"""The number of an answer's words."""
+def _library(package: str, scorer: str, module: str = "") -> tuple[Any, str]:
+    """A library of the extra, and its version."""
+    try:
+        return importlib.import_module(module or package), importlib.metadata.version(package)
+    except ImportError as error:
+        reason = f"scorers: '{scorer}' needs the package {package}: {error}"
+        raise PluginError(reason, 'pip install "pad-cli[text]"') from error

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pad_cli.evaluation.answered import write_answered
-from pad_cli.evaluation.costs import Answered
-from pad_cli.evaluation.run import ANSWERS
+from pad_cli.evaluation.contract import System
+from pad_cli.evaluation.evaluate import ANSWERS
+from pad_cli.evaluation.outputs import write_answered
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe
 from pad_cli.system.runs import ResultLog
@@ -88,9 +88,9 @@ def write_run(tmp_path: Path) -> WriteRun:
 
 def write_keys(run: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Say that a run's report is about these rows of its log."""
-    keys: dict[Answered, list[str]] = {}
+    keys: dict[System, list[str]] = {}
     for key, row in rows.items():
-        keys.setdefault(Answered(row["method"], row["policy"], row["guidance_weight"]), []).append(key)
+        keys.setdefault(System(row["method"], row["policy"], row["guidance_weight"]), []).append(key)
     write_answered(run, json.loads((run / "recipe.json").read_text(encoding="utf-8")), keys)
 
 

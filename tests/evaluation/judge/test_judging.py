@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pad_cli.errors import DataError, RecipeError, UsageError
-from pad_cli.evaluation.answered import ANSWERED
+from pad_cli.evaluation.evaluate import ANSWERS, CROSS_POLICY, evaluate
 from pad_cli.evaluation.judge.run import REPLIES, judge, plan_judging
-from pad_cli.evaluation.run import ANSWERS, CROSS_POLICY, evaluate
+from pad_cli.evaluation.outputs import ANSWERED
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EvalRecipe, ModelSettings

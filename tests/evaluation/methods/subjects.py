@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.evaluation.contract import Subject
+from pad_cli.evaluation.contract import EvalContext
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.recipe import DecodingSettings, ModelSettings
@@ -17,8 +17,8 @@ PREFERENCES = ("humorous", "not formal", "concise=2", "humorous, formal=0.5")
 HOW = DecodingSettings(max_new_tokens=10, batch_size=3)
 
 
-def make_subject(policy: LanguageModel, reward_model: RewardModel) -> Subject:
-    return Subject("tiny", ModelSettings(model=policy.name), PadEngine(policy, reward_model))
+def make_subject(policy: LanguageModel, reward_model: RewardModel) -> EvalContext:
+    return EvalContext("tiny", ModelSettings(model=policy.name), PadEngine(policy, reward_model))
 
 
 def make_items(preferences: tuple[str, ...] = PREFERENCES) -> list[BenchmarkItem]:

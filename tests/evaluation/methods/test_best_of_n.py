@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.contract import Subject
-from pad_cli.evaluation.methods.best_of_n import BestOfN
-from pad_cli.evaluation.run import load_method
+from pad_cli.evaluation.contract import EvalContext, load_method
+from pad_cli.evaluation.methods.untrained import BestOfN
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.recipe import DecodingSettings, MethodSettings
@@ -22,12 +21,12 @@ HOW = DecodingSettings(max_new_tokens=10, batch_size=3, temperature=1.3)
 
 
 @pytest.fixture
-def subject(byte_tokenizer: Any) -> Subject:
+def subject(byte_tokenizer: Any) -> EvalContext:
     policy = make_stopping_policy(byte_tokenizer)
     return make_subject(policy, make_reward_model(policy, seed=2))
 
 
-def drawn(subject: Subject, item: BenchmarkItem, n: int, how: DecodingSettings = HOW) -> list[Generation]:
+def drawn(subject: EvalContext, item: BenchmarkItem, n: int, how: DecodingSettings = HOW) -> list[Generation]:
     streams = [item.id, *(f"{item.id}/{number}" for number in range(1, n))]
     return subject.engine.generate([item.prompt] * n, None, how, streams=streams)
 
@@ -45,7 +44,7 @@ def reward(model: Any, item: BenchmarkItem, answer: list[int]) -> float:
     return float(change[range(len(answer)), answer].sum())
 
 
-def test_the_answer_is_the_drawn_one_with_the_highest_reward(subject: Subject) -> None:
+def test_the_answer_is_the_drawn_one_with_the_highest_reward(subject: EvalContext) -> None:
     items = make_items()
     best = BestOfN(n=6).answer(subject, items, HOW, 0.0)
     ranks = []
@@ -59,13 +58,13 @@ def test_the_answer_is_the_drawn_one_with_the_highest_reward(subject: Subject) -
     assert reasons == {"stop", "length"}
 
 
-def test_the_best_of_one_is_the_policys_own_draw(subject: Subject) -> None:
+def test_the_best_of_one_is_the_policys_own_draw(subject: EvalContext) -> None:
     items = make_items()
     plain = subject.engine.generate([item.prompt for item in items], None, HOW, streams=[item.id for item in items])
     assert BestOfN(n=1).answer(subject, items, HOW, 0.0) == plain
 
 
-def test_a_greedy_recipe_samples_at_the_methods_own_temperature(subject: Subject) -> None:
+def test_a_greedy_recipe_samples_at_the_methods_own_temperature(subject: EvalContext) -> None:
     items, greedy = make_items(), HOW.model_copy(update={"temperature": 0.0})
     assert BestOfN(n=3, temperature=1.3).answer(subject, items, greedy, 0.0) == BestOfN(n=3, temperature=0.1).answer(
         subject, items, HOW, 0.0
@@ -75,7 +74,7 @@ def test_a_greedy_recipe_samples_at_the_methods_own_temperature(subject: Subject
     )
 
 
-def test_batch_equals_single(subject: Subject) -> None:
+def test_batch_equals_single(subject: EvalContext) -> None:
     items = make_items()
     together = BestOfN(n=4).answer(subject, items, HOW, 0.0)
     assert together == [BestOfN(n=4).answer(subject, [item], HOW, 0.0)[0] for item in items]
@@ -100,7 +99,7 @@ def test_a_reward_model_of_another_vocabulary_reads_the_text(policy: LanguageMod
     assert best != ended_best
 
 
-def test_the_key_changes_with_whatever_decides_answers(subject: Subject) -> None:
+def test_the_key_changes_with_whatever_decides_answers(subject: EvalContext) -> None:
     other = make_subject(subject.policy, make_reward_model(subject.policy, seed=9))
     keys = [BestOfN().key(subject), BestOfN(n=3).key(subject), BestOfN(temperature=0.5).key(subject)]
     assert len(set(map(str, [*keys, BestOfN().key(other)]))) == 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from pad_cli.errors import DataError, RecipeError
-from pad_cli.evaluation.contract import Subject
+from pad_cli.evaluation.contract import EvalContext, load_method
 from pad_cli.evaluation.methods import competitors
 from pad_cli.evaluation.methods.competitors import Competitors, attached, goal_pairs
-from pad_cli.evaluation.run import load_method
-from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS
+from pad_cli.models.adapter import WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -63,7 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def subject(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> Subject:
+def subject(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> EvalContext:
     return make_subject(policy, reward_model)
 
 
@@ -109,7 +107,7 @@ def margin(policy: LanguageModel, chosen: str, rejected: str) -> float:
 
 
 def test_an_adapter_prefers_its_principle_and_the_policy_stays_as_it_was(
-    subject: Subject, options: dict[str, Any], home: Path
+    subject: EvalContext, options: dict[str, Any], home: Path
 ) -> None:
     policy, answers = subject.policy, ("dhaha", "dyesyes")
     state = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
@@ -123,7 +121,7 @@ def test_an_adapter_prefers_its_principle_and_the_policy_stays_as_it_was(
 
 
 def test_a_second_run_finds_the_adapter_and_states_the_same_cost(
-    subject: Subject, options: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
+    subject: EvalContext, options: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     goals = [{"humorous": 1.0}, {"formal": 1.0}, {"humorous": 1.0}, {}]
     cost = Competitors("dpo", options).prepare(subject, goals)
@@ -137,7 +135,7 @@ def test_a_second_run_finds_the_adapter_and_states_the_same_cost(
 
 @pytest.mark.parametrize("changed", [{"steps": 5}, {"seed": 1}, {"beta": 0.2}, {"data": "other"}])
 def test_other_settings_or_pairs_give_another_adapter(
-    changed: dict[str, Any], subject: Subject, options: dict[str, Any], home: Path, tmp_path: Path
+    changed: dict[str, Any], subject: EvalContext, options: dict[str, Any], home: Path, tmp_path: Path
 ) -> None:
     if "data" in changed:
         lines = (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -175,26 +173,14 @@ def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
             Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     (work,) = (tmp_path / "another home" / "competitors").iterdir()
     assert (work / "checkpoint-4").is_dir()
-    clock = json.loads((work / "clock.json").read_text())
-    (work / "clock.json").write_text(json.dumps({**clock, "seconds": 1000.0}))
+    (work / "seconds").write_text("1000.0\n")
     again = Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     assert again.directory.name == whole.directory.name
-    first, second = (load_file(found.directory / ADAPTER_WEIGHTS) for found in (whole, again))
+    first, second = (load_file(found.directory / WEIGHTS) for found in (whole, again))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert again.cost.seconds > 1000
     assert not work.exists()
-
-
-def test_of_a_killed_run_the_time_up_to_its_last_checkpoint_counts(tmp_path: Path) -> None:
-    assert competitors._start_clock(tmp_path) == 0
-    (tmp_path / "checkpoint-2").mkdir()
-    written = tmp_path / "checkpoint-2" / "optimizer.pt"
-    written.write_bytes(b"")
-    (tmp_path / "clock.json").write_text(json.dumps({"seconds": 5.0, "started": 100.0}))
-    os.utime(written, (130, 130))
-    assert competitors._start_clock(tmp_path) == 35
-    assert competitors._start_clock(tmp_path) == 35  # no checkpoint since
 
 
 @pytest.mark.parametrize(
@@ -205,6 +191,7 @@ def test_of_a_killed_run_the_time_up_to_its_last_checkpoint_counts(tmp_path: Pat
         ({"epochs": 1}, "give either `epochs` or `steps`"),
         ({"lora_rank": 0}, "lora_rank: "),
         ({"evaluate_every": 2}, "`evaluate_every` has no effect here"),
+        ({"anchor": 0.1}, "without `anchor`"),
     ],
 )
 def test_wrong_options_are_named(wrong: dict[str, Any], said: str, options: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pad_cli.errors import DataError
-from pad_cli.evaluation.methods.examples import DrawnExamples, Example, draw_examples, with_examples
-from pad_cli.evaluation.methods.prompted import Prompt
+from pad_cli.evaluation.methods.examples import Example, Examples, draw_examples, with_examples
+from pad_cli.evaluation.methods.untrained import Prompt
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference, parse_preference
@@ -29,8 +29,8 @@ def example(style: str, number: int) -> Example:
     return Example(as_messages(f"Question {number}?"), read(style), f"{style} {number}")
 
 
-def pool(shots: int, seed: int = 0) -> DrawnExamples:
-    return DrawnExamples(tuple(example(style, number) for style in STYLES for number in range(5)), shots, seed)
+def pool(shots: int, seed: int = 0) -> Examples:
+    return Examples(tuple(example(style, number) for style in STYLES for number in range(5)), shots, seed)
 
 
 def item(style: str, name: str = "a", prompt: str = "Why?") -> BenchmarkItem:

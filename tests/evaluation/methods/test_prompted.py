@@ -8,10 +8,8 @@ import pytest
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.contract import Subject
-from pad_cli.evaluation.methods.contrast import Contrast
-from pad_cli.evaluation.methods.prompted import PadPrompt, Prompt
-from pad_cli.evaluation.run import load_method
+from pad_cli.evaluation.contract import EvalContext, load_method
+from pad_cli.evaluation.methods.untrained import Contrast, PadPrompt, Prompt
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import MethodSettings
@@ -33,29 +31,31 @@ WORDED = [
 
 
 @pytest.fixture(params=["chat template", "no chat template"])
-def subject(request: pytest.FixtureRequest) -> Subject:
+def subject(request: pytest.FixtureRequest) -> EvalContext:
     policy = make_language_model(make_tokenizer(chat=request.param == "chat template"), seed=3)
     return make_subject(policy, make_reward_model(policy, seed=2))
 
 
-def texts(method: Any, subject: Subject, weight: float = 0.0, items: list[BenchmarkItem] | None = None) -> list[str]:
+def texts(
+    method: Any, subject: EvalContext, weight: float = 0.0, items: list[BenchmarkItem] | None = None
+) -> list[str]:
     return [answer.text for answer in method.answer(subject, items or make_items(), HOW, weight)]
 
 
-def test_the_policy_reads_the_preference_in_words(subject: Subject) -> None:
+def test_the_policy_reads_the_preference_in_words(subject: EvalContext) -> None:
     expected = subject.engine.generate(WORDED, None, HOW)
     assert texts(Prompt(), subject) == [answer.text for answer in expected]
     assert texts(Prompt(), subject) != [answer.text for answer in subject.engine.generate(QUESTIONS, None, HOW)]
 
 
-def test_a_preference_in_free_text_needs_no_encoder(subject: Subject) -> None:
+def test_a_preference_in_free_text_needs_no_encoder(subject: EvalContext) -> None:
     item = BenchmarkItem("a", "single", "odd", as_messages("Why?"), ("text:odd, but not too odd",))
     expected = subject.engine.generate(["Why? Write in this style: odd, not too odd"], None, HOW)
     assert texts(Prompt(), subject, items=[item]) == [expected[0].text]
 
 
 @pytest.mark.parametrize("options", [{}, {"examples": EXAMPLES}], ids=["zero-shot", "few-shot"])
-def test_weight_0_of_every_steered_form_is_prompt(subject: Subject, options: dict[str, Any]) -> None:
+def test_weight_0_of_every_steered_form_is_prompt(subject: EvalContext, options: dict[str, Any]) -> None:
     asked = texts(Prompt(**options), subject)
     assert texts(PadPrompt(**options), subject, 0.0) == asked
     assert texts(Contrast(**options), subject, 0.0) == asked
@@ -63,25 +63,25 @@ def test_weight_0_of_every_steered_form_is_prompt(subject: Subject, options: dic
     assert texts(Contrast(**options), subject, 2.0) != asked
 
 
-def test_the_reward_model_reads_the_plain_prompt(subject: Subject) -> None:
+def test_the_reward_model_reads_the_plain_prompt(subject: EvalContext) -> None:
     items = make_items()
     preferences = [subject.engine.preference(item.preference) for item in items]
     expected = subject.engine.generate(QUESTIONS, preferences, HOW, [1.5] * 4, policy_prompts=WORDED)
     assert texts(PadPrompt(), subject, 1.5) == [answer.text for answer in expected]
 
 
-def test_the_scale_multiplies_the_guidance_weight_of_contrast(subject: Subject) -> None:
+def test_the_scale_multiplies_the_guidance_weight_of_contrast(subject: EvalContext) -> None:
     assert texts(Contrast(scale=2.0), subject, 0.5) == texts(Contrast(), subject, 1.0)
     assert texts(Contrast(scale=2.0), subject, 0.5) != texts(Contrast(), subject, 0.5)
 
 
-def test_contrast_without_a_preference_to_contrast_is_the_policy_alone(subject: Subject) -> None:
+def test_contrast_without_a_preference_to_contrast_is_the_policy_alone(subject: EvalContext) -> None:
     items = make_items(("humorous, not humorous",) * 4)
     expected, requests = subject.engine.generate(QUESTIONS, None, HOW), alone(subject.engine, QUESTIONS, None, HOW)
     assert_agree(expected, texts(Contrast(), subject, 1.5, items), requests)
 
 
-def test_given_examples_stand_before_the_question_and_after_the_system_message(subject: Subject) -> None:
+def test_given_examples_stand_before_the_question_and_after_the_system_message(subject: EvalContext) -> None:
     system = {"role": "system", "content": "Be kind."}
     item = BenchmarkItem("a", "single", "formal", (system, *as_messages("Why?")), ("formal",))
     (conversation,) = Prompt(examples=EXAMPLES).prompts(subject, [item], HOW)
@@ -95,14 +95,14 @@ def test_given_examples_stand_before_the_question_and_after_the_system_message(s
     ]
 
 
-def test_examples_that_leave_no_room_for_an_answer_are_refused(subject: Subject) -> None:
+def test_examples_that_leave_no_room_for_an_answer_are_refused(subject: EvalContext) -> None:
     """The tiny policy reads at most 256 tokens, which are bytes."""
     long = [{**EXAMPLES[0], "answer": "A kite. " * 40}]
     with pytest.raises(RecipeError, match="at most 256"):
         Prompt(examples=long).answer(subject, make_items(), HOW, 0.0)
 
 
-def test_the_key_changes_with_whatever_decides_answers(subject: Subject) -> None:
+def test_the_key_changes_with_whatever_decides_answers(subject: EvalContext) -> None:
     other = make_subject(subject.policy, make_reward_model(subject.policy, seed=9))
     forms: list[Any] = [
         Prompt(),
@@ -120,7 +120,7 @@ def test_the_key_changes_with_whatever_decides_answers(subject: Subject) -> None
     assert Prompt().key(other) == Prompt().key(subject)
 
 
-def test_another_wording_is_another_key(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_wording_is_another_key(subject: EvalContext, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Prompt().key(subject)
     monkeypatch.setattr("pad_cli.preference.instruction", lambda text: f"Be {text}")
     assert Prompt().key(subject) != before
@@ -138,7 +138,7 @@ def test_another_wording_is_another_key(subject: Subject, monkeypatch: pytest.Mo
         {"unknown": 1},
     ],
 )
-def test_wrong_options_are_refused(name: str, options: dict[str, Any], subject: Subject) -> None:
+def test_wrong_options_are_refused(name: str, options: dict[str, Any], subject: EvalContext) -> None:
     with pytest.raises(RecipeError, match="options"):
         load_method(MethodSettings(method=name, options=options)).prepare(subject)
 

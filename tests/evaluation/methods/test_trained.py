@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pad_cli.decoding.mixture import Expert, _request, generate_mixture
-from pad_cli.evaluation.contract import Subject
+from pad_cli.decoding.mixture import Voice, _request, generate_mixture
+from pad_cli.evaluation.contract import EvalContext
+from pad_cli.evaluation.evaluate import evaluate
 from pad_cli.evaluation.methods.competitors import attached
-from pad_cli.evaluation.methods.mixed import Mod, Sum
-from pad_cli.evaluation.methods.trained import Dpo, MorlDpo, Soup, write_soup
-from pad_cli.evaluation.run import evaluate
+from pad_cli.evaluation.methods.trained import Dpo, Mod, MorlDpo, Soup, Sum, write_soup
+from pad_cli.models.adapter import WEIGHTS
 from pad_cli.models.checkpoint import save_reward_model
-from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -48,7 +48,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def subject(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> Subject:
+def subject(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> EvalContext:
     return make_subject(policy, reward_model)
 
 
@@ -62,28 +62,28 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """The first answer to each item; those that come later have to agree with it."""
     first: dict[str, list[int]] = {}
 
-    def watched(voices: Sequence[Expert], how: DecodingSettings, names: Sequence[str]) -> list[list[int]]:
+    def watched(voices: Sequence[Voice], how: DecodingSettings, names: Sequence[str]) -> list[list[int]]:
         made = generate_mixture(voices, how, names)
         for row, (name, answer) in enumerate(zip(names, made, strict=True)):
             request = _request([voice.part(row, row + 1) for voice in voices], how, [name])
             assert_agree([first.setdefault(name, answer)], [answer], [request])
         return made
 
-    monkeypatch.setattr("pad_cli.evaluation.methods.competitors.generate_mixture", watched)
+    monkeypatch.setattr("pad_cli.evaluation.methods.trained.generate_mixture", watched)
     return first
 
 
-def texts(method: Any, subject: Subject, *preference: str, how: DecodingSettings = HOW) -> list[str]:
+def texts(method: Any, subject: EvalContext, *preference: str, how: DecodingSettings = HOW) -> list[str]:
     return [answer.text for answer in method.answer(subject, items(*preference), how, 0.0)]
 
 
-def plain(subject: Subject, how: DecodingSettings = HOW) -> list[str]:
+def plain(subject: EvalContext, how: DecodingSettings = HOW) -> list[str]:
     return [answer.text for answer in subject.engine.generate(QUESTIONS, None, how)]
 
 
 @pytest.mark.parametrize("how", [HOW, SAMPLED], ids=["greedy", "sampled"])
 def test_of_one_principle_all_five_are_the_same(
-    subject: Subject, options: dict[str, Any], how: DecodingSettings, answered: dict[str, list[int]]
+    subject: EvalContext, options: dict[str, Any], how: DecodingSettings, answered: dict[str, list[int]]
 ) -> None:
     other = texts(Dpo(**options), subject, "formal", how=how)
     answered.clear()
@@ -93,27 +93,27 @@ def test_of_one_principle_all_five_are_the_same(
     assert len(answered) == len(QUESTIONS)
 
 
-def test_of_two_principles_all_five_differ(subject: Subject, options: dict[str, Any]) -> None:
+def test_of_two_principles_all_five_differ(subject: EvalContext, options: dict[str, Any]) -> None:
     assert len({tuple(texts(method(**options), subject, "humorous", "formal")) for method in METHODS}) == 5
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("preference", [["text:make me laugh"], ["text:a, text:b"], ["humorous=0"], []])
 def test_what_names_no_principle_is_answered_by_the_plain_policy(
-    method: Any, preference: list[str], subject: Subject, options: dict[str, Any]
+    method: Any, preference: list[str], subject: EvalContext, options: dict[str, Any]
 ) -> None:
     assert texts(method(**options), subject, *preference) == plain(subject)
     assert texts(method(**options), subject, *preference, how=SAMPLED) == plain(subject, SAMPLED)
 
 
-def test_free_text_beside_a_name_has_no_effect(subject: Subject, options: dict[str, Any]) -> None:
+def test_free_text_beside_a_name_has_no_effect(subject: EvalContext, options: dict[str, Any]) -> None:
     for method in METHODS:
         named, both = (texts(method(**options), subject, *specs) for specs in (["formal"], ["formal", "text:odd"]))
         assert named == both
 
 
 def test_dpo_answers_for_the_strongest_principle_and_the_first_of_equal_ones(
-    subject: Subject, options: dict[str, Any]
+    subject: EvalContext, options: dict[str, Any]
 ) -> None:
     method = Dpo(**options)
     humorous, formal = texts(method, subject, "humorous"), texts(method, subject, "formal")
@@ -123,20 +123,20 @@ def test_dpo_answers_for_the_strongest_principle_and_the_first_of_equal_ones(
     assert texts(method, subject, "formal", "not humorous=3") == formal
 
 
-def test_negative_weights_count_where_they_can(subject: Subject, options: dict[str, Any]) -> None:
+def test_negative_weights_count_where_they_can(subject: EvalContext, options: dict[str, Any]) -> None:
     for method in METHODS:
         without = method in (Dpo, Soup)
         assert (texts(method(**options), subject, "not formal") == plain(subject)) == without
 
 
-def test_weights_are_relative_for_all_but_sum(subject: Subject, options: dict[str, Any]) -> None:
+def test_weights_are_relative_for_all_but_sum(subject: EvalContext, options: dict[str, Any]) -> None:
     for method in METHODS[:-1]:
         once, twice = (texts(method(**options), subject, *specs) for specs in (["formal"], ["formal=2"]))
         assert once == twice
     assert texts(Sum(**options), subject, "formal=3") != texts(Sum(**options), subject, "formal")
 
 
-def test_a_sum_with_hardly_any_weight_is_the_plain_policy(subject: Subject, options: dict[str, Any]) -> None:
+def test_a_sum_with_hardly_any_weight_is_the_plain_policy(subject: EvalContext, options: dict[str, Any]) -> None:
     expected, requests = subject.engine.generate(QUESTIONS, None, HOW), alone(subject.engine, QUESTIONS, None, HOW)
     assert_agree(expected, texts(Sum(**options), subject, "humorous=1e-6", "formal=1e-6"), requests)
     assert texts(Mod(**options), subject, "humorous=1e-6", "formal=1e-6") != plain(subject)
@@ -155,7 +155,7 @@ def test_the_mixture_is_its_formula_step_by_step(
     method: Any,
     preference: list[str],
     shares: dict[str, float],
-    subject: Subject,
+    subject: EvalContext,
     options: dict[str, Any],
     answered: dict[str, list[int]],
 ) -> None:
@@ -182,7 +182,7 @@ def log_probs(policy: LanguageModel, tokens: list[int]) -> torch.Tensor:
 
 
 def test_a_soup_averages_the_updates_not_their_factors(
-    subject: Subject, options: dict[str, Any], tmp_path: Path
+    subject: EvalContext, options: dict[str, Any], tmp_path: Path
 ) -> None:
     trained = Soup(**options)._competitors
     wanted = {"humorous": 0.75, "formal": 0.25}
@@ -197,10 +197,7 @@ def test_a_soup_averages_the_updates_not_their_factors(
 
 def updates(directory: Path) -> dict[str, torch.Tensor]:
     """What an adapter adds to each weight: alpha / r * B A."""
-    tensors, config = (
-        load_file(directory / ADAPTER_WEIGHTS),
-        json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8")),
-    )
+    tensors, config = load_file(directory / WEIGHTS), json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     scale = config["lora_alpha"] / config["r"]
     return {
         name: scale * tensors[name.replace("lora_A", "lora_B")] @ down
@@ -210,7 +207,7 @@ def updates(directory: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_batch_of_several_preferences_equals_its_single_answers(
-    subject: Subject, options: dict[str, Any], answered: dict[str, list[int]]
+    subject: EvalContext, options: dict[str, Any], answered: dict[str, list[int]]
 ) -> None:
     wanted = [["humorous"], ["text:odd"], ["formal", "humorous"], ["humorous"]]
     batch = [item for n, specs in enumerate(wanted) for item in items(*specs)[n : n + 1]]
@@ -228,7 +225,7 @@ def test_the_cost_is_that_of_the_adapters_which_the_items_need(
 ) -> None:
     asked = (*items("humorous", "formal=0.5"), *items("text:odd"))
     engine = make_subject(policy, reward_model).engine
-    subject = Subject("tiny", ModelSettings(model="tiny"), engine, asked)
+    subject = EvalContext("tiny", ModelSettings(model="tiny"), engine, asked)
     cost = method(**options).prepare(subject)
     assert cost.models == models
     assert cost.seconds > 0

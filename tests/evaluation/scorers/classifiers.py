@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.evaluation.contract import Sample, Subject
+from pad_cli.evaluation.contract import Answer, EvalContext
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
@@ -72,12 +72,12 @@ def make_classifier(directory: Path, kind: str, *, labels: int = 1, chat: bool =
     return directory
 
 
-def make_subject(policy: LanguageModel) -> Subject:
-    return Subject("tiny", ModelSettings(model=policy.name), PadEngine(policy))
+def make_subject(policy: LanguageModel) -> EvalContext:
+    return EvalContext("tiny", ModelSettings(model=policy.name), PadEngine(policy))
 
 
-def make_samples(answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[Sample]:
+def make_samples(answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[Answer]:
     return [
-        Sample(BenchmarkItem(str(number), "single", "x", as_messages(prompt), ("x",)), text)
+        Answer(BenchmarkItem(str(number), "single", "x", as_messages(prompt), ("x",)), text)
         for number, (prompt, text) in enumerate(answers)
     ]

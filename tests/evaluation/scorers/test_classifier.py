@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from pad_cli.errors import ModelLoadError, RecipeError
-from pad_cli.evaluation.contract import Subject
+from pad_cli.evaluation.answering import score
+from pad_cli.evaluation.contract import EvalContext, load_scorer
 from pad_cli.evaluation.scorers.classifier import ARMORM_DIMENSIONS
 from pad_cli.evaluation.scorers.classifier_model import load_classifier
-from pad_cli.evaluation.scoring import load_scorer, score
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ScorerSettings
 from pad_cli.system.runs import ResultLog
@@ -29,7 +29,7 @@ def _nothing_loaded() -> None:
 
 
 @pytest.fixture
-def subject(policy: LanguageModel) -> Subject:
+def subject(policy: LanguageModel) -> EvalContext:
     return make_subject(policy)
 
 
@@ -37,7 +37,7 @@ def scorer_of(name: str = "classifier", **options: Any) -> Any:
     return load_scorer(ScorerSettings(scorer=name, options=options))
 
 
-def values_of(scorer: Any, subject: Subject, answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[float]:
+def values_of(scorer: Any, subject: EvalContext, answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[float]:
     return [found.value for found in scorer.score(make_samples(answers), subject)]
 
 
@@ -54,7 +54,7 @@ def logits_of(directory: Path, first: str, second: str | None = None, **how: Any
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_score_is_what_transformers_says_of_the_pair_alone_whatever_is_in_the_batch(
-    tmp_path: Path, subject: Subject, kind: str
+    tmp_path: Path, subject: EvalContext, kind: str
 ) -> None:
     directory = make_classifier(tmp_path, kind)
     expected = [logits_of(directory, prompt, answer).item() for prompt, answer in ANSWERS]
@@ -64,7 +64,7 @@ def test_a_score_is_what_transformers_says_of_the_pair_alone_whatever_is_in_the_
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_without_a_padding_token_a_score_is_read_at_the_last_token_even_at_the_end_of_sequence(
-    tmp_path: Path, subject: Subject, kind: str
+    tmp_path: Path, subject: EvalContext, kind: str
 ) -> None:
     """The chat template ends in the end of sequence, which such tokenizers are often given for padding."""
     directory = make_classifier(tmp_path, kind, chat=True)
@@ -79,7 +79,7 @@ def test_without_a_padding_token_a_score_is_read_at_the_last_token_even_at_the_e
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
-def test_segments_are_given_to_models_that_know_them_only(tmp_path: Path, subject: Subject, kind: str) -> None:
+def test_segments_are_given_to_models_that_know_them_only(tmp_path: Path, subject: EvalContext, kind: str) -> None:
     """GPT-2 would add a word's embedding for them, Llama refuses them, BERT was trained with them."""
     directory = make_classifier(tmp_path, kind)
     plain = values_of(scorer_of(model=str(directory), batch_size=9), subject)
@@ -100,14 +100,14 @@ def test_segments_are_given_to_models_that_know_them_only(tmp_path: Path, subjec
         (["{prompt}|", "|{answer}"], ["Hi|", "|Hello {prompt}!"]),
     ],
 )
-def test_a_template_decides_the_text(tmp_path: Path, subject: Subject, template: Any, texts: list[str]) -> None:
+def test_a_template_decides_the_text(tmp_path: Path, subject: EvalContext, template: Any, texts: list[str]) -> None:
     """And what looks like a slot inside a prompt or an answer is none."""
     directory = make_classifier(tmp_path, "bert")
     values = values_of(scorer_of(model=str(directory), template=template), subject, (("Hi", "Hello {prompt}!"),))
     assert values == pytest.approx([logits_of(directory, *texts).item()], abs=1e-5)
 
 
-def test_hh_spells_every_turn_of_a_conversation(tmp_path: Path, subject: Subject) -> None:
+def test_hh_spells_every_turn_of_a_conversation(tmp_path: Path, subject: EvalContext) -> None:
     directory = make_classifier(tmp_path, "gpt2")
     (sample,) = make_samples((("Why?", "No."),))
     turns = [("user", "One?"), ("assistant", "Yes."), ("user", "Two?")]
@@ -118,7 +118,7 @@ def test_hh_spells_every_turn_of_a_conversation(tmp_path: Path, subject: Subject
     assert found.value == pytest.approx(expected, abs=1e-5)
 
 
-def test_chat_needs_a_chat_template(tmp_path: Path, subject: Subject) -> None:
+def test_chat_needs_a_chat_template(tmp_path: Path, subject: EvalContext) -> None:
     scorer = scorer_of(model=str(make_classifier(tmp_path, "gpt2")), template="chat")
     with pytest.raises(ModelLoadError, match="no chat template") as caught:
         values_of(scorer, subject)
@@ -126,7 +126,9 @@ def test_chat_needs_a_chat_template(tmp_path: Path, subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "roberta"])
-def test_a_long_text_is_read_as_far_as_the_model_can_and_says_so(tmp_path: Path, subject: Subject, kind: str) -> None:
+def test_a_long_text_is_read_as_far_as_the_model_can_and_says_so(
+    tmp_path: Path, subject: EvalContext, kind: str
+) -> None:
     directory = make_classifier(tmp_path, kind)
     limit = LONGEST - (1 if kind == "roberta" else 0)  # RoBERTa counts positions from behind its padding, token 0 here
     answers = (("Hi", "short"), ("Hi", "x" * 200))
@@ -136,7 +138,7 @@ def test_a_long_text_is_read_as_far_as_the_model_can_and_says_so(tmp_path: Path,
     assert found[1].value == pytest.approx(cut, abs=1e-5)
 
 
-def test_a_limit_of_ones_own_cuts_earlier(tmp_path: Path, subject: Subject) -> None:
+def test_a_limit_of_ones_own_cuts_earlier(tmp_path: Path, subject: EvalContext) -> None:
     directory = make_classifier(tmp_path, "gpt2")
     found = scorer_of(model=str(directory), template="answer", max_tokens=5).score(make_samples(), subject)
     assert all(one.truncated for one in found)
@@ -144,7 +146,7 @@ def test_a_limit_of_ones_own_cuts_earlier(tmp_path: Path, subject: Subject) -> N
     assert [one.value for one in found] == pytest.approx(expected, abs=1e-5)
 
 
-def test_activation_and_normalisation_are_applied_in_this_order(tmp_path: Path, subject: Subject) -> None:
+def test_activation_and_normalisation_are_applied_in_this_order(tmp_path: Path, subject: EvalContext) -> None:
     directory = make_classifier(tmp_path, "bert", labels=3)
     with_ = functools.partial(scorer_of, model=str(directory))
     logits = [logits_of(directory, *pair).double() for pair in ANSWERS]
@@ -163,7 +165,7 @@ def test_activation_and_normalisation_are_applied_in_this_order(tmp_path: Path, 
     assert scaled == pytest.approx([(value - 0.5) / 0.25 for value in sigmoid], abs=1e-5)
 
 
-def test_an_output_is_named_by_number_or_by_either_name(tmp_path: Path, subject: Subject) -> None:
+def test_an_output_is_named_by_number_or_by_either_name(tmp_path: Path, subject: EvalContext) -> None:
     with_ = functools.partial(scorer_of, model=str(make_classifier(tmp_path, "bert", labels=3)))
     by_number = values_of(with_(label=2), subject)
     assert by_number == values_of(with_(label="label 2"), subject)
@@ -173,7 +175,7 @@ def test_an_output_is_named_by_number_or_by_either_name(tmp_path: Path, subject:
 
 @pytest.mark.parametrize(("label", "said"), [(None, "which output"), ("label 3", "no output"), (3, "no output")])
 def test_an_unknown_or_missing_label_names_the_known_ones(
-    tmp_path: Path, subject: Subject, label: Any, said: str
+    tmp_path: Path, subject: EvalContext, label: Any, said: str
 ) -> None:
     scorer = scorer_of(model=str(make_classifier(tmp_path, "bert", labels=3)), label=label)
     with pytest.raises(RecipeError, match=rf"{said}.*label 0, label 1, label 2"):
@@ -205,29 +207,29 @@ def test_somebody_elses_code_may_run_at_a_pinned_commit() -> None:
     assert scorer_of(model="m", trust_remote_code=True, revision="0123456789abcdef0123456789abcdef01234567")
 
 
-def test_a_language_model_is_no_classifier(model_directory: Path, subject: Subject) -> None:
+def test_a_language_model_is_no_classifier(model_directory: Path, subject: EvalContext) -> None:
     """Its last layer would be random."""
     with pytest.raises(ModelLoadError, match="no trained classifier: it lacks score"):
         values_of(scorer_of(model=str(model_directory)), subject)
 
 
-def test_what_is_not_there_is_a_load_error(tmp_path: Path, subject: Subject) -> None:
+def test_what_is_not_there_is_a_load_error(tmp_path: Path, subject: EvalContext) -> None:
     with pytest.raises(ModelLoadError, match="Cannot load a classifier") as caught:
         values_of(scorer_of(model=str(tmp_path / "none")), subject)
     assert caught.value.hint
 
 
-def test_an_answer_without_tokens_fails_alone(tmp_path: Path, subject: Subject) -> None:
+def test_an_answer_without_tokens_fails_alone(tmp_path: Path, subject: EvalContext) -> None:
     scorer = scorer_of(model=str(make_classifier(tmp_path / "m", "gpt2")), template="answer")
     samples = make_samples((("Hi", "one"), ("Hi", ""), ("Hi", "two")))
     found = score("taste", scorer, samples, subject, ResultLog(tmp_path / "scores.jsonl"))
-    assert found[1] is None
-    assert [one.value for one in found if one] == pytest.approx(
+    assert found[1].value is None
+    assert [one.value for one in found if one.value is not None] == pytest.approx(
         values_of(scorer, subject, (("Hi", "one"), ("Hi", "two"))), abs=1e-5
     )
 
 
-def test_two_outputs_of_one_model_read_an_answer_once(tmp_path: Path, subject: Subject) -> None:
+def test_two_outputs_of_one_model_read_an_answer_once(tmp_path: Path, subject: EvalContext) -> None:
     source = {"model": str(make_classifier(tmp_path, "bert", labels=2))}
     first, second = scorer_of(**source, label=0), scorer_of(**source, label=1)
     read: list[int] = []
@@ -237,7 +239,7 @@ def test_two_outputs_of_one_model_read_an_answer_once(tmp_path: Path, subject: S
     assert read == [len(ANSWERS)]
 
 
-def test_scores_are_made_anew_when_what_decides_them_changes(tmp_path: Path, subject: Subject) -> None:
+def test_scores_are_made_anew_when_what_decides_them_changes(tmp_path: Path, subject: EvalContext) -> None:
     directory = str(make_classifier(tmp_path, "gpt2"))
     key = scorer_of(model=directory).key(subject)
     for changed in ({"template": "answer"}, {"mean": 1.0}, {"max_tokens": 9}, {"label": 0}, {"dtype": "float32"}):
@@ -251,7 +253,7 @@ def test_scores_are_made_anew_when_what_decides_them_changes(tmp_path: Path, sub
     ("name", "mean", "sd"), [("helpful", -0.01500361, 1.40736504), ("harmless", -0.94732502, 1.92034349)]
 )
 def test_the_papers_reward_models_read_hh_and_are_normalised_as_published(
-    tmp_path: Path, subject: Subject, name: str, mean: float, sd: float
+    tmp_path: Path, subject: EvalContext, name: str, mean: float, sd: float
 ) -> None:
     directory = make_classifier(tmp_path, "gpt2")
     raw = logits_of(directory, "\n\nHuman: Why? \n\nAssistant:", "Because.").item()
@@ -261,7 +263,7 @@ def test_the_papers_reward_models_read_hh_and_are_normalised_as_published(
     assert scorer_of(name).options.model == f"Ray2333/gpt2-large-{name}-reward_model"
 
 
-def test_humor_is_the_logit_of_the_second_class_of_the_answer_alone(tmp_path: Path, subject: Subject) -> None:
+def test_humor_is_the_logit_of_the_second_class_of_the_answer_alone(tmp_path: Path, subject: EvalContext) -> None:
     directory = make_classifier(tmp_path, "roberta", labels=2)
     values = values_of(scorer_of("humor", model=str(directory)), subject, ANSWERS[:1])
     assert values == pytest.approx([logits_of(directory, "Because.")[1].item()], abs=1e-5)
@@ -284,7 +286,7 @@ def armorm(tmp_path: Path) -> Path:
 
 
 def test_armorms_dimensions_are_its_regression_layer_at_the_last_token_of_the_chat(
-    armorm: Path, subject: Subject
+    armorm: Path, subject: EvalContext
 ) -> None:
     layer = load_file(armorm / "model.safetensors")["regression_layer.weight"]
     tokenizer, body = AutoTokenizer.from_pretrained(armorm), AutoModel.from_pretrained(armorm).eval()
@@ -329,7 +331,7 @@ def test_every_scorer_says_what_it_measures() -> None:
         assert scorer.facts == ()
 
 
-def test_sigmoid_holds_for_any_logit(tmp_path: Path, subject: Subject) -> None:
+def test_sigmoid_holds_for_any_logit(tmp_path: Path, subject: EvalContext) -> None:
     directory = make_classifier(tmp_path, "gpt2")
     weights = load_file(directory / "model.safetensors")
     weights["score.weight"] *= 1e5

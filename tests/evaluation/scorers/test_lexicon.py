@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from pad_cli.errors import PluginError, RecipeError
-from pad_cli.evaluation.contract import Scorer
-from pad_cli.evaluation.scoring import load_scorer
+from pad_cli.evaluation.contract import Scorer, load_scorer
 from pad_cli.recipe import ScorerSettings
 from tests.evaluation.scorers.classifiers import make_samples
 

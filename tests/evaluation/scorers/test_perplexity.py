@@ -11,9 +11,8 @@ import torch
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import ModelLoadError, RecipeError
-from pad_cli.evaluation.contract import Subject
-from pad_cli.evaluation.scorers.perplexity import _loaded
-from pad_cli.evaluation.scoring import load_scorer
+from pad_cli.evaluation.contract import EvalContext, load_scorer
+from pad_cli.evaluation.scorers.likelihood import _loaded
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings, ScorerSettings
 from tests.evaluation.scorers.classifiers import ANSWERS, make_samples, make_subject
@@ -21,7 +20,7 @@ from tests.tiny import make_language_model, make_tokenizer
 
 
 @pytest.fixture
-def subject(policy: LanguageModel) -> Subject:
+def subject(policy: LanguageModel) -> EvalContext:
     return make_subject(policy)
 
 
@@ -29,7 +28,7 @@ def scorer_of(name: str = "log_perplexity", **options: Any) -> Any:
     return load_scorer(ScorerSettings(scorer=name, options=options))
 
 
-def values_of(scorer: Any, subject: Subject, answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[float]:
+def values_of(scorer: Any, subject: EvalContext, answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[float]:
     return [found.value for found in scorer.score(make_samples(answers), subject)]
 
 
@@ -43,7 +42,7 @@ def surprise_of(model: LanguageModel, before: str, answer: str) -> float:
 
 
 def test_it_is_the_mean_surprise_of_the_answers_tokens_without_the_end_of_sequence(
-    policy: LanguageModel, subject: Subject
+    policy: LanguageModel, subject: EvalContext
 ) -> None:
     expected = [surprise_of(policy, f"<user>{prompt}<assistant>", answer) for prompt, answer in ANSWERS]
     assert values_of(scorer_of(), subject) == pytest.approx(expected, abs=1e-5)
@@ -55,18 +54,18 @@ def test_without_a_chat_template_it_follows_the_plain_prompt() -> None:
     assert values_of(scorer_of(), make_subject(policy), (("Hi", "Hello."),)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_perplexity_is_its_exponential(subject: Subject) -> None:
+def test_perplexity_is_its_exponential(subject: EvalContext) -> None:
     logs, values = values_of(scorer_of(), subject), values_of(scorer_of("perplexity"), subject)
     assert values == pytest.approx([math.exp(value) for value in logs])
     assert min(values) > 1
 
 
-def test_batch_equals_single(subject: Subject) -> None:
+def test_batch_equals_single(subject: EvalContext) -> None:
     alone = [value for answer in ANSWERS for value in values_of(scorer_of(), subject, (answer,))]
     assert values_of(scorer_of(), subject) == pytest.approx(alone, abs=1e-5)
 
 
-def test_another_model_may_read(other_policy: LanguageModel, subject: Subject, tmp_path: Path) -> None:
+def test_another_model_may_read(other_policy: LanguageModel, subject: EvalContext, tmp_path: Path) -> None:
     other_policy.model.save_pretrained(tmp_path)
     other_policy.tokenizer.save_pretrained(tmp_path)
     _loaded.cache_clear()
@@ -78,7 +77,7 @@ def test_another_model_may_read(other_policy: LanguageModel, subject: Subject, t
 
 
 def test_what_is_too_long_loses_the_answers_end_then_the_prompts_beginning_and_says_so(
-    policy: LanguageModel, subject: Subject
+    policy: LanguageModel, subject: EvalContext
 ) -> None:
     answers = (("Hi", "abc"), ("Hi", "abcdefghij" * 4), ("Who are you?" * 5, "abc"))
     found = scorer_of(max_tokens=20).score(make_samples(answers), subject)
@@ -88,20 +87,20 @@ def test_what_is_too_long_loses_the_answers_end_then_the_prompts_beginning_and_s
     assert [found[1].value, found[2].value] == pytest.approx([behind_one, behind_more], abs=1e-5)
 
 
-def test_by_default_the_limit_is_the_models(subject: Subject) -> None:
+def test_by_default_the_limit_is_the_models(subject: EvalContext) -> None:
     """256 positions, of which prompt and template take four here."""
     found = scorer_of().score(make_samples((("Hi", "x" * 252), ("Hi", "x" * 253))), subject)
     assert [one.truncated for one in found] == [False, True]
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
-def test_an_empty_answer_has_none(subject: Subject, text: str) -> None:
+def test_an_empty_answer_has_none(subject: EvalContext, text: str) -> None:
     with pytest.raises(ValueError, match="empty answer"):
         values_of(scorer_of(), subject, (("Hi", text),))
 
 
 def test_scores_are_made_anew_when_what_decides_them_changes(
-    policy: LanguageModel, other_policy: LanguageModel, model_directory: Path, subject: Subject
+    policy: LanguageModel, other_policy: LanguageModel, model_directory: Path, subject: EvalContext
 ) -> None:
     keys = [
         scorer_of().key(subject),
@@ -114,10 +113,10 @@ def test_scores_are_made_anew_when_what_decides_them_changes(
     assert len({repr(key) for key in keys}) == len(keys)
     assert scorer_of(batch_size=3).key(subject) == keys[0]
     named = scorer_of(model=str(model_directory))
-    assert named.key(subject) == named.key(Subject("b", ModelSettings(model="b"), PadEngine(other_policy)))
+    assert named.key(subject) == named.key(EvalContext("b", ModelSettings(model="b"), PadEngine(other_policy)))
 
 
-def test_wrong_options_and_models_are_named(subject: Subject) -> None:
+def test_wrong_options_and_models_are_named(subject: EvalContext) -> None:
     for options, said in (
         ({"modl": "x"}, "Did you mean model"),
         ({"max_tokens": 1}, "max_tokens"),

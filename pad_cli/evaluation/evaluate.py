@@ -1,0 +1,263 @@
+"""`evaluate`: the whole of `pad eval`, from benchmarks to the report.
+
+    load benchmarks       items of each policy                                  `items_by_policy`
+    for each policy       load it with the reward model, prepare methods        `each_policy`
+      for each job        answer what is missing (method, weight, seed)         answering.answer
+      for each scorer     score what is missing                                 answering.score
+      preference pairs    measure them, if the recipe has any                   pair_accuracy.measure_pairs
+    report                intervals and comparisons, pages and files beside it  `_report`
+
+Answers and scores are written batch by batch, each under a key of everything that decides it. Running again does only
+what is missing, so an interrupted evaluation ends in the same report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.errors import RecipeError
+from pad_cli.evaluation.answering import Job, answer, score
+from pad_cli.evaluation.cells import Scored
+from pad_cli.evaluation.comparisons import reference_of
+from pad_cli.evaluation.contract import Answer, Cost, EvalContext, Method, Scorer, System, load_method, load_scorer
+from pad_cli.evaluation.outputs import OutputKey, choose_items, write_answered, write_costs, write_outputs
+from pad_cli.evaluation.pages import write_pages
+from pad_cli.evaluation.pair_accuracy import PAIRS, PairRow, Splits, load_splits, measure_pairs
+from pad_cli.evaluation.report import REPORT, build_report, write_report
+from pad_cli.evaluation.sequence_rewards import RewardedText, rewarded_texts
+from pad_cli.models.checkpoint import load_reward_model
+from pad_cli.models.checkpoint_files import CONFIG
+from pad_cli.models.distributed import main_first, wait_for_all
+from pad_cli.models.inspection import inspect_reward_model
+from pad_cli.models.language_model import load_language_model
+from pad_cli.profiles import check_profiles
+from pad_cli.prompts import load_benchmarks, own_group
+from pad_cli.recipe import EvalRecipe
+from pad_cli.records import BenchmarkItem
+from pad_cli.system.processes import ALONE, Processes, processes
+from pad_cli.system.progress import bar, stage
+from pad_cli.system.run_lock import only_here
+from pad_cli.system.runs import RECIPE, ResultLog, check_output, merge_parts, recipe_kind, write_json
+
+ANSWERS, TIMES, SCORES, TOKENS = "answers.jsonl", "times.jsonl", "scores.jsonl", "token_rewards.jsonl"
+DEMO_MODEL = "reward-model"
+"""The directory of the reward model that a demo puts beside its evaluation."""
+CROSS_POLICY = "cross-policy"
+"""The group of items meant for every policy but the first, the home policy."""
+
+Items = Mapping[str, tuple[BenchmarkItem, ...]]
+"""Policy to the items that it answers."""
+
+
+def evaluate(recipe: EvalRecipe, *, overwrite: bool = False) -> dict[str, Any]:
+    """Run (or continue) an evaluation.
+
+    Args:
+        recipe: what to do.
+        overwrite: whether files in `recipe.output` may be replaced that no evaluation wrote.
+
+    Returns:
+        The report, as written to `report.json` in `recipe.output`.
+
+    Raises:
+        RecipeError, UsageError, DataError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
+    """
+    output, everyone = Path(recipe.output), processes()
+    with only_here(output):
+        what = "evaluation of pad eval"
+        if everyone.main and check_output(output, what, is_evaluation, overwrite=overwrite):
+            for name in (ANSWERS, TIMES, SCORES, TOKENS, PAIRS):  # another program's files, to which logs would append
+                (output / name).unlink(missing_ok=True)
+        with stage("Loading benchmarks"):
+            items = items_by_policy(recipe, load_benchmarks(recipe.benchmarks))
+        if everyone.count > 1:
+            _merge_logs(output, everyone)  # of an interrupted run
+            for _ in each_policy(recipe, items, *load_parts(recipe), everyone):
+                pass
+            _merge_logs(output, everyone)
+        if everyone.main:  # everything that several processes share is answered and scored by now
+            report = _report(recipe, items, output)
+            wait_for_all()
+        else:
+            wait_for_all()
+            report = json.loads((output / REPORT).read_text(encoding="utf-8"))
+        return report
+
+
+def is_evaluation(directory: Path) -> bool:
+    """Was this directory written by an evaluation, finished or not, or by a demo, which contains one?"""
+    return recipe_kind(directory) == "eval" or (directory / DEMO_MODEL / CONFIG).is_file()
+
+
+def items_by_policy(recipe: EvalRecipe, benchmarks: Sequence[Sequence[BenchmarkItem]]) -> Items:
+    """The items of each policy: home answers all but `cross-policy` ones, others only those if there are any."""
+    return {
+        name: tuple(item for benchmark in benchmarks for item in _for_policy(benchmark, home=position == 0))
+        for position, name in enumerate(recipe.policies)
+    }
+
+
+def _for_policy(items: Sequence[BenchmarkItem], *, home: bool) -> list[BenchmarkItem]:
+    cross = [item for item in items if own_group(item) == CROSS_POLICY]
+    return cross if cross and not home else [item for item in items if own_group(item) != CROSS_POLICY]
+
+
+def _merge_logs(output: Path, everyone: Processes) -> None:
+    wait_for_all()
+    if everyone.main:
+        for name in (ANSWERS, TIMES, SCORES):
+            merge_parts(output / name)
+    wait_for_all()
+
+
+def load_parts(recipe: EvalRecipe) -> tuple[dict[str, Method], dict[str, Scorer]]:
+    """Methods and scorers of a recipe, by their names in the report.
+
+    Raises:
+        UsageError, RecipeError: see `load_method` and `load_scorer`.
+    """
+    scorers = {settings.label: load_scorer(settings) for settings in recipe.scorers}
+    return {settings.label: load_method(settings) for settings in recipe.methods}, scorers
+
+
+@dataclass(frozen=True)
+class PolicyRun:
+    """What one policy, still loaded, answered, and its scores.
+
+    Attributes:
+        answers: of each job, in the order of the policy's items.
+        keys: of these answers in the log.
+        costs: (method, policy) to its cost before it answered.
+        pairs: measured on preference pairs; none for a share of the items.
+    """
+
+    context: EvalContext
+    answers: list[list[Answer]]
+    scored: list[Scored]
+    keys: dict[System, list[str]]
+    costs: dict[tuple[str, str], Cost]
+    pairs: list[PairRow]
+
+
+def each_policy(
+    recipe: EvalRecipe,
+    items: Items,
+    methods: Mapping[str, Method],
+    scorers: Mapping[str, Scorer],
+    everyone: Processes = ALONE,
+) -> Iterator[PolicyRun]:
+    """Answer and score `items`, or a share of them, with one policy after the other.
+
+    Raises:
+        RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
+    """
+    output = Path(recipe.output)
+    _check_facts(scorers, items)
+    if everyone.main:
+        write_json(output / RECIPE, recipe.model_dump())
+    answer_log = ResultLog(output / ANSWERS, everyone.part, needs=("text",))
+    times_log = ResultLog(output / TIMES, everyone.part, needs=("tokens", "seconds"))
+    score_log = ResultLog(output / SCORES, everyone.part, needs=("value", "truncated"))
+    inspection = inspect_reward_model(recipe.reward_model)
+    seconds = sum(inspection.seconds.values()) if inspection.seconds else None
+    reward_model_cost = Cost(seconds, 1, sum(inspection.parameters.values()))
+    splits: Splits | None = None
+    for name in recipe.policies:
+        context = _load_policy(recipe, name, items[name], reward_model_cost)
+        splits = load_splits(recipe, scorers, context.reward_model.principles) if splits is None else splits
+        costs = {}
+        for method_name, method in methods.items():
+            with main_first() if everyone.count > 1 else contextlib.nullcontext():
+                costs[method_name, name] = method.prepare(context)
+
+        jobs = list(_jobs(recipe, context, methods))
+        keys: dict[System, list[str]] = {}
+        for job in jobs:
+            keys.setdefault(job.system, []).extend(job.keys.values())
+        with bar(f"Answering with {name}", total=sum(len(job.questions) for job in jobs)) as progress:
+            answers = [answer(job, answer_log, times_log, progress, everyone) for job in jobs]
+
+        scored: list[Scored] = []
+        for scorer_name, scorer in scorers.items():
+            with bar(f"Scoring: {scorer_name}", total=sum(map(len, answers))) as progress:
+                for job_answers in answers:
+                    scored += score(scorer_name, scorer, job_answers, context, score_log, progress)
+
+        pairs: list[PairRow] = []
+        if everyone.count == 1:
+            pair_log = ResultLog(output / PAIRS, needs=("rewards", "likelihoods"))
+            pairs += measure_pairs(recipe, splits, context, scorers, scored, pair_log)
+        yield PolicyRun(context, answers, scored, keys, costs, pairs)
+
+
+def _load_policy(recipe: EvalRecipe, name: str, items: tuple[BenchmarkItem, ...], cost: Cost) -> EvalContext:
+    """A policy with the reward model; what they cannot read is refused before anything is answered."""
+    settings = recipe.policies[name]
+    policy = load_language_model(settings)
+    reward_model = load_reward_model(recipe.reward_model, backbone=policy)
+    check_profiles((profile for item in items for profile in item.profiles), reward_model)
+    engine = PadEngine(policy, reward_model, always=recipe.always)
+    engine.check_prompts([(item.place or item.id, item.prompt) for item in items])
+    for item in items:
+        engine.check_room(item.place or item.id, item.prompt)
+    return EvalContext(name, settings, engine, items, cost)
+
+
+def _jobs(recipe: EvalRecipe, context: EvalContext, methods: Mapping[str, Method]) -> Iterator[Job]:
+    for name, method in methods.items():
+        for weight in recipe.guidance_weights if method.weighted else [0.0]:
+            for seed in recipe.seeds:
+                settings = recipe.decoding.model_copy(update={"seed": seed})
+                yield Job(context, System(name, context.name, weight), method, settings)
+
+
+def _check_facts(scorers: Mapping[str, Scorer], items: Items) -> None:
+    """Refuse a scorer that needs a fact which a group of items lacks."""
+    first = {item.group: item for policy_items in items.values() for item in reversed(policy_items)}
+    for item in first.values():
+        for name, scorer in scorers.items():
+            if lacking := [fact for fact in scorer.facts if fact not in item.facts]:
+                raise RecipeError(
+                    f"scorers: '{name}' needs {', '.join(lacking)}, which items such as '{item.id}' do not give.",
+                    "Leave that scorer out, or evaluate it on the benchmark it was made for.",
+                )
+
+
+def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
+    """Answer and score what is missing, and write the report."""
+    methods, scorers = load_parts(recipe)
+    answers: list[Answer] = []
+    scored: list[Scored] = []
+    keys: dict[System, list[str]] = {}
+    costs: dict[tuple[str, str], Cost] = {}
+    pairs: list[PairRow] = []
+    tokens: dict[OutputKey, RewardedText | None] = {}
+    token_log = ResultLog(output / TOKENS, needs=("tokens",))
+    systems = sum(len(recipe.guidance_weights) if method.weighted else 1 for method in methods.values())
+    places = choose_items(items, systems)
+    for run in each_policy(recipe, items, methods, scorers):
+        numbers = [number for policy, number in places if policy == run.context.name]
+        first_seed = [row for row in run.answers if row[0].seed == recipe.seeds[0]]
+        chosen = {(row[number].system, number): row[number] for number in numbers for row in first_seed}
+        tokens.update(zip(chosen, rewarded_texts(run.context, list(chosen.values()), token_log), strict=True))
+        answers += itertools.chain(*run.answers)
+        scored += run.scored
+        keys |= run.keys
+        costs |= run.costs
+        pairs += run.pairs
+    with stage("Computing intervals and comparisons"):
+        report = build_report(recipe, scored, scorers, reference_of(recipe, methods), pairs)
+    with stage("Writing the report"):
+        write_costs(output, costs, keys, ResultLog(output / TIMES, needs=("tokens", "seconds")))
+        write_outputs(answers, scored, tokens, output)
+        write_answered(output, recipe.model_dump(), keys)
+        write_report(report, output)
+        write_pages(output)
+    return report
