@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from pad_cli.bench.report import bench_table as bench_table
+from pad_cli.bench.rows import bench_table as bench_table
 from pad_cli.bench.run import run_bench as run_bench
 from pad_cli.cli.examination import Examination as Examination
 from pad_cli.cli.examination import examine as examine
@@ -85,6 +85,7 @@ from pad_cli.records import Generation as Generation
 from pad_cli.records import PairData as PairData
 from pad_cli.records import PairSplit as PairSplit
 from pad_cli.records import PreferencePair as PreferencePair
+from pad_cli.reports.training_report import console_tables as console_tables
 from pad_cli.server.export import check_adapter_output as check_adapter_output
 from pad_cli.server.personal_adapter import export_preference as export_preference
 from pad_cli.server.personal_adapter import export_users as export_users
@@ -98,10 +99,9 @@ from pad_cli.system.runs import check_output as check_output
 from pad_cli.system.runs import write_whole as write_whole
 from pad_cli.training.estimate import Estimate as Estimate
 from pad_cli.training.estimate import estimate as estimate
+from pad_cli.training.record import read_training_record as read_training_record
 from pad_cli.training.remeasure import Remeasurement as Remeasurement
 from pad_cli.training.remeasure import remeasure_reward_model as remeasure_reward_model
-from pad_cli.training.report import console_tables as console_tables
-from pad_cli.training.report import read_facts as read_facts
 from pad_cli.training.train import train_reward_model as train_reward_model
 from pad_cli.world.demonstration import Demonstration as Demonstration
 from pad_cli.world.demonstration import run_demo as run_demo

@@ -19,7 +19,7 @@ from pad_cli.bench.conditions import Clock, clock_of, conditions, count_forwards
 from pad_cli.bench.memory import peak_memory, reset_peak_memory
 from pad_cli.bench.paths import Name, Paths, Watch, Whole
 from pad_cli.bench.questions import Questions, benchmark_questions, random_questions
-from pad_cli.bench.report import BenchRow
+from pad_cli.bench.rows import BenchRow
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.prompts import load_benchmark

@@ -45,6 +45,6 @@ def train_rm(
         metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
         say_json({"reward_model": str(directory), "metrics": metrics})
         return
-    for table in pad_cli.console_tables(pad_cli.read_facts(directory), console().width):
+    for table in pad_cli.console_tables(pad_cli.read_training_record(directory), console().width):
         say_table(table)
     say(f"Reward model: {directory}  (report: {directory / 'report.html'})")

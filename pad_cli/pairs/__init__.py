@@ -11,10 +11,10 @@ before an answer is read whole, or the row is refused. Rows of another form are 
 """
 
 from pad_cli.pairs.conversation import prompt_of
+from pad_cli.pairs.data_report import describe
 from pad_cli.pairs.files import read_rows
 from pad_cli.pairs.load import load_pairs
 from pad_cli.pairs.readings import PairFormat, RawPair, Reading
-from pad_cli.pairs.report import Table, as_lines, describe
 from pad_cli.pairs.rows import Row, RowError, note_changes
 from pad_cli.pairs.sources import read_pairs
 
@@ -24,8 +24,6 @@ __all__ = [
     "Reading",
     "Row",
     "RowError",
-    "Table",
-    "as_lines",
     "describe",
     "load_pairs",
     "note_changes",

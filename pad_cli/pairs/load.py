@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.pairs.cleaning import clean, normalised_prompts, without_leaks
 from pad_cli.pairs.contrast import contrast_pairs
+from pad_cli.pairs.data_report import split_report
 from pad_cli.pairs.ledger import Found, Ledger
 from pad_cli.pairs.preferences import PreferenceReader
-from pad_cli.pairs.report import split_report
 from pad_cli.pairs.sources import read_source
 from pad_cli.pairs.wordings import read_wordings, worded_splits
 from pad_cli.recipe import DataSettings, PairsSettings

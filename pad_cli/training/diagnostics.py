@@ -5,9 +5,8 @@ Every function takes numbers that are there already; none looks at a text or run
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Those of `margin_quantiles`."""
 
 _BINS = 10
-_LITTLE = 0.05  # a share this near to another is the same
 _DIGITS = 4
 
 
@@ -54,27 +52,6 @@ def length_effect(scores: PairScores) -> LengthEffect:
         both = [torch.cat([values, -values]).numpy() for values in (margins, longer)]
         correlation = round(float(spearmanr(*both).statistic), _DIGITS)
     return LengthEffect(correlation, round(labels, _DIGITS), round(rewards, _DIGITS))
-
-
-def explain_length(effect: LengthEffect) -> str:
-    """A length effect in a sentence: how much of it the labels account for."""
-    if effect.labels is None or effect.rewards is None:
-        return "The answers of each pair are equally long, so length explains nothing."
-    lean = abs(effect.rewards - 0.5) - abs(effect.labels - 0.5)
-    if abs(effect.rewards - 0.5) <= _LITTLE:
-        judged = "the reward hardly leans on length"
-    elif (effect.rewards - 0.5) * (effect.labels - 0.5) < 0:
-        judged = "the reward leans against the labels"
-    elif lean > _LITTLE:
-        judged = "the reward leans on length more than the labels do"
-    elif lean < -_LITTLE:
-        judged = "the reward leans on length less than the labels do"
-    else:
-        judged = "the reward leans on length as the labels do"
-    return (
-        f"The longer answer is the chosen one in {effect.labels:.0%} of the pairs and has the higher reward in "
-        f"{effect.rewards:.0%}: {judged}."
-    )
 
 
 def margin_quantiles(margins: torch.Tensor) -> tuple[float, ...]:
@@ -158,21 +135,6 @@ def head_geometry(heads: PreferenceHeads) -> HeadGeometry:
     return HeadGeometry(heads.names, tuple(round(norm, _DIGITS) for norm in norms.tolist()), rows)
 
 
-def alike(geometry: HeadGeometry, *, above: float) -> list[tuple[str, str, float]]:
-    """Pairs of heads with a cosine above a bound, the largest first."""
-    return sorted((found for found in _pairs(geometry) if found[2] > above), key=lambda found: -found[2])
-
-
-def opposed(geometry: HeadGeometry, *, below: float) -> list[tuple[str, str, float]]:
-    """Pairs of heads with a cosine below a bound, the smallest first."""
-    return sorted((found for found in _pairs(geometry) if found[2] < below), key=lambda found: found[2])
-
-
-def _pairs(geometry: HeadGeometry) -> list[tuple[str, str, float]]:
-    numbered = combinations(enumerate(geometry.names), 2)
-    return [(one, other, geometry.cosines[i][j]) for (i, one), (j, other) in numbered]
-
-
 @dataclass(frozen=True)
 class HistoryPoint:
     """One measurement during a stage.
@@ -188,45 +150,3 @@ class HistoryPoint:
     loss: float
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pair_accuracy: float | None = None
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One figure over a stage, at least one point.
-
-    Attributes:
-        name: whose it is.
-        steps: of the measurements.
-        values: of the figure.
-    """
-
-    name: str
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-
-    @property
-    def best(self) -> tuple[int, float]:
-        """The step at which the figure was highest (the first such), and its value there."""
-        value = max(self.values)
-        return self.steps[self.values.index(value)], value
-
-
-TRAINING = "training batches"
-"""The name of their curve."""
-
-
-def curves(history: Sequence[HistoryPoint], metric: str) -> tuple[Curve, ...]:
-    """The overfitting curves of a stage: a metric on the training batches, where known, and on every split."""
-    points: dict[str, list[tuple[int, float]]] = {TRAINING: []}
-    for point in history:
-        if metric == "pair_accuracy" and point.pair_accuracy is not None:
-            points[TRAINING].append((point.step, point.pair_accuracy))
-        for split, metrics in point.splits.items():
-            points.setdefault(split, []).append((point.step, metrics[metric]))
-    return tuple(Curve(name, *zip(*found, strict=True)) for name, found in points.items() if found)
-
-
-def loss_curve(history: Sequence[HistoryPoint]) -> tuple[Curve, ...]:
-    """The training loss of a stage; nothing without a history."""
-    points = [(point.step, point.loss) for point in history]
-    return (Curve("training loss", *zip(*points, strict=True)),) if points else ()

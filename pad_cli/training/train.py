@@ -23,9 +23,10 @@ from pad_cli.models.language_model import load_language_model
 from pad_cli.models.prompt_reward_model import HEAD, PromptRewardModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.models.sharding import load_sharded, main_reads_first
-from pad_cli.pairs import as_lines, describe, load_pairs
+from pad_cli.pairs import describe, load_pairs
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
+from pad_cli.reports.document import plain_lines
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note, stage
 from pad_cli.system.run_lock import only_here
@@ -40,10 +41,9 @@ from pad_cli.system.runs import (
     write_json,
     write_whole,
 )
-from pad_cli.training.conclusion import conclude
-from pad_cli.training.facts import TrainingFacts, metrics_of
+from pad_cli.training.evaluate_run import evaluate_run
 from pad_cli.training.material import gather_material
-from pad_cli.training.report import write_training_report
+from pad_cli.training.record import TrainingRecord, metrics_of, write_training_report
 from pad_cli.training.run import TrainingRun
 
 METRICS = "metrics.json"
@@ -85,7 +85,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> Path:
         shutil.rmtree(output / _WORK, ignore_errors=True)  # if the run was killed just before it did so
         note(f"{output} is finished; nothing to do.")
         return output
-    for line in as_lines(describe(data.report, most=_TOLD)) if data_table else ():
+    for line in plain_lines(describe(data.report, most=_TOLD)) if data_table else ():
         note(line)
     with stage("Tokenising answers"):
         material = gather_material(recipe, data, backbone)
@@ -95,15 +95,15 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> Path:
     with main_reads_first(backbone.model):
         if processes().main:
             model = run.finish()
-            facts = conclude(recipe, data, material, run, model)
+            record = evaluate_run(recipe, data, material, run, model)
             model.details = {
                 "stages": [settings.model_dump() for settings in recipe.stages],
                 "run": key,
                 "environment": environment(),
-                "metrics": metrics_of(facts),
+                "metrics": metrics_of(record),
                 **run.moments(),
             }
-            _write(model, recipe, facts, output)
+            _write(model, recipe, record, output)
     return output
 
 
@@ -157,13 +157,13 @@ def _files(config: Mapping[str, Any]) -> list[str]:
 
 
 def _write(
-    model: PersonalizedRewardModel | PromptRewardModel, recipe: TrainRecipe, facts: TrainingFacts, output: Path
+    model: PersonalizedRewardModel | PromptRewardModel, recipe: TrainRecipe, record: TrainingRecord, output: Path
 ) -> None:
     with whole_files(output, last=CONFIG) as scratch:
         save_reward_model(model, scratch, recipe.backbone)
-        write_json(scratch / METRICS, metrics_of(facts))
+        write_json(scratch / METRICS, metrics_of(record))
         write_json(scratch / RECIPE, recipe.model_dump())
-        write_training_report(scratch, facts)
+        write_training_report(scratch, record)
         config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
-        write_whole(scratch / "README.md", model_card(config, metrics_of(facts), facts.data))
+        write_whole(scratch / "README.md", model_card(config, metrics_of(record), record.data))
     shutil.rmtree(output / _WORK, ignore_errors=True)

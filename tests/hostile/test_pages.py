@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pad_cli.reports.content import Figure, Grid, Section
+from pad_cli.reports.html import document, section_html
 
 from pad_cli.decoding.explain import Candidate, TokenChoice
 from pad_cli.decoding.heat_map import heat_map
@@ -21,8 +23,6 @@ from pad_cli.evaluation.comparisons import Reference
 from pad_cli.evaluation.pages import MARKDOWN, PAGE
 from pad_cli.evaluation.report import build_report
 from pad_cli.reports.charts import Point, Series, interval_bar, legend, scatter_chart, series_chart
-from pad_cli.reports.content import Figure, Grid, Section
-from pad_cli.reports.html import document, section_html
 from tests.cli.test_commands import pad
 from tests.evaluation.reports import SCORERS, make_recipe, scores
 from tests.evaluation.test_report_page import answers_of, directory_of

@@ -20,17 +20,17 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 import pad_cli
-from pad_cli.bench.report import BenchRow, bench_table
+from pad_cli.bench.rows import BenchRow, bench_table
 from pad_cli.cli import dry_run
 from pad_cli.evaluation.judge.table import judge_tables
 from pad_cli.evaluation.report_table import report_table
 from pad_cli.evaluation.sweep_report import sweep_table
 from pad_cli.models.dtype import DtypeChoice
+from pad_cli.reports.training_report import console_tables
 from pad_cli.system.terminal import FittingTable
 from pad_cli.training.estimate import Cost, Estimate, Volume
-from pad_cli.training.report import console_tables
 from tests.evaluation.reports import report_of, scores
-from tests.training.test_report import make_facts
+from tests.training.test_report import make_record
 
 WORDS = st.text("abcdefghij", min_size=1, max_size=14)
 TEXTS = st.lists(WORDS, max_size=6).map(" ".join)
@@ -111,7 +111,7 @@ def evaluation_tables() -> list[RenderableType]:
 
 
 def training_tables() -> list[RenderableType]:
-    return list(console_tables(make_facts(), 80))
+    return list(console_tables(asdict(make_record()), 80))
 
 
 def judge_rows() -> list[RenderableType]:

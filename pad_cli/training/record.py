@@ -1,42 +1,42 @@
-"""What a training report tells: one frozen record of a finished run, and the warnings that follow from it."""
+"""The record of a finished training run: `report.json`, which every form of its report is rendered from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from pad_cli.preference import parse_preference
+from pad_cli.errors import DataError
+from pad_cli.pairs import describe
+from pad_cli.records import DataReport
+from pad_cli.reports.document import markdown, page
+from pad_cli.reports.training_report import training_document
+from pad_cli.system.runs import write_json, write_whole
 from pad_cli.training.baselines import Verdict, verdict
 from pad_cli.training.diagnostics import (
     HeadGeometry,
     HistoryPoint,
     LengthEffect,
     Reliability,
-    alike,
-    explain_length,
     length_effect,
     margin_quantiles,
-    opposed,
     reliability,
 )
 from pad_cli.training.metrics import PairScores, Share, outcomes, rows_by_label, share_of, summarise
 
-_PREFERENCES = 64  # of a split that are told apart
-_FEW_PAIRS = 100
-_FEW_OF_A_PREFERENCE = 30  # below this, a preference's own length correlation is chance
-_MANY_CUT = 0.2
-_OVERFIT = 0.1  # accuracy on training pairs less that on validation pairs
-_OPPOSED, _ALIKE = -0.5, 0.9  # cosines of heads
-_UNBALANCED = 10  # times as many pairs of one preference as of another
-_LENGTH = 0.5  # correlation of the reward with length
-_NAMED = 3  # pairs of heads that a warning names
+RECORD, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
+"""The files of a training report."""
+
+_PREFERENCES = 64  # of a split that have a record each
 
 
 @dataclass(frozen=True)
-class BaselineFacts:
+class BaselineRecord:
     """A baseline on one split.
 
     Attributes:
@@ -51,7 +51,7 @@ class BaselineFacts:
 
 
 @dataclass(frozen=True)
-class PreferenceFacts:
+class PreferenceRecord:
     """One preference of one split.
 
     Attributes:
@@ -70,7 +70,7 @@ class PreferenceFacts:
 
 
 @dataclass(frozen=True)
-class SplitFacts:
+class SplitRecord:
     """A validation split.
 
     Attributes:
@@ -80,7 +80,7 @@ class SplitFacts:
         policy_accuracy: with its interval.
         preferences: the same for the commonest preferences, by frequency.
         more_preferences: how many further ones there are.
-        baselines: in the order in which they were given.
+        baselines: at least one.
         quantiles: `diagnostics.QUANTILES` of the margins, nats.
         reliability: of the reward model's confidence.
         length: how the reward goes with length.
@@ -90,21 +90,16 @@ class SplitFacts:
     metrics: Mapping[str, int | float]
     pair_accuracy: Share
     policy_accuracy: Share
-    preferences: tuple[PreferenceFacts, ...]
+    preferences: tuple[PreferenceRecord, ...]
     more_preferences: int
-    baselines: tuple[BaselineFacts, ...]
+    baselines: tuple[BaselineRecord, ...]
     quantiles: tuple[float, ...]
     reliability: Reliability
     length: LengthEffect
 
-    @property
-    def best_baseline(self) -> BaselineFacts:
-        """The one that is hardest to beat here."""
-        return max(self.baselines, key=lambda baseline: baseline.pair_accuracy.value)
-
 
 @dataclass(frozen=True)
-class StageFacts:
+class FinishedStage:
     """A finished stage.
 
     Attributes:
@@ -121,7 +116,7 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
-class TrainingFacts:
+class TrainingRecord:
     """A finished training run; `dataclasses.asdict` of it is JSON.
 
     Attributes:
@@ -164,10 +159,10 @@ class TrainingFacts:
     answers: int
     cut_answers: int
     max_answer_tokens: int
-    stages: tuple[StageFacts, ...]
+    stages: tuple[FinishedStage, ...]
     calibration: tuple[float, ...]
     train: Share | None
-    splits: tuple[SplitFacts, ...]
+    splits: tuple[SplitRecord, ...]
     heads: HeadGeometry | None = None
     shuffled_labels: bool = False
     seed: int = 0
@@ -177,7 +172,7 @@ class TrainingFacts:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def split_facts(
+def split_record(
     name: str,
     scores: PairScores,
     labels: Sequence[str],
@@ -186,7 +181,7 @@ def split_facts(
     *,
     trained: PairScores | None = None,
     length_normalised: bool = False,
-) -> SplitFacts:
+) -> SplitRecord:
     """All figures of one split.
 
     Args:
@@ -201,13 +196,14 @@ def split_facts(
     won, guided = outcomes(scores.margins), outcomes(scores.guided_margins)
     theirs = {baseline: outcomes(margins) for baseline, margins in baselines.items()}
     groups = sorted(rows_by_label(labels).items(), key=lambda group: -len(group[1]))
-    return SplitFacts(
+    compared = trained or scores
+    return SplitRecord(
         name=name,
         metrics=summarise(scores),
         pair_accuracy=share_of(won),
         policy_accuracy=share_of(guided),
         preferences=tuple(
-            PreferenceFacts(
+            PreferenceRecord(
                 label,
                 share_of(won[rows]),
                 share_of(guided[rows]),
@@ -218,25 +214,21 @@ def split_facts(
         ),
         more_preferences=max(len(groups) - _PREFERENCES, 0),
         baselines=tuple(
-            BaselineFacts(baseline, share_of(other), verdict(won, baseline, other))
+            BaselineRecord(baseline, share_of(other), verdict(won, baseline, other))
             for baseline, other in theirs.items()
         ),
         quantiles=margin_quantiles(scores.margins),
-        reliability=_reliability(trained or scores, beta, length_normalised),
+        reliability=reliability(compared.margins_per_token() if length_normalised else compared.margins, beta),
         length=length_effect(scores),
     )
 
 
-def _reliability(scores: PairScores, beta: float, length_normalised: bool) -> Reliability:
-    return reliability(scores.margins_per_token() if length_normalised else scores.margins, beta)
-
-
-def metrics_of(facts: TrainingFacts) -> dict[str, dict[str, Any]]:
+def metrics_of(record: TrainingRecord) -> dict[str, dict[str, Any]]:
     """The content of `metrics.json`: split to its metrics, then intervals, baselines and preferences."""
-    return {split.name: _split_metrics(split) for split in facts.splits}
+    return {split.name: _split_metrics(split) for split in record.splits}
 
 
-def _split_metrics(split: SplitFacts) -> dict[str, Any]:
+def _split_metrics(split: SplitRecord) -> dict[str, Any]:
     return {
         **split.metrics,
         "pair_accuracy_interval": [split.pair_accuracy.low, split.pair_accuracy.high],
@@ -267,101 +259,29 @@ def _split_metrics(split: SplitFacts) -> dict[str, Any]:
     }
 
 
-def warnings_of(facts: TrainingFacts) -> list[str]:
-    """What a reader must know before trusting the figures, a sentence or two each; the gravest first."""
-    return [*_validation_warnings(facts), *_data_warnings(facts), *_length_warnings(facts), *_head_warnings(facts)]
+def write_training_report(directory: Path, record: TrainingRecord) -> None:
+    """Write `report.json`, and `report.md` and `report.html` from it.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    content = asdict(record)
+    tables = describe(TypeAdapter(DataReport).validate_python(record.data))
+    document = training_document(content, tables)
+    write_json(directory / RECORD, content)
+    write_whole(directory / MARKDOWN, markdown(document))
+    write_whole(directory / PAGE, page(document))
 
 
-def _validation_warnings(facts: TrainingFacts) -> Iterator[str]:
-    if facts.shuffled_labels:
-        yield "The training labels were swapped at random: this is a control, which should not beat anything."
-    if not facts.splits:
-        yield "There is no validation split, so nothing here says whether it learned. Set data.validation_share."
-    for split in facts.splits:
-        if split.pair_accuracy.n < _FEW_PAIRS:
-            low, high = split.pair_accuracy.low, split.pair_accuracy.high
-            yield (
-                f"{split.name} has {split.pair_accuracy.n} pairs: its pair accuracy may be anything from {low:.2f} to "
-                f"{high:.2f}. Validate on at least {_FEW_PAIRS}."
-            )
-        if facts.train is not None and _overfits(facts.train, split.pair_accuracy):
-            yield (
-                f"Pair accuracy is {facts.train.value:.2f} on training pairs and {split.pair_accuracy.value:.2f} on "
-                f"{split.name}: it has learned its training pairs by heart, or {split.name} asks for something else. "
-                "Train for fewer steps, with patience, dropout or weight decay, or on more prompts."
-            )
+def read_training_record(directory: Path) -> dict[str, Any]:
+    """The content of a `report.json` that was written before.
 
-
-def _data_warnings(facts: TrainingFacts) -> Iterator[str]:
-    if facts.cut_to_context:
-        yield (
-            f"{facts.cut_to_context / facts.answers:.0%} of the answers were cut because the backbone reads at most "
-            f"{facts.context_length} tokens of prompt and answer; what comes later was neither learned nor judged."
-        )
-    cut = facts.cut_answers - facts.cut_to_context
-    if cut > _MANY_CUT * facts.answers:
-        yield (
-            f"{cut / facts.answers:.0%} of the answers were cut at {facts.max_answer_tokens} tokens; "
-            "what comes later was neither learned nor judged. Raise data.max_answer_tokens."
-        )
-    counts = _pairs_by_principle(facts)
-    if counts and max(counts.values()) > _UNBALANCED * min(counts.values()):
-        most, least = (pick(counts, key=counts.__getitem__) for pick in (max, min))
-        yield (
-            f"'{most}' has {counts[most]:,} training pairs, '{least}' {counts[least]:,}: look at the accuracy of each "
-            "preference, not at the mean. Give the rarer one's source a higher weight."
-        )
-
-
-def _pairs_by_principle(facts: TrainingFacts) -> dict[str, int]:
-    """In how many training pairs each principle is asked for; each preference, where the model has no principles."""
-    if not facts.principles:
-        return dict(facts.preferences)
-    counts = dict.fromkeys(facts.principles, 0)
-    for label, pairs in facts.preferences.items():
-        for name in parse_preference([label], facts.principles, accepts_text=True).weights:
-            counts[name] += pairs
-    return counts
-
-
-def _length_warnings(facts: TrainingFacts) -> Iterator[str]:
-    for split in facts.splits:
-        if split.length.correlation is not None and abs(split.length.correlation) > _LENGTH:
-            yield (
-                f"On {split.name} the reward goes with length (correlation {split.length.correlation:+.2f}). "
-                f"{explain_length(split.length)} A length-normalised loss weakens this."
-            )
-        single = [
-            f"'{preference.label}' ({correlation:+.2f})"
-            for preference in split.preferences
-            if preference.pair_accuracy.n >= _FEW_OF_A_PREFERENCE
-            and (correlation := preference.length.correlation) is not None
-            and abs(correlation) > _LENGTH
-        ]
-        if single and len(split.preferences) > 1:
-            yield (
-                f"On {split.name} the reward goes with length under {_listed(single)}; right for a preference that is "
-                "about length, else a short cut."
-            )
-
-
-def _head_warnings(facts: TrainingFacts) -> Iterator[str]:
-    if facts.heads is None:
-        return
-    if fighting := opposed(facts.heads, below=_OPPOSED):
-        yield f"Heads that fight: {_heads(fighting)}. Asked for together, they undo each other."
-    if same := alike(facts.heads, above=_ALIKE):
-        yield f"Heads that do the same: {_heads(same)}. The data hardly tell these preferences apart."
-
-
-def _overfits(train: Share, validation: Share) -> bool:
-    return train.value - validation.value > _OVERFIT and train.low > validation.high
-
-
-def _heads(found: Sequence[tuple[str, str, float]]) -> str:
-    return _listed([f"'{one}' and '{other}' (cosine {cosine:+.2f})" for one, other, cosine in found])
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = len(items) - _NAMED
-    return ", ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    Raises:
+        DataError: it is missing, or is not a training report.
+    """
+    path = directory / RECORD
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return asdict(TypeAdapter(TrainingRecord).validate_python(content))
+    except (OSError, ValueError, ValidationError) as error:
+        raise DataError("no training report can be read here", path=path, hint="Train again to write it.") from error

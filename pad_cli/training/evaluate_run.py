@@ -1,4 +1,4 @@
-"""What a finished run knows about itself: its reward model on training and validation pairs, beside the baselines."""
+"""The evaluation of a finished run: its reward model on training and validation pairs, beside the baselines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pad_cli.records import PairData
 from pad_cli.system.progress import stage
 from pad_cli.training.baselines import fit_baselines, read_answers
 from pad_cli.training.diagnostics import HistoryPoint, head_geometry
-from pad_cli.training.facts import SplitFacts, StageFacts, TrainingFacts, split_facts
 from pad_cli.training.material import Material
 from pad_cli.training.metrics import PairScores, Share, outcomes, preference_labels, score_pairs, share_of
 from pad_cli.training.pair_table import PairTable
+from pad_cli.training.record import FinishedStage, SplitRecord, TrainingRecord, split_record
 from pad_cli.training.run import StageRecord, TrainingRun
 
 _TRAIN_PAIRS = 1000  # of which accuracy is measured
@@ -29,16 +29,16 @@ _EXACT_PAIRS = 64
 _EXACT_TOKENS = 128  # whose rewards are computed over the whole vocabulary as well
 
 
-def conclude(
+def evaluate_run(
     recipe: TrainRecipe,
     data: PairData,
     material: Material,
     run: TrainingRun,
     model: PersonalizedRewardModel | PromptRewardModel,
-) -> TrainingFacts:
+) -> TrainingRecord:
     """Measure a finished run."""
     lengths = material.book.lengths()
-    return TrainingFacts(
+    return TrainingRecord(
         name=Path(recipe.output).name,
         backbone=recipe.backbone.model,
         conditioning=recipe.conditioning,
@@ -65,7 +65,7 @@ def conclude(
     )
 
 
-def _splits(recipe: TrainRecipe, material: Material, run: TrainingRun, calibration: float) -> tuple[SplitFacts, ...]:
+def _splits(recipe: TrainRecipe, material: Material, run: TrainingRun, calibration: float) -> tuple[SplitRecord, ...]:
     judged = run.splits()
     if not judged:
         return ()
@@ -74,7 +74,7 @@ def _splits(recipe: TrainRecipe, material: Material, run: TrainingRun, calibrati
         baselines = fit_baselines(material.train, answers)
     last = [stage for stage in recipe.stages if not isinstance(stage, EncoderStage)][-1]
     return tuple(
-        split_facts(
+        split_record(
             name,
             score_pairs(run.head, run.rewards, table, weights, calibration, title=f"Measuring pairs: {name}"),
             _labels(table),
@@ -114,9 +114,9 @@ def _labels(table: PairTable) -> Sequence[str]:
     return preference_labels([{**names, **texts} for names, texts in zip(table.preferences, table.texts, strict=True)])
 
 
-def _stage(record: StageRecord) -> StageFacts:
+def _stage(record: StageRecord) -> FinishedStage:
     steps = record.history[-1]["step"] if record.history else 0
-    return StageFacts(record.stage, steps, record.seconds, tuple(_point(point) for point in record.history))
+    return FinishedStage(record.stage, steps, record.seconds, tuple(_point(point) for point in record.history))
 
 
 def _point(point: dict[str, Any]) -> HistoryPoint:
