@@ -19,12 +19,9 @@ from pad_cli.errors import PadError as PadError
 from pad_cli.evaluation.judge.run import JudgePlan as JudgePlan
 from pad_cli.evaluation.judge.run import judge as judge
 from pad_cli.evaluation.judge.run import plan_judging as plan_judging
-from pad_cli.evaluation.judge.table import judge_tables as judge_tables
-from pad_cli.evaluation.report_table import report_table as report_table
 from pad_cli.evaluation.reproduce import reproduce as reproduce
 from pad_cli.evaluation.run import evaluate as evaluate
 from pad_cli.evaluation.sweep import run_sweep as run_sweep
-from pad_cli.evaluation.sweep_report import sweep_table as sweep_table
 from pad_cli.learning.choices import read_choices as read_choices
 from pad_cli.learning.choices import read_users as read_users
 from pad_cli.learning.comparisons import make_pool as make_pool
@@ -85,6 +82,9 @@ from pad_cli.records import Generation as Generation
 from pad_cli.records import PairData as PairData
 from pad_cli.records import PairSplit as PairSplit
 from pad_cli.records import PreferencePair as PreferencePair
+from pad_cli.reports.evaluation_tables import report_table as report_table
+from pad_cli.reports.judge_tables import judge_tables as judge_tables
+from pad_cli.reports.sweep_report import sweep_table as sweep_table
 from pad_cli.reports.training_report import console_tables as console_tables
 from pad_cli.server.export import check_adapter_output as check_adapter_output
 from pad_cli.server.personal_adapter import export_preference as export_preference

@@ -22,9 +22,8 @@ from pad_cli.evaluation.comparisons import reference_of
 from pad_cli.evaluation.contract import Cost, Method, Sample, Score, Scorer, Subject
 from pad_cli.evaluation.costs import Answered, reward_model_cost, write_costs
 from pad_cli.evaluation.outputs import Answers, ShownTokens, write_outputs
-from pad_cli.evaluation.pages import write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, MeasuredPairs, PairRow
-from pad_cli.evaluation.report import REPORT, build_report, write_report
+from pad_cli.evaluation.report import REPORT, build_report, write_pages, write_report
 from pad_cli.evaluation.scoring import load_scorer, score
 from pad_cli.models.checkpoint import CONFIG, load_reward_model
 from pad_cli.models.language_model import load_language_model

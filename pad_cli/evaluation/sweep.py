@@ -27,15 +27,16 @@ from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.pareto import Floats, pareto_front, weight_grid
 from pad_cli.evaluation.run import is_evaluation, run_items
-from pad_cli.evaluation.sweep_report import write_sweep_page
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
+from pad_cli.reports.document import page
+from pad_cli.reports.sweep_report import sweep_document
 from pad_cli.system.progress import stage
 from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import check_output, environment, write_json
+from pad_cli.system.runs import check_output, environment, write_json, write_whole
 
-SWEEP = "sweep.json"
+SWEEP, PAGE = "sweep.json", "sweep.html"
 _VERSION = 1
 _DIGITS = 4
 
@@ -93,7 +94,7 @@ def _sweep(recipe: SweepRecipe) -> dict[str, Any]:
     with stage("Computing Pareto fronts"):
         result = _result(recipe, grid, table, [scorers[name] for name in names])
     write_json(Path(recipe.output) / SWEEP, result)
-    write_sweep_page(result, Path(recipe.output))
+    write_whole(Path(recipe.output) / PAGE, page(sweep_document(result)))
     return result
 
 

@@ -22,10 +22,10 @@ from rich.text import Text
 import pad_cli
 from pad_cli.bench.rows import BenchRow, bench_table
 from pad_cli.cli import dry_run
-from pad_cli.evaluation.judge.table import judge_tables
-from pad_cli.evaluation.report_table import report_table
-from pad_cli.evaluation.sweep_report import sweep_table
 from pad_cli.models.dtype import DtypeChoice
+from pad_cli.reports.evaluation_tables import report_table
+from pad_cli.reports.judge_tables import judge_tables
+from pad_cli.reports.sweep_report import sweep_table
 from pad_cli.reports.training_report import console_tables
 from pad_cli.system.terminal import FittingTable
 from pad_cli.training.estimate import Cost, Estimate, Volume
@@ -116,7 +116,7 @@ def training_tables() -> list[RenderableType]:
 
 def judge_rows() -> list[RenderableType]:
     shared = {"group": "combination", "policy": "medium", "preference": "*", "guidance_weight": 1.5, "n": 1200}
-    counts = {"unparsed": 12, "failed": 3, "missing": 40, "disagreed": 130}
+    counts = {"unparsed": 12, "failed": 3, "missing": 40, "disagreed": 130, "wins": 700, "ties": 200, "losses": 300}
     interval = {"win_rate": 0.61, "low": 0.55, "high": 0.67}
     controlled = {f"length_controlled{end}": 0.5 for end in ("", "_low", "_high")}
     opponents = [{"method": "pad", "opponent": name, "opponent_weight": 0} for name in METHODS]

@@ -29,7 +29,7 @@ from pad_cli.evaluation.judge.report import (
     rated,
     rubric_rows,
 )
-from pad_cli.evaluation.pages import has_report, write_pages_again
+from pad_cli.evaluation.report import has_report, write_pages
 from pad_cli.recipe import EvalRecipe
 from pad_cli.recipe.judge import JudgeSettings
 from pad_cli.system.progress import bar
@@ -142,7 +142,7 @@ def judge(plan: JudgePlan) -> dict[str, Any]:
     report = _report(plan, asked)
     write_json(plan.directory / JUDGE_REPORT, report)
     if has_report(plan.directory):
-        write_pages_again(plan.directory)
+        write_pages(plan.directory)
     return report
 
 

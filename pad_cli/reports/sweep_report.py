@@ -1,0 +1,102 @@
+"""What `sweep.json` says to a reader: tables for the terminal, and the page with the fronts drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from pad_cli.reports.charts import Point, Series, plot
+from pad_cli.reports.document import Document, Figure, Section, Table, terminal_table
+from pad_cli.reports.evaluation_tables import method_name
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+Row = Mapping[str, Any]
+
+
+def sweep_document(result: Row) -> Document:
+    """The whole page.
+
+    Args:
+        result: the content of `sweep.json`.
+    """
+    names = [objective["principle"] for objective in result["objectives"]]
+    lines = (
+        "A point is the mean of both scores under one weighting of the preferences; a line joins the points of one "
+        "method that no other point of its own beats in everything. Hypervolume: how much lies below the front, with "
+        "its interval over prompts. Spacing: 0 where the front's points lie evenly.",
+        _reference(result),
+    )
+    figures = [
+        Figure(f"{across} to the right, {up} upwards", plot(_series(result, across, up), across, up))
+        for across, up in combinations(names, 2)
+    ]
+    sections = (Section("Fronts", lines, (_fronts(result),), figures), Section("Points", tables=(_points(result),)))
+    return Document("Sweep", sections=sections)
+
+
+def sweep_table(result: Row) -> Group:
+    """Fronts, the largest hypervolume first, and the points on each.
+
+    Args:
+        result: what `run_sweep` returned.
+    """
+    from rich.console import Group
+
+    fronts = terminal_table(_fronts(result))
+    fronts.caption = _reference(result)
+    return Group(fronts, "", terminal_table(_points(result)))
+
+
+def _series(result: Row, across: str, up: str) -> list[Series]:
+    """One for each front."""
+    series: dict[str, Series] = {}
+    for row in result["points"]:
+        x, y = row["means"][across], row["means"][up]
+        if x is not None and y is not None:
+            name = ", ".join(f"{principle} {weight:g}" for principle, weight in row["weights"].items())
+            point, front = Point(x, y, name=name), series.setdefault(_front_name(row), Series(_front_name(row), (), ()))
+            line = (*front.line, point) if row["on_front"] else front.line
+            series[front.name] = Series(front.name, (*front.points, point), line)
+    return list(series.values())
+
+
+def _fronts(result: Row) -> Table:
+    rows = [
+        (
+            _front_name(front),
+            str(front["points"]),
+            str(front["on_front"]),
+            f"{front['hypervolume']:.3f}",
+            f"{front['low']:.3f} to {front['high']:.3f}",
+            f"{front['spacing']:.3f}",
+        )
+        for front in sorted(result["fronts"], key=lambda front: -front["hypervolume"])
+    ]
+    return Table(("method", "points", "on front", "hypervolume", "interval", "spacing"), rows, "<>>>>>", "Fronts")
+
+
+def _points(result: Row) -> Table:
+    means = list(dict.fromkeys(name for point in result["points"] for name in point["means"]))
+    weights = [f"w({objective['principle']})" for objective in result["objectives"]]
+    rows = [
+        (
+            _front_name(point),
+            *(f"{weight:.2f}" for weight in point["weights"].values()),
+            *("failed" if point["means"][name] is None else f"{point['means'][name]:.2f}" for name in means),
+            "*" if point["on_front"] else "",
+        )
+        for point in result["points"]
+    ]
+    align = "<" + ">" * (len(weights) + len(means)) + "<"
+    return Table(("method", *weights, *means, "on front"), rows, align, "Points")
+
+
+def _front_name(row: Row) -> str:
+    return f"{method_name(row['method'], row['guidance_weight'])}, C = {row['candidates']}"
+
+
+def _reference(result: Row) -> str:
+    return f"Reference point: {', '.join(f'{value:g}' for value in result['reference'])}."
