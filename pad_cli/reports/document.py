@@ -126,17 +126,17 @@ def page(document: Document, template: str = "page.html.j2", *, script: str = ""
     if script:
         policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
     values = {"document": document, "policy": Markup(policy), "script": Markup(script), "marks": MARKS, **details}
-    return _environment(markdown=False).get_template(template).render(values)
+    return templates("html").get_template(template).render(values)
 
 
 def markdown(document: Document) -> str:
     """The same as Markdown; charts are left to the page."""
-    return _environment(markdown=True).get_template("page.md.j2").render(document=document).rstrip() + "\n"
+    return templates("markdown").get_template("page.md.j2").render(document=document).rstrip() + "\n"
 
 
 def svg(template: str, **values: Any) -> Markup:
     """A chart."""
-    return Markup(_environment(markdown=False).get_template(template).render(values))
+    return Markup(templates("html").get_template(template).render(values))
 
 
 def terminal_table(table: Table, *, intervals: bool = True) -> FittingTable:
@@ -191,15 +191,19 @@ def grouped(rows: Sequence[Mapping[str, Any]], *names: str) -> dict[tuple[Any, .
 
 
 @cache
-def _environment(*, markdown: bool) -> Environment:
-    """Jinja2 escapes HTML by itself; for Markdown `finalize` does it, which sees every value that is printed."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def templates(form: str) -> Environment:
+    """The templates beside this module, for `html`, `markdown` or `plain` output.
+
+    Jinja2 escapes HTML by itself; for Markdown `finalize` does it, which sees every value that is printed. A plain
+    template escapes on its own, and prints nothing for a value that is not there.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
     return Environment(
         loader=PackageLoader("pad_cli.reports"),
-        undefined=StrictUndefined,
+        undefined=Undefined if form == "plain" else StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=not markdown,
-        finalize=escaped if markdown else None,
+        autoescape=form == "html",
+        finalize=escaped if form == "markdown" else None,
     )

@@ -213,7 +213,6 @@ def _by_preference(found: EvaluationFiles, scorer: str) -> Iterator[Table]:
 def _pairs(found: EvaluationFiles) -> Section:
     rows = found.report["pairs"]
     fluency = list(rows[0]["fluency"])
-    header = ("split", "policy", "guidance weight", "pairs", "pair accuracy", "policy accuracy")
     table = [
         (
             row["split"],
@@ -231,7 +230,8 @@ def _pairs(found: EvaluationFiles) -> Section:
         "(at guidance weight 0 the policy alone) finds the chosen answer likelier, per token. Beside them how the "
         "policy's own answers at that weight read, since both can rise while texts fall apart."
     )
-    header = (*header, *(_directed(found, scorer) for scorer in fluency))
+    figures = ("guidance weight", "pairs", "pair accuracy", "policy accuracy")
+    header = ("split", "policy", *figures, *(_directed(found, scorer) for scorer in fluency))
     return Section("Preference pairs", (line,), (Table(header, table, "<<" + ">" * (4 + len(fluency))),))
 
 
