@@ -16,9 +16,9 @@ from pad_cli.decoding.heat_map import check_page_output as check_page_output
 from pad_cli.decoding.heat_map import heat_map as heat_map
 from pad_cli.decoding.processor import PreferenceLogitsProcessor as PreferenceLogitsProcessor
 from pad_cli.errors import PadError as PadError
-from pad_cli.evaluation.judge.run import JudgePlan as JudgePlan
-from pad_cli.evaluation.judge.run import judge as judge
-from pad_cli.evaluation.judge.run import plan_judging as plan_judging
+from pad_cli.evaluation.judge.judging import JudgePlan as JudgePlan
+from pad_cli.evaluation.judge.judging import judge as judge
+from pad_cli.evaluation.judge.judging import plan_judging as plan_judging
 from pad_cli.evaluation.reproduce import reproduce as reproduce
 from pad_cli.evaluation.run import evaluate as evaluate
 from pad_cli.evaluation.sweep import run_sweep as run_sweep

@@ -114,8 +114,8 @@ def _limits(
         yield f"It steers towards {known}; a preference that was not trained needs a head of its own."
     if not _is_on_hub(str(config["backbone"])):
         yield (
-            f"Its backbone is {_code(config['backbone'])}, on the machine where it was trained: elsewhere it loads only "
-            "with the same weights under that name."
+            f"Its backbone is {_code(config['backbone'])}, on the machine where it was trained: elsewhere it loads "
+            "only with the same weights under that name."
         )
     if config.get("adapter"):
         yield "Its adapter needs the backbone's tokenizer: it cannot steer a policy of another vocabulary."

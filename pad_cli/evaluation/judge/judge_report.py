@@ -98,13 +98,15 @@ def pairwise_rows(decided: Iterable[Decided], recipe: EvalRecipe) -> list[dict[s
     """A row for each method, opponent, group and preference."""
     cells: dict[tuple[Any, ...], list[Decided]] = {}
     for one in decided:
-        answer, rival = one.match.answer, one.match.opponent.contestant
+        answer, opponent = one.match.answer, one.match.opponent.system
         for preference in (POOLED, answer.item.label):
-            place = (*answer.contestant, rival.method, rival.guidance_weight, answer.item.group, preference)
+            place = (*answer.system, opponent.method, opponent.guidance_weight, answer.item.group, preference)
             cells.setdefault(place, []).append(one)
     names = ("policy", "method", "guidance_weight", "opponent", "opponent_weight", "group", "preference")
-    places = _ordered(cells, recipe, group=5, preference=6)
-    return [{**dict(zip(names, place, strict=True)), **_pairwise_cell(place, cells[place], recipe)} for place in places]
+    return [
+        {**dict(zip(names, place, strict=True)), **_pairwise_cell(place, cells[place], recipe)}
+        for place in _ordered(cells, recipe)
+    ]
 
 
 def rubric_rows(ratings: Iterable[Rated], recipe: EvalRecipe, dimensions: Sequence[str]) -> list[dict[str, Any]]:
@@ -112,22 +114,22 @@ def rubric_rows(ratings: Iterable[Rated], recipe: EvalRecipe, dimensions: Sequen
     cells: dict[tuple[Any, ...], list[Rated]] = {}
     for one in ratings:
         for preference in (POOLED, one.answer.item.label):
-            cells.setdefault((*one.answer.contestant, one.answer.item.group, preference), []).append(one)
+            cells.setdefault((*one.answer.system, one.answer.item.group, preference), []).append(one)
     names = ("policy", "method", "guidance_weight", "group", "preference")
     return [
         {**dict(zip(names, place, strict=True)), "dimension": name, **_rubric_cell(place, cells[place], name, recipe)}
-        for place in _ordered(cells, recipe, group=3, preference=4)
+        for place in _ordered(cells, recipe)
         for name in dimensions
     ]
 
 
 def outcome_row(one: Decided) -> dict[str, Any]:
     """One match in `outcomes`."""
-    answer, rival = one.match.answer, one.match.opponent.contestant
+    answer, opponent = one.match.answer, one.match.opponent.system
     return {
-        **answer.contestant._asdict(),
-        "opponent": rival.method,
-        "opponent_weight": rival.guidance_weight,
+        **answer.system._asdict(),
+        "opponent": opponent.method,
+        "opponent_weight": opponent.guidance_weight,
         "item": answer.item.id,
         "preference": answer.item.label,
         "seed": answer.seed,
@@ -212,22 +214,15 @@ def _mean(
     return rounded(sample.mean), rounded(ends and ends.low), rounded(ends and ends.high)
 
 
-def _ordered(
-    cells: Iterable[tuple[Any, ...]], recipe: EvalRecipe, *, group: int, preference: int
-) -> list[tuple[Any, ...]]:
+def _ordered(cells: Iterable[tuple[Any, ...]], recipe: EvalRecipe) -> list[tuple[Any, ...]]:
     """Places by group, then pooled ones first, then policies and methods as the recipe has them."""
     policies, methods = list(recipe.policies), [method.shown for method in recipe.methods]
-    return sorted(
-        cells,
-        key=lambda place: (
-            place[group],
-            place[preference] != POOLED,
-            place[preference],
-            policies.index(place[0]),
-            methods.index(place[1]),
-            place[2:],
-        ),
-    )
+
+    def rank(place: tuple[Any, ...]) -> tuple[Any, ...]:
+        *_, group, preference = place
+        return group, preference != POOLED, preference, policies.index(place[0]), methods.index(place[1]), place[2:]
+
+    return sorted(cells, key=rank)
 
 
 def _seed(place: tuple[Any, ...]) -> int:
