@@ -11,43 +11,29 @@ from pad_cli.system.terminal import FittingTable
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One path at one batch size and prompt length: medians over the repeats.
+    """One decoding path at one batch size and prompt length: medians over the repeats.
 
-    Attributes:
-        path: a decoding path, see `bench/paths.py`.
-        policy: its name.
-        dtype: of the policy.
-        batch_size: answers decoded together.
-        prompt_tokens: tokens of the longest prompt.
-        new_tokens: tokens of each answer.
-        ms_per_token: milliseconds to bring the whole batch one token further, prefill included.
-        tokens_per_second: of the whole batch.
-        first_token_ms: milliseconds until the scores of the first token are there; a draft's do not count.
-        ratio_to_generate: time over that of `generate`, the median of the ratios of each repeat.
-        ratio_low: the lowest of them.
-        ratio_high: the highest.
-        peak_memory_bytes: the most that this path held, in a pass of its own that is not timed: of tensors on CUDA, of
-            the whole process on Linux. All models of the recipe stay loaded and count for every path. On other systems
-            it is the process's peak so far, which never falls and cannot tell paths apart.
-        forwards_per_token: forward passes of either model's body to bring the whole batch one token further.
-        sampled_steps: tokens of one answer that were timed in place of the whole batch, which is then an estimate from
-            their mean; None when the whole batch was timed.
+    All models of the recipe stay loaded and count in the peak memory of every path. It is taken in a pass of its own
+    that is not timed: of tensors on CUDA, of the whole process on Linux. On other systems it is the process's peak so
+    far, which never falls and cannot tell paths apart.
     """
 
-    path: str
+    path: str  # see `bench/paths.py`
     policy: str
     dtype: str
-    batch_size: int
-    prompt_tokens: int
-    new_tokens: int
-    ms_per_token: float
-    tokens_per_second: float
-    first_token_ms: float
-    ratio_to_generate: float
+    batch_size: int  # answers decoded together
+    prompt_tokens: int  # of the longest prompt
+    new_tokens: int  # of each answer
+    ms_per_token: float  # milliseconds to bring the whole batch one token further, prefill included
+    tokens_per_second: float  # of the whole batch
+    first_token_ms: float  # milliseconds until the scores of the first token are there; a draft's do not count
+    ratio_to_generate: float  # time over that of `generate`, the median of the ratios of each repeat
     ratio_low: float
     ratio_high: float
     peak_memory_bytes: int
-    forwards_per_token: float
+    forwards_per_token: float  # forward passes of either model's body to bring the whole batch one token further
+    # Tokens of one answer that were timed in place of the whole batch, which is then an estimate from their mean; None
+    # when the whole batch was timed.
     sampled_steps: int | None
 
 

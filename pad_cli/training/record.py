@@ -37,138 +37,79 @@ _PREFERENCES = 64  # of a split that have a record each
 
 @dataclass(frozen=True)
 class BaselineRecord:
-    """A baseline on one split.
-
-    Attributes:
-        name: `length` or `bag_of_words`.
-        pair_accuracy: its own.
-        verdict: does the reward model beat it?
-    """
+    """A baseline on one split: `length` or `bag_of_words`."""
 
     name: str
     pair_accuracy: Share
-    verdict: Verdict
+    verdict: Verdict  # does the reward model beat it?
 
 
 @dataclass(frozen=True)
 class PreferenceRecord:
-    """One preference of one split.
+    """The pairs of one preference of one split."""
 
-    Attributes:
-        label: as `Preference.describe` words it.
-        pair_accuracy: of its pairs.
-        policy_accuracy: of its pairs.
-        length: how the reward under it goes with length.
-        baselines: name of a baseline to its pair accuracy.
-    """
-
-    label: str
+    label: str  # as `Preference.describe` words it
     pair_accuracy: Share
     policy_accuracy: Share
     length: LengthEffect
-    baselines: Mapping[str, float]
+    baselines: Mapping[str, float]  # name to pair accuracy
 
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """A validation split.
+    """A validation split."""
 
-    Attributes:
-        name: its key in the recipe.
-        metrics: as from `metrics.summarise`.
-        pair_accuracy: with its interval.
-        policy_accuracy: with its interval.
-        preferences: the same for the commonest preferences, by frequency.
-        more_preferences: how many further ones there are.
-        baselines: at least one.
-        quantiles: `diagnostics.QUANTILES` of the margins, nats.
-        reliability: of the reward model's confidence.
-        length: how the reward goes with length.
-    """
-
-    name: str
-    metrics: Mapping[str, int | float]
+    name: str  # its key in the recipe
+    metrics: Mapping[str, int | float]  # as from `metrics.summarise`
     pair_accuracy: Share
     policy_accuracy: Share
-    preferences: tuple[PreferenceRecord, ...]
-    more_preferences: int
-    baselines: tuple[BaselineRecord, ...]
-    quantiles: tuple[float, ...]
+    preferences: tuple[PreferenceRecord, ...]  # the most frequent ones first
+    more_preferences: int  # further ones, without a record
+    baselines: tuple[BaselineRecord, ...]  # at least one
+    quantiles: tuple[float, ...]  # `diagnostics.QUANTILES` of the margins, nats
     reliability: Reliability
     length: LengthEffect
 
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """A finished stage.
-
-    Attributes:
-        name: `heads`, `encoder`, `adapter` or `joint`.
-        steps: optimiser steps taken.
-        seconds: of wall time.
-        history: what was measured on the way; may be empty.
-    """
+    """A finished stage: `heads`, `encoder`, `adapter` or `joint`."""
 
     name: str
     steps: int
-    seconds: float
+    seconds: float  # of wall time
     history: tuple[HistoryPoint, ...] = ()
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """A finished training run; `dataclasses.asdict` of it is JSON.
-
-    Attributes:
-        name: what the reward model is called.
-        backbone: the language model under it, as the recipe names it.
-        conditioning: `heads`, or `prompt` for one dense head that reads the preference in the prompt.
-        principles: names of the heads; empty with `prompt`.
-        rank: of each head; 0 with `prompt`.
-        has_adapter: has it LoRA weights?
-        has_encoder: does it take free text by a preference encoder?
-        pairs: training pairs.
-        preferences: label to number of training pairs.
-        answers: distinct answers, of training and validation.
-        cut_answers: how many of them lost their end.
-        max_answer_tokens: the recipe's limit.
-        stages: in order.
-        calibration: what guidance weight 1 multiplies rewards by: one factor, or one for each principle.
-        train: pair accuracy on training pairs; None where it was not measured.
-        splits: the validation splits.
-        heads: norms and cosines of the heads; None with `prompt`.
-        shuffled_labels: was it trained on labels swapped at random?
-        seed: of the run.
-        normaliser_error: mean absolute difference of token rewards from those normalised over the whole vocabulary,
-            nats; None where training normalised over all of it.
-        cut_to_context: how many answers lost their end only because the backbone cannot read that much.
-        context_length: the most tokens of prompt and answer that it reads; None where nothing limits them.
-        data: where the pairs came from: a `DataReport` as a mapping, and under `lengths` what `SequenceBook.lengths`
-            gives; parts may be missing.
-    """
+    """A finished training run; `dataclasses.asdict` of it is the content of `report.json`."""
 
     name: str
-    backbone: str
-    conditioning: str
-    principles: tuple[str, ...]
-    rank: int
+    backbone: str  # as the recipe names it
+    conditioning: str  # `heads`, or `prompt` for one dense head that reads the preference in the prompt
+    principles: tuple[str, ...]  # names of the heads; empty with `prompt`
+    rank: int  # of each head; 0 with `prompt`
     has_adapter: bool
     has_encoder: bool
-    pairs: int
-    preferences: Mapping[str, int]
-    answers: int
-    cut_answers: int
+    pairs: int  # for training
+    preferences: Mapping[str, int]  # label to number of training pairs
+    answers: int  # distinct ones, of training and validation
+    cut_answers: int  # those that were truncated, for either reason
     max_answer_tokens: int
     stages: tuple[FinishedStage, ...]
-    calibration: tuple[float, ...]
-    train: Share | None
+    calibration: tuple[float, ...]  # what guidance weight 1 multiplies rewards by: one factor, or one a principle
+    train: Share | None  # pair accuracy on training pairs; None where it was not measured
     splits: tuple[SplitRecord, ...]
-    heads: HeadGeometry | None = None
+    heads: HeadGeometry | None = None  # None with `prompt`
     shuffled_labels: bool = False
     seed: int = 0
+    # Mean absolute difference of token rewards from those normalised over the whole vocabulary, nats; None where
+    # training normalised over all of it.
     normaliser_error: float | None = None
-    cut_to_context: int = 0
-    context_length: int | None = None
+    cut_to_context: int = 0  # answers truncated only because the backbone cannot read that much
+    context_length: int | None = None  # tokens of prompt and answer that it reads; None where nothing limits them
+    # A `DataReport` as a mapping, and under `lengths` what `SequenceBook.lengths` gives; parts may be missing.
     data: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -167,12 +167,12 @@ class _Workers:
         reservation.add(self._usd(first) + self._usd(second))
         dimensions, messages = self.settings.dimensions, question.messages
         verdict, problem, used = None, "", list[Tokens]()
-        reply = Reply("", 0, 0)
+        reply = Reply("")
         try:
             for most in (first, second):
                 lose = partial(self._lose_attempt, key, most, reservation)
                 reply = await self.chat.ask(messages, schema(question.mode, dimensions), lose)
-                used.append(_counted(reply, most))
+                used.append(reply.tokens or most)
                 try:
                     verdict = read_verdict(question.mode, reply.text, dimensions)
                     break
@@ -218,14 +218,6 @@ class _Workers:
 
     def _usd(self, tokens: Tokens) -> float:
         return 0.0 if self.prices is None else self.prices.usd(*tokens)
-
-
-def _counted(reply: Reply, most: Tokens) -> Tokens:
-    """What a reply cost; the most possible where it came without counts."""
-    return Tokens(
-        most.read if reply.tokens_in is None else reply.tokens_in,
-        most.written if reply.tokens_out is None else reply.tokens_out,
-    )
 
 
 def _total(used: list[Tokens]) -> Tokens:

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
 from pad_cli.errors import JudgeError
+from pad_cli.evaluation.judge.budget import Tokens
 from pad_cli.recipe.judge import JudgeSettings
 from pad_cli.records import Messages
 from pad_cli.system.offline import is_this_machine, offline
@@ -46,13 +47,11 @@ class UnansweredError(Exception):
     """No reply to one question; its text says why."""
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """What came back; tokens are None when the server does not count them."""
 
     text: str
-    tokens_in: int | None
-    tokens_out: int | None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -256,9 +255,7 @@ class Chat:
         completion = _Completion.model_validate_json(raw.http_response.text)
         message, usage = completion.choices[0].message, completion.usage
         text = self._endpoint.without_key(message.content or message.refusal or "")  # the server knows the key
-        if usage is None:
-            return Reply(text, None, None)
-        return Reply(text, usage.prompt_tokens, usage.completion_tokens)
+        return Reply(text, None if usage is None else Tokens(usage.prompt_tokens, usage.completion_tokens))
 
     def _can_do_without(self, error: APIStatusError, options: Mapping[str, Any]) -> bool:
         """Was the request refused for an option that can be left out? Then it is left out from now on."""

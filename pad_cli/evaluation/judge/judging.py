@@ -40,31 +40,18 @@ REPLIES = "judge.jsonl"
 
 @dataclass(frozen=True)
 class JudgePlan:
-    """What is to be asked.
-
-    Attributes:
-        directory: of the run.
-        recipe: of the run.
-        settings: of the judge.
-        endpoint: where it is.
-        answers: what is judged.
-        matches: each pair of answers with the keys of its two questions; of none if the answers are the same.
-        ratings: each answer to be rated with the key of its question.
-        questions: by key, each once.
-        log: replies so far.
-        volume: what the questions that wait will probably take.
-    """
+    """What is to be asked about a run."""
 
     directory: Path
     recipe: EvalRecipe
     settings: JudgeSettings
     endpoint: Endpoint
     answers: Answers
-    matches: tuple[tuple[Match, tuple[str, ...]], ...]
-    ratings: tuple[tuple[Answer, str], ...]
-    questions: dict[str, Question]
-    log: ResultLog
-    volume: Volume
+    matches: tuple[tuple[Match, tuple[str, ...]], ...]  # with the keys of its questions; none if the answers are equal
+    ratings: tuple[tuple[Answer, str], ...]  # each answer to be rated with the key of its question
+    questions: dict[str, Question]  # by key, each once
+    log: ResultLog  # replies so far
+    volume: Volume  # what the questions that wait will probably take
 
     @property
     def waiting(self) -> int:
@@ -97,20 +84,19 @@ def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgeP
     endpoint, answers = find_endpoint(settings), read_answers(directory, recipe, settings)
     questions: dict[str, Question] = {}
 
-    def ask(question: Question) -> str:
+    def key_of(question: Question) -> str:
         key = question.key(settings, endpoint)
         questions.setdefault(key, question)
         return key
 
-    matches = []
+    matches, ratings = [], []
     for match in answers.matches() if "pairwise" in settings.modes else ():
         item, ours, theirs = match.answer.item, match.answer.text, match.opponent.text
         orders = [] if ours == theirs else [(ours, theirs), (theirs, ours)]
-        matches.append((match, tuple(ask(Question("pairwise", compare(item, *order))) for order in orders)))
-    ratings = []
+        matches.append((match, tuple(key_of(Question("pairwise", compare(item, *order))) for order in orders)))
     for answer in answers.answers if "rubric" in settings.modes else ():
         question = Question("rubric", rate(answer.item, answer.text, settings.dimensions))
-        ratings.append((answer, ask(question)))
+        ratings.append((answer, key_of(question)))
     log = ResultLog(directory / REPLIES)
     check_rows(log)
     waiting = [question.messages for key, question in questions.items() if key not in log.done]
