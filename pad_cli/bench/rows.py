@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pad_cli.reports.document import Table, grouped, terminal_table
+from pad_cli.reports.document import Column, Table, grouped, number, terminal_table
 from pad_cli.system.terminal import FittingTable
 
 
@@ -39,22 +39,20 @@ class BenchRow:
 
 def bench_table(report: dict[str, Any]) -> FittingTable:
     """The rows of `run_bench` for a terminal of 80 columns; an empty line separates the cases."""
-    header = ("path", "batch", "prompt", "ms/token", "first ms", "ratio", "range", "forwards", "MiB")
-    rows: list[tuple[str, ...]] = []
-    for case, some in grouped(report["rows"], "batch_size", "prompt_tokens").items():
-        rows += [("",) * len(header)] if rows else []
-        rows += [
-            (
-                row["path"] + ("*" if row["sampled_steps"] else ""),
-                *map(str, case),
-                *(f"{row[name]:.1f}" for name in ("ms_per_token", "first_token_ms")),
-                f"{row['ratio_to_generate']:.2f}",
-                f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
-                f"{round(row['forwards_per_token'], 2):g}",
-                f"{row['peak_memory_bytes'] / 2**20:.0f}",
-            )
-            for row in some
-        ]
+    columns: dict[str, Column] = {
+        "batch": lambda row: str(row["batch_size"]),
+        "prompt": lambda row: str(row["prompt_tokens"]),
+        "ms/token": number("ms_per_token", ".1f"),
+        "first ms": number("first_token_ms", ".1f"),
+        "ratio": number("ratio_to_generate", ".2f"),
+        "range": lambda row: f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
+        "forwards": lambda row: f"{round(row['forwards_per_token'], 2):g}",
+        "MiB": lambda row: f"{row['peak_memory_bytes'] / 2**20:.0f}",
+    }
+    path: dict[str, Column] = {"path": lambda row: row["path"] + ("*" if row["sampled_steps"] else "")}
+    cases = [Table.of(rows, path, columns) for rows in grouped(report["rows"], "batch_size", "prompt_tokens").values()]
+    empty = [""] * len(cases[0].header)
+    lines = [row for case in cases for row in (empty, *case.rows)][1:]
     notes = [
         f"ratio: time over that of generate, median of {report['repeats']}; range: lowest-highest",
         "MiB: peak memory, all loaded models included",
@@ -62,6 +60,6 @@ def bench_table(report: dict[str, Any]) -> FittingTable:
     if sampled := [row for row in report["rows"] if row["sampled_steps"]]:
         steps, tokens = sampled[0]["sampled_steps"], report["rows"][0]["new_tokens"]
         notes.append(f"* the authors' algorithm, estimated from {steps} of {tokens} tokens of one answer")
-    table = terminal_table(Table(header, rows, "<" + ">" * (len(header) - 1)))
+    table = terminal_table(Table(cases[0].header, lines, cases[0].align))
     table.caption, table.caption_justify = "\n".join(notes), "left"
     return table

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 
 from pad_cli.pairs.ledger import label, prompt_key
 from pad_cli.records import DataReport, PreferencePair, PreferenceReport, SplitReport
-from pad_cli.reports.document import Table
+from pad_cli.reports.document import Column, Row, Table, number
 
 _LISTED = 64  # preferences that a report describes one by one
 
@@ -39,52 +39,77 @@ def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
         report: on the data.
         most: preferences of a split that are described one by one.
     """
-    sources = [
-        (
-            *(source.name, source.split),
-            *_counts(source.rows, source.rows_used, source.pairs_made, source.pairs_kept, source.contrast_pairs),
-            f"{source.weight:g}",
-        )
-        for source in report.sources
-    ]
-    dropped = [
-        (
-            *(source.name, source.split, f"{each.count:,} {each.what}{'s' if each.count > 1 else ''}"),
-            *(each.reason, ", ".join(each.examples)),
-        )
-        for source in report.sources
-        for each in source.dropped
-    ]
-    changes = [
-        (source.name, source.split, f"{each.count:,}", each.change, ", ".join(each.examples))
-        for source in report.sources
-        for each in source.changes
-    ]
-    splits = [
-        (
-            split.name,
-            *_counts(split.pairs, split.prompts, split.answers),
-            *(f"{split.mean_prompt:.0f}", f"{split.mean_answer:.0f}"),
-        )
-        for split in report.splits
-    ]
-    preferences = [row for split in report.splits for row in _preference_rows(split, most)]
+    content = asdict(report)
+    sources, splits = content["sources"], content["splits"]
+    place: dict[str, Column] = {"source": "source", "split": "split"}
+    examples: dict[str, Column] = {"for example": lambda row: ", ".join(row["examples"])}
+    preferences = [row for split in splits for row in _preferences(split, most)]
     tables = [
-        _table("Sources", ["source", "split", "rows", "used", "pairs", "kept", "contrast", "weight"], sources),
-        _table("Not used", ["source", "split", "how many", "why", "for example"], dropped),
-        _table("Read differently, or not read", ["source", "split", "rows", "what", "for example"], changes),
-        _table(
-            "Splits (lengths in characters)",
-            ["split", "pairs", "prompts", "answers", "mean prompt", "mean answer"],
-            splits,
+        Table.of(
+            sources,
+            {"source": "name", "split": "split"},
+            {
+                "rows": number("rows"),
+                "used": number("rows_used"),
+                "pairs": number("pairs_made"),
+                "kept": number("pairs_kept"),
+                "contrast": number("contrast_pairs"),
+                "weight": number("weight", "g"),
+            },
+            "Sources",
         ),
-        _table(
-            "Preferences (longer: share of chosen answers that are; mean lengths in characters)",
-            ["split", "preference", "pairs", "longer", "chosen", "rejected"],
+        Table.of(
+            _parts(sources, "dropped"),
+            {**place, "how many": _how_many, "why": "reason", **examples},
+            {},
+            "Not used",
+        ),
+        Table.of(
+            _parts(sources, "changes"),
+            {**place, "rows": number("count"), "what": "change", **examples},
+            {},
+            "Read differently, or not read",
+        ),
+        Table.of(
+            splits,
+            {"split": "name"},
+            {
+                **{name: number(name) for name in ("pairs", "prompts", "answers")},
+                "mean prompt": number("mean_prompt", ".0f"),
+                "mean answer": number("mean_answer", ".0f"),
+            },
+            "Splits (lengths in characters)",
+        ),
+        Table.of(
             preferences,
+            {"split": "split", "preference": "preference"},
+            {
+                "pairs": number("pairs"),
+                "longer": number("chosen_longer", ".2f"),
+                "chosen": number("mean_chosen", ".0f"),
+                "rejected": number("mean_rejected", ".0f"),
+            },
+            "Preferences (longer: share of chosen answers that are; mean lengths in characters)",
         ),
     ]
     return [table for table in tables if table.rows]
+
+
+def _parts(sources: Sequence[Row], key: str) -> list[Row]:
+    """What each source dropped or changed, with the source's name and split."""
+    return [{**each, "source": source["name"], "split": source["split"]} for source in sources for each in source[key]]
+
+
+def _how_many(row: Row) -> str:
+    return f"{row['count']:,} {row['what']}{'s' * (row['count'] > 1)}"
+
+
+def _preferences(split: Row, most: int) -> Iterator[Row]:
+    for words, one in list(split["preferences"].items())[:most]:
+        yield {"split": split["name"], "preference": words, **one}
+    if more := split["more_preferences"] + max(0, len(split["preferences"]) - most):
+        empty = dict.fromkeys(("pairs", "chosen_longer", "mean_chosen", "mean_rejected"))
+        yield {"split": split["name"], "preference": f"({more:,} more)", **empty}
 
 
 def _preference_report(pairs: Sequence[PreferencePair]) -> PreferenceReport:
@@ -100,21 +125,3 @@ def _preference_report(pairs: Sequence[PreferencePair]) -> PreferenceReport:
 def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return sum(found) / len(found) if found else 0.0
-
-
-def _preference_rows(split: SplitReport, most: int) -> Iterator[tuple[str, ...]]:
-    for words, one in list(split.preferences.items())[:most]:
-        lengths = (f"{one.mean_chosen:.0f}", f"{one.mean_rejected:.0f}")
-        yield split.name, words, f"{one.pairs:,}", f"{one.chosen_longer:.2f}", *lengths
-    if more := split.more_preferences + max(0, len(split.preferences) - most):
-        yield split.name, f"({more:,} more)", "", "", "", ""
-
-
-def _counts(*counts: int) -> Iterator[str]:
-    return (f"{count:,}" for count in counts)
-
-
-def _table(title: str, header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
-    """A table whose columns of numbers stand to the right."""
-    numeric = [all(re.fullmatch(r"[\d,.]*", cell) for cell in column) for column in zip(*rows, strict=True)]
-    return Table(header, rows, "".join(">" if each else "<" for each in numeric), title)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from markupsafe import Markup
 
@@ -57,6 +57,12 @@ class Cell(NamedTuple):
         return " ".join(filter(None, words)) + (f", {self.detail}" if self.detail else "")
 
 
+Row = Mapping[str, Any]
+"""A row of a JSON record."""
+Column = str | Callable[[Row], str | Cell]
+"""What a column shows of a row: the text under a key, or the result of a function."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A header and rows of as many cells.
@@ -74,6 +80,20 @@ class Table:
     align: str
     title: str = ""
     fold: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        rows: Iterable[Row],
+        left: Mapping[str, Column],
+        right: Mapping[str, Column],
+        title: str = "",
+        fold: str = "",
+    ) -> Self:
+        """A table of records: names of columns to what stands in them, words to the left and figures to the right."""
+        columns = {**left, **right}
+        cells = [[row[each] if isinstance(each, str) else each(row) for each in columns.values()] for row in rows]
+        return cls(list(columns), cells, "<" * len(left) + ">" * len(right), title, fold)
 
 
 class Figure(NamedTuple):
@@ -172,9 +192,9 @@ def plain_lines(tables: Sequence[Table]) -> Iterator[str]:
             yield f"  {'  '.join(cells)}".rstrip()
 
 
-def number(value: float | None, text: str = "") -> str | Cell:
-    """A number with all its digits behind the text that readers see; nothing where there is none."""
-    return "" if value is None else Cell(text or f"{value:,}", value=value)
+def number(key: str, digits: str = ",") -> Callable[[Row], str | Cell]:
+    """A column of numbers, with all their digits behind the text that readers see; nothing where there is none."""
+    return lambda row: "" if row[key] is None else Cell(f"{row[key]:{digits}}", value=row[key])
 
 
 def escaped(text: object) -> str:
@@ -182,9 +202,9 @@ def escaped(text: object) -> str:
     return _SPECIAL.sub(lambda found: "\\" + found.group(), " ".join(str(text).split()))
 
 
-def grouped(rows: Sequence[Mapping[str, Any]], *names: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+def grouped(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
     """Rows by the values of some keys, in the order in which these first appear."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
     return groups

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 from pad_cli.reports.charts import Point, Series, plot, rounded_range
-from pad_cli.reports.document import (
-    MARKS,
-    Cell,
-    Document,
-    Figure,
-    Section,
-    Table,
-    grouped,
-    number,
-    page,
-)
+from pad_cli.reports.document import MARKS, Cell, Column, Document, Figure, Row, Section, Table, grouped, number, page
 from pad_cli.reports.evaluation_tables import (
+    COST_NOTE,
     POOLED,
-    Row,
+    cost_tables,
     estimate,
+    estimated,
     figure,
-    known,
     mean_cell,
     method_name,
     method_of,
     reference_name,
     verdicts_of,
 )
-from pad_cli.reports.judge_tables import judge_content
+from pad_cli.reports.judge_tables import tables_of
 
 _DEPTHS = 4  # of the colour of a token
 
@@ -120,38 +112,17 @@ def _warnings(found: EvaluationFiles) -> Iterator[str]:
 
 def _sections(found: EvaluationFiles) -> Iterator[Section]:
     report = found.report
-    if report["comparisons"]:
-        yield _glance(found)
     for (group,), rows in grouped(found.pooled, "group").items():
         yield Section(f"Means: {group}", tables=(_means(found, rows),))
     if report.get("pairs"):
         yield _pairs(found)
     if found.judge is not None:
         yield _judgements(found.judge)
-    yield _costs(found)
+    yield Section("What it costs", (COST_NOTE,), cost_tables(found.costs), list(_cost_figures(found)))
     if report["comparisons"]:
         yield Section(f"Against {reference_name(report)}", tables=list(_comparisons(report)))
     heat_maps = [table for scorer in found.scorers for table in _by_preference(found, scorer)]
     yield Section("By preference", ("The deeper the colour, the higher the mean.",), heat_maps)
-
-
-def _glance(found: EvaluationFiles) -> Section:
-    table = []
-    for place, rows in grouped(found.report["comparisons"], "group", "policy").items():
-        by_scorer = grouped(rows, "scorer")
-        table.append((*place, *(_standing(by_scorer.get((scorer,), [])) for scorer in found.scorers)))
-    line = (
-        f"How many of the other methods {reference_name(found.report)} is better than / worse than / cannot be told "
-        "apart from."
-    )
-    header = ("group", "policy", *(_directed(found, scorer) for scorer in found.scorers))
-    return Section("At a glance", (line,), (Table(header, table, "<<" + ">" * len(found.scorers)),))
-
-
-def _standing(rows: Sequence[Row]) -> str:
-    """The verdicts are on the other methods, the count is for the reference."""
-    ahead, behind = (sum(row["verdict"] == verdict for row in rows) for verdict in ("worse", "better"))
-    return f"{ahead} / {behind} / {len(rows) - ahead - behind}" if rows else ""
 
 
 def _means(found: EvaluationFiles, rows: Sequence[Row]) -> Table:
@@ -159,7 +130,7 @@ def _means(found: EvaluationFiles, rows: Sequence[Row]) -> Table:
     table: list[Sequence[str | Cell]] = []
     for (policy, method, weight), mine in grouped(rows, "policy", "method", "guidance_weight").items():
         cells = {row["scorer"]: mean_cell(row, verdicts) for row in mine}
-        counts = (number(mine[0]["n"]), number(mine[0]["prompts"]))
+        counts = (number("n")(mine[0]), number("prompts")(mine[0]))
         table.append(
             (policy, method_name(method, weight), *counts, *(cells.get(scorer, "") for scorer in found.scorers))
         )
@@ -169,22 +140,21 @@ def _means(found: EvaluationFiles, rows: Sequence[Row]) -> Table:
 
 def _comparisons(report: Row) -> Iterator[Table]:
     """A table for each group: every method against the reference."""
-    header = ("policy", "scorer", "method", "items", "difference", "p", "p (Holm)", "effect size", "verdict")
     for (group,), rows in grouped(report["comparisons"], "group").items():
-        table = [
-            (
-                row["policy"],
-                row["scorer"],
-                method_of(row),
-                number(row["n"]),
-                known(row["difference"], row["low"], row["high"], signed=True) or Cell("failed", tone="bad"),
-                *(number(row[name], _p(row[name])) for name in ("p", "p_holm")),
-                number(row["effect_size"], f"{row['effect_size'] or 0:+.2f}"),
-                row["verdict"],
-            )
-            for row in rows
-        ]
-        yield Table(header, table, "<<<>>>>><", group, fold="closed")
+        yield Table.of(
+            rows,
+            {"policy": "policy", "scorer": "scorer", "method": method_of},
+            {
+                "items": number("n"),
+                "difference": lambda row: estimated("difference", signed=True)(row) or Cell("failed", tone="bad"),
+                "p": lambda row: _p(row["p"]),
+                "p (Holm)": lambda row: _p(row["p_holm"]),
+                "effect size": number("effect_size", "+.2f"),
+                "verdict": "verdict",
+            },
+            group,
+            fold="closed",
+        )
 
 
 def _by_preference(found: EvaluationFiles, scorer: str) -> Iterator[Table]:
@@ -212,27 +182,26 @@ def _by_preference(found: EvaluationFiles, scorer: str) -> Iterator[Table]:
 
 def _pairs(found: EvaluationFiles) -> Section:
     rows = found.report["pairs"]
-    fluency = list(rows[0]["fluency"])
-    table = [
-        (
-            row["split"],
-            row["policy"],
-            f"{row['guidance_weight']:g}",
-            number(row["n"]),
-            estimate(row["pair_accuracy"], row["pair_low"], row["pair_high"]),
-            known(row["policy_accuracy"], row["policy_low"], row["policy_high"]),
-            *(known(row["fluency"][scorer], None, None) for scorer in fluency),
-        )
-        for row in rows
-    ]
+    figures: dict[str, Column] = {
+        "guidance weight": number("guidance_weight", "g"),
+        "pairs": number("n"),
+        "pair accuracy": estimated("pair_accuracy", "pair_"),
+        "policy accuracy": estimated("policy_accuracy", "policy_"),
+    }
+    for scorer in rows[0]["fluency"]:
+        figures[_directed(found, scorer)] = partial(_fluency, scorer)
     line = (
         "Pair accuracy: the reward model's reward of the chosen answer is higher. Policy accuracy: the guided policy "
         "(at guidance weight 0 the policy alone) finds the chosen answer likelier, per token. Beside them how the "
         "policy's own answers at that weight read, since both can rise while texts fall apart."
     )
-    figures = ("guidance weight", "pairs", "pair accuracy", "policy accuracy")
-    header = ("split", "policy", *figures, *(_directed(found, scorer) for scorer in fluency))
-    return Section("Preference pairs", (line,), (Table(header, table, "<<" + ">" * (4 + len(fluency))),))
+    table = Table.of(rows, {"split": "split", "policy": "policy"}, figures)
+    return Section("Preference pairs", (line,), (table,))
+
+
+def _fluency(scorer: str, row: Row) -> str | Cell:
+    value = row["fluency"][scorer]
+    return "" if value is None else estimate(value, None, None)
 
 
 def _judgements(judge: Row) -> Section:
@@ -246,27 +215,7 @@ def _judgements(judge: Row) -> Section:
     lines.append(
         f"The judge named the first answer {position['first']:,} times, the second {position['second']:,} times."
     )
-    return Section("Win rates", lines, judge_content(judge))
-
-
-def _costs(found: EvaluationFiles) -> Section:
-    names = ("models", "parameters", "training_seconds", "answers", "tokens")
-    rows = [
-        (
-            row["policy"],
-            method_of(row),
-            *(number(row[name]) for name in names),
-            number(row["seconds_per_100_tokens"], f"{row['seconds_per_100_tokens'] or 0:.3g}"),
-        )
-        for row in found.costs
-    ]
-    line = (
-        "What had to be trained before, and how long answering took on this machine, everything included that was "
-        "decoded for an answer. The reward model is listed with every method that uses it: it is trained once for all "
-        "preferences and policies."
-    )
-    header = ("policy", "method", "models", "parameters", "training (s)", "answers", "tokens", "s per 100 tokens")
-    return Section("What it costs", (line,), (Table(header, rows, "<<" + ">" * 6),), list(_cost_figures(found)))
+    return Section("Win rates", lines, tables_of(judge))
 
 
 def _cost_figures(found: EvaluationFiles) -> Iterator[Figure]:
@@ -293,10 +242,8 @@ def _directed(found: EvaluationFiles, scorer: str) -> str:
     return f"{scorer}{unit}{'' if row['higher_is_better'] else ' ↓'}"
 
 
-def _p(p: float | None) -> str:
-    if p is None:
-        return ""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _p(p: float | None) -> str | Cell:
+    return "" if p is None else Cell("< 0.001" if p < 0.001 else f"{p:.3f}", value=p)
 
 
 def full_colour(answers: Iterable[Tokens]) -> float:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from pad_cli.reports.document import MARKS, Cell, Document, Section, Table, grouped, terminal_table
+from pad_cli.reports.charts import interval_bar
+from pad_cli.reports.document import MARKS, Cell, Document, Row, Section, Table, grouped, number, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Group
 
     from pad_cli.system.terminal import FittingTable
 
-Row = Mapping[str, Any]
 Line = tuple[str, str, str, str, float]
 """Group, policy, preference, method, guidance weight."""
 
@@ -34,12 +34,13 @@ def report_table(report: Row, *, every_preference: bool = False, width: int = 10
 
     left, right = _columns(report, every_preference)
     letters = {name: 1 + max(map(cell_len, (name, *cells))) for name, cells in (left | right).items()}
-    parts: list[Any] = []
-    while right:
-        room = width - sum(letters[name] for name in left)
-        fitting = [name for name, end in zip(right, _sums(letters[name] for name in right), strict=True) if end <= room]
-        names = fitting or list(right)[:1]
-        parts += [_fitting_table(left | {name: right.pop(name) for name in names}, set(left) - {"weight", "n"}), Text()]
+    spare = width - sum(letters[name] for name in left)
+    tables, room = [left], spare
+    for name, cells in right.items():
+        if letters[name] > room and len(tables[-1]) > len(left):
+            tables, room = [*tables, left], spare
+        tables[-1], room = tables[-1] | {name: cells}, room - letters[name]
+    parts = [part for columns in tables for part in (_fitting_table(columns), Text())]
     return Group(*parts, *map(Text, _notes(report)))
 
 
@@ -96,7 +97,8 @@ def reproduction_document(result: Row, costs: Mapping[tuple[str, str], Sequence[
         )
         for name, table in result["tables"].items()
     ]  # fmt: skip
-    return Document("Reproduction", (summary,), sections=[*sections, _costs(costs)])
+    tables = [table for (name, label), rows in costs.items() for table in cost_tables(rows, f"{name}: {label}, ")]
+    return Document("Reproduction", (summary,), sections=[*sections, Section("cost", (COST_NOTE,), tables)])
 
 
 def _columns(report: Row, every_preference: bool) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -107,8 +109,8 @@ def _columns(report: Row, every_preference: bool) -> tuple[dict[str, list[str]],
     names = ["group", "policy", *["preference"] * every_preference, "method", "weight", "n"]
     left: dict[str, list[str]] = {name: [] for name in names}
     right: dict[str, list[str]] = {name: [] for name in heads.values()}
-    for number, some in enumerate(grouped(rows, "group").values()):
-        for cells in (left | right).values() if number else ():
+    for some in grouped(rows, "group").values():
+        for cells in (left | right).values() if left["n"] else ():
             cells.append("")
         for place, (line, scored) in enumerate(_by_line(some).items()):
             group, policy, preference, method, weight = line
@@ -136,16 +138,9 @@ def _half_width(row: Row) -> str:
     return f"{row['mean']:.2f}" + ("" if row["low"] is None else f" ±{(row['high'] - row['low']) / 2:.2f}")
 
 
-def _sums(values: Iterator[int]) -> Iterator[int]:
-    total = 0
-    for value in values:
-        total += value
-        yield total
-
-
-def _fitting_table(columns: Mapping[str, Sequence[str]], words: set[str]) -> FittingTable:
-    rows = list(zip(*columns.values(), strict=True))
-    table = terminal_table(Table(list(columns), rows, "".join("<" if name in words else ">" for name in columns)))
+def _fitting_table(columns: Mapping[str, Sequence[str]]) -> FittingTable:
+    align = "".join("<" if name in ("group", "policy", "preference", "method") else ">" for name in columns)
+    table = terminal_table(Table(list(columns), list(zip(*columns.values(), strict=True)), align))
     for column in table.columns:
         column.no_wrap = column.justify == "right"
     return table
@@ -184,45 +179,50 @@ def mean_cell(row: Row, verdicts: Mapping[tuple[Line, str], str], *, shade: str 
     if row["mean"] is None:
         return Cell(f"{row['failed']} failed", tone="bad")
     mark = verdicts.get((line_of(row), row["scorer"]), "")
-    return estimate(row["mean"], row["low"], row["high"], mark=mark, shade=shade)
+    return estimate(row["mean"], row["low"], row["high"])._replace(mark=mark, shade=shade)
 
 
-def estimate(
-    value: float, low: float | None, high: float | None, *, mark: str = "", shade: str = "", signed: bool = False
-) -> Cell:
-    """A figure on its interval, if there is one."""
-    ends = "" if low is None or high is None else f"{figure(low, signed=signed)} to {figure(high, signed=signed)}"
-    return Cell(figure(value, signed=signed), ends, mark, value=value, shade=shade)
+def estimate(value: float, low: float | None, high: float | None, *, signed: bool = False, drawn: str = "") -> Cell:
+    """A figure on its interval, if there is one, which may be drawn; `drawn` then says what the figure is."""
+    text = figure(value, signed=signed)
+    if low is None or high is None:
+        return Cell(text, value=value)
+    ends = f"{figure(low, signed=signed)} to {figure(high, signed=signed)}"
+    cell = Cell(text, ends, value=value)
+    return cell._replace(bar=interval_bar(value, low, high, f"{drawn} {text}, interval {ends}")) if drawn else cell
 
 
-def known(value: float | None, low: float | None, high: float | None, *, signed: bool = False) -> str | Cell:
-    """The same of a figure that may be missing."""
-    return "" if value is None else estimate(value, low, high, signed=signed)
+def estimated(key: str, prefix: str = "", *, drawn: str = "", signed: bool = False) -> Callable[[Row], str | Cell]:
+    """A column of figures between `<prefix>low` and `<prefix>high`; nothing where there is none."""
+
+    def cell(row: Row) -> str | Cell:
+        if row[key] is None:
+            return ""
+        return estimate(row[key], row[f"{prefix}low"], row[f"{prefix}high"], signed=signed, drawn=drawn)
+
+    return cell
 
 
-def _costs(costs: Mapping[tuple[str, str], Sequence[Row]]) -> Section:
-    header = ("method", "trained models", "trainable parameters", "training (s)", "answers", "s per 100 tokens")
-    tables = [
-        Table(header, list(map(_cost_row, mine)), "<" + ">" * (len(header) - 1), f"{name}: {label}, on {policy}")
-        for (name, label), rows in costs.items()
-        for (policy,), mine in grouped(rows, "policy").items()
+COST_NOTE = (
+    "Training times are those of the machine that trained; the reward model is listed with every method that uses it, "
+    "and is trained once for all preferences and policies. Times of answering are this machine's, over batches: a "
+    "method that reads no preference answers each prompt once, in smaller batches, and looks slower for it. "
+    "`pad bench` measures what guidance alone costs."
+)
+"""How to read `cost_tables`."""
+
+
+def cost_tables(costs: Sequence[Row], prefix: str = "") -> list[Table]:
+    """The rows of a `costs.json`, a table for each policy."""
+    figures = {
+        "trained models": number("models"),
+        "trainable parameters": number("parameters"),
+        "training (s)": number("training_seconds"),
+        "answers": number("answers"),
+        "tokens": number("tokens"),
+        "s per 100 tokens": number("seconds_per_100_tokens", ".3g"),
+    }
+    return [
+        Table.of(rows, {"method": method_of}, figures, f"{prefix}on {policy}")
+        for (policy,), rows in grouped(costs, "policy").items()
     ]
-    lines = (
-        "What does each method cost?",
-        "Training times are those of the machine that trained; a reward model is trained once for all preferences and "
-        "policies. Times of answering are this machine's, over batches: a method that reads no preference answers each "
-        "prompt once, in smaller batches, and looks slower for it. `pad bench` measures what guidance alone costs.",
-    )
-    return Section("cost", lines, tables)
-
-
-def _cost_row(row: Row) -> tuple[str, ...]:
-    training, seconds = row["training_seconds"], row["seconds_per_100_tokens"]
-    return (
-        method_name(row["method"], row["guidance_weight"]),
-        f"{row['models']:,}",
-        f"{row['parameters']:,}",
-        "unknown" if training is None else f"{training:,.0f}",
-        f"{row['answers']:,}",
-        "" if seconds is None else f"{seconds:.3g}",
-    )

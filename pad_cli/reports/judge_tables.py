@@ -4,84 +4,52 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pad_cli.reports.charts import interval_bar
-from pad_cli.reports.document import Cell, Table, number, terminal_table
-from pad_cli.reports.evaluation_tables import POOLED, Row, estimate, known, method_name, method_of
+from pad_cli.reports.document import Column, Row, Table, number, terminal_table
+from pad_cli.reports.evaluation_tables import POOLED, estimated, method_name, method_of
 
 if TYPE_CHECKING:
     from pad_cli.system.terminal import FittingTable
 
 
 def judge_tables(judge: Row, *, every_preference: bool = False) -> list[FittingTable]:
-    """What a judge said, for a terminal: a table for each mode that it was used in.
+    """What a judge said, for a terminal.
 
     Args:
         judge: the content of `judge.json`.
         every_preference: a line for each preference too, not only the pooled ones.
     """
-    return [terminal_table(table) for table in judge_content(judge, every_preference)]
+    return [terminal_table(table) for table in tables_of(judge, every_preference)]
 
 
-def judge_content(judge: Row, every_preference: bool = False) -> list[Table]:
-    pairs, ratings = (
-        [row for row in judge[mode] if every_preference or row["preference"] == POOLED]
-        for mode in ("pairwise", "rubric")
+def tables_of(judge: Row, every_preference: bool = False) -> list[Table]:
+    """The same for a page."""
+    place: dict[str, Column] = {"group": "group", "policy": "policy"}
+    if every_preference:
+        place["preference"] = "preference"
+    pairs = Table.of(
+        _rows(judge["pairwise"], every_preference),
+        {**place, "method": method_of, "against": lambda row: method_name(row["opponent"], row["opponent_weight"])},
+        {
+            "pairs": number("n"),
+            "win rate": estimated("win_rate", drawn="win rate"),
+            "length-controlled": estimated("length_controlled", "length_controlled_", drawn="win rate"),
+            "won / tied / lost": lambda row: f"{row['wins']} / {row['ties']} / {row['losses']}",
+            "disagreed": lambda row: str(row["disagreed"]),
+            "no verdict": _without_verdict,
+        },
+        "Win rates (ties count half)",
     )
-    place = ("group", "policy", *["preference"] * every_preference)
-    tables = []
-    if pairs:
-        header = (
-            *place,
-            "method",
-            "against",
-            "pairs",
-            "win rate",
-            "length-controlled",
-            "won / tied / lost",
-            "disagreed",
-        )
-        rows = [
-            (
-                *(row[name] for name in place),
-                method_of(row),
-                method_name(row["opponent"], row["opponent_weight"]),
-                number(row["n"]),
-                *(_rate(row, *names) for names in (("win_rate", ""), ("length_controlled", "length_controlled_"))),
-                f"{row['wins']} / {row['ties']} / {row['losses']}",
-                f"{row['disagreed']}",
-                _without_verdict(row),
-            )
-            for row in pairs
-        ]
-        tables.append(
-            Table((*header, "no verdict"), rows, "<" * (len(place) + 2) + ">" * 6, "Win rates (ties count half)")
-        )
-    if ratings:
-        header = (*place, "method", "dimension", "answers", "mean", "no verdict")
-        rows = [
-            (
-                *(row[name] for name in place),
-                method_of(row),
-                row["dimension"],
-                number(row["n"]),
-                known(row["mean"], row["low"], row["high"]),
-                _without_verdict(row),
-            )
-            for row in ratings
-        ]
-        tables.append(Table(header, rows, "<" * (len(place) + 2) + ">>>", "Ratings, 1 to 10"))
-    return tables
+    ratings = Table.of(
+        _rows(judge["rubric"], every_preference),
+        {**place, "method": method_of, "dimension": "dimension"},
+        {"answers": number("n"), "mean": estimated("mean"), "no verdict": _without_verdict},
+        "Ratings, 1 to 10",
+    )
+    return [table for table in (pairs, ratings) if table.rows]
 
 
-def _rate(row: Row, name: str, prefix: str) -> str | Cell:
-    """A win rate to be drawn; nothing where no pair has a verdict."""
-    value, low, high = row[name], row[f"{prefix}low"], row[f"{prefix}high"]
-    if value is None:
-        return ""
-    cell = estimate(value, low, high)
-    if low is None or high is None:
-        return cell
-    return cell._replace(bar=interval_bar(value, low, high, f"win rate {cell.text}, interval {cell.interval}"))
+def _rows(rows: list[Row], every_preference: bool) -> list[Row]:
+    return [row for row in rows if every_preference or row["preference"] == POOLED]
 
 
 def _without_verdict(row: Row) -> str:

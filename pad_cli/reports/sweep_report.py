@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pad_cli.reports.charts import Point, Series, plot
-from pad_cli.reports.document import Document, Figure, Section, Table, terminal_table
+from pad_cli.reports.document import Document, Figure, Row, Section, Table, number, terminal_table
 from pad_cli.reports.evaluation_tables import method_name
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-Row = Mapping[str, Any]
 
 
 def sweep_document(result: Row) -> Document:
@@ -64,34 +61,31 @@ def _series(result: Row, across: str, up: str) -> list[Series]:
 
 
 def _fronts(result: Row) -> Table:
-    rows = [
-        (
-            _front_name(front),
-            str(front["points"]),
-            str(front["on_front"]),
-            f"{front['hypervolume']:.3f}",
-            f"{front['low']:.3f} to {front['high']:.3f}",
-            f"{front['spacing']:.3f}",
-        )
-        for front in sorted(result["fronts"], key=lambda front: -front["hypervolume"])
-    ]
-    return Table(("method", "points", "on front", "hypervolume", "interval", "spacing"), rows, "<>>>>>", "Fronts")
+    return Table.of(
+        sorted(result["fronts"], key=lambda front: -front["hypervolume"]),
+        {"method": _front_name},
+        {
+            "points": number("points"),
+            "on front": number("on_front"),
+            "hypervolume": number("hypervolume", ".3f"),
+            "interval": lambda front: f"{front['low']:.3f} to {front['high']:.3f}",
+            "spacing": number("spacing", ".3f"),
+        },
+        "Fronts",
+    )
 
 
 def _points(result: Row) -> Table:
-    means = list(dict.fromkeys(name for point in result["points"] for name in point["means"]))
-    weights = [f"w({objective['principle']})" for objective in result["objectives"]]
-    rows = [
-        (
-            _front_name(point),
-            *(f"{weight:.2f}" for weight in point["weights"].values()),
-            *("failed" if point["means"][name] is None else f"{point['means'][name]:.2f}" for name in means),
-            "*" if point["on_front"] else "",
-        )
-        for point in result["points"]
-    ]
-    align = "<" + ">" * (len(weights) + len(means)) + "<"
-    return Table(("method", *weights, *means, "on front"), rows, align, "Points")
+    principles = [objective["principle"] for objective in result["objectives"]]
+    scorers = list(dict.fromkeys(name for point in result["points"] for name in point["means"]))
+
+    def row(point: Row) -> list[str]:
+        weights = [f"{weight:.2f}" for weight in point["weights"].values()]
+        means = ["failed" if point["means"][name] is None else f"{point['means'][name]:.2f}" for name in scorers]
+        return [_front_name(point), *weights, *means, "*" if point["on_front"] else ""]
+
+    header = ("method", *(f"w({name})" for name in principles), *scorers, "on front")
+    return Table(header, list(map(row, result["points"])), "<" + ">" * (len(header) - 2) + "<", "Points")
 
 
 def _front_name(row: Row) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from math import sqrt
 from typing import TYPE_CHECKING
 
 from pad_cli.reports.charts import Point, Series, interval_bar, plot
-from pad_cli.reports.document import Cell, Document, Figure, Section, Table, Verdict, terminal_table
+from pad_cli.reports.document import Cell, Column, Document, Figure, Section, Table, Verdict, terminal_table
 from pad_cli.reports.training_warnings import Record, correlation, explain_length, warnings_of
 
 if TYPE_CHECKING:
@@ -110,61 +111,59 @@ def _sections(record: Record) -> Iterator[Section]:
 
 
 def _against_baselines(record: Record) -> Table:
-    rows = [
-        (
-            split["name"],
-            f"{split['pair_accuracy']['n']:,}",
-            _share(split["pair_accuracy"]),
-            _share(split["policy_accuracy"]),
-            f"{split['metrics']['margin']:.2f}",
-            *(cell for baseline in split["baselines"] for cell in _baseline_cells(baseline)),
-        )
-        for split in record["splits"]
-    ]
-    names = [_spaced(baseline["name"]) for baseline in record["splits"][0]["baselines"]]
-    header = ("split", "pairs", "pair accuracy", "policy accuracy", "margin (nats)")
-    compared = (word for name in names for word in (name, f"against {name}"))
-    return Table((*header, *compared), rows, "<>>>>" + "><" * len(names))
+    columns: dict[str, Column] = {
+        "pairs": lambda split: f"{split['pair_accuracy']['n']:,}",
+        "pair accuracy": lambda split: _share(split["pair_accuracy"]),
+        "policy accuracy": lambda split: _share(split["policy_accuracy"]),
+        "margin (nats)": lambda split: f"{split['metrics']['margin']:.2f}",
+    }
+    for number, baseline in enumerate(record["splits"][0]["baselines"]):
+        name = _spaced(baseline["name"])
+        columns[name] = partial(_baseline_share, number)
+        columns[f"against {name}"] = partial(_baseline_verdict, number)
+    return Table.of(record["splits"], {"split": "name"}, columns)
 
 
-def _baseline_cells(baseline: Record) -> tuple[Cell, Cell]:
-    result = baseline["verdict"]
-    verdict = Cell(
-        f"{result['words']} it", detail=f"{result['difference']:+.3f}, {_p(result)}", tone=_TONES[result["words"]]
-    )
-    return _share(baseline["pair_accuracy"]), verdict
+def _baseline_share(number: int, split: Record) -> Cell:
+    return _share(split["baselines"][number]["pair_accuracy"])
+
+
+def _baseline_verdict(number: int, split: Record) -> Cell:
+    verdict = split["baselines"][number]["verdict"]
+    detail = f"{verdict['difference']:+.3f}, {_p(verdict)}"
+    return Cell(f"{verdict['words']} it", detail=detail, tone=_TONES[verdict["words"]])
 
 
 def _by_preference(split: Record) -> Table:
-    names = [baseline["name"] for baseline in split["baselines"]]
-    rows: list[Sequence[str | Cell]] = [
-        (
-            one["label"],
-            f"{one['pair_accuracy']['n']:,}",
-            _share(one["pair_accuracy"]),
-            _share(one["policy_accuracy"]),
-            *(f"{one['baselines'][name]:.2f}" for name in names),
-            correlation(one["length"]),
-        )
-        for one in split["preferences"][:_PREFERENCES]
-    ]
-    header = ("preference", "pairs", "pair accuracy", "policy accuracy", *map(_spaced, names), "with length")
-    if more := len(split["preferences"]) - len(rows) + split["more_preferences"]:
-        rows.append((f"({more:,} rarer ones)", *[""] * (len(header) - 1)))
-    return Table(header, rows, "<" + ">" * (len(header) - 1))
+    columns: dict[str, Column] = {
+        "pairs": lambda one: f"{one['pair_accuracy']['n']:,}",
+        "pair accuracy": lambda one: _share(one["pair_accuracy"]),
+        "policy accuracy": lambda one: _share(one["policy_accuracy"]),
+    }
+    for baseline in split["baselines"]:
+        name = baseline["name"]
+        columns[_spaced(name)] = partial(_baseline_of_preference, name)
+    columns["with length"] = lambda one: correlation(one["length"])
+    table = Table.of(split["preferences"][:_PREFERENCES], {"preference": "label"}, columns)
+    if more := len(split["preferences"]) - len(table.rows) + split["more_preferences"]:
+        rarer = (f"({more:,} rarer ones)", *[""] * len(columns))
+        return replace(table, rows=[*table.rows, rarer])
+    return table
+
+
+def _baseline_of_preference(name: str, preference: Record) -> str:
+    return f"{preference['baselines'][name]:.2f}"
 
 
 def _confidence(record: Record) -> Section:
-    rows = [
-        (
-            split["name"],
-            f"{split['reliability']['beta']:g}",
-            f"{split['reliability']['error']:.3f}",
-            *(f"{quantile:.2f}" for quantile in split["quantiles"]),
-            correlation(split["length"]),
-        )
-        for split in record["splits"]
-    ]
+    columns: dict[str, Column] = {
+        "beta": lambda split: f"{split['reliability']['beta']:g}",
+        "calibration error": lambda split: f"{split['reliability']['error']:.3f}",
+    }
+    for number, name in enumerate(("5%", "25%", "50%", "75%", "95%")):
+        columns[name] = partial(_quantile, number)
+    columns["with length"] = lambda split: correlation(split["length"])
+    table = Table.of(record["splits"], {"split": "name"}, columns)
     factors = ", ".join(f"{factor:.3g}" for factor in record["calibration"])
     exact = ""
     if record["normaliser_error"] is not None:
@@ -178,9 +177,11 @@ def _confidence(record: Record) -> Section:
         "reward with the difference in tokens.",
         f"Guidance weight 1 multiplies rewards by {factors}.{exact}",
     )
-    header = ("split", "beta", "calibration error", "5%", "25%", "50%", "75%", "95%", "with length")
-    table = Table(header, rows, "<" + ">" * (len(header) - 1))
     return Section("Margins and confidence", lines, (table,), [_reliability(split) for split in record["splits"]])
+
+
+def _quantile(number: int, split: Record) -> str:
+    return f"{split['quantiles'][number]:.2f}"
 
 
 def _reliability(split: Record) -> Figure:
