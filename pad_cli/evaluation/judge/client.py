@@ -8,14 +8,13 @@ asks to wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
@@ -132,23 +131,16 @@ def backoff(first: float, attempt: int) -> float:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait (`Retry-After`: seconds or a date; `retry-after-ms`); None if it does not say.
+    """Seconds that a server asks to wait (`retry-after-ms`, or `Retry-After` in seconds); None if it does not say.
 
     Args:
         headers: of its reply; looked up in lower case.
     """
-    text = headers.get("retry-after", "")
-    for value, unit in ((headers.get("retry-after-ms", ""), 1000.0), (text, 1.0)):
-        try:
-            if (wait := float(value)) >= 0:
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        with contextlib.suppress(KeyError, ValueError):
+            if (wait := float(headers[name])) >= 0:
                 return wait / unit
-        except ValueError:
-            continue
-    try:
-        when = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds(), 0.0)
+    return None
 
 
 class Chat:
@@ -207,6 +199,7 @@ class Chat:
         while attempt < self._settings.attempts:
             await self._limiter.turn()
             options = self._options(schema)
+            wait = backoff(self._settings.backoff, attempt)
             try:
                 async with asyncio.timeout(self._settings.timeout):  # the client's bounds a single read only
                     return await self._send(messages, options)
@@ -225,12 +218,11 @@ class Chat:
                     continue
                 problem = self._problem(error)
                 if error.status_code == 429:
-                    self._pause(error, attempt)
-                    attempt += 1
-                    continue
+                    self._limiter.pause(self._requested_wait(error, wait))
+                    wait = 0.0  # the limiter holds this question back, too
             attempt += 1
             if attempt < self._settings.attempts:
-                await asyncio.sleep(backoff(self._settings.backoff, attempt - 1))
+                await asyncio.sleep(wait)
         raise UnansweredError(self._endpoint.without_key(problem))
 
     def _options(self, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,11 +273,11 @@ class Chat:
             return f"status {code}: {message}"
         raise UnansweredError(f"status {code}: {message}")
 
-    def _pause(self, error: APIStatusError, attempt: int) -> None:
+    def _requested_wait(self, error: APIStatusError, otherwise: float) -> float:
         wait = retry_after(error.response.headers)
         if wait is not None and wait > _LONGEST_WAIT:
             raise JudgeError(
                 f"The judge at {self._endpoint.shown} asks to wait {wait:.0f} s.",
                 "Run the same command again then; what is judged is kept.",
             )
-        self._limiter.pause(backoff(self._settings.backoff, attempt) if wait is None else wait)
+        return otherwise if wait is None else wait
