@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from pad_cli.bench.report import bench_table as bench_table
+from pad_cli.bench.rows import bench_table as bench_table
 from pad_cli.bench.timing import run_bench as run_bench
 from pad_cli.cli.examination import Examination as Examination
 from pad_cli.cli.examination import examine as examine
@@ -17,14 +17,11 @@ from pad_cli.decoding.heat_map import heat_map as heat_map
 from pad_cli.decoding.processor import PreferenceLogitsProcessor as PreferenceLogitsProcessor
 from pad_cli.errors import PadError as PadError
 from pad_cli.evaluation.evaluate import evaluate as evaluate
-from pad_cli.evaluation.judge.run import JudgePlan as JudgePlan
-from pad_cli.evaluation.judge.run import judge as judge
-from pad_cli.evaluation.judge.run import plan_judging as plan_judging
-from pad_cli.evaluation.judge.table import judge_tables as judge_tables
-from pad_cli.evaluation.report_table import report_table as report_table
+from pad_cli.evaluation.judge.judging import JudgePlan as JudgePlan
+from pad_cli.evaluation.judge.judging import judge as judge
+from pad_cli.evaluation.judge.judging import plan_judging as plan_judging
 from pad_cli.evaluation.reproduce import reproduce as reproduce
 from pad_cli.evaluation.sweep import run_sweep as run_sweep
-from pad_cli.evaluation.sweep_report import sweep_table as sweep_table
 from pad_cli.learning.choices import read_choices as read_choices
 from pad_cli.learning.choices import read_users as read_users
 from pad_cli.learning.comparisons import make_pool as make_pool
@@ -85,6 +82,10 @@ from pad_cli.records import Generation as Generation
 from pad_cli.records import PairData as PairData
 from pad_cli.records import PairSplit as PairSplit
 from pad_cli.records import PreferencePair as PreferencePair
+from pad_cli.reports.evaluation_tables import report_table as report_table
+from pad_cli.reports.judge_tables import judge_tables as judge_tables
+from pad_cli.reports.sweep_report import sweep_table as sweep_table
+from pad_cli.reports.training_report import console_tables as console_tables
 from pad_cli.server.export import check_adapter_output as check_adapter_output
 from pad_cli.server.personal_adapter import export_preference as export_preference
 from pad_cli.server.personal_adapter import export_users as export_users
@@ -100,8 +101,7 @@ from pad_cli.training.estimate import Estimate as Estimate
 from pad_cli.training.estimate import estimate as estimate
 from pad_cli.training.evaluate_checkpoint import CheckpointMetrics as CheckpointMetrics
 from pad_cli.training.evaluate_checkpoint import evaluate_checkpoint as evaluate_checkpoint
-from pad_cli.training.report import console_tables as console_tables
-from pad_cli.training.report import read_facts as read_facts
+from pad_cli.training.record import read_training_record as read_training_record
 from pad_cli.training.train import train_reward_model as train_reward_model
 from pad_cli.world.demonstration import Demonstration as Demonstration
 from pad_cli.world.demonstration import run_demo as run_demo

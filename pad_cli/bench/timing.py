@@ -28,7 +28,7 @@ from pad_cli.bench.measure import (
     top_two,
 )
 from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, benchmark_prompts, random_prompts
-from pad_cli.bench.report import BenchRow
+from pad_cli.bench.rows import BenchRow
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.models.dtype import dtype_name

@@ -28,9 +28,8 @@ from pad_cli.evaluation.cells import Scored
 from pad_cli.evaluation.comparisons import reference_of
 from pad_cli.evaluation.contract import Answer, Cost, EvalContext, Method, Scorer, System, load_method, load_scorer
 from pad_cli.evaluation.outputs import OutputKey, choose_items, write_answered, write_costs, write_outputs
-from pad_cli.evaluation.pages import write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, PairRow, Splits, load_splits, measure_pairs
-from pad_cli.evaluation.report import REPORT, build_report, write_report
+from pad_cli.evaluation.report import REPORT, build_report, write_pages, write_report
 from pad_cli.evaluation.sequence_rewards import RewardedText, rewarded_texts
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.checkpoint_files import CONFIG

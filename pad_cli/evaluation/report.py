@@ -1,4 +1,4 @@
-"""From scores to the report: means with intervals, and every method against one.
+"""From scores to the report: means with intervals, and every method against one; and its pages from the run's files.
 
 The shape of `report.json` is a promise:
 
@@ -21,22 +21,33 @@ was made.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
+
+from pad_cli.errors import DataError
 from pad_cli.evaluation.cells import CellKey, Scored, Scores, into_cells, limits, rounded
 from pad_cli.evaluation.comparisons import Reference, compare
 from pad_cli.evaluation.contract import Scorer
+from pad_cli.evaluation.outputs import COSTS, OUTPUTS
 from pad_cli.evaluation.pair_accuracy import PairRow
 from pad_cli.evaluation.statistics import Interval, intervals
 from pad_cli.recipe import EvalRecipe
 from pad_cli.records import Cell
-from pad_cli.system.runs import environment, fingerprint, write_json
+from pad_cli.reports.document import markdown
+from pad_cli.reports.evaluation_report import EvaluationFiles, evaluation_document, evaluation_page
+from pad_cli.system.runs import environment, fingerprint, write_json, write_whole
 
-REPORT = "report.json"
+REPORT, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
+JUDGED = "judge.json"
+"""What a judge says, where there was one."""
+
 _VERSION = 2
+_AGAIN = "Run `pad eval` to its end, which writes it; what was answered is not asked again."
 
 
 def build_report(
@@ -75,6 +86,42 @@ def write_report(report: dict[str, Any], directory: Path) -> None:
         StorageError: it cannot be written.
     """
     write_json(directory / REPORT, report)
+
+
+def has_report(directory: Path) -> bool:
+    """Is there a finished evaluation whose pages can be written?"""
+    return all((directory / name).exists() for name in (REPORT, OUTPUTS, COSTS))
+
+
+def write_pages(directory: Path) -> None:
+    """Write `report.md` and `report.html` from the files of a finished evaluation, and of its judge if there was one.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        StorageError: they cannot be written.
+    """
+    judged = _read(directory / JUDGED) if (directory / JUDGED).exists() else None
+    found = EvaluationFiles(
+        _read(directory / REPORT), _read(directory / OUTPUTS), _read(directory / COSTS, list), judged
+    )
+    try:
+        text, content = markdown(evaluation_document(found)), evaluation_page(found)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
+        raise DataError(
+            f"no report can be made of it: {REPORT}, {OUTPUTS} or {COSTS} is damaged", path=directory, hint=_AGAIN
+        ) from error
+    write_whole(directory / MARKDOWN, text)
+    write_whole(directory / PAGE, content)
+
+
+def _read(path: Path, kind: type = dict) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("cannot be read", path=path, hint=_AGAIN) from error
+    if not isinstance(content, kind):
+        raise DataError("holds something else than an evaluation's figures", path=path, hint=_AGAIN)
+    return content
 
 
 def _intervals(

@@ -17,14 +17,15 @@ from typing import Any
 
 from pad_cli.evaluation.evaluate import evaluate, is_evaluation
 from pad_cli.evaluation.outputs import COSTS
-from pad_cli.evaluation.reproduce_report import write_summary
 from pad_cli.recipe import ReproduceRecipe
+from pad_cli.reports.document import markdown, page
+from pad_cli.reports.evaluation_tables import reproduction_document
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note
 from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import check_output, environment, write_json
+from pad_cli.system.runs import check_output, environment, write_json, write_whole
 
-REPRODUCE = "reproduce.json"
+REPRODUCE, SUMMARY, PAGE = "reproduce.json", "reproduce.md", "reproduce.html"
 _VERSION = 1
 _FIGURES = ("reference", "rows", "comparisons", "pairs")  # of each run's report
 
@@ -61,7 +62,10 @@ def reproduce(recipe: ReproduceRecipe, *, overwrite: bool = False) -> dict[str, 
             tables[name] = {"question": table.question, "scorers": list(dict.fromkeys(scorers)), "runs": runs}
         result = {"version": _VERSION, "recipe": recipe.model_dump(), "environment": environment(), "tables": tables}
         write_json(output / REPRODUCE, result)
-        write_summary(result, costs, output)
+        document = reproduction_document(result, costs)
+        links = {f"{name}: {label}": f"{name}/{label}/report.html" for name, label in costs}
+        write_whole(output / SUMMARY, markdown(document))
+        write_whole(output / PAGE, page(document, "reproduction.html.j2", links=links))
         return result
 
 

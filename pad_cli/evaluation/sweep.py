@@ -30,15 +30,16 @@ from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.cells import rounded
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.evaluate import each_policy, is_evaluation, items_by_policy, load_parts
-from pad_cli.evaluation.sweep_report import write_sweep_page
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
+from pad_cli.reports.document import page
+from pad_cli.reports.sweep_report import sweep_document
 from pad_cli.system.progress import stage
 from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import check_output, environment, write_json
+from pad_cli.system.runs import check_output, environment, write_json, write_whole
 
-SWEEP = "sweep.json"
+SWEEP, PAGE = "sweep.json", "sweep.html"
 _VERSION = 1
 
 Floats = NDArray[np.float64]
@@ -89,7 +90,7 @@ def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]
         with stage("Computing Pareto fronts"):
             result = _result(recipe, grid, points, [scorers[name] for name in recipe.objectives])
         write_json(output / SWEEP, result)
-        write_sweep_page(result, output)
+        write_whole(output / PAGE, page(sweep_document(result)))
         return result
 
 

@@ -11,9 +11,9 @@ before an answer is read whole, or the row is refused. Rows of another form are 
 """
 
 from pad_cli.pairs.conversation import prompt_of, read_sample, read_steer_text
+from pad_cli.pairs.data_report import describe
 from pad_cli.pairs.files import read_rows, scan_data_set
 from pad_cli.pairs.parsed_rows import PairFormat, ParsedRows, RawPair, Reading, Row, RowError, is_text, note_changes
-from pad_cli.pairs.report import Table, as_lines, describe
 from pad_cli.pairs.sources import read_pairs
 from pad_cli.pairs.splits import load_pairs
 
@@ -24,8 +24,6 @@ __all__ = [
     "Reading",
     "Row",
     "RowError",
-    "Table",
-    "as_lines",
     "describe",
     "is_text",
     "load_pairs",

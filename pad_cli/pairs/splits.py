@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.pairs.cleaning import SourcedPair, clean, contrast_pairs, normalised_prompts, without_leaks
-from pad_cli.pairs.report import split_report
+from pad_cli.pairs.data_report import split_report
 from pad_cli.pairs.sources import PreferenceReader, read_source
 from pad_cli.principles import load_principles, shipped_principles
 from pad_cli.recipe import DataSettings, PairsSettings, Settings, make_with

@@ -1,1 +1,1 @@
-"""Reports for people (floor 1): what a page says, as Markdown, and as HTML that needs nothing from elsewhere."""
+"""Reports for people (floor 1): JSON records rendered as HTML pages, Markdown and tables on a terminal."""

@@ -14,7 +14,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -217,26 +216,6 @@ def length_effect(scores: PairScores) -> LengthEffect:
     return LengthEffect(correlation, round(labels, _DIGITS), round(rewards, _DIGITS))
 
 
-def explain_length(effect: LengthEffect) -> str:
-    """A length effect in a sentence: how much of it the labels account for."""
-    if effect.labels is None or effect.rewards is None:
-        return "The answers of each pair are equally long, so length explains nothing."
-    rewards, labels = effect.rewards - 0.5, effect.labels - 0.5
-    lean = abs(rewards) - abs(labels)
-    if abs(rewards) <= _LITTLE:
-        verdict = "the reward hardly leans on length"
-    elif rewards * labels < 0:
-        verdict = "the reward leans against the labels"
-    elif abs(lean) <= _LITTLE:
-        verdict = "the reward leans on length as the labels do"
-    else:
-        verdict = f"the reward leans on length {'more' if lean > 0 else 'less'} than the labels do"
-    return (
-        f"The longer answer is the chosen one in {effect.labels:.0%} of the pairs and has the higher reward in "
-        f"{effect.rewards:.0%}: {verdict}."
-    )
-
-
 def margin_quantiles(margins: torch.Tensor) -> tuple[float, ...]:
     """The `QUANTILES` of (N,) margins, nats."""
     values = margins.double().quantile(torch.tensor(QUANTILES, dtype=torch.double))
@@ -307,21 +286,6 @@ def head_geometry(heads: PreferenceHeads) -> HeadGeometry:
     return HeadGeometry(heads.names, tuple(round(norm, _DIGITS) for norm in norms.tolist()), rows)
 
 
-def alike(geometry: HeadGeometry, *, above: float) -> list[tuple[str, str, float]]:
-    """Pairs of heads with a cosine above a bound, the largest first."""
-    return [pair for pair in _by_cosine(geometry)[::-1] if pair[2] > above]
-
-
-def opposed(geometry: HeadGeometry, *, below: float) -> list[tuple[str, str, float]]:
-    """Pairs of heads with a cosine below a bound, the smallest first."""
-    return [pair for pair in _by_cosine(geometry) if pair[2] < below]
-
-
-def _by_cosine(geometry: HeadGeometry) -> list[tuple[str, str, float]]:
-    numbered = combinations(enumerate(geometry.names), 2)
-    return sorted(((one, other, geometry.cosines[i][j]) for (i, one), (j, other) in numbered), key=lambda pair: pair[2])
-
-
 @dataclass(frozen=True)
 class HistoryPoint:
     """One measurement during a stage.
@@ -337,35 +301,3 @@ class HistoryPoint:
     loss: float
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pair_accuracy: float | None = None
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A named figure over the steps of a stage, at least one."""
-
-    name: str
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-
-    @property
-    def best(self) -> tuple[int, float]:
-        """The step at which the figure was highest (the first such), and its value there."""
-        value = max(self.values)
-        return self.steps[self.values.index(value)], value
-
-
-def curves(history: Sequence[HistoryPoint], metric: str) -> tuple[Curve, ...]:
-    """The overfitting curves of a stage: a metric on the training batches, where known, and on every split."""
-    points: dict[str, list[tuple[int, float]]] = {TRAINING: []}
-    for point in history:
-        if metric == "pair_accuracy" and point.pair_accuracy is not None:
-            points[TRAINING].append((point.step, point.pair_accuracy))
-        for split, metrics in point.splits.items():
-            points.setdefault(split, []).append((point.step, metrics[metric]))
-    return tuple(Curve(name, *zip(*values, strict=True)) for name, values in points.items() if values)
-
-
-def loss_curve(history: Sequence[HistoryPoint]) -> tuple[Curve, ...]:
-    """The training loss of a stage; nothing without a history."""
-    points = [(point.step, point.loss) for point in history]
-    return (Curve("training loss", *zip(*points, strict=True)),) if points else ()

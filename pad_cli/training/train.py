@@ -32,9 +32,10 @@ from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.hub import OWN_FILES
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
-from pad_cli.pairs import as_lines, describe, load_pairs
+from pad_cli.pairs import describe, load_pairs
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
+from pad_cli.reports.document import plain_lines
 from pad_cli.system import progress
 from pad_cli.system.processes import processes
 from pad_cli.system.run_lock import only_here
@@ -50,10 +51,9 @@ from pad_cli.system.runs import (
     write_whole,
 )
 from pad_cli.training.calibration import global_scale, pair_moments, reward_scales
-from pad_cli.training.conclusion import conclude
-from pad_cli.training.facts import TrainingFacts, metrics_of
+from pad_cli.training.evaluate_run import evaluate_run
 from pad_cli.training.pair_table import gather_training_data
-from pad_cli.training.report import read_facts, write_training_report
+from pad_cli.training.record import metrics_of, read_training_record, write_training_report
 from pad_cli.training.stages import TrainingRun
 
 METRICS = "metrics.json"
@@ -68,7 +68,7 @@ class TrainedRewardModel(os.PathLike[str]):
         path: the directory.
     """
 
-    def __init__(self, path: Path, record: TrainingFacts | None = None) -> None:
+    def __init__(self, path: Path, record: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self._record = record
 
@@ -78,20 +78,21 @@ class TrainedRewardModel(os.PathLike[str]):
     __str__ = __fspath__
 
     @property
-    def record(self) -> TrainingFacts:
+    def record(self) -> Mapping[str, Any]:
         """Everything that the report tells; of an earlier run, from its `report.json`.
 
         Raises:
             DataError: that cannot be read.
         """
         if self._record is None:
-            self._record = read_facts(self.path)
+            self._record = read_training_record(self.path)
         return self._record
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """The content of `metrics.json`: validation split to its metrics."""
-        return metrics_of(self.record)
+        metrics: dict[str, dict[str, Any]] = json.loads((self.path / METRICS).read_text(encoding="utf-8"))
+        return metrics
 
 
 def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrite: bool = False) -> TrainedRewardModel:
@@ -127,7 +128,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
         progress.note(f"{output} is finished; nothing to do.")
         return TrainedRewardModel(output)
 
-    for line in as_lines(describe(pairs.report, most=_SHOWN_PREFERENCES)) if data_table else ():
+    for line in plain_lines(describe(pairs.report, most=_SHOWN_PREFERENCES)) if data_table else ():
         progress.note(line)
     with progress.stage("Tokenising answers"):
         data = gather_training_data(recipe, pairs, backbone)
@@ -147,7 +148,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
         else:
             model = PromptRewardModel(backbone, run.head.linear, scale, run.adapter)
 
-        record = conclude(recipe, pairs, data, run, model)
+        record = evaluate_run(recipe, pairs, data, run, model)
         model.details = {
             "stages": [stage.model_dump() for stage in recipe.stages],
             "run": key,
@@ -165,7 +166,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
             config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
             write_whole(scratch / "README.md", model_card(config, metrics_of(record), record.data))
         shutil.rmtree(output / _WORK, ignore_errors=True)
-        return TrainedRewardModel(output, record)
+        return TrainedRewardModel(output, asdict(record))
 
 
 def _head_names(recipe: TrainRecipe, data: PairData) -> list[str]:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from pad_cli.bench import measure
 from pad_cli.bench.paths import Paths, Watch, Whole
-from pad_cli.bench.report import BenchRow, bench_table
+from pad_cli.bench.rows import BenchRow, bench_table
 from pad_cli.bench.timing import run_bench
 from pad_cli.cli.main import app
 from pad_cli.errors import PadError, RecipeError, UsageError

@@ -14,8 +14,8 @@ from scipy.stats import binom
 from pad_cli.evaluation.comparisons import Reference, reference_of
 from pad_cli.evaluation.methods.untrained import Base, Pad
 from pad_cli.evaluation.report import REPORT, write_report
-from pad_cli.evaluation.report_table import report_table
 from pad_cli.evaluation.statistics import by_prompt, intervals
+from pad_cli.reports.evaluation_tables import report_table
 from pad_cli.system.runs import fingerprint
 from tests.evaluation.reports import make_recipe, only, report_of, score, scores
 

@@ -12,14 +12,13 @@ import pytest
 
 from pad_cli.errors import DataError
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.coloured_tokens import full_colour
 from pad_cli.evaluation.contract import Answer, System
 from pad_cli.evaluation.outputs import COSTS, OUTPUTS, write_outputs
-from pad_cli.evaluation.pages import JUDGED, MARKDOWN, PAGE, write_pages
-from pad_cli.evaluation.report import write_report
-from pad_cli.evaluation.report_page import _SCRIPT
-from pad_cli.evaluation.report_table import MARKS, method_name
+from pad_cli.evaluation.report import JUDGED, MARKDOWN, PAGE, write_pages, write_report
 from pad_cli.records import BenchmarkItem, as_messages
+from pad_cli.reports.document import MARKS
+from pad_cli.reports.evaluation_report import filter_script, full_colour
+from pad_cli.reports.evaluation_tables import method_name
 from pad_cli.system.runs import write_json
 from tests.evaluation.reports import report_of, score, scores
 
@@ -53,6 +52,7 @@ JUDGE = {
             "unparsed": 1,
             "failed": 2,
             "missing": 3,
+            "disagreed": 1,
         }
         for preference, rate in (("*", 0.2475), ("formal", 0.7777))
     ],
@@ -134,7 +134,7 @@ class Tables(HTMLParser):
             self.text.append(data)
             if self.open[-1] == "h2":
                 self.heading = data
-        if "table" in self.open and self.tables[-1] and self.tables[-1][-1]:
+        if {"td", "th"} & set(self.open):
             self.tables[-1][-1][-1]["text"] += data
 
     def below(self, heading: str) -> list[list[list[dict[str, Any]]]]:
@@ -185,7 +185,7 @@ def test_marks_are_those_of_the_comparisons_in_every_form(report: dict[str, Any]
     page, text = (directory / PAGE).read_text(), (directory / MARKDOWN).read_text()
     (table,) = Tables(page).below("Means: single")
     line = next(line for line in table if line[1]["text"] == "base")
-    assert [mark for cell in line for mark in MARKS.values() if mark and mark in cell["text"]] == ["▼", "▲"]
+    assert [mark for cell in line for mark in MARKS.values() if mark in cell["text"]] == ["▼", "▲"]
     row = next(line for line in text.splitlines() if "| base |" in line)
     assert [letter for letter in row if letter in "▲▼"] == ["▼", "▲"]
     assert "worse than the reference" in page
@@ -220,7 +220,7 @@ def test_win_rates_are_shown_when_something_was_judged(report: dict[str, Any], t
     content = (directory / PAGE).read_text()
     (table,) = Tables(content).below("Win rates")
     assert [value for cell in table[1] for value in cell["values"]] == [8, 0.2475, 0.3125]
-    assert [cell["text"] for cell in table[1][-2:]] == ["1 / 2 / 5", "6"]
+    assert [cell["text"] for cell in table[1][-2:]] == ["1", "6 (unparsed, failed, missing)"]
     assert content.count('<svg class="bar"') == 1, "one has an interval, the other none"
     assert "0.7777" not in content, "only pooled rows"
     assert "Not everything was judged" in content
@@ -241,7 +241,7 @@ def test_text_of_unknown_origin_is_shown_as_it_is(tmp_path: Path) -> None:
     answers = answers_of(EVIL, EVIL, [EVIL], label=EVIL)
     directory = directory_of(tmp_path, report, answers)
     content, text = (directory / PAGE).read_text(), (directory / MARKDOWN).read_text()
-    assert content.replace(f"<script>{_SCRIPT}", "").count("<script") == 0
+    assert content.replace(f"<script>{filter_script()}", "").count("<script") == 0
     page = Tables(content)
     assert " ".join(page.text).count(EVIL) >= 8
     assert not [name for name, _ in page.attributes if name.startswith("on")]
@@ -316,7 +316,7 @@ def test_a_run_from_before_tokens_were_rewarded_still_has_its_pages(report: dict
 def test_tokens_of_unknown_origin_are_shown_as_they_are(report: dict[str, Any], tmp_path: Path) -> None:
     pieces = [(EVIL[:9], 5.0), (EVIL[9:], 0.0), (" " + EVIL, -5.0), ("\n", 5.0), ("", 0.0)]
     content = with_tokens(tmp_path, report, pieces)
-    assert content.replace(f"<script>{_SCRIPT}", "").count("<script") == 0
+    assert content.replace(f"<script>{filter_script()}", "").count("<script") == 0
     text = "".join(Tables(content).text)
     assert f"{EVIL} {EVIL}\n" in text
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from pad_cli.errors import JudgeError, PadError
 from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredError
-from pad_cli.evaluation.judge.run import judge, plan_judging
-from pad_cli.evaluation.judge.verdict import UnparsedVerdictError, read_verdict
-from pad_cli.evaluation.pages import write_pages_again
+from pad_cli.evaluation.judge.judging import judge, plan_judging
+from pad_cli.evaluation.judge.questions import UnparsedVerdictError, read_verdict
+from pad_cli.evaluation.report import write_pages
 from pad_cli.recipe import JudgeSettings
 from tests.cli.test_commands import pad
 from tests.evaluation.judge.server import Handler, JudgeServer
@@ -191,7 +191,7 @@ def test_a_runs_figures_are_understood_or_refused(
     directory = Path(shutil.copytree(run, tmp_path_factory.mktemp("figures") / "copied"))
     whole = json.loads((directory / name).read_text())
     (directory / name).write_text(json.dumps(replaced(whole, place, value)))
-    _, error = tried(lambda: write_pages_again(directory), PadError)
+    _, error = tried(lambda: write_pages(directory), PadError)
     assert error is None or "pad eval" in str(error.hint)
 
 

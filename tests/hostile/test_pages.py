@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,10 @@ from hypothesis import strategies as st
 
 from pad_cli.decoding.detokenize import Candidate, TokenChoice
 from pad_cli.decoding.heat_map import heat_map
-from pad_cli.evaluation.coloured_tokens import coloured
 from pad_cli.evaluation.comparisons import Reference
-from pad_cli.evaluation.pages import MARKDOWN, PAGE
-from pad_cli.evaluation.report import build_report
-from pad_cli.reports.charts import Point, Series, interval_bar, legend, scatter_chart, series_chart
-from pad_cli.reports.content import Figure, Grid, Section
-from pad_cli.reports.html import document, section_html
+from pad_cli.evaluation.report import MARKDOWN, PAGE, build_report
+from pad_cli.reports.charts import Point, Series, interval_bar, plot
+from pad_cli.reports.document import Cell, Document, Figure, Section, Table, Verdict, page
 from tests.cli.test_commands import pad
 from tests.evaluation.reports import SCORERS, make_recipe, scores
 from tests.evaluation.test_report_page import answers_of, directory_of
@@ -83,16 +81,13 @@ def examples_of(test: Any) -> Any:
 @examples_of
 def test_sections_and_charts_show_whatever_they_are_given(text: str) -> None:
     def render(word: str) -> str:
-        points = (Point(word, 1.0, 2.0, 1.5, 2.5), Point(word, 2.0, 3.0))
-        charts = [
-            interval_bar(0.5, 0.4, 0.6, word),
-            scatter_chart(points, word, word),
-            series_chart([Series(word, points, points)], word, word),
-            legend([word], hollow=True),
-        ]
-        grid = Grid((word, word), ((word, word),), "<>", word)
-        section = Section(word, (word,), (grid,), tuple(Figure(word, chart) for chart in charts))
-        return document(word, section_html(section, lambda cell: coloured([(cell, 1.0), (cell, -0.01)], 1.0)))
+        points = (Point(1.0, 2.0, 1.5, 2.5, word), Point(2.0, 3.0, name=word))
+        cell = Cell(word, word, "better", word, 1.0, "good", bar=interval_bar(0.5, 0.4, 0.6, word))
+        table = Table((word, word), ((word, cell),), "<>", word)
+        chart = plot([Series(word, points, points)] * 7, word, word)
+        section = Section(word, (word,), (table, replace(table, fold="open")), (Figure(word, chart),))
+        verdict = Verdict(word, word, word, "good")
+        return page(Document(word, (word,), (verdict,), (word,), (section,)))
 
     shows(render, f"x{text}")
 
@@ -162,6 +157,6 @@ def test_every_page_is_made_where_its_policy_is() -> None:
     import pad_cli
 
     package = Path(pad_cli.__file__).parent
-    opening = {path.name for path in package.rglob("*.py") if re.search('"""<!doctype', path.read_text(), re.I)}
-    assert opening == {"html.py", "heat_map.py"}
-    assert all("Content-Security-Policy" in path.read_text() for path in package.rglob("*.py") if path.name in opening)
+    files = [path for path in package.rglob("*.*") if path.suffix in (".py", ".j2", ".html")]
+    opening = {path.name for path in files if re.search('^<!doctype|"""<!doctype', path.read_text(), re.I | re.M)}
+    assert opening == {"page.html.j2"}

@@ -12,9 +12,10 @@ from pad_cli.errors import DataError
 from pad_cli.learning.choices import read_choices
 from pad_cli.learning.effects import read_prompts
 from pad_cli.learning.new_principle import read_examples
-from pad_cli.pairs import as_lines, describe, prompt_of, read_rows
+from pad_cli.pairs import describe, prompt_of, read_rows
 from pad_cli.prompts import load_jsonl
 from pad_cli.records import as_messages
+from pad_cli.reports.document import plain_lines
 from tests.pairs.conftest import Write, load
 
 
@@ -166,7 +167,7 @@ def test_what_is_read_differently_or_not_at_all_is_counted_and_shown(write: Writ
         "column 'score' is not read": (1, (f"{path}:1",)),
         "the prompt is a part of the answers' conversations, whose whole context is read": (1, (f"{path}:3",)),
     }
-    shown = "\n".join(as_lines(describe(data.report)))
+    shown = "\n".join(plain_lines(describe(data.report)))
     assert all(change.change in shown for change in source.changes)
 
 

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli.errors import DataError, RecipeError, UsageError
-from pad_cli.pairs import as_lines, describe, load_pairs
+from pad_cli.pairs import describe, load_pairs
 from pad_cli.recipe import DataSettings, load_recipe
 from pad_cli.records import PairData
+from pad_cli.reports.document import plain_lines
 from tests.pairs.conftest import Write, load, make_pair, texts_of
 
 
@@ -193,7 +194,7 @@ def test_the_report_is_json_and_its_tables_name_everything(write: Write) -> None
     assert content["sources"][0]["dropped"][0]["reason"] == "chosen equals rejected"
     tables = describe(report)
     assert all(len(row) == len(table.header) for table in tables for row in table.rows)
-    text = "\n".join(as_lines(tables))
+    text = "\n".join(plain_lines(tables))
     for part in ("pairs.jsonl", "dev", "humorous", "formal", "1,501", "1 pair", "chosen equals rejected", "jsonl:1501"):
         assert part in text
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pad_cli.evaluation.judge.asking import LOST
-from pad_cli.evaluation.judge.run import judge, plan_judging
+from pad_cli.evaluation.judge.judging import judge, plan_judging
 from tests.evaluation.judge.conftest import WriteRun, _environment, _no_network, write_run
 
 pytestmark = pytest.mark.slow

@@ -20,17 +20,17 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 import pad_cli
-from pad_cli.bench.report import BenchRow, bench_table
+from pad_cli.bench.rows import BenchRow, bench_table
 from pad_cli.cli import dry_run
-from pad_cli.evaluation.judge.table import judge_tables
-from pad_cli.evaluation.report_table import report_table
-from pad_cli.evaluation.sweep_report import sweep_table
 from pad_cli.models.dtype import DtypeChoice
+from pad_cli.reports.evaluation_tables import report_table
+from pad_cli.reports.judge_tables import judge_tables
+from pad_cli.reports.sweep_report import sweep_table
+from pad_cli.reports.training_report import console_tables
 from pad_cli.system.terminal import FittingTable
 from pad_cli.training.estimate import Cost, Estimate, Volume
-from pad_cli.training.report import console_tables
 from tests.evaluation.reports import report_of, scores
-from tests.training.test_report import make_facts
+from tests.training.test_report import make_record
 
 WORDS = st.text("abcdefghij", min_size=1, max_size=14)
 TEXTS = st.lists(WORDS, max_size=6).map(" ".join)
@@ -111,12 +111,12 @@ def evaluation_tables() -> list[RenderableType]:
 
 
 def training_tables() -> list[RenderableType]:
-    return list(console_tables(make_facts(), 80))
+    return list(console_tables(asdict(make_record()), 80))
 
 
 def judge_rows() -> list[RenderableType]:
     shared = {"group": "combination", "policy": "medium", "preference": "*", "guidance_weight": 1.5, "n": 1200}
-    counts = {"unparsed": 12, "failed": 3, "missing": 40, "disagreed": 130}
+    counts = {"unparsed": 12, "failed": 3, "missing": 40, "disagreed": 130, "wins": 700, "ties": 200, "losses": 300}
     interval = {"win_rate": 0.61, "low": 0.55, "high": 0.67}
     controlled = {f"length_controlled{end}": 0.5 for end in ("", "_low", "_high")}
     opponents = [{"method": "pad", "opponent": name, "opponent_weight": 0} for name in METHODS]

@@ -9,20 +9,14 @@ import pytest
 import torch
 
 from pad_cli.models.heads import PreferenceHeads
+from pad_cli.reports.training_warnings import explain_length
 from pad_cli.training.metrics import (
     QUANTILES,
-    TRAINING,
-    HistoryPoint,
     LengthEffect,
     PairScores,
-    alike,
-    curves,
-    explain_length,
     head_geometry,
     length_effect,
-    loss_curve,
     margin_quantiles,
-    opposed,
     reliability,
 )
 
@@ -93,7 +87,7 @@ def test_where_nothing_differs_there_is_no_correlation() -> None:
     ],
 )
 def test_a_length_effect_is_explained_by_the_labels(labels: float | None, rewards: float | None, words: str) -> None:
-    assert words in explain_length(LengthEffect(0.5, labels, rewards))
+    assert words in explain_length({"labels": labels, "rewards": rewards})
 
 
 def test_quantiles_are_values_below_which_that_share_of_margins_lies() -> None:
@@ -164,31 +158,6 @@ def test_heads_that_copy_or_negate_each_other_are_found(heads: PreferenceHeads) 
         for copy, sign in ((1, -2.0), (3, 0.5)):
             heads.up[copy], heads.down[copy] = sign * heads.up[0], heads.down[0]
     geometry = head_geometry(heads)
-    assert {frozenset(found[:2]) for found in opposed(geometry, below=-0.9)} == {
-        frozenset({"humorous", "formal"}),
-        frozenset({"formal", "idle"}),
-    }
-    assert alike(geometry, above=0.9) == [("humorous", "idle", 1.0)]
+    cosines = {(one, other): geometry.cosines[i][j] for i, one in enumerate(NAMES) for j, other in enumerate(NAMES)}
+    assert (cosines["humorous", "formal"], cosines["humorous", "idle"]) == (-1.0, 1.0)
     assert geometry.norms[1] == pytest.approx(2 * geometry.norms[0], abs=1e-3)
-
-
-HISTORY = (
-    HistoryPoint(10, 0.7, {}, 0.5),
-    HistoryPoint(20, 0.5, {"dev": {"policy_accuracy": 0.6, "pair_accuracy": 0.7}}, 0.8),
-    HistoryPoint(30, 0.3, {"dev": {"policy_accuracy": 0.8, "pair_accuracy": 0.6}}, 0.9),
-    HistoryPoint(40, 0.1, {"dev": {"policy_accuracy": 0.8, "pair_accuracy": 0.5}}),
-)
-
-
-def test_curves_hold_what_was_measured_when_it_was() -> None:
-    training, dev = curves(HISTORY, "pair_accuracy")
-    assert (training.name, training.steps, training.values) == (TRAINING, (10, 20, 30), (0.5, 0.8, 0.9))
-    assert (dev.name, dev.steps, dev.values) == ("dev", (20, 30, 40), (0.7, 0.6, 0.5))
-    assert [curve.name for curve in curves(HISTORY, "policy_accuracy")] == ["dev"]
-    assert [curve.values for curve in loss_curve(HISTORY)] == [(0.7, 0.5, 0.3, 0.1)]
-    assert curves((), "pair_accuracy") == loss_curve(()) == ()
-
-
-def test_the_best_step_is_the_first_with_the_highest_value() -> None:
-    (dev,) = curves(HISTORY, "policy_accuracy")
-    assert dev.best == (30, 0.8)

@@ -131,7 +131,7 @@ def test_a_kept_stage_that_is_damaged_is_trained_again(
     broken = make_recipe(output=str(tmp_path / "broken"), stages=SHORT)
     train_reward_model(whole)
     with monkeypatch.context() as patched:
-        patched.setattr(train, "conclude", lambda *_: 1 / 0)
+        patched.setattr(train, "evaluate_run", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train_reward_model(broken)
     (kept,) = (tmp_path / "broken" / ".work").rglob("head.safetensors")

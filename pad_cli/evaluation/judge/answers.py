@@ -1,4 +1,4 @@
-"""What a finished evaluation answered, and which answers meet: those of two methods to one item with one seed."""
+"""The answers of a finished evaluation, and which are compared: those of two methods to one item with one seed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from pad_cli.prompts import load_benchmarks
 from pad_cli.recipe import EvalRecipe, JudgeSettings, read_recipe
 from pad_cli.records import BenchmarkItem
 from pad_cli.system.progress import note
-from pad_cli.system.runs import ResultLog, fingerprint
+from pad_cli.system.runs import RECIPE, ResultLog, fingerprint
 
-_RECIPE = "recipe.json"
 _SWEPT = ("guidance_weight", "seed")  # of decoding: an evaluation has lists of them in their place
 
 
-class Contestant(NamedTuple):
+class System(NamedTuple):
     """A method at one guidance weight on one policy."""
 
     policy: str
@@ -37,7 +36,7 @@ class Contestant(NamedTuple):
 class Answer(NamedTuple):
     """One answer to be judged."""
 
-    contestant: Contestant
+    system: System
     item: BenchmarkItem
     seed: int
     text: str
@@ -56,20 +55,20 @@ class Answers:
 
     Attributes:
         answers: all that can be judged, item by item.
-        opponents: for each policy, whom the others are judged against.
+        opponents: for each policy, what the others are judged against.
     """
 
     answers: tuple[Answer, ...]
-    opponents: Mapping[str, tuple[Contestant, ...]]
+    opponents: Mapping[str, tuple[System, ...]]
 
     def matches(self) -> Iterator[Match]:
         """Every answer with those of the opponents to the same item, item by item."""
         for _, some in groupby(self.answers, key=lambda answer: id(answer.item)):
-            given = {(answer.contestant, answer.seed): answer for answer in some}
-            for (contestant, seed), answer in given.items():
-                for rival in self.opponents[contestant.policy]:
-                    if rival.method != contestant.method and (rival, seed) in given:
-                        yield Match(answer, given[rival, seed])
+            by_system = {(answer.system, answer.seed): answer for answer in some}
+            for (system, seed), answer in by_system.items():
+                for opponent in self.opponents[system.policy]:
+                    if opponent.method != system.method and (opponent, seed) in by_system:
+                        yield Match(answer, by_system[opponent, seed])
 
 
 def read_run(directory: Path, overrides: Iterable[str] = ()) -> EvalRecipe:
@@ -80,90 +79,90 @@ def read_run(directory: Path, overrides: Iterable[str] = ()) -> EvalRecipe:
         RecipeError: the recipe, as overridden, is wrong.
         DataError: its file is damaged.
     """
-    path = directory / _RECIPE
+    path = directory / RECIPE
     if not path.is_file() or not (directory / REPORT).is_file():
         raise UsageError(f"{directory}: no finished evaluation.", "Run `pad eval` first, and give its directory.")
-    decoding = _content(directory).get("decoding", {})
-    stated = json.dumps({key: value for key, value in decoding.items() if key not in _SWEPT})
-    recipe = read_recipe(str(path), [f"decoding={stated}", *overrides])
+    decoding = {key: value for key, value in _content(directory).get("decoding", {}).items() if key not in _SWEPT}
+    recipe = read_recipe(str(path), [f"decoding={json.dumps(decoding)}", *overrides])
     if recipe.kind != "eval":
         raise UsageError(f"{directory}: a run of kind '{recipe.kind}'.", "Give the directory of a `pad eval`.")
     return recipe
 
 
 def read_answers(directory: Path, recipe: EvalRecipe, settings: JudgeSettings) -> Answers:
-    """The answers that the run's report is about, and who meets whom.
+    """The answers that the run's report is about, and what each is compared with.
 
     Raises:
         UsageError: `judge.opponent` is no method of the recipe; or the run does not say which answers are its own.
         DataError: nothing in the run answers the recipe's items, or its answers are damaged.
     """
     methods = {method.label: load_method(method) for method in recipe.methods}
+    systems = list(_systems(recipe, methods))
     benchmarks = load_benchmarks(recipe.benchmarks)
-    asked = {policy: {id(item) for item in items} for policy, items in items_by_policy(recipe, benchmarks).items()}
-    items = _drawn([item for some in benchmarks for item in some], settings.limit)
+    requested = {policy: set(map(id, items)) for policy, items in items_by_policy(recipe, benchmarks).items()}
+    items = _sampled([item for some in benchmarks for item in some], settings.limit)
     texts = _texts(directory, methods)
     answers = [
-        Answer(contestant, item, seed, text)
+        Answer(system, item, seed, text)
         for item in items
-        for contestant in _contestants(recipe, methods)
-        if id(item) in asked[contestant.policy]
+        for system in systems
+        if id(item) in requested[system.policy]
         for seed in recipe.seeds
-        if (text := texts.get((contestant, seed, _place(methods[contestant.method], item)))) is not None
+        if (text := texts.get((system, seed, _place(methods[system.method], item)))) is not None
     ]
     if not answers:
         raise DataError("no answer to any item of the recipe", path=directory / ANSWERS, hint="Run `pad eval` again.")
     if lacking := len(items) - len({id(answer.item) for answer in answers}):
         note(f"{lacking} of {len(items)} items have no answer in this run; they are not judged.")
-    rival = settings.opponent or reference_of(recipe, methods).method
-    if rival not in methods:
-        raise UsageError(f"judge.opponent: no method is called '{rival}'.", did_you_mean(rival, methods))
+    opponent = settings.opponent or reference_of(recipe, methods).method
+    if opponent not in methods:
+        raise UsageError(f"judge.opponent: no method is called '{opponent}'.", did_you_mean(opponent, methods))
     opponents = {
-        policy: tuple(c for c in _contestants(recipe, methods) if (c.policy, c.method) == (policy, rival))
+        policy: tuple(system for system in systems if (system.policy, system.method) == (policy, opponent))
         for policy in recipe.policies
     }
     return Answers(tuple(answers), opponents)
 
 
-def _contestants(recipe: EvalRecipe, methods: Mapping[str, Method]) -> Iterator[Contestant]:
+def _systems(recipe: EvalRecipe, methods: Mapping[str, Method]) -> Iterator[System]:
     for policy in recipe.policies:
         for name, method in methods.items():
             for weight in recipe.guidance_weights if method.weighted else [0.0]:
-                yield Contestant(policy, name, weight)
+                yield System(policy, name, weight)
 
 
-def _drawn(items: Sequence[BenchmarkItem], limit: int | None) -> list[BenchmarkItem]:
-    """Items in an order that has nothing to do with what they ask, at most `limit` of a group.
+def _sampled(items: Sequence[BenchmarkItem], limit: int | None) -> list[BenchmarkItem]:
+    """Items in an order that does not depend on what they ask, at most `limit` of a group.
 
     A part of them, cut off by a budget or a limit, is then a fair sample, and a larger limit contains a smaller one's.
     """
     counts: dict[str, int] = {}
-    found = []
+    sample = []
     for item in sorted(items, key=lambda item: fingerprint([item.id, prompt_key(item), item.preference])):
         counts[item.group] = counts.get(item.group, 0) + 1
         if limit is None or counts[item.group] <= limit:
-            found.append(item)
-    return found
+            sample.append(item)
+    return sample
 
 
 def _place(method: Method, item: BenchmarkItem) -> tuple[Any, ...]:
-    """Under what a method's answer to an item is found; one that reads no preference answers a prompt once."""
+    """The key of a method's answer to an item; a method that reads no preference answers a prompt once."""
     return (item.id, prompt_key(item), *item.preference) if method.reads_preference else (prompt_key(item),)
 
 
-def _texts(directory: Path, methods: Mapping[str, Method]) -> dict[tuple[Contestant, int, tuple[Any, ...]], str]:
-    """The texts of the finished evaluation, by who gave them with which seed, and where."""
+def _texts(directory: Path, methods: Mapping[str, Method]) -> dict[tuple[System, int, tuple[Any, ...]], str]:
+    """The texts of the finished evaluation, by system, seed and place."""
     rows = ResultLog(directory / ANSWERS).done
-    texts: dict[tuple[Contestant, int, tuple[Any, ...]], str] = {}
+    texts: dict[tuple[System, int, tuple[Any, ...]], str] = {}
     for who, keys in read_answered(directory, _content(directory)).items():
         if (method := methods.get(who.method)) is None:
             continue
-        contestant = Contestant(who.policy, who.method, who.guidance_weight)
+        system = System(who.policy, who.method, who.guidance_weight)
         for row in (rows[key] for key in keys if key in rows):
             try:
                 prompt = fingerprint(row["prompt"])
                 place = (row["item"], prompt, *row["preference"]) if method.reads_preference else (prompt,)
-                texts[contestant, row["seed"], place] = str(row["text"])
+                texts[system, row["seed"], place] = str(row["text"])
             except (KeyError, TypeError) as error:
                 raise _damaged(directory / ANSWERS) from error
     return texts
@@ -172,11 +171,11 @@ def _texts(directory: Path, methods: Mapping[str, Method]) -> dict[tuple[Contest
 def _content(directory: Path) -> dict[str, Any]:
     """The recipe of a run, as it was written."""
     try:
-        content = json.loads((directory / _RECIPE).read_text(encoding="utf-8"))
+        content = json.loads((directory / RECIPE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(directory / _RECIPE) from error
+        raise _damaged(directory / RECIPE) from error
     if not isinstance(content, dict) or not isinstance(content.get("decoding", {}), dict):
-        raise _damaged(directory / _RECIPE)
+        raise _damaged(directory / RECIPE)
     return content
 
 

@@ -14,24 +14,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pad_cli.errors import DataError, JudgeError
+from pad_cli.evaluation.judge.budget import (
+    Budget,
+    OverBudgetError,
+    Prices,
+    Reservation,
+    Tokens,
+    characters,
+    cost_of,
+    most_tokens,
+    prices_of,
+)
 from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredError
-from pad_cli.evaluation.judge.price import Budget, OverBudgetError, Prices, characters, most_tokens
-from pad_cli.evaluation.judge.prompt import repair
-from pad_cli.evaluation.judge.verdict import UnparsedVerdictError, read_verdict, schema
+from pad_cli.evaluation.judge.questions import UnparsedVerdictError, read_verdict, repair, schema
 from pad_cli.recipe import JudgeSettings, Mode
 from pad_cli.records import Messages
 from pad_cli.system.progress import note
 from pad_cli.system.runs import ResultLog, fingerprint
 
 LOST = "lost"
+
 _COUNTS = ("tokens_in", "tokens_out", "requests", "characters")
 _REPAIR_BYTES = 2500  # of the message that shows a judge its error, at most
-_HOPELESS = 5  # failed questions in a row, after which no more are asked
+_MAX_CONSECUTIVE_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,8 @@ class Question:
 
 
 @dataclass
-class Asked:
-    """What came of the asking, beside the rows of the log.
+class Outcome:
+    """What came of the questions, beside the rows of the log.
 
     Attributes:
         failed: key to what went wrong, for questions without a reply; they are asked again by the next run.
@@ -58,11 +69,6 @@ class Asked:
 
     failed: dict[str, str] = field(default_factory=dict)
     over_budget: bool = False
-
-
-def cost_of(rows: Iterable[dict[str, Any]], prices: Prices | None) -> float:
-    """USD of log rows; 0 when prices are not known."""
-    return 0.0 if prices is None else sum(prices.usd(row["tokens_in"], row["tokens_out"]) for row in rows)
 
 
 def check_rows(log: ResultLog) -> None:
@@ -78,30 +84,25 @@ def check_rows(log: ResultLog) -> None:
         if isinstance(verdict, dict) and mode == "pairwise":
             good = verdict.get("winner") in ("first", "second", "tie")
         if isinstance(verdict, dict) and mode == "rubric":
-            good = _are_ratings(verdict.get("ratings"))
+            ratings = verdict.get("ratings")
+            good = isinstance(ratings, dict) and all(type(rating) is int for rating in ratings.values())
         if not good or not all(type(count) is int and count >= 0 for count in counts):
             raise DataError("a row is damaged", path=log.path, hint="Delete the file, and judge again.")
-
-
-def _are_ratings(found: Any) -> bool:
-    return isinstance(found, dict) and all(type(rating) is int for rating in found.values())
 
 
 async def ask_all(
     questions: dict[str, Question],
     settings: JudgeSettings,
     endpoint: Endpoint,
-    prices: Prices | None,
     log: ResultLog,
     advance: Callable[[int], None],
-) -> Asked:
+) -> Outcome:
     """Ask what the log lacks.
 
     Args:
         questions: by key, in the order in which they are to be asked.
         settings: of the judge.
         endpoint: where it is.
-        prices: of its tokens.
         log: takes in every verdict as it comes.
         advance: called with the number of questions just settled.
 
@@ -110,156 +111,114 @@ async def ask_all(
         StorageError: the log cannot be written.
     """
     waiting = deque((key, question) for key, question in questions.items() if key not in log.done)
-    budget = Budget(settings.max_cost, cost_of(log.done.values(), prices))
+    prices = prices_of(settings)
     try:
         async with Chat(settings, endpoint) as chat, asyncio.TaskGroup() as group:
-            asker = _Asker(chat, settings, prices, log, budget, waiting, advance)
+            budget = Budget(settings.max_cost, cost_of(log.done.values(), prices))
+            workers = _Workers(chat, settings, prices, log, budget, waiting, advance)
             for _ in range(min(settings.concurrency, len(waiting))):
-                group.create_task(asker.work())
+                group.create_task(workers.work())
     except ExceptionGroup as several:
         raise several.exceptions[0] from None
-    asker.asked.over_budget = bool(waiting)
-    return asker.asked
+    workers.outcome.over_budget = bool(waiting)
+    return workers.outcome
 
 
-class _Asker:
-    def __init__(
-        self,
-        chat: Chat,
-        settings: JudgeSettings,
-        prices: Prices | None,
-        log: ResultLog,
-        budget: Budget,
-        waiting: deque[tuple[str, Question]],
-        advance: Callable[[int], None],
-    ) -> None:
-        self.asked = Asked()
-        self._chat, self._settings, self._prices, self._log = chat, settings, prices, log
-        self._budget, self._waiting, self._advance = budget, waiting, advance
-        self._failures = 0
+@dataclass
+class _Workers:
+    """What the workers share: each settles one question after the other."""
+
+    chat: Chat
+    settings: JudgeSettings
+    prices: Prices | None
+    log: ResultLog
+    budget: Budget
+    waiting: deque[tuple[str, Question]]
+    advance: Callable[[int], None]
+    outcome: Outcome = field(default_factory=Outcome)
+    failures: int = 0
 
     async def work(self) -> None:
         """Settle questions until none waits, or the next might exceed the budget.
 
-        A worker that finds the budget spoken for leaves; what the others have reserved and do not need is left to
-        those that go on, and the last one leaves when really nothing more can be paid for.
+        A worker that finds the rest of the budget reserved leaves; what the others have reserved and do not need is
+        left to those that go on, and the last one leaves when really nothing more can be paid for.
         """
-        while self._waiting:
-            key, question = self._waiting.popleft()
+        while self.waiting:
+            key, question = self.waiting.popleft()
             try:
-                row = await self._settle(key, question)
+                with Reservation(self.budget) as reservation:
+                    row = await self._settle(key, question, reservation)
             except OverBudgetError:
-                self._waiting.appendleft((key, question))
+                self.waiting.appendleft((key, question))
                 return
             except UnansweredError as error:
                 self._fail(key, str(error))
             else:
-                self._failures = 0
-                self._log.append({key: row})
-            self._advance(1)
+                self.failures = 0
+                self.log.append({key: row})
+            self.advance(1)
 
-    async def _settle(self, key: str, question: Question) -> dict[str, Any]:
-        """The row of one question, paid for; for its request and a repair the most they can cost is set aside first."""
-        cover = _Cover(self._budget)
-        replies: list[Reply] = []
+    async def _settle(self, key: str, question: Question, reservation: Reservation) -> dict[str, Any]:
+        """The row of one question; the most that its request and a repair can cost is set aside first."""
+        written = self.settings.max_tokens
+        first = Tokens(most_tokens(question.messages), written)
+        second = Tokens(first.read + written + _REPAIR_BYTES, written)
+        reservation.add(self._usd(first) + self._usd(second))
+        dimensions, messages = self.settings.dimensions, question.messages
+        verdict, problem, used = None, "", list[Tokens]()
+        reply = Reply("")
         try:
-            for repairing in (False, True):
-                cover.add(self._usd(question, repairing=repairing))
-            verdict, problem = await self._verdict(key, question, cover, replies)
+            for most in (first, second):
+                lose = partial(self._lose_attempt, key, most, reservation)
+                reply = await self.chat.ask(messages, schema(question.mode, dimensions), lose)
+                used.append(reply.tokens or most)
+                try:
+                    verdict = read_verdict(question.mode, reply.text, dimensions)
+                    break
+                except UnparsedVerdictError as error:
+                    problem = str(error)
+                    messages = repair(question.messages, reply.text, problem)
         except (UnansweredError, OverBudgetError):
-            if replies:  # what could not be read, and not be repaired either, was paid for all the same
-                self._lose(key, cover, *self._counted(question, replies))
+            if used:  # what could not be read, and not be repaired either, was paid for all the same
+                self._lose(key, _total(used), reservation)
             raise
-        finally:
-            cover.give_back()
-        tokens_in, tokens_out = self._counted(question, replies)
-        self._budget.pay(self._price(tokens_in, tokens_out))
+        total = _total(used)
+        reservation.pay(self._usd(total))
         return {
             "mode": question.mode,
             "verdict": verdict,
             "problem": problem,
-            "reply": replies[-1].text if verdict is None else "",
+            "reply": reply.text if verdict is None else "",
             "characters": characters(question.messages),
-            "requests": len(replies),
-            "tokens_in": tokens_in,
-            "tokens_out": tokens_out,
+            "requests": len(used),
+            "tokens_in": total.read,
+            "tokens_out": total.written,
         }
 
-    async def _verdict(
-        self, key: str, question: Question, cover: _Cover, replies: list[Reply]
-    ) -> tuple[dict[str, Any] | None, str]:
-        """The verdict, or None and what was wrong with the repaired reply; `replies` takes in what arrives."""
-        dimensions, messages, problem = self._settings.dimensions, question.messages, ""
-        wanted = schema(question.mode, dimensions)
-        for repairing in (False, True):
-            most = self._most(question, repairing=repairing)
+    def _lose_attempt(self, key: str, most: Tokens, reservation: Reservation) -> None:
+        self._lose(key, most, reservation)
+        reservation.add(self._usd(most))  # for the next attempt
 
-            def lose(most: tuple[int, int] = most) -> None:
-                self._lose(key, cover, *most)
-                cover.add(self._price(*most))  # for the next attempt
-
-            reply = await self._chat.ask(messages, wanted, lose)
-            replies.append(reply)
-            try:
-                return read_verdict(question.mode, reply.text, dimensions), problem
-            except UnparsedVerdictError as error:
-                problem = str(error)
-                messages = repair(question.messages, reply.text, problem)
-        return None, problem
-
-    def _lose(self, key: str, cover: _Cover, tokens_in: int, tokens_out: int) -> None:
+    def _lose(self, key: str, tokens: Tokens, reservation: Reservation) -> None:
         """Book tokens that brought no verdict."""
-        row = {"mode": LOST, "tokens_in": tokens_in, "tokens_out": tokens_out}
-        self._log.append({fingerprint([key, LOST, time.time_ns()]): row})
-        cover.use(self._price(tokens_in, tokens_out))
-
-    def _counted(self, question: Question, replies: list[Reply]) -> tuple[int, int]:
-        """Tokens read and written; the most possible of a reply that came without counts."""
-        tokens_in = tokens_out = 0
-        for reply, repairing in zip(replies, (False, True), strict=False):
-            most_in, most_out = self._most(question, repairing=repairing)
-            tokens_in += most_in if reply.tokens_in is None else reply.tokens_in
-            tokens_out += most_out if reply.tokens_out is None else reply.tokens_out
-        return tokens_in, tokens_out
+        row = {"mode": LOST, "tokens_in": tokens.read, "tokens_out": tokens.written}
+        self.log.append({fingerprint([key, LOST, time.time_ns()]): row})
+        reservation.pay(self._usd(tokens))
 
     def _fail(self, key: str, problem: str) -> None:
-        self.asked.failed[key] = problem
-        self._failures += 1
+        self.outcome.failed[key] = problem
+        self.failures += 1
         note(f"The judge did not answer one question: {problem}")
-        if self._failures >= _HOPELESS:
+        if self.failures >= _MAX_CONSECUTIVE_FAILURES:
             raise JudgeError(
-                f"The judge failed {_HOPELESS} questions in a row; the last: {problem}",
+                f"The judge failed {self.failures} questions in a row; the last: {problem}",
                 "Check that its server is up and takes such requests, and run again; what is judged is kept.",
             )
 
-    def _usd(self, question: Question, *, repairing: bool) -> float:
-        return self._price(*self._most(question, repairing=repairing))
-
-    def _price(self, tokens_in: int, tokens_out: int) -> float:
-        return 0.0 if self._prices is None else self._prices.usd(tokens_in, tokens_out)
-
-    def _most(self, question: Question, *, repairing: bool) -> tuple[int, int]:
-        """The most tokens that a request, or its repair, can read and write."""
-        written = self._settings.max_tokens
-        return most_tokens(question.messages) + (written + _REPAIR_BYTES if repairing else 0), written
+    def _usd(self, tokens: Tokens) -> float:
+        return 0.0 if self.prices is None else self.prices.usd(*tokens)
 
 
-class _Cover:
-    """What is set aside for one question."""
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget, self._amount = budget, 0.0
-
-    def add(self, amount: float) -> None:
-        self._budget.reserve(amount)
-        self._amount += amount
-
-    def use(self, amount: float) -> None:
-        """Turn a part into money spent."""
-        self._budget.release(amount)
-        self._budget.pay(amount)
-        self._amount -= amount
-
-    def give_back(self) -> None:
-        self._budget.release(self._amount)
-        self._amount = 0.0
+def _total(used: list[Tokens]) -> Tokens:
+    return Tokens(sum(each.read for each in used), sum(each.written for each in used))

@@ -1,24 +1,28 @@
-"""One question to a judge over HTTP, asked again until it is answered or hopeless.
+"""One question to a judge over HTTP, asked again until it is answered or there is no hope.
 
-The `openai` client sends it; its own retries are off, because ours wait their turn under the rate limit, hold back all
-requests when the server asks to wait, and say which attempts may have cost money though no reply arrived.
+The `openai` client sends it. Its own retries are off: they hide the attempts that may have cost money although no reply
+arrived, and these count against the budget; ours also keep to the rate limit and hold back all requests when the server
+asks to wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
 from pad_cli.errors import JudgeError
-from pad_cli.evaluation.judge.pace import Pace, asked_wait, backoff
+from pad_cli.evaluation.judge.budget import Tokens
 from pad_cli.recipe import JudgeSettings
 from pad_cli.records import Messages
 from pad_cli.system.offline import is_this_machine, offline
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
     from openai import APIStatusError
 
 _OPENAI = "https://api.openai.com/v1"
-_LONGEST_WAIT = 600.0  # seconds; a server that asks for more is asked again tomorrow
+_LONGEST_WAIT = 600.0  # seconds; for a server that asks for more, the run ends
+_LONGEST_BACKOFF = 60.0  # seconds
 _REFUSED = {401: "check OPENAI_API_KEY", 403: "check what the key may do", 404: "check `judge.model` and the address"}
 _SECRET = 8  # letters; what stands in for a key where none is needed is shorter, and may be a word of the text
 _LATER = (408, 409, 425, 429)
@@ -41,13 +46,11 @@ class UnansweredError(Exception):
     """No reply to one question; its text says why."""
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """What came back; tokens are None when the server does not count them."""
 
     text: str
-    tokens_in: int | None
-    tokens_out: int | None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,51 @@ def find_endpoint(settings: JudgeSettings) -> Endpoint:
     return Endpoint(base_url, os.environ.get("OPENAI_API_KEY", ""))
 
 
+class RateLimiter:
+    """Gives requests their turns, evenly spaced; `per_minute` None spaces nothing."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._gap = 60.0 / per_minute if per_minute else 0.0
+        self._next = self._resume = 0.0
+        self._one_at_a_time = asyncio.Lock()
+
+    async def turn(self) -> None:
+        """Wait until the next request may begin."""
+        async with self._one_at_a_time:
+            while (wait := max(self._next, self._resume) - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            self._next = time.monotonic() + self._gap
+
+    def pause(self, seconds: float) -> None:
+        """Begin no request, of nobody's, for so many seconds."""
+        self._resume = max(self._resume, time.monotonic() + seconds)
+
+
+def backoff(first: float, attempt: int) -> float:
+    """Seconds to wait after a failed attempt: doubling, and spread so that many clients do not come back at once.
+
+    Args:
+        first: seconds after attempt 0, at most.
+        attempt: which one failed, counted from 0.
+    """
+    return min(first * 2.0**attempt, _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait (`retry-after-ms`, or `Retry-After` in seconds); None if it does not say.
+
+    Args:
+        headers: of its reply; looked up in lower case.
+    """
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        with contextlib.suppress(KeyError, ValueError):
+            if (wait := float(headers[name])) >= 0:
+                return wait / unit
+    return None
+
+
 class Chat:
-    """A conversation partner; use it as an asynchronous context, which closes its connections.
+    """A connection to a judge; use it as an asynchronous context, which closes it.
 
     Raises:
         JudgeError: the `openai` package is not installed, OpenAI's own address needs a key and there is none, or the
@@ -111,8 +157,7 @@ class Chat:
                 "OPENAI_API_KEY is not set.",
                 "Set it in the environment; or give `judge.base_url` (or OPENAI_BASE_URL) of a server that needs none.",
             )
-        host = urlsplit(endpoint.base_url).hostname or ""
-        if offline() and not is_this_machine(host):
+        if offline() and not is_this_machine(urlsplit(endpoint.base_url).hostname or ""):
             raise JudgeError(
                 f"The judge at {endpoint.shown} is not on this machine, and the network is off limits.",
                 "Leave out --offline (or PAD_OFFLINE), or name a judge on this machine: `judge.base_url`.",
@@ -123,7 +168,7 @@ class Chat:
             raise JudgeError("The judge needs the openai package.", 'Run: pip install "pad-cli[judge]"') from error
         self._errors = openai
         self._settings, self._endpoint = settings, endpoint
-        self._pace = Pace(settings.requests_per_minute)
+        self._limiter = RateLimiter(settings.requests_per_minute)
         self._not_taken: set[str] = set()
         self._client = openai.AsyncOpenAI(
             api_key=endpoint.key or "none", base_url=endpoint.base_url, max_retries=0, timeout=settings.timeout
@@ -142,9 +187,9 @@ class Chat:
 
         Args:
             messages: the conversation.
-            schema: of the JSON object that is wanted; enforced by servers that can.
+            schema: of the JSON object that the reply must be; enforced by servers that can.
             lost: called when an attempt may have cost money although its reply did not arrive; may raise, which ends
-                the asking.
+                the attempts.
 
         Raises:
             UnansweredError: every attempt failed, or the server will not answer this very question.
@@ -152,10 +197,11 @@ class Chat:
         """
         problem, attempt = "", 0
         while attempt < self._settings.attempts:
-            await self._pace.turn()
+            await self._limiter.turn()
             options = self._options(schema)
+            wait = backoff(self._settings.backoff, attempt)
             try:
-                async with asyncio.timeout(self._settings.timeout):
+                async with asyncio.timeout(self._settings.timeout):  # the client's bounds a single read only
                     return await self._send(messages, options)
             except (TimeoutError, self._errors.APITimeoutError):
                 problem = f"no reply within {self._settings.timeout:g} s"
@@ -170,25 +216,29 @@ class Chat:
             except self._errors.APIStatusError as error:
                 if self._can_do_without(error, options):
                     continue
-                problem = self._hopeful(error)
+                problem = self._problem(error)
                 if error.status_code == 429:
-                    self._pause(error, attempt)
-                    attempt += 1
-                    continue
+                    self._limiter.pause(self._requested_wait(error, wait))
+                    wait = 0.0  # the limiter holds this question back, too
             attempt += 1
             if attempt < self._settings.attempts:
-                await asyncio.sleep(backoff(self._settings.backoff, attempt - 1))
+                await asyncio.sleep(wait)
         raise UnansweredError(self._endpoint.without_key(problem))
 
     def _options(self, schema: Mapping[str, Any]) -> dict[str, Any]:
-        form = {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
-        wanted: dict[str, Any] = {
-            "response_format": form,
+        options: dict[str, Any] = {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "verdict", "strict": True, "schema": schema},
+            },
             "temperature": self._settings.temperature,
             "max_tokens": self._settings.max_tokens,
         }
-        names = {name: _OTHERWISE[name] if name in self._not_taken else name for name in wanted}
-        return {taken: wanted[name] for name, taken in names.items() if taken is not None}
+        for name in self._not_taken:
+            value, other = options.pop(name), _OTHERWISE[name]
+            if other is not None:
+                options[other] = value
+        return options
 
     async def _send(self, messages: Messages, options: Mapping[str, Any]) -> Reply:
         raw = await self._client.chat.completions.with_raw_response.create(
@@ -196,10 +246,8 @@ class Chat:
         )
         completion = _Completion.model_validate_json(raw.http_response.text)
         message, usage = completion.choices[0].message, completion.usage
-        text = self._endpoint.without_key(message.content or message.refusal or "")  # which the server was shown
-        if usage is None:
-            return Reply(text, None, None)
-        return Reply(text, usage.prompt_tokens, usage.completion_tokens)
+        text = self._endpoint.without_key(message.content or message.refusal or "")  # the server knows the key
+        return Reply(text, None if usage is None else Tokens(usage.prompt_tokens, usage.completion_tokens))
 
     def _can_do_without(self, error: APIStatusError, options: Mapping[str, Any]) -> bool:
         """Was the request refused for an option that can be left out? Then it is left out from now on."""
@@ -214,21 +262,22 @@ class Chat:
                 return True
         return False
 
-    def _hopeful(self, error: APIStatusError) -> str:
+    def _problem(self, error: APIStatusError) -> str:
         """What went wrong, if another attempt may help; raises if not."""
-        code, told = error.status_code, self._endpoint.without_key(error.message)[:500]
+        code, message = error.status_code, self._endpoint.without_key(error.message)[:500]
         if code in _REFUSED or error.code == "insufficient_quota":
             hint = _REFUSED.get(code, "top up the account, or take another judge")
-            raise JudgeError(f"The judge at {self._endpoint.shown} refused ({code}): {told}", f"{hint.capitalize()}.")
+            refusal = f"The judge at {self._endpoint.shown} refused ({code}): {message}"
+            raise JudgeError(refusal, f"{hint.capitalize()}.")
         if code in _LATER or code >= 500:
-            return f"status {code}: {told}"
-        raise UnansweredError(f"status {code}: {told}")
+            return f"status {code}: {message}"
+        raise UnansweredError(f"status {code}: {message}")
 
-    def _pause(self, error: APIStatusError, attempt: int) -> None:
-        wait = asked_wait(error.response.headers)
+    def _requested_wait(self, error: APIStatusError, otherwise: float) -> float:
+        wait = retry_after(error.response.headers)
         if wait is not None and wait > _LONGEST_WAIT:
             raise JudgeError(
                 f"The judge at {self._endpoint.shown} asks to wait {wait:.0f} s.",
                 "Run the same command again then; what is judged is kept.",
             )
-        self._pace.pause(backoff(self._settings.backoff, attempt) if wait is None else wait)
+        return otherwise if wait is None else wait

@@ -43,16 +43,7 @@ def length_controlled(outcomes: Vector, differences: Vector) -> float:
 def length_controlled_interval(
     outcomes: Vector, differences: Vector, prompts: Sequence[str], *, confidence: float, resamples: int, seed: int
 ) -> Interval | None:
-    """Its percentile bootstrap interval over prompts; None for one prompt.
-
-    Args:
-        outcomes: as above.
-        differences: as above.
-        prompts: N names; answers to one prompt depend on each other and are drawn together.
-        confidence: for example 0.95.
-        resamples: of the bootstrap.
-        seed: of the resamples.
-    """
+    """Its percentile bootstrap interval over N prompts, whose answers are drawn together; None for one prompt."""
     names, numbers = np.unique(np.array(prompts), return_inverse=True)
     if len(names) < 2:
         return None
@@ -63,7 +54,7 @@ def length_controlled_interval(
         times = np.stack([np.bincount(row, minlength=len(names)) for row in draws]).astype(float)
         return _rates(outcomes, scaled, times[:, numbers]).reshape(drawn.shape[:-1])
 
-    found = bootstrap(
+    interval = bootstrap(
         (np.arange(len(names)),),
         rates,
         vectorized=True,
@@ -73,7 +64,7 @@ def length_controlled_interval(
         method="percentile",
         random_state=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(float(found.low), float(found.high))
+    return Interval(float(interval.low), float(interval.high))
 
 
 def _scaled(differences: Vector) -> Vector:

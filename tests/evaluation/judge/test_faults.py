@@ -13,7 +13,7 @@ import pytest
 
 from pad_cli.errors import JudgeError
 from pad_cli.evaluation.judge.asking import LOST
-from pad_cli.evaluation.judge.run import REPLIES, judge, plan_judging
+from pad_cli.evaluation.judge.judging import REPLIES, judge, plan_judging
 from pad_cli.system.runs import ResultLog
 from tests.evaluation.judge import server as faults
 from tests.evaluation.judge.conftest import KEY, WriteRun

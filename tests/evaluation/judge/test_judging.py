@@ -12,7 +12,7 @@ import pytest
 
 from pad_cli.errors import DataError, RecipeError, UsageError
 from pad_cli.evaluation.evaluate import ANSWERS, CROSS_POLICY, evaluate
-from pad_cli.evaluation.judge.run import REPLIES, judge, plan_judging
+from pad_cli.evaluation.judge.judging import REPLIES, judge, plan_judging
 from pad_cli.evaluation.outputs import ANSWERED
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
@@ -349,7 +349,7 @@ def test_an_evaluation_that_returns_to_an_earlier_reward_model_is_judged_by_that
         save_reward_model(make_reward_model(policy, seed=seed), tmp_path / "reward-model", settings)
         evaluate(recipe)
         answers = plan_judging(tmp_path / "run", ["judge.model=tiny"]).answers.answers
-        judged.append({(each.contestant, each.item.id, each.seed): each.text for each in answers})
+        judged.append({(each.system, each.item.id, each.seed): each.text for each in answers})
     assert len(judged[0]) == 3 * 4 * 2
     assert judged[0].keys() == judged[1].keys()
     assert judged[0] != judged[1]
@@ -372,7 +372,7 @@ def test_a_policy_is_judged_on_what_it_was_asked(
     changed = {"policies": policies, "benchmarks": [{"benchmark": "mixed"}], "methods": ["base", "pad"], "seeds": [0]}
     evaluate(EvalRecipe.model_validate({**evaluation, **changed}))
     answers = plan_judging(tmp_path / "run", ["judge.model=tiny"]).answers.answers
-    found = {(each.contestant.policy, each.contestant.method, each.item.id) for each in answers}
+    found = {(each.system.policy, each.system.method, each.item.id) for each in answers}
     assert found == {
         (policy, method, item)
         for method in ("base", "pad")

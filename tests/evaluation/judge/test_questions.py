@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pad_cli.evaluation.judge.verdict import UnparsedVerdictError, read_verdict, schema
+from pad_cli.evaluation.judge.questions import UnparsedVerdictError, read_verdict, schema
 
 DIMENSIONS = ("funny", "on topic")
 FIRST = '{"reason": "shorter", "winner": "first"}'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from pad_cli.recipe import JudgeSettings
 from pad_cli.records import Messages
@@ -17,6 +18,13 @@ _ENOUGH_REPLIES = 5  # from which on they say more than the two figures above
 
 class OverBudgetError(Exception):
     """The next request might exceed the budget."""
+
+
+class Tokens(NamedTuple):
+    """Tokens that a judge reads and writes."""
+
+    read: int
+    written: int
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,15 @@ class Volume:
 
 
 def prices_of(settings: JudgeSettings) -> Prices | None:
+    """The prices, if the recipe says them."""
     if settings.input_price is None or settings.output_price is None:
         return None
     return Prices(settings.input_price, settings.output_price)
+
+
+def cost_of(rows: Iterable[Mapping[str, Any]], prices: Prices | None) -> float:
+    """USD of log rows; 0 when prices are not known."""
+    return 0.0 if prices is None else sum(prices.usd(row["tokens_in"], row["tokens_out"]) for row in rows)
 
 
 def characters(messages: Messages) -> int:
@@ -78,32 +92,44 @@ def forecast(waiting: Iterable[Messages], done: Iterable[Mapping[str, Any]], pri
 
 
 class Budget:
-    """USD that may be spent. Every request is covered by a reservation of the most that it can cost before it is sent.
-
-    Args:
-        limit: None for no limit.
-        spent: before.
-    """
+    """USD that may be spent; `limit` None is no limit."""
 
     def __init__(self, limit: float | None, spent: float = 0.0) -> None:
-        self.limit = limit
-        self.spent = spent
-        self._reserved = 0.0
+        self.limit, self.spent, self.reserved = limit, spent, 0.0
 
-    def reserve(self, amount: float) -> None:
-        """Set an amount aside.
+
+class Reservation:
+    """What is set aside of a budget for one question; as a context, the rest goes back at its end.
+
+    Every request is covered by the most that it can cost before it is sent, so that the limit holds.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget, self._amount = budget, 0.0
+
+    def add(self, amount: float) -> None:
+        """Set more aside.
 
         Raises:
-            OverBudgetError: it is no longer there.
+            OverBudgetError: it is not there.
         """
-        if self.limit is not None and self.spent + self._reserved + amount > self.limit:
+        budget = self._budget
+        if budget.limit is not None and budget.spent + budget.reserved + amount > budget.limit:
             raise OverBudgetError
-        self._reserved += amount
-
-    def release(self, amount: float) -> None:
-        """Give back what was set aside."""
-        self._reserved -= amount
+        budget.reserved += amount
+        self._amount += amount
 
     def pay(self, amount: float) -> None:
-        """Book what a request did cost."""
-        self.spent += amount
+        """Turn a part into money spent."""
+        self._budget.reserved -= amount
+        self._budget.spent += amount
+        self._amount -= amount
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._budget.reserved -= self._amount
+        self._amount = 0.0

@@ -1,4 +1,4 @@
-"""What a finished run knows about itself: its reward model on training and validation pairs, beside the baselines."""
+"""The evaluation of a finished run: its reward model on training and validation pairs, beside the baselines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.system.progress import stage
 from pad_cli.training.baselines import fit_baselines, read_answers
-from pad_cli.training.facts import SplitFacts, StageFacts, TrainingFacts, split_facts
 from pad_cli.training.metrics import (
     HistoryPoint,
     PairScores,
@@ -28,6 +27,7 @@ from pad_cli.training.metrics import (
     share_of,
 )
 from pad_cli.training.pair_table import PairTable, TrainingData
+from pad_cli.training.record import FinishedStage, SplitRecord, TrainingRecord, split_record
 from pad_cli.training.stages import StageRecord, TrainingRun
 
 _TRAIN_PAIRS = 1000  # of which accuracy is measured
@@ -35,16 +35,16 @@ _EXACT_PAIRS = 64
 _EXACT_TOKENS = 128  # whose rewards are computed over the whole vocabulary as well
 
 
-def conclude(
+def evaluate_run(
     recipe: TrainRecipe,
     data: PairData,
     material: TrainingData,
     run: TrainingRun,
     model: PersonalizedRewardModel | PromptRewardModel,
-) -> TrainingFacts:
+) -> TrainingRecord:
     """Measure a finished run."""
     lengths = material.book.lengths()
-    return TrainingFacts(
+    return TrainingRecord(
         name=Path(recipe.output).name,
         backbone=recipe.backbone.model,
         conditioning=recipe.conditioning,
@@ -73,7 +73,7 @@ def conclude(
 
 def _splits(
     recipe: TrainRecipe, material: TrainingData, run: TrainingRun, calibration: float
-) -> tuple[SplitFacts, ...]:
+) -> tuple[SplitRecord, ...]:
     judged = run.splits()
     if not judged:
         return ()
@@ -82,7 +82,7 @@ def _splits(
         baselines = fit_baselines(material.train, answers)
     last = [stage for stage in recipe.stages if not isinstance(stage, EncoderStage)][-1]
     return tuple(
-        split_facts(
+        split_record(
             name,
             score_pairs(run.head, run.rewards, table, weights, calibration, title=f"Measuring pairs: {name}"),
             _labels(table),
@@ -122,9 +122,9 @@ def _labels(table: PairTable) -> Sequence[str]:
     return preference_labels([{**names, **texts} for names, texts in zip(table.preferences, table.texts, strict=True)])
 
 
-def _stage(record: StageRecord) -> StageFacts:
+def _stage(record: StageRecord) -> FinishedStage:
     steps = record.history[-1]["step"] if record.history else 0
-    return StageFacts(record.stage, steps, record.seconds, tuple(_point(point) for point in record.history))
+    return FinishedStage(record.stage, steps, record.seconds, tuple(_point(point) for point in record.history))
 
 
 def _point(point: dict[str, Any]) -> HistoryPoint:

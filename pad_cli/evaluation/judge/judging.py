@@ -1,7 +1,7 @@
 """`pad judge`: the answers of a finished evaluation before a judge. First a plan that says its cost, then the asking.
 
 Files in the run's directory: `judge.jsonl`, every reply under a key of what was asked (`asking.py` says its shape), and
-`judge.json`, what it all says (`report.py` says its shape). Judging again asks only what is not there.
+`judge.json`, what it all says (`judge_report.py` says its shape). Judging again asks only what is not there.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from typing import Any
 
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.judge.answers import Answer, Answers, Match, read_answers, read_run
-from pad_cli.evaluation.judge.asking import LOST, Asked, Question, ask_all, check_rows, cost_of
+from pad_cli.evaluation.judge.asking import LOST, Outcome, Question, ask_all, check_rows
+from pad_cli.evaluation.judge.budget import Volume, cost_of, forecast, prices_of
 from pad_cli.evaluation.judge.client import Endpoint, find_endpoint
-from pad_cli.evaluation.judge.price import Volume, forecast, prices_of
-from pad_cli.evaluation.judge.prompt import compare, rate
-from pad_cli.evaluation.judge.report import (
+from pad_cli.evaluation.judge.judge_report import (
     JUDGE_REPORT,
     VERSION,
     decide,
@@ -29,7 +28,8 @@ from pad_cli.evaluation.judge.report import (
     rated,
     rubric_rows,
 )
-from pad_cli.evaluation.pages import has_report, write_pages_again
+from pad_cli.evaluation.judge.questions import compare, rate
+from pad_cli.evaluation.report import has_report, write_pages
 from pad_cli.recipe import EvalRecipe, JudgeSettings
 from pad_cli.system.progress import bar
 from pad_cli.system.runs import ResultLog, write_json
@@ -39,31 +39,18 @@ REPLIES = "judge.jsonl"
 
 @dataclass(frozen=True)
 class JudgePlan:
-    """What is to be asked.
-
-    Attributes:
-        directory: of the run.
-        recipe: of the run.
-        settings: of the judge.
-        endpoint: where it is.
-        answers: what is judged.
-        matches: each pair of answers with the keys of its two questions; of none if the answers are the same.
-        ratings: each answer to be rated with the key of its question.
-        questions: by key, each once.
-        log: replies so far.
-        volume: what the questions that wait will probably take.
-    """
+    """What is to be asked about a run."""
 
     directory: Path
     recipe: EvalRecipe
     settings: JudgeSettings
     endpoint: Endpoint
     answers: Answers
-    matches: tuple[tuple[Match, tuple[str, ...]], ...]
-    ratings: tuple[tuple[Answer, str], ...]
-    questions: dict[str, Question]
-    log: ResultLog
-    volume: Volume
+    matches: tuple[tuple[Match, tuple[str, ...]], ...]  # with the keys of its questions; none if the answers are equal
+    ratings: tuple[tuple[Answer, str], ...]  # each answer to be rated with the key of its question
+    questions: dict[str, Question]  # by key, each once
+    log: ResultLog  # replies so far
+    volume: Volume  # what the questions that wait will probably take
 
     @property
     def waiting(self) -> int:
@@ -96,20 +83,19 @@ def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgeP
     endpoint, answers = find_endpoint(settings), read_answers(directory, recipe, settings)
     questions: dict[str, Question] = {}
 
-    def ask(question: Question) -> str:
+    def key_of(question: Question) -> str:
         key = question.key(settings, endpoint)
         questions.setdefault(key, question)
         return key
 
-    matches = []
+    matches, ratings = [], []
     for match in answers.matches() if "pairwise" in settings.modes else ():
         item, ours, theirs = match.answer.item, match.answer.text, match.opponent.text
         orders = [] if ours == theirs else [(ours, theirs), (theirs, ours)]
-        matches.append((match, tuple(ask(Question("pairwise", compare(item, *order))) for order in orders)))
-    ratings = []
+        matches.append((match, tuple(key_of(Question("pairwise", compare(item, *order))) for order in orders)))
     for answer in answers.answers if "rubric" in settings.modes else ():
         question = Question("rubric", rate(answer.item, answer.text, settings.dimensions))
-        ratings.append((answer, ask(question)))
+        ratings.append((answer, key_of(question)))
     log = ResultLog(directory / REPLIES)
     check_rows(log)
     waiting = [question.messages for key, question in questions.items() if key not in log.done]
@@ -131,21 +117,18 @@ def judge(plan: JudgePlan) -> dict[str, Any]:
         DataError: a file of the evaluation is damaged; `judge.json` is written, the report is not.
         StorageError: a file cannot be written.
     """
-    asked = Asked()
+    outcome = Outcome()
     if plan.waiting:
         with bar(f"Asking {plan.settings.model}", total=plan.waiting) as progress:
-            questions = ask_all(
-                plan.questions, plan.settings, plan.endpoint, prices_of(plan.settings), plan.log, progress.advance
-            )
-            asked = _run(questions)
-    report = _report(plan, asked)
+            outcome = _run(ask_all(plan.questions, plan.settings, plan.endpoint, plan.log, progress.advance))
+    report = _report(plan, outcome)
     write_json(plan.directory / JUDGE_REPORT, report)
     if has_report(plan.directory):
-        write_pages_again(plan.directory)
+        write_pages(plan.directory)
     return report
 
 
-def _run(asking: Coroutine[Any, Any, Asked]) -> Asked:
+def _run(asking: Coroutine[Any, Any, Outcome]) -> Outcome:
     """Run to the end; in a thread of its own where this one runs a loop already, as in a notebook."""
     try:
         asyncio.get_running_loop()
@@ -155,17 +138,17 @@ def _run(asking: Coroutine[Any, Any, Asked]) -> Asked:
         return outside.submit(asyncio.run, asking).result()
 
 
-def _report(plan: JudgePlan, asked: Asked) -> dict[str, Any]:
+def _report(plan: JudgePlan, outcome: Outcome) -> dict[str, Any]:
     rows, recipe = plan.log.done, plan.recipe
-    decided = [decide(match, keys, rows, asked.failed) for match, keys in plan.matches]
-    ratings = [rated(answer, key, rows, asked.failed) for answer, key in plan.ratings]
+    decided = [decide(match, keys, rows, outcome.failed) for match, keys in plan.matches]
+    ratings = [rated(answer, key, rows, outcome.failed) for answer, key in plan.ratings]
     return {
         "version": VERSION,
         "model": plan.settings.model,
         "endpoint": plan.endpoint.shown,
         "modes": list(plan.settings.modes),
         "complete": plan.waiting == 0,
-        "over_budget": asked.over_budget,
+        "over_budget": outcome.over_budget,
         "pairwise": pairwise_rows(decided, recipe),
         "rubric": rubric_rows(ratings, recipe, list(plan.settings.dimensions)),
         "position": positions(plan.questions, rows),

@@ -27,7 +27,7 @@ of requests that may have been billed without a verdict coming of it; both null 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ from pad_cli.system.runs import fingerprint
 
 JUDGE_REPORT = "judge.json"
 VERSION = 2
+
 _VALUES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 _FORTH = {"first": "win", "second": "loss", "tie": "tie"}
 _BACK = {"first": "loss", "second": "win", "tie": "tie"}
@@ -49,26 +50,32 @@ _WITHOUT = ("unparsed", "failed", "missing")
 _RATINGS = (1.0, 10.0)
 
 Rows = Mapping[str, Mapping[str, Any]]
+"""Those of `judge.jsonl`, by key."""
 
 
-class Decided(NamedTuple):
-    """What came of one match: `win`, `tie`, `loss`, or why there is no verdict."""
+class Judged(NamedTuple):
+    """What came of one match, or of one answer's rating.
 
-    match: Match
-    keys: tuple[str, ...]
-    result: str
-    disagreed: bool = False
+    Attributes:
+        place: the names that its row of the report begins with.
+        answer: the one judged.
+        result: `win`, `tie` or `loss`, or `rated`; or why there is no verdict.
+        keys: of its questions.
+        opponent: the answer that it was compared with.
+        disagreed: the two orders named different winners.
+        ratings: dimension to rating.
+    """
 
-
-class Rated(NamedTuple):
-    """What came of one answer's rating; `ratings` is empty, and `result` says why, when there is none."""
-
+    place: tuple[Any, ...]
     answer: Answer
     result: str
-    ratings: Mapping[str, int]
+    keys: tuple[str, ...]
+    opponent: Answer | None = None
+    disagreed: bool = False
+    ratings: Mapping[str, int] = {}
 
 
-def decide(match: Match, keys: tuple[str, ...], rows: Rows, failed: Mapping[str, str]) -> Decided:
+def decide(match: Match, keys: tuple[str, ...], rows: Rows, failed: Mapping[str, str]) -> Judged:
     """Combine the verdicts of both orders; without agreement it is a tie.
 
     Args:
@@ -77,60 +84,58 @@ def decide(match: Match, keys: tuple[str, ...], rows: Rows, failed: Mapping[str,
         rows: of the log.
         failed: questions without a reply.
     """
-    if not keys:
-        return Decided(match, keys, "tie")
-    states = [_state(key, rows, failed) for key in keys]
-    for lacking in reversed(_WITHOUT):
-        if lacking in states:
-            return Decided(match, keys, lacking)
-    forth, back = (rows[key]["verdict"]["winner"] for key in keys)
-    agreed = _FORTH[forth] == _BACK[back]
-    return Decided(match, keys, _FORTH[forth] if agreed else "tie", disagreed=not agreed)
+    answer, opponent = match
+    place = (*answer.system, opponent.system.method, opponent.system.guidance_weight)
+    result, disagreed = _lacking(keys, rows, failed) or "tie", False
+    if keys and result == "tie":
+        forth, back = (rows[key]["verdict"]["winner"] for key in keys)
+        disagreed = _FORTH[forth] != _BACK[back]
+        result = "tie" if disagreed else _FORTH[forth]
+    return Judged(place, answer, result, keys, opponent, disagreed)
 
 
-def rated(answer: Answer, key: str, rows: Rows, failed: Mapping[str, str]) -> Rated:
+def rated(answer: Answer, key: str, rows: Rows, failed: Mapping[str, str]) -> Judged:
     """The ratings of one answer."""
-    state = _state(key, rows, failed)
-    return Rated(answer, state, rows[key]["verdict"]["ratings"] if state == "read" else {})
+    if lacking := _lacking((key,), rows, failed):
+        return Judged(answer.system, answer, lacking, (key,))
+    return Judged(answer.system, answer, "rated", (key,), ratings=rows[key]["verdict"]["ratings"])
 
 
-def pairwise_rows(decided: Iterable[Decided], recipe: EvalRecipe) -> list[dict[str, Any]]:
+def _lacking(keys: Iterable[str], rows: Rows, failed: Mapping[str, str]) -> str:
+    """Why there is no verdict, the gravest of several reasons; empty where there is one."""
+    states = set()
+    for key in keys:
+        if key not in rows:
+            states.add("failed" if key in failed else "missing")
+        elif rows[key]["verdict"] is None:
+            states.add("unparsed")
+    return next((state for state in reversed(_WITHOUT) if state in states), "")
+
+
+def pairwise_rows(judged: Sequence[Judged], recipe: EvalRecipe) -> list[dict[str, Any]]:
     """A row for each method, opponent, group and preference."""
-    cells: dict[tuple[Any, ...], list[Decided]] = {}
-    for one in decided:
-        answer, rival = one.match.answer, one.match.opponent.contestant
-        for preference in (POOLED, answer.item.label):
-            place = (*answer.contestant, rival.method, rival.guidance_weight, answer.item.group, preference)
-            cells.setdefault(place, []).append(one)
     names = ("policy", "method", "guidance_weight", "opponent", "opponent_weight", "group", "preference")
-    places = _ordered(cells, recipe, group=5, preference=6)
-    return [{**dict(zip(names, place, strict=True)), **_pairwise_cell(place, cells[place], recipe)} for place in places]
+    return list(_rows(judged, names, recipe, lambda place, cell: [_pairwise_cell(place, cell, recipe)]))
 
 
-def rubric_rows(ratings: Iterable[Rated], recipe: EvalRecipe, dimensions: Sequence[str]) -> list[dict[str, Any]]:
+def rubric_rows(judged: Sequence[Judged], recipe: EvalRecipe, dimensions: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each method, group, preference and dimension."""
-    cells: dict[tuple[Any, ...], list[Rated]] = {}
-    for one in ratings:
-        for preference in (POOLED, one.answer.item.label):
-            cells.setdefault((*one.answer.contestant, one.answer.item.group, preference), []).append(one)
     names = ("policy", "method", "guidance_weight", "group", "preference")
-    return [
-        {**dict(zip(names, place, strict=True)), "dimension": name, **_rubric_cell(place, cells[place], name, recipe)}
-        for place in _ordered(cells, recipe, group=3, preference=4)
-        for name in dimensions
-    ]
+    return list(
+        _rows(judged, names, recipe, lambda place, cell: [_rubric_cell(place, cell, d, recipe) for d in dimensions])
+    )
 
 
-def outcome_row(one: Decided) -> dict[str, Any]:
+def outcome_row(one: Judged) -> dict[str, Any]:
     """One match in `outcomes`."""
-    answer, rival = one.match.answer, one.match.opponent.contestant
+    assert one.opponent is not None
     return {
-        **answer.contestant._asdict(),
-        "opponent": rival.method,
-        "opponent_weight": rival.guidance_weight,
-        "item": answer.item.id,
-        "preference": answer.item.label,
-        "seed": answer.seed,
+        **one.answer.system._asdict(),
+        "opponent": one.opponent.system.method,
+        "opponent_weight": one.opponent.system.guidance_weight,
+        "item": one.answer.item.id,
+        "preference": one.answer.item.label,
+        "seed": one.answer.seed,
         "result": one.result,
         "verdicts": list(one.keys),
     }
@@ -143,18 +148,34 @@ def positions(keys: Iterable[str], rows: Rows) -> dict[str, int]:
     return {name: counts[name] for name in ("first", "second", "tie")}
 
 
-def _state(key: str, rows: Rows, failed: Mapping[str, str]) -> str:
-    if key not in rows:
-        return "failed" if key in failed else "missing"
-    return "unparsed" if rows[key]["verdict"] is None else "read"
+def _rows(
+    judged: Sequence[Judged],
+    names: Sequence[str],
+    recipe: EvalRecipe,
+    figures: Callable[[tuple[Any, ...], Sequence[Judged]], Iterable[dict[str, Any]]],
+) -> Iterator[dict[str, Any]]:
+    """By group, then pooled ones first, then policies and methods as the recipe has them."""
+    cells: dict[tuple[Any, ...], list[Judged]] = {}
+    for one in judged:
+        for preference in (POOLED, one.answer.item.label):
+            cells.setdefault((*one.place, one.answer.item.group, preference), []).append(one)
+    policies, methods = list(recipe.policies), [method.label for method in recipe.methods]
+
+    def rank(place: tuple[Any, ...]) -> tuple[Any, ...]:
+        *_, group, preference = place
+        return group, preference != POOLED, preference, policies.index(place[0]), methods.index(place[1]), place[2:]
+
+    for place in sorted(cells, key=rank):
+        for row in figures(place, cells[place]):
+            yield {**dict(zip(names, place, strict=True)), **row}
 
 
-def _pairwise_cell(place: tuple[Any, ...], cell: Sequence[Decided], recipe: EvalRecipe) -> dict[str, Any]:
+def _pairwise_cell(place: tuple[Any, ...], cell: Sequence[Judged], recipe: EvalRecipe) -> dict[str, Any]:
     counts = Counter(one.result for one in cell)
     judged = [one for one in cell if one.result in _VALUES]
-    prompts = [prompt_key(one.match.answer.item) for one in judged]
+    prompts = [prompt_key(one.answer.item) for one in judged]
     values = np.array([_VALUES[one.result] for one in judged])
-    longer = np.array([float(len(one.match.answer.text) - len(one.match.opponent.text)) for one in judged])
+    longer = np.array([float(len(one.answer.text) - len(one.opponent.text)) for one in judged if one.opponent])
     rate, low, high = _mean(prompts, values, (0.0, 1.0), place, recipe)
     controlled = length_controlled(values, longer) if judged else None
     ends = None
@@ -183,13 +204,13 @@ def _pairwise_cell(place: tuple[Any, ...], cell: Sequence[Decided], recipe: Eval
     }
 
 
-def _rubric_cell(place: tuple[Any, ...], cell: Sequence[Rated], dimension: str, recipe: EvalRecipe) -> dict[str, Any]:
+def _rubric_cell(place: tuple[Any, ...], cell: Sequence[Judged], dimension: str, recipe: EvalRecipe) -> dict[str, Any]:
     counts = Counter(one.result for one in cell)
     read = [one for one in cell if one.ratings]
     prompts = [prompt_key(one.answer.item) for one in read]
-    values = np.array([float(one.ratings[dimension]) for one in read])
-    mean, low, high = _mean(prompts, values, _RATINGS, (*place, dimension), recipe)
+    mean, low, high = _mean(prompts, [one.ratings[dimension] for one in read], _RATINGS, (*place, dimension), recipe)
     return {
+        "dimension": dimension,
         "n": len(read),
         "prompts": len(set(prompts)),
         "mean": mean,
@@ -210,24 +231,6 @@ def _mean(
         [sample], confidence=recipe.confidence, resamples=recipe.resamples, seed=_seed(place), bounds=[bounds]
     )
     return rounded(sample.mean), rounded(ends and ends.low), rounded(ends and ends.high)
-
-
-def _ordered(
-    cells: Iterable[tuple[Any, ...]], recipe: EvalRecipe, *, group: int, preference: int
-) -> list[tuple[Any, ...]]:
-    """Places by group, then pooled ones first, then policies and methods as the recipe has them."""
-    policies, methods = list(recipe.policies), [method.label for method in recipe.methods]
-    return sorted(
-        cells,
-        key=lambda place: (
-            place[group],
-            place[preference] != POOLED,
-            place[preference],
-            policies.index(place[0]),
-            methods.index(place[1]),
-            place[2:],
-        ),
-    )
 
 
 def _seed(place: tuple[Any, ...]) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.evaluation.judge.price import Budget, OverBudgetError, Prices, forecast, most_tokens
+from pad_cli.evaluation.judge.budget import Budget, OverBudgetError, Prices, Reservation, forecast, most_tokens
 
 
 @given(text=st.text(max_size=60))
@@ -36,22 +36,23 @@ def test_a_forecast_counts_the_repairs_that_replies_needed() -> None:
     steps=st.lists(st.tuples(st.floats(0.01, 10), st.floats(0, 1), st.booleans()), max_size=60),
 )
 def test_a_budget_is_never_exceeded(limit: float, steps: list[tuple[float, float, bool]]) -> None:
-    budget, under_way = Budget(limit), list[float]()
+    budget, under_way = Budget(limit), list[tuple[Reservation, float]]()
     for amount, share, finish in steps:
+        reservation = Reservation(budget)
         try:
-            budget.reserve(amount)
-            under_way.append(amount)
+            reservation.add(amount)
+            under_way.append((reservation, amount))
         except OverBudgetError:
-            assert budget.spent + sum(under_way) + amount > limit - 1e-9
+            assert budget.spent + sum(each for _, each in under_way) + amount > limit - 1e-9
         if finish and under_way:
-            reserved = under_way.pop(0)
-            budget.release(reserved)
-            budget.pay(share * reserved)
+            reservation, reserved = under_way.pop(0)
+            with reservation:
+                reservation.pay(share * reserved)
         assert budget.spent <= limit + 1e-9
 
 
 def test_no_limit_is_no_limit() -> None:
-    budget = Budget(None)
-    budget.reserve(1e9)
-    budget.pay(1e9)
-    budget.reserve(1.0)
+    reservation = Reservation(Budget(None))
+    reservation.add(1e9)
+    reservation.pay(1e9)
+    reservation.add(1.0)

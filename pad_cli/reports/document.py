@@ -1,0 +1,229 @@
+"""A report's content, and its three forms: an HTML page, Markdown, and tables on a terminal.
+
+What a report says is stated once, as sections of lines, tables and charts; the Jinja2 templates in `templates/` lay it
+out. Both environments escape everything they print, so that text from data or from a model stays text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from pad_cli.system.terminal import FittingTable
+
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'"
+"""The Content-Security-Policy of a page: nothing is fetched, and no script runs that the page does not name."""
+MARKS = {"better": "▲", "worse": "▼"}
+"""How a table marks the verdict of a comparison."""
+
+_SPECIAL = re.compile(r"[\\`*\[\]<>|&#~]|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is itself
+
+
+class Cell(NamedTuple):
+    """A table cell that is more than a text.
+
+    Attributes:
+        text: the figure or word.
+        interval: ends of its interval, in words.
+        mark: verdict of its comparison with the reference, `better` or `worse`.
+        detail: what follows it in small print.
+        value: the figure in full, for programs that read the page.
+        tone: `good`, `fair` or `bad`.
+        shade: CSS colour behind it.
+        bar: its interval as a chart.
+    """
+
+    text: str
+    interval: str = ""
+    mark: str = ""
+    detail: str = ""
+    value: float | None = None
+    tone: str = ""
+    shade: str = ""
+    bar: Markup = Markup()
+
+    def __str__(self) -> str:
+        words = [self.text, f"({self.interval})" if self.interval else "", MARKS.get(self.mark, "")]
+        return " ".join(filter(None, words)) + (f", {self.detail}" if self.detail else "")
+
+
+Row = Mapping[str, Any]
+"""A row of a JSON record."""
+Column = str | Callable[[Row], str | Cell]
+"""What a column shows of a row: the text under a key, or the result of a function."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A header and rows of as many cells.
+
+    Attributes:
+        header: names of the columns.
+        rows: texts or cells.
+        align: `<` or `>` for each column.
+        title: what it shows.
+        fold: `open` or `closed` for a table that the page lets its reader unfold.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    align: str
+    title: str = ""
+    fold: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        rows: Iterable[Row],
+        left: Mapping[str, Column],
+        right: Mapping[str, Column],
+        title: str = "",
+        fold: str = "",
+    ) -> Self:
+        """A table of records: names of columns to what stands in them, words to the left and figures to the right."""
+        columns = {**left, **right}
+        cells = [[row[each] if isinstance(each, str) else each(row) for each in columns.values()] for row in rows]
+        return cls(list(columns), cells, "<" * len(left) + ">" * len(right), title, fold)
+
+
+class Figure(NamedTuple):
+    """A chart, and what it shows."""
+
+    caption: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it, in this order."""
+
+    title: str
+    lines: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+
+
+class Verdict(NamedTuple):
+    """A sentence, cut around the words that decide."""
+
+    before: str
+    words: str
+    after: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report: what a reader must know first, then sections."""
+
+    title: str
+    summary: Sequence[str] = ()
+    verdicts: Sequence[Verdict] = ()
+    warnings: Sequence[str] = ()
+    sections: Sequence[Section] = ()
+
+
+def page(document: Document, template: str = "page.html.j2", *, script: str = "", **details: Any) -> str:
+    """A document as one self-contained HTML page, light or dark as its reader has it.
+
+    Args:
+        document: what it says.
+        template: `page.html.j2`, or one that extends it.
+        script: JavaScript of ours, the only one that the page's policy lets run.
+        details: further values for the template.
+    """
+    policy = POLICY
+    if script:
+        policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    values = {"document": document, "policy": Markup(policy), "script": Markup(script), "marks": MARKS, **details}
+    return templates("html").get_template(template).render(values)
+
+
+def markdown(document: Document) -> str:
+    """The same as Markdown; charts are left to the page."""
+    return templates("markdown").get_template("page.md.j2").render(document=document).rstrip() + "\n"
+
+
+def svg(template: str, **values: Any) -> Markup:
+    """A chart."""
+    return Markup(templates("html").get_template(template).render(values))
+
+
+def terminal_table(table: Table, *, intervals: bool = True) -> FittingTable:
+    """A table for a terminal.
+
+    Args:
+        table: texts may come from anywhere.
+        intervals: whether there is room for them.
+    """
+    from rich.text import Text
+
+    from pad_cli.system.terminal import FittingTable
+
+    shown = FittingTable(
+        box=None, padding=(0, 1, 0, 0), header_style="bold underline", title_justify="left",
+        title=Text(table.title) if table.title else None,
+    )  # fmt: skip
+    for name, side in zip(table.header, table.align, strict=True):
+        shown.add_column(Text(name), justify="right" if side == ">" else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(cell.text if isinstance(cell, Cell) and not intervals else str(cell)) for cell in row))
+    return shown
+
+
+def plain_lines(tables: Sequence[Table]) -> Iterator[str]:
+    """Tables as plain text, columns aligned."""
+    for number, table in enumerate(tables):
+        yield from ["", table.title] if number else [table.title]
+        lines = [table.header, *([str(cell) for cell in row] for row in table.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            yield f"  {'  '.join(cells)}".rstrip()
+
+
+def number(key: str, digits: str = ",") -> Callable[[Row], str | Cell]:
+    """A column of numbers, with all their digits behind the text that readers see; nothing where there is none."""
+    return lambda row: "" if row[key] is None else Cell(f"{row[key]:{digits}}", value=row[key])
+
+
+def escaped(text: object) -> str:
+    """Text of unknown origin so that Markdown shows it as it is, on one line."""
+    return _SPECIAL.sub(lambda found: "\\" + found.group(), " ".join(str(text).split()))
+
+
+def grouped(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by the values of some keys, in the order in which these first appear."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return groups
+
+
+@cache
+def templates(form: str) -> Environment:
+    """The templates beside this module, for `html`, `markdown` or `plain` output.
+
+    Jinja2 escapes HTML by itself; for Markdown `finalize` does it, which sees every value that is printed. A plain
+    template escapes on its own, and prints nothing for a value that is not there.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
+
+    return Environment(
+        loader=PackageLoader("pad_cli.reports"),
+        undefined=Undefined if form == "plain" else StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=form == "html",
+        finalize=escaped if form == "markdown" else None,
+    )
