@@ -85,11 +85,11 @@ from pad_cli.records import Generation as Generation
 from pad_cli.records import PairData as PairData
 from pad_cli.records import PairSplit as PairSplit
 from pad_cli.records import PreferencePair as PreferencePair
-from pad_cli.server.export import check_adapter_output as check_adapter_output
-from pad_cli.server.personal_adapter import export_preference as export_preference
-from pad_cli.server.personal_adapter import export_users as export_users
-from pad_cli.server.reading import Limits as Limits
-from pad_cli.server.run import serve as serve
+from pad_cli.server.lora_export import check_adapter_output as check_adapter_output
+from pad_cli.server.lora_export import export_preference as export_preference
+from pad_cli.server.lora_export import export_users as export_users
+from pad_cli.server.request_reader import Limits as Limits
+from pad_cli.server.http_server import serve as serve
 from pad_cli.system.caches import Kept as Kept
 from pad_cli.system.caches import kept_hidden_states as kept_hidden_states
 from pad_cli.system.caches import remove_hidden_states as remove_hidden_states

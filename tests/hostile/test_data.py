@@ -22,7 +22,7 @@ from pad_cli.profiles import load_profile, profile_path, profile_weights
 from pad_cli.prompts import load_jsonl
 from pad_cli.recipe import DataSettings
 from pad_cli.registry import PAIR_FORMATS
-from pad_cli.server.personal_adapter import export_users
+from pad_cli.server.lora_export import export_users
 from pad_cli.system.runs import ResultLog, fingerprint
 from tests.hostile.budget import examples, fuzzed, tried
 from tests.tiny import PRINCIPLES

@@ -16,10 +16,10 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.recipe import GenerateRecipe
 from pad_cli.server.app import build_app
-from pad_cli.server.reading import Limits
+from pad_cli.server.request_reader import Limits
 from pad_cli.system.progress import note
 
-_LAST_WORDS = 5  # seconds to send them
+_SEND_ERRORS = 5  # seconds, after `limits.grace`
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -33,11 +33,11 @@ def serve(
     api_key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> None:
-    """Answer requests until interrupted; those under way may then end, and clients whose time is up are told so.
+    """Answer requests until interrupted; running ones may then end, and clients whose time is up get an error.
 
     Args:
-        recipe: policy, reward model, and how to decode where a request does not say.
-        limits: what the server takes on.
+        recipe: policy, reward model, and the defaults of requests.
+        limits: what the server accepts.
         default: the preference that model `pad` stands for.
         host: address to listen at.
         port: 0 for any that is free.
@@ -45,7 +45,7 @@ def serve(
         allow_origins: web pages that may ask, by origin (`http://localhost:3000`); "*" for all.
 
     Raises:
-        UsageError: the address cannot be listened at, or an origin is none.
+        UsageError: the address cannot be listened at, or an origin is invalid.
         PreferenceError: the default preference cannot be understood.
     """
     limits = limits or Limits()
@@ -55,37 +55,30 @@ def serve(
         if default:
             engine.preference(default)
         app = build_app(engine, recipe.decoding, limits, default=default, api_key=api_key, allow_origins=origins)
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listener.getsockname()[1]}/v1"
+        name = f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listener.getsockname()[1]}/v1"
         server = HttpServer(app, limits, f"Serving {engine.policy.name} at {address}")
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
             server.run(sockets=[listener])
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's server, which tells clients that still wait at the end of `limits.grace`.
+    """uvicorn's server, which notes `started` once it listens, and at the end of `limits.grace` fails what still runs."""
 
-    Args:
-        app: of `build_app`.
-        limits: the same that the application has.
-        told: said once it listens.
-    """
-
-    def __init__(self, app: Starlette, limits: Limits, told: str) -> None:
-        patience = math.ceil(limits.grace) + _LAST_WORDS
+    def __init__(self, app: Starlette, limits: Limits, started: str) -> None:
         config = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             timeout_keep_alive=limits.keep_alive,
-            timeout_graceful_shutdown=patience,
+            timeout_graceful_shutdown=math.ceil(limits.grace) + _SEND_ERRORS,
         )
         super().__init__(config)
-        self._scheduler, self._grace, self._told = app.state.scheduler, limits.grace, told
+        self._scheduler, self._grace, self._message = app.state.scheduler, limits.grace, started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        note(self._told)
+        note(self._message)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().call_later(self._grace, self._scheduler.give_up)
@@ -93,13 +86,13 @@ class HttpServer(uvicorn.Server):
 
 
 def _origin(text: str) -> str:
-    """An origin as browsers write it: lower case, and without a path or its scheme's own port."""
+    """An origin as browsers write it: lower case, without a path and its scheme's default port."""
     if text in ("*", "null"):
         return text
     try:
         parts = urlsplit(text.lower())
         port = parts.port
-    except ValueError:  # not a port, or half an IPv6 address
+    except ValueError:  # an invalid port, or half an IPv6 address
         parts, port = urlsplit(""), None
     if not parts.scheme or not parts.hostname or parts.path not in ("", "/") or parts.query or "@" in parts.netloc:
         raise UsageError(f"'{text}' is not an origin.", "Write --allow-origin http://localhost:3000, or '*' for all.")
@@ -108,7 +101,7 @@ def _origin(text: str) -> str:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket at an address; it does not listen yet, so that no client waits for models to load."""
+    """A socket that is bound, but does not listen yet, so that no client waits for models to load."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -119,7 +112,6 @@ def _bound(host: str, port: int) -> socket.socket:
             listener.bind(address)
             stack.pop_all()
     except OSError as error:
-        raise UsageError(
-            f"Cannot listen at {host}, port {port}: {error.strerror}.", "Choose another --port."
-        ) from error
+        message = f"Cannot listen at {host}, port {port}: {error.strerror}."
+        raise UsageError(message, "Choose another --port.") from error
     return listener
