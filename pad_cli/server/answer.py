@@ -1,4 +1,4 @@
-"""One request being decoded: the decoding thread pushes tokens into its answers, which emit events to the event loop."""
+"""One request being decoded: the decoding thread pushes tokens into its answers, which emit events to the server."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def serve(
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's server, which notes `started` once it listens, and at the end of `limits.grace` fails what still runs."""
+    """uvicorn's server, which notes `started` once it listens, and after `limits.grace` fails what still runs."""
 
     def __init__(self, app: Starlette, limits: Limits, started: str) -> None:
         config = uvicorn.Config(

@@ -8,7 +8,7 @@ import trl
 import pad_cli.cli.main
 import pad_cli.evaluation.reproduce
 import pad_cli.evaluation.sweep
-import pad_cli.learning.session
+import pad_cli.learning.question_session
 import pad_cli.training.train
 import pad_cli.training.trainer
 

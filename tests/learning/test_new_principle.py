@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from pad_cli.equation import STRENGTH
 from pad_cli.errors import DataError, PadError, PreferenceError, UsageError
-from pad_cli.learning.new_head import FewShotSettings
+from pad_cli.learning.few_shot_head import FewShotSettings
 from pad_cli.learning.new_principle import NewPrinciple, add_principle
 from pad_cli.models.checkpoint import ENCODER, HEADS, load_reward_model, save_reward_model
 from pad_cli.models.encoder import PreferenceEncoder, text_states
@@ -255,7 +255,7 @@ TURNED = {"prompt": ROWS[0]["prompt"], "chosen": ROWS[0]["rejected"], "rejected"
         (ROWS, {"name": " "}, UsageError, "cannot be a principle's name"),
         (ROWS, {"name": "@me"}, UsageError, "cannot be a principle's name"),
         (ROWS, {"paraphrases": (" ",)}, PreferenceError, "paraphrase is empty"),
-        (ROWS, {"paraphrases": ("in a suit",)}, PreferenceError, "'in a suit' words 'formal' already"),
+        (ROWS, {"paraphrases": ("in a suit",)}, PreferenceError, "'in a suit' means 'formal' already"),
     ],
 )
 def test_what_cannot_be_learned_is_refused_in_words(

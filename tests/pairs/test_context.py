@@ -10,8 +10,8 @@ import pytest
 
 from pad_cli.errors import DataError
 from pad_cli.learning.choices import read_choices
-from pad_cli.learning.effects import read_prompts
 from pad_cli.learning.new_principle import read_examples
+from pad_cli.learning.trade_offs import read_prompts
 from pad_cli.pairs import as_lines, describe
 from pad_cli.pairs.conversation import prompt_of
 from pad_cli.pairs.files import read_rows
