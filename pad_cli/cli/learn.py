@@ -211,9 +211,7 @@ def _add_principle(
 ) -> None:
     import pad_cli
 
-    added = pad_cli.add_principle(
-        pad_cli.NewPrinciple(principle, examples, settings.reward_model, out, tuple(wordings), overwrite=overwrite)
-    )
+    added = pad_cli.add_principle(principle, examples, settings.reward_model, out, wordings, overwrite=overwrite)
     if as_json:
         say_json({**dataclasses.asdict(added), "directory": str(added.directory)})
         return

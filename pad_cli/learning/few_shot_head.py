@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -26,26 +25,13 @@ from pad_cli.models.heads import PreferenceHeads
 from pad_cli.training.hidden_cache import HiddenCache
 from pad_cli.training.pair_table import PairTable
 
-_WARMUP = 5  # steps
-
-
-@dataclass(frozen=True)
-class FewShotSettings:
-    """How a head is trained from few pairs, all of them in every step.
-
-    Attributes:
-        steps: of AdamW, after a short warm-up on a cosine.
-        learning_rate: its peak.
-        beta: the loss temperature.
-        anchor: weight of the likelihood anchor.
-        folds: of the cross-validation.
-    """
-
-    steps: int = 40
-    learning_rate: float = 0.01
-    beta: float = 0.5
-    anchor: float = 1.0
-    folds: int = 5
+STEPS, WARMUP, LEARNING_RATE = 40, 5, 0.01  # of AdamW, on a cosine after the warm-up
+BETA = 0.5  # the loss temperature
+ANCHOR = 1.0  # weight of the likelihood anchor
+FOLDS = 5  # of the cross-validation
+_SEED = 0  # of the random A and the folds
+SETTINGS = {"steps": STEPS, "learning_rate": LEARNING_RATE, "beta": BETA, "anchor": ANCHOR, "folds": FOLDS}
+"""What the record of a version says of its training, all pairs being in every step."""
 
 
 class Examples:
@@ -113,26 +99,26 @@ class RankOneMaps(NamedTuple):
         return head
 
 
-def train_maps(examples: Examples, rows: Sequence[int], rank: int, settings: FewShotSettings, seed: int) -> RankOneMaps:
-    """Train `rank` maps side by side on the pairs in `rows`; `seed` is of the random A.
+def train_maps(examples: Examples, rows: Sequence[int], rank: int) -> RankOneMaps:
+    """Train `rank` maps side by side on the pairs in `rows`.
 
     Raises:
         TrainingError: the loss is not a number.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_SEED)
     size = examples.hidden_size
     down = (torch.randn(rank, size, generator=generator) / size**0.5).requires_grad_()
     maps = RankOneMaps(down, torch.zeros(rank, size, requires_grad=True))
-    optimiser = torch.optim.AdamW(maps, settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, settings.steps))
+    optimiser = torch.optim.AdamW(maps, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _share_of_rate)
     chosen, rejected = (side[list(rows)] for side in (examples.chosen, examples.rejected))
-    for step in range(settings.steps):
+    for step in range(STEPS):
         sums = examples.answer_rewards(maps)  # (M, S)
         loss = len(sums) * preference_loss(  # a mean over maps too, but each learns alone
-            sums[:, chosen], sums[:, rejected], beta=settings.beta, anchor=settings.anchor
+            sums[:, chosen], sums[:, rejected], beta=BETA, anchor=ANCHOR
         )
         if not torch.isfinite(loss):
-            message = f"The loss is {loss.item()} at step {step + 1} of {settings.steps}."
+            message = f"The loss is {loss.item()} at step {step + 1} of {STEPS}."
             raise TrainingError(message, "Lower the learning rate.")
         optimiser.zero_grad()
         loss.backward()
@@ -141,32 +127,32 @@ def train_maps(examples: Examples, rows: Sequence[int], rank: int, settings: Few
     return RankOneMaps(*(each.detach() for each in maps))
 
 
-def cross_validated_margins(examples: Examples, rank: int, settings: FewShotSettings, seed: int) -> torch.Tensor:
+def cross_validated_margins(examples: Examples, rank: int) -> torch.Tensor:
     """(N,) margins of the pairs, nats, each under a head that was trained without it.
 
     Pairs of one prompt are held out together, unless all have the same. The reward of a mean of maps is taken for the
     mean of their rewards, which it is to first order.
     """
     margins = torch.zeros(len(examples))
-    for held in _folds(examples.prompts, settings.folds, seed):
+    for held in _folds(examples.prompts):
         rest = sorted(set(range(len(examples))) - set(held))
-        maps = train_maps(examples, rest, rank, settings, seed)
+        maps = train_maps(examples, rest, rank)
         with torch.no_grad():
             sums = examples.answer_rewards(maps).mean(0)
         margins[held] = (sums[examples.chosen] - sums[examples.rejected])[held]
     return margins
 
 
-def _folds(prompts: Sequence[int], count: int, seed: int) -> list[list[int]]:
+def _folds(prompts: Sequence[int]) -> list[list[int]]:
     """Rows in random parts of about the same size, those of one prompt together."""
     groups = prompts if len(set(prompts)) > 1 else range(len(prompts))
     distinct = sorted(set(groups))
-    random.Random(seed).shuffle(distinct)
-    parts = [set(distinct[part::count]) for part in range(min(count, len(distinct)))]
+    random.Random(_SEED).shuffle(distinct)
+    parts = [set(distinct[part::FOLDS]) for part in range(min(FOLDS, len(distinct)))]
     return [[row for row, group in enumerate(groups) if group in part] for part in parts]
 
 
-def _share_of_rate(step: int, steps: int) -> float:
-    if step < _WARMUP:
-        return (step + 1) / _WARMUP
-    return 0.5 * (1 + math.cos(math.pi * (step - _WARMUP) / max(steps - _WARMUP, 1)))
+def _share_of_rate(step: int) -> float:
+    if step < WARMUP:
+        return (step + 1) / WARMUP
+    return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))

@@ -9,14 +9,14 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pad_cli.errors import DataError, PreferenceError, UsageError
-from pad_cli.learning.few_shot_head import Examples, FewShotSettings, cross_validated_margins, train_maps
+from pad_cli.learning.few_shot_head import SETTINGS, Examples, cross_validated_margins, train_maps
 from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import CONFIG, load_reward_model, save_reward_model
 from pad_cli.models.encoder import PreferenceEncoder, text_states
@@ -52,33 +52,6 @@ _HINT = (
 
 
 @dataclass(frozen=True)
-class NewPrinciple:
-    """What to add to which reward model.
-
-    Attributes:
-        name: of the principle, as a preference will use it.
-        examples: JSONL of prompt, chosen (shows the principle) and rejected (does not), at least four.
-        reward_model: a directory, a registered source, or an id on the hub.
-        out: directory of the new version; must not exist yet, unless it is this very version.
-        paraphrases: other words for the principle, for a reward model that reads free text.
-        training: of the head.
-        seed: of everything random.
-        device: of the backbone.
-        overwrite: whether files in `out` may be replaced.
-    """
-
-    name: str
-    examples: Path
-    reward_model: str
-    out: Path
-    paraphrases: tuple[str, ...] = ()
-    training: FewShotSettings = field(default_factory=FewShotSettings)
-    seed: int = 0
-    device: str = "auto"
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
 class AddedPrinciple:
     """The result.
 
@@ -103,8 +76,26 @@ class AddedPrinciple:
     seconds: float
 
 
-def add_principle(settings: NewPrinciple) -> AddedPrinciple:
+def add_principle(
+    name: str,
+    examples: Path,
+    reward_model: str,
+    out: Path,
+    paraphrases: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> AddedPrinciple:
     """Train a head for a new principle, and write the reward model with it as a new version.
+
+    Args:
+        name: as a preference will use it.
+        examples: JSONL of prompt, chosen (shows the principle) and rejected (does not), at least four.
+        reward_model: a directory, a registered source, or an id on the hub.
+        out: directory of the new version; must not exist yet, unless it is this very version.
+        paraphrases: other words for the principle, for a reward model that reads free text.
+        device: of the backbone.
+        overwrite: whether files in `out` may be replaced.
 
     Raises:
         DataError: the examples cannot be read, are too few, or contradict each other.
@@ -112,29 +103,28 @@ def add_principle(settings: NewPrinciple) -> AddedPrinciple:
         PreferenceError: a paraphrase belongs to another principle already.
         CheckpointError, ModelLoadError, StorageError, TrainingError: see `pad_cli.errors`.
     """
-    name = " ".join(settings.name.split())
-    pairs = read_examples(settings.examples, name)
-    parent = inspect_reward_model(settings.reward_model)
+    name = " ".join(name.split())
+    pairs = read_examples(examples, name)
+    parent = inspect_reward_model(reward_model)
     _check_name(name, parent.config.get("principles") or ())
-    model = load_reward_model(settings.reward_model, device=settings.device)
+    model = load_reward_model(reward_model, device=device)
     if not isinstance(model, PersonalizedRewardModel):
         raise UsageError(
-            f"'{settings.reward_model}' reads preferences in its prompt: it has no heads to add one to.",
+            f"'{reward_model}' reads preferences in its prompt: it has no heads to add one to.",
             "Use one with preference heads; pad train-rm makes them unless the recipe says `conditioning: prompt`.",
         )
-    texts = tuple(dict.fromkeys([name, *(" ".join(text.split()) for text in settings.paraphrases)]))
-    contents = [pair.content() for pair in pairs]
-    key = fingerprint([model.fingerprint, name, contents, texts, asdict(settings.training), settings.seed])
-    if (finished := _finished(settings.out, key)) is not None:
-        note(f"{settings.out} is finished; nothing to do.")
+    texts = tuple(dict.fromkeys([name, *(" ".join(text.split()) for text in paraphrases)]))
+    key = fingerprint([model.fingerprint, name, [pair.content() for pair in pairs], texts, SETTINGS, 0])
+    if (finished := _finished(out, key)) is not None:
+        note(f"{out} is finished; nothing to do.")
         return finished
     what = "empty directory: it exists already"  # a new version never replaces an older one unasked
-    check_output(settings.out, what, lambda _: False, overwrite=settings.overwrite)
+    check_output(out, what, lambda _: False, overwrite=overwrite)
     encoder = _extended_encoder(model, name, texts)
     started = time.monotonic()
-    head, margins = _train(model, name, pairs, settings)
+    head, margins = _train(model, name, pairs)
     added = AddedPrinciple(
-        settings.out,
+        out,
         name,
         len(pairs),
         share_of(outcomes(margins)),
@@ -149,8 +139,8 @@ def add_principle(settings: NewPrinciple) -> AddedPrinciple:
             f"chance: they hardly define '{name}'. Give more of them, or pairs that differ in nothing else."
         )
     version = dataclasses.replace(model, heads=_joined(model.heads, head), encoder=encoder)
-    version.details = _details(model.details, added, settings.training, texts, key)
-    _write(version, parent.data, settings.out)
+    version.details = _details(model.details, added, texts, key)
+    _write(version, parent.data, out)
     return added
 
 
@@ -209,7 +199,7 @@ def _extended_encoder(model: PersonalizedRewardModel, name: str, texts: Sequence
 
 
 def _train(
-    model: PersonalizedRewardModel, name: str, pairs: Sequence[PreferencePair], settings: NewPrinciple
+    model: PersonalizedRewardModel, name: str, pairs: Sequence[PreferencePair]
 ) -> tuple[PreferenceHeads, torch.Tensor]:
     """The calibrated head, and the (N,) cross-validated margins of the pairs before calibration, nats."""
     backbone, adapted = model.backbone, model.adapter is not None
@@ -222,12 +212,11 @@ def _train(
     head = backbone.head.float32("cpu")
     prompts = [json.dumps(pair.prompt) for pair in pairs]
     examples = Examples(cache, table, [prompts.index(text) for text in prompts], head, adapted=adapted)
-    rank, training = model.heads.rank, settings.training
-    margins = cross_validated_margins(examples, rank, training, settings.seed)
-    trained = train_maps(examples, range(len(pairs)), rank, training, settings.seed).as_head(name)
+    margins = cross_validated_margins(examples, model.heads.rank)
+    trained = train_maps(examples, range(len(pairs)), model.heads.rank).as_head(name)
     if not adapted:  # with an adapter, part of the reward is common to all principles
         rewards = TokenRewards(cache, head, False, adapted)
-        strength = strengths(trained, rewards, settings.seed, title="Calibrating")
+        strength = strengths(trained, rewards, title="Calibrating")
         balance(trained, strength * model.calibration)
     return trained, margins
 
@@ -240,9 +229,7 @@ def _joined(heads: PreferenceHeads, new: PreferenceHeads) -> PreferenceHeads:
     return joined.eval()
 
 
-def _details(
-    parent: Mapping[str, Any], added: AddedPrinciple, training: FewShotSettings, texts: Sequence[str], key: str
-) -> dict[str, Any]:
+def _details(parent: Mapping[str, Any], added: AddedPrinciple, texts: Sequence[str], key: str) -> dict[str, Any]:
     """The record of the new version in `pad_config.json`: that of its parent, and what was added."""
     details, accuracy = dict(parent), added.pair_accuracy
     measured = {
@@ -251,7 +238,7 @@ def _details(
         "margin": added.margin,
         "pair_accuracy_interval": [accuracy.low, accuracy.high],
     }
-    stage = {"stage": "new principle", "principle": added.name, "pairs": added.examples, **asdict(training)}
+    stage = {"stage": "new principle", "principle": added.name, "pairs": added.examples, **SETTINGS}
     record = {name: value for name, value in asdict(added).items() if name != "directory"}
     moments = parent.get("pair_moments")
     if moments is not None:  # one more principle: as large as the others, which calibration makes it, and independent

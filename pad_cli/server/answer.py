@@ -6,41 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.items import Item
 from pad_cli.decoding.streaming import TextStream
-from pad_cli.server.protocol import ApiError
+from pad_cli.server.protocol import ApiError, Event
 from pad_cli.server.request_reader import Work
-
-
-@dataclass(frozen=True)
-class Piece:
-    """More text of choice `index`."""
-
-    index: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A whole answer: its text, finish reason, and number of decoded tokens."""
-
-    index: int
-    text: str
-    reason: Literal["stop", "length"]
-    tokens: int
-
-
-@dataclass(frozen=True)
-class Failed:
-    error: ApiError
-
-
-Event = Piece | Finished | Failed
 
 
 class StopStrings:
@@ -105,7 +78,7 @@ class Answer:
         self._tokens: list[int] = []
         self._replay: deque[int] = deque()
         self._ends = engine.policy.end_tokens
-        self._stop, self._output = StopStrings(work.stop), ""
+        self._stop, self._whole = StopStrings(work.stop), ""
         needs_text = streamed or work.stop or work.continues
         before = self.item.prompt if work.continues else None
         self._text = TextStream(engine.policy.tokenizer, self._ends, before) if needs_text else None
@@ -141,30 +114,31 @@ class Answer:
     def fail(self, error: ApiError) -> None:
         if not self.over:
             self.over = True
-            self._emit(Failed(error))
+            self._emit(Event(self._index, error=error))
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
         self.over = True
 
     def _add(self, text: str) -> bool:
-        """Emit text up to a stop string; was there one?"""
+        """Pass text on up to a stop string; was there one?"""
         self._pass_on(self._stop.push(text))
         return self._stop.met
 
     def _pass_on(self, text: str) -> None:
-        self._output += text
-        if text and self._streamed:
-            self._emit(Piece(self._index, text))
+        if not self._streamed:
+            self._whole += text
+        elif text:
+            self._emit(Event(self._index, text))
 
     def _finish(self, reason: Literal["stop", "length"]) -> None:
         self.over = True
         if self._text is None:
-            self._output = self._engine.read_answer(self._tokens).text
+            self._whole = self._engine.read_answer(self._tokens).text
         elif not self._stop.met:
             reason = "stop" if self._add(self._text.finish()) else reason
             self._pass_on(self._stop.finish())
-        self._emit(Finished(self._index, self._output, reason, len(self._tokens)))
+        self._emit(Event(self._index, self._whole, reason, len(self._tokens)))
 
 
 class Job:
@@ -182,33 +156,20 @@ class Job:
             Answer(engine, work, index, streamed=streamed, timeout=timeout, emit=emit)
             for index in range(len(work.items))
         ]
-        self._left = len(self.answers)
 
-    async def next(self) -> Piece | Finished | None:
-        """The next event; None once all answers are whole.
-
-        Raises:
-            ApiError: one has failed.
-        """
-        if not self._left:
-            return None
-        event = await self._events.get()
-        if isinstance(event, Failed):
-            raise event.error
-        self._left -= isinstance(event, Finished)
-        return event
-
-    async def whole(self) -> list[Finished]:
-        """All answers in order, once all are whole.
+    async def events(self) -> AsyncIterator[Event]:
+        """Events until all answers are whole.
 
         Raises:
             ApiError: one has failed.
         """
-        answers: list[Finished] = []
-        while (event := await self.next()) is not None:
-            if isinstance(event, Finished):
-                answers.append(event)
-        return sorted(answers, key=lambda answer: answer.index)
+        left = len(self.answers)
+        while left:
+            event = await self._events.get()
+            if event.error is not None:
+                raise event.error
+            left -= event.reason is not None
+            yield event
 
     def cancel(self) -> bool:
         """Cancel what is not whole by now; was there any?"""

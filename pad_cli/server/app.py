@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from prometheus_client import Counter, generate_latest
@@ -26,8 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.recipe import DecodingSettings
-from pad_cli.server.answer import Finished, Job, Piece
-from pad_cli.server.protocol import ApiError, ChatRequest, Reply, TextRequest, internal_error, read_request
+from pad_cli.server.answer import Job
+from pad_cli.server.protocol import ApiError, ChatRequest, Event, Reply, TextRequest, internal_error, read_request
 from pad_cli.server.request_reader import Limits, RequestReader
 from pad_cli.server.scheduler import Scheduler
 
@@ -46,13 +46,7 @@ def build_app(
 ) -> Starlette:
     """The application, for any ASGI server; its lifespan starts and ends its scheduler, `app.state.scheduler`.
 
-    Args:
-        engine: answers.
-        settings: defaults of requests.
-        limits: what the server accepts.
-        default: the preference that model `pad` stands for.
-        api_key: what clients must send as a bearer token; None lets everybody in.
-        allow_origins: web pages that may ask, by origin (`http://localhost:3000`); "*" for all.
+    Arguments are those of `serve`, with its recipe's `settings` as defaults of requests.
     """
     service = _Service(engine, settings, limits, default)
     patience = limits.timeout + 2 * limits.read_timeout
@@ -197,16 +191,15 @@ class _Service:
         job = Job(self._engine, work, streamed=streamed, timeout=self._limits.timeout)
         self.scheduler.submit(job)
         self.scheduler.metrics.prompt_tokens.inc(work.prompt_tokens)
+        events = job.events()
         try:
             if not streamed:
-                answers = await _unless_disconnected(http, job.whole())
-                tokens = sum(answer.tokens for answer in answers)
-                return JSONResponse(reply.whole([(answer.text, answer.reason) for answer in answers], tokens))
-            first = await _unless_disconnected(http, job.next())  # what fails before the first text has a status
+                return JSONResponse(reply.whole(await _unless_disconnected(http, _collected(events))))
+            first = await _unless_disconnected(http, anext(events))  # what fails before the first text has a status
         finally:
             if not streamed or sys.exception() is not None:
                 self._close(job)
-        chunks = _chunks(job, first, reply, usage=bool(request.stream_options.include_usage))
+        chunks = _chunks(first, events, reply, len(job.answers), usage=bool(request.stream_options.include_usage))
         return _EventStream(chunks, on_close=lambda: self._close(job))
 
     def _close(self, job: Job) -> None:
@@ -219,7 +212,7 @@ class _EventStream(StreamingResponse):
     """Server-sent events; `on_close` is called when they end, or the client leaves."""
 
     def __init__(self, chunks: AsyncIterator[Mapping[str, Any]], on_close: Callable[[], None]) -> None:
-        super().__init__(_events(chunks), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        super().__init__(_text_of(chunks), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -229,7 +222,7 @@ class _EventStream(StreamingResponse):
             self._on_close()
 
 
-async def _events(chunks: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[str]:
+async def _text_of(chunks: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[str]:
     """The text of each event. An error after the first one has no status any more: it is the last event."""
     try:
         async for chunk in chunks:
@@ -240,26 +233,29 @@ async def _events(chunks: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[str
 
 
 async def _chunks(
-    job: Job, first: Piece | Finished | None, reply: Reply, *, usage: bool
+    first: Event, events: AsyncIterator[Event], reply: Reply, choices: int, *, usage: bool
 ) -> AsyncIterator[Mapping[str, Any]]:
-    for chunk in reply.first_chunks(len(job.answers)):
+    for chunk in reply.first_chunks(choices):
         yield chunk
-    event, tokens = first, 0
-    while event is not None:
-        if isinstance(event, Piece):
-            yield reply.text_chunk(event.index, event.text)
-        else:
-            tokens += event.tokens
-            yield reply.last_chunk(event.index, event.reason)
-        event = await job.next()
+    for chunk in reply.chunks(first):
+        yield chunk
+    tokens = first.tokens
+    async for event in events:
+        for chunk in reply.chunks(event):
+            yield chunk
+        tokens += event.tokens
     if usage:
         yield reply.usage_chunk(tokens)
+
+
+async def _collected(events: AsyncIterator[Event]) -> list[Event]:
+    return [event async for event in events]
 
 
 Result = TypeVar("Result")
 
 
-async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def _unless_disconnected(request: Request, work: Awaitable[Result]) -> Result:
     """The result of `work`, unless the client leaves first."""
     result, left = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
     try:

@@ -163,15 +163,7 @@ def export_users(
     *,
     overwrite: bool = False,
 ) -> tuple[int, list[str]]:
-    """Write an adapter `out`/USER for each user of a table that `pad learn --users` made.
-
-    Args:
-        engine: as in `export_preference`, and so are the rest.
-        table: JSON lines with `user`, `weights` (principle to signed weight) and, if it is known, `reward_model`.
-        guidance_weight: how strongly.
-        out: their directory.
-        rank: of each adapter.
-        overwrite: whether files may be replaced that are of no exported adapter.
+    """Write an adapter `out`/USER for each user of a table that `pad learn --users` made; see `export_preference`.
 
     Returns:
         How many were written, and the users without any weight: the plain model serves them.
@@ -240,10 +232,9 @@ def _exportable(policy: LanguageModel, model: RewardModel | None) -> Personalize
 
 def _adapter(policy: LanguageModel, model: PersonalizedRewardModel, strengths: torch.Tensor) -> PreferenceAdapter:
     """The change of the unembedding, float32, for (K,) products g w_k."""
-    active = strengths.nonzero()[:, 0]
+    heads, active = model.heads, strengths.nonzero()[:, 0]
     if not len(active):
         raise UsageError("This preference changes nothing.", "Give a --pref with an effect, and a --weight above 0.")
-    heads = model.heads
     down = heads.down[active].float().reshape(-1, heads.down.shape[2])
     wide = (heads.up[active].float() * strengths[active, None, None]).transpose(1, 2).reshape(len(down), -1)  # (R, H)
     return PreferenceAdapter(down, policy.head.weight.float() @ wide.T)

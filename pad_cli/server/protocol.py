@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import (
@@ -49,6 +50,17 @@ def internal_error() -> ApiError:
 
 def shutting_down() -> ApiError:
     return ApiError(503, "The server is shutting down.", code="shutting_down")
+
+
+@dataclass(frozen=True)
+class Event:
+    """News of choice `index`: text, and at its end the finish reason and the number of decoded tokens; or an error."""
+
+    index: int
+    text: str = ""
+    reason: Literal["stop", "length"] | None = None
+    tokens: int = 0
+    error: ApiError | None = None
 
 
 _IGNORED = frozenset(
@@ -245,9 +257,10 @@ def _unsupported(name: str) -> str:
 def _location(content: Any, error: ErrorDetails) -> list[int | str]:
     """Where in the request an error is, without the names of the union members that pydantic tried there."""
     location: list[int | str] = []
+    inner = content
     for part in error["loc"]:
-        if part in content if isinstance(content, dict) else isinstance(content, list) and isinstance(part, int):
-            content = content[part]
+        if part in inner if isinstance(inner, dict) else isinstance(inner, list) and isinstance(part, int):
+            inner = inner[part]
             location.append(part)
     return [*location, error["loc"][-1]] if error["type"] == "missing" else location
 
@@ -270,14 +283,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 class Reply:
-    """Builds the response objects of one request.
-
-    Args:
-        request: chat or text.
-        prompt_tokens: for `usage`.
-        pad: the key `pad` of the response: preference, guidance weight and seed.
-        fingerprint: of the models.
-    """
+    """Builds the response objects of one request; `pad` is their key of that name."""
 
     def __init__(
         self, request: ChatRequest | TextRequest, prompt_tokens: int, pad: Mapping[str, Any], fingerprint: str
@@ -293,39 +299,39 @@ class Reply:
             "pad": dict(pad),
         }
 
-    def whole(self, answers: Sequence[tuple[str, str]], tokens: int) -> dict[str, Any]:
-        """The response with all choices, given the text and the finish reason of each."""
+    def whole(self, answers: Sequence[Event]) -> dict[str, Any]:
+        """The response with all choices."""
         choices = [
-            {"index": index, "logprobs": None, "finish_reason": reason, **self._content(text)}
-            for index, (text, reason) in enumerate(answers)
+            self._choice(each, self._content(each.text)) for each in sorted(answers, key=lambda each: each.index)
         ]
-        return {**self._common, "object": self._kind, "choices": choices, "usage": self._usage(tokens)}
+        usage = self._usage(sum(answer.tokens for answer in answers))
+        return {**self._common, "object": self._kind, "choices": choices, "usage": usage}
 
     def first_chunks(self, count: int) -> list[dict[str, Any]]:
         """The chunk with which each choice of a chat begins."""
-        start = {"role": "assistant", "content": ""}
-        return [self._chunk(index, start, "", None) for index in range(count)] if self._chat else []
+        delta = {"delta": {"role": "assistant", "content": ""}}
+        return [self._chunk(self._choice(Event(index), delta)) for index in range(count)] if self._chat else []
 
-    def text_chunk(self, index: int, text: str) -> dict[str, Any]:
-        return self._chunk(index, {"content": text}, text, None)
-
-    def last_chunk(self, index: int, reason: str) -> dict[str, Any]:
-        return self._chunk(index, {}, "", reason)
+    def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
+        """The chunks of more text, and of the end of a choice."""
+        if event.text:
+            delta = {"delta": {"content": event.text}} if self._chat else {"text": event.text}
+            yield self._chunk(self._choice(Event(event.index), delta))
+        if event.reason:
+            yield self._chunk(self._choice(event, {"delta": {}} if self._chat else {"text": ""}))
 
     def usage_chunk(self, tokens: int) -> dict[str, Any]:
-        return {**self._common, "object": self._chunk_kind, "choices": [], "usage": self._usage(tokens)}
+        return {**self._chunk(), "usage": self._usage(tokens)}
 
     def _content(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}} if self._chat else {"text": text}
 
-    def _chunk(self, index: int, delta: dict[str, str], text: str, reason: str | None) -> dict[str, Any]:
-        content = {"delta": delta} if self._chat else {"text": text}
-        choice = {"index": index, "logprobs": None, "finish_reason": reason, **content}
-        return {**self._common, "object": self._chunk_kind, "choices": [choice]}
+    def _choice(self, event: Event, content: dict[str, Any]) -> dict[str, Any]:
+        return {"index": event.index, "logprobs": None, "finish_reason": event.reason, **content}
 
-    @property
-    def _chunk_kind(self) -> str:
-        return "chat.completion.chunk" if self._chat else self._kind
+    def _chunk(self, *choices: dict[str, Any]) -> dict[str, Any]:
+        kind = "chat.completion.chunk" if self._chat else self._kind
+        return {**self._common, "object": kind, "choices": list(choices)}
 
     def _usage(self, tokens: int) -> dict[str, int]:
         total = self._prompt_tokens + tokens

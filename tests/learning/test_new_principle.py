@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 
 from pad_cli.equation import STRENGTH
 from pad_cli.errors import DataError, PadError, PreferenceError, UsageError
-from pad_cli.learning.few_shot_head import FewShotSettings
-from pad_cli.learning.new_principle import NewPrinciple, add_principle
+from pad_cli.learning.new_principle import add_principle
 from pad_cli.models.checkpoint import ENCODER, HEADS, load_reward_model, save_reward_model
 from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.inspection import inspect_reward_model
@@ -33,7 +32,6 @@ from tests.training.conftest import make_rewards
 Add = Callable[..., Any]
 OLD_TEXTS = ("make me laugh", "in a suit", "few words", "something else entirely")
 NEW_TEXTS = ("ask back", "end with a question")
-QUICK = FewShotSettings(steps=30, learning_rate=0.02, folds=4)
 
 
 def make_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -74,7 +72,7 @@ def add(old: Path, tmp_path: Path) -> Add:
     def run(rows: list[dict[str, Any]] | None = None, **changed: Any) -> Any:
         path = write(tmp_path / "examples.jsonl", make_rows(12, seed=1) if rows is None else rows)
         given = {"name": "asking", "examples": path, "reward_model": str(old), "out": tmp_path / "new"}
-        return add_principle(NewPrinciple(**{**given, "training": QUICK, "device": "cpu", **changed}))
+        return add_principle(**{**given, "device": "cpu", **changed})
 
     return run
 
