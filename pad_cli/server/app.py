@@ -74,11 +74,7 @@ def build_app(
 class RequestGuard:
     """Middleware: checks the bearer token (`/health` needs none), limits the time, and counts and logs the outcome.
 
-    Args:
-        app: the application.
-        api_key: None lets everybody in.
-        patience: seconds after which a request is dropped, however slowly its client sends or takes.
-        requests: counts by route and status.
+    `patience` is in seconds, after which a request is dropped, however slowly its client sends or takes.
     """
 
     def __init__(self, app: ASGIApp, api_key: str | None, patience: float, requests: Counter) -> None:

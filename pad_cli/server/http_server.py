@@ -50,11 +50,12 @@ def serve(
     """
     limits = limits or Limits()
     origins = [_origin(each) for each in allow_origins]
-    with contextlib.closing(_bound(host, port)) as listener:
-        engine = PadEngine.from_recipe(recipe)
-        if default:
-            engine.preference(default)
-        app = build_app(engine, recipe.decoding, limits, default=default, api_key=api_key, allow_origins=origins)
+    _listener(host, port).close()  # refuses an address before anything loads; no client may wait meanwhile
+    engine = PadEngine.from_recipe(recipe)
+    if default:
+        engine.preference(default)
+    app = build_app(engine, recipe.decoding, limits, default=default, api_key=api_key, allow_origins=origins)
+    with _listener(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}/v1"
         server = HttpServer(app, limits, f"Serving {engine.policy.name} at {address}")
@@ -100,18 +101,10 @@ def _origin(text: str) -> str:
     return f"{parts.scheme}://{host}" + ("" if port in (None, _PORTS.get(parts.scheme)) else f":{port}")
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket that is bound, but does not listen yet, so that no client waits for models to load."""
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            stack.pop_all()
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         message = f"Cannot listen at {host}, port {port}: {error.strerror}."
         raise UsageError(message, "Choose another --port.") from error
-    return listener

@@ -61,36 +61,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class Work:
-    """A request, ready to be decoded.
+    """A request, ready to be decoded; those with equal settings can be decoded together."""
 
-    Attributes:
-        items: one for each choice.
-        settings: equal for requests that can be decoded together.
-        limit: tokens of the longest answer.
-        stop: strings that end an answer.
-        continues: whether an answer's text goes on from the prompt's, with its white space.
-        prompt_tokens: of all prompts, each counted once.
-        pad: the key `pad` of the response.
-    """
-
-    items: list[Item]
+    items: list[Item]  # one for each choice
     settings: DecodingSettings
-    limit: int
+    limit: int  # tokens of the longest answer
     stop: tuple[str, ...]
-    continues: bool
-    prompt_tokens: int
-    pad: dict[str, Any]
+    continues: bool  # an answer's text goes on from the prompt's, with its white space
+    prompt_tokens: int  # of all prompts, each counted once
+    pad: dict[str, Any]  # that key of the response
 
 
 class RequestReader:
-    """Reads requests for one engine.
-
-    Args:
-        engine: tokenizes, and knows principles and profiles.
-        settings: defaults of requests.
-        limits: what they may not exceed.
-        default: preference specifications that the model name `pad` stands for.
-    """
+    """Reads requests for one engine; `default` is the preference that model name `pad` stands for."""
 
     def __init__(
         self, engine: PadEngine, settings: DecodingSettings, limits: Limits, default: Sequence[str] = ()
