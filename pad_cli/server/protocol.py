@@ -232,7 +232,7 @@ def read_request(schema: type[Request], body: bytes) -> Request:
     Raises:
         ApiError: 400; what is wrong, and where.
     """
-    content = _json_object(body)
+    content: dict[str, Any] = _json_object(body)
     for name in _NEUTRAL.keys() & content.keys():
         value = content.pop(name)
         if value is not None and value not in _NEUTRAL[name]:
