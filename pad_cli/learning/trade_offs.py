@@ -46,16 +46,7 @@ class MeanReward:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a preference does.
-
-    Attributes:
-        preference: in words that can be typed; with the safety floor.
-        guidance_weight: of the steered answers.
-        prompts: N conversations.
-        plain: N answers of the policy alone.
-        steered: N answers under the preference.
-        rewards: under each principle; not calibrated.
-    """
+    """What a preference, safety floor included, does: N prompts, answers without and with it, and their rewards."""
 
     preference: str
     guidance_weight: float
@@ -67,14 +58,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Gain:
-    """What one preference gains, alone and with another one.
-
-    Attributes:
-        preference: in words that can be typed.
-        alone: mean gain in reward, nats.
-        both: the same when the other one is asked for, too.
-        lost: less than half is left, surely.
-    """
+    """A preference's mean gain in reward, alone and with another one, nats; `lost` if surely less than half is left."""
 
     preference: str
     alone: float

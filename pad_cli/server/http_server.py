@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import socket
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,7 +20,8 @@ from pad_cli.server.request_reader import Limits
 from pad_cli.system.progress import note
 
 _SEND_ERRORS = 5  # seconds, after `limits.grace`
-_PORTS = {"http": 80, "https": 443}
+_ORIGIN = re.compile(r"(?P<site>(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/:?#@\[\]]+))(?P<port>:[0-9]+)?")
+_PORTS = {"http": ":80", "https": ":443"}
 
 
 def serve(
@@ -88,17 +89,13 @@ class HttpServer(uvicorn.Server):
 
 def _origin(text: str) -> str:
     """An origin as browsers write it: lower case, without a path and its scheme's default port."""
-    if text in ("*", "null"):
-        return text
-    try:
-        parts = urlsplit(text.lower())
-        port = parts.port
-    except ValueError:  # an invalid port, or half an IPv6 address
-        parts, port = urlsplit(""), None
-    if not parts.scheme or not parts.hostname or parts.path not in ("", "/") or parts.query or "@" in parts.netloc:
+    match = _ORIGIN.fullmatch(text.lower().removesuffix("/"))
+    if match is None and text not in ("*", "null"):
         raise UsageError(f"'{text}' is not an origin.", "Write --allow-origin http://localhost:3000, or '*' for all.")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + ("" if port in (None, _PORTS.get(parts.scheme)) else f":{port}")
+    if match is None:
+        return text
+    default = match["port"] in (None, _PORTS.get(match["scheme"]))
+    return match["site"] if default else match[0]
 
 
 def _listener(host: str, port: int) -> socket.socket:
