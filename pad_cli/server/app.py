@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from prometheus_client import Counter, generate_latest
@@ -207,8 +207,8 @@ class _Service:
 class _EventStream(StreamingResponse):
     """Server-sent events; `on_close` is called when they end, or the client leaves."""
 
-    def __init__(self, chunks: AsyncIterator[Mapping[str, Any]], on_close: Callable[[], None]) -> None:
-        super().__init__(_text_of(chunks), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    def __init__(self, chunks: AsyncIterator[str], on_close: Callable[[], None]) -> None:
+        super().__init__(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -218,30 +218,27 @@ class _EventStream(StreamingResponse):
             self._on_close()
 
 
-async def _text_of(chunks: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[str]:
-    """The text of each event. An error after the first one has no status any more: it is the last event."""
-    try:
-        async for chunk in chunks:
-            yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-        yield "data: [DONE]\n\n"
-    except ApiError as error:
-        yield f"data: {json.dumps(error.body, ensure_ascii=False)}\n\n"
-
-
 async def _chunks(
     first: Event, events: AsyncIterator[Event], reply: Reply, choices: int, *, usage: bool
-) -> AsyncIterator[Mapping[str, Any]]:
-    for chunk in reply.first_chunks(choices):
-        yield chunk
-    for chunk in reply.chunks(first):
-        yield chunk
-    tokens = first.tokens
-    async for event in events:
-        for chunk in reply.chunks(event):
-            yield chunk
-        tokens += event.tokens
-    if usage:
-        yield reply.usage_chunk(tokens)
+) -> AsyncIterator[str]:
+    """The text of a stream. An error after the first event has no status any more: it is the last event."""
+    try:
+        for chunk in (*reply.first_chunks(choices), *reply.chunks(first)):
+            yield _event_text(chunk)
+        tokens = first.tokens
+        async for event in events:
+            for chunk in reply.chunks(event):
+                yield _event_text(chunk)
+            tokens += event.tokens
+        if usage:
+            yield _event_text(reply.usage_chunk(tokens))
+        yield "data: [DONE]\n\n"
+    except ApiError as error:
+        yield _event_text(error.body)
+
+
+def _event_text(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
 async def _collected(events: AsyncIterator[Event]) -> list[Event]:
