@@ -66,7 +66,7 @@ class Posterior:
         if 1 / np.square(self.shares).sum() < _FEW * _SIZE:
             self.weights = self.sample(_SIZE)
             self.shares = np.full(_SIZE, 1 / _SIZE)
-            log_likelihood = np.log(self._likelihoods(self.weights)).sum(1)
+            log_likelihood = np.log(self._likelihoods(self.weights)).sum(0)
             for _ in range(_STEPS):
                 log_likelihood = self._step(log_likelihood)
 
@@ -93,7 +93,7 @@ class Posterior:
         Returns:
             (N,) expected m, first answer less second, and (N,) the probability that its sign is right.
         """
-        without = self.shares[:, None] / self._likelihoods(self.weights)  # (S, N)
+        without = (self.shares / self._likelihoods(self.weights)).T  # (S, N)
         without = without / without.sum(0)
         margins = self._seen.offsets + self.weights @ self._seen.means.T
         expected = (without * margins).sum(0)
@@ -134,15 +134,15 @@ class Posterior:
         changed[rows, one] = np.where(swap, beside * turn, redrawn)
         odds = np.log(self._prior / (1 - self._prior))
         prior_gain = np.where(switch, np.where(on, -odds, odds), 0.0)
-        proposed = np.log(self._likelihoods(changed)).sum(1)
+        proposed = np.log(self._likelihoods(changed)).sum(0)
         accepted = np.log(self._rng.random(size)) < proposed - log_likelihood + prior_gain
         self.weights = np.where(accepted[:, None], changed, self.weights)
         return np.where(accepted, proposed, log_likelihood)
 
     def _likelihoods(self, weights: Array) -> Array:
-        """(S, N) probability of each reply under each weights."""
+        """(N, S) probability of each reply under each weights."""
         every: Array = outcomes(self._seen, weights)[self._replies, :, np.arange(len(self._replies))]
-        return every.T
+        return every
 
     def _sizes(self, shape: tuple[int, ...]) -> Array:
         sizes: Array = self._signs(shape) * np.exp(_SPREAD * self._rng.standard_normal(shape))
