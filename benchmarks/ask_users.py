@@ -9,7 +9,7 @@ Accuracy is that of the learned weights on 200 fresh pairs on held-out topics. T
 
     chosen             `pad learn me --ask`
     random             random questions, learned from by `pad learn me choices.jsonl`, which leaves out "neither"
-    random, all told   the same questions, learned from as `--ask` does
+    random, all told   the same questions with "neither", as in `--ask`
 
 Prints accuracy after each number of questions, and after how many chosen ones a user (median), the median and the mean
 reach what 20 random ones give; writes them to results.json.
@@ -37,10 +37,9 @@ from learn_users import (  # the same users, answers and tests
 
 from pad_cli import DecodingSettings, PadEngine
 from pad_cli.learning.choices import FEWEST, Choice, Choices
-from pad_cli.learning.comparisons import Pool, make_pool
 from pad_cli.learning.features import Features, choice_features
-from pad_cli.learning.learn import learn_features
-from pad_cli.learning.session import Question, Session
+from pad_cli.learning.question_session import Pool, Question, Session, make_pool
+from pad_cli.learning.user_weights import learn_features
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.records import as_messages
 from pad_cli.world.grammar import Topic, World, load_world
@@ -145,7 +144,8 @@ def _fitted(
                 slopes = pool.slopes[decided] * np.array([[sign] for _, sign in pairs])
                 users[f"{user} {count}"] = (Choices(tuple(choices)), Features(slopes, np.zeros(len(decided))))
     accuracies = np.full((len(told), _QUESTIONS), 0.5)
-    for key, learned in learn_features(model.principles, users, model.pair_moments).items():
+    for key, (choices, features) in users.items():
+        learned = learn_features(model.principles, choices, features, model.pair_moments)
         user, count = map(int, key.split())
         accuracies[user, count - 1] = _accuracy(tests[user], _vector(learned.weights, model))
     return accuracies

@@ -34,7 +34,7 @@ import typer
 from pad_cli import DecodingSettings, PadEngine
 from pad_cli.learning.choices import Choice, Choices
 from pad_cli.learning.features import Features, choice_features
-from pad_cli.learning.learn import Learned, learn_features, learn_user, learn_users
+from pad_cli.learning.user_weights import Learned, learn_features, learn_user, learn_users
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
@@ -89,7 +89,7 @@ def _embedded(model: PersonalizedRewardModel, count: int, crowd: int, prompts: i
             str(number): (Choices(tuple(choices[number][:size])), Features(each.slopes[:size], each.offsets[:size]))
             for number, each in enumerate(features)
         }
-        found = list(learn_features(model.principles, told, model.pair_moments).values())
+        found = [learn_features(model.principles, *each, model.pair_moments) for each in told.values()]
         learned = found if size == 20 else learned
         results[f"{size} choices"] = {
             "accuracy": _mean(
@@ -205,7 +205,7 @@ def _real(
         " + ".join(liked): (Choices(tuple(each)), part)
         for (liked, each), part in zip(told.items(), features, strict=True)
     }
-    learned = learn_features(model.principles, users, model.pair_moments)
+    learned = {name: learn_features(model.principles, *each, model.pair_moments) for name, each in users.items()}
     for liked, found in zip(told, learned.values(), strict=True):
         kept = [row for row, pair in enumerate(tests) if _differs(pair, liked)]
         signs = np.array([1.0 if tests[row][1][0] in liked else -1.0 for row in kept])
@@ -215,7 +215,7 @@ def _real(
             "true weights": _accuracy(part, _vector(truth, model)),
             "20 choices": _accuracy(part, _vector(found.weights, model)),
             "pairs": len(kept),
-            "found": found.found,
+            "found": found.summary,
         }
     for key in ("true weights", "20 choices"):
         results[key] = _mean([each[key] for each in results.values() if isinstance(each, dict)])

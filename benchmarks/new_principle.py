@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pad_cli import DecodingSettings, PadEngine
-from pad_cli.learning.new_principle import NewPrinciple, add_principle
+from pad_cli.learning.new_principle import add_principle
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.world.data import load_benchmark
@@ -66,7 +66,7 @@ def main(
         texts = paraphrases(world, world.principles[_NAME], held_out=False)
         started = time.process_time()
         directory = out / f"version-{style}-{examples}-{seed}"
-        added = add_principle(NewPrinciple(_NAME, path, "embedded/reward-model", directory, texts))
+        added = add_principle(_NAME, path, "embedded/reward-model", directory, texts)
         processor = time.process_time() - started
         new = load_reward_model(str(directory), backbone=old.backbone)
         assert isinstance(new, PersonalizedRewardModel)

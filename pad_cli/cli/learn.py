@@ -211,9 +211,7 @@ def _add_principle(
 ) -> None:
     import pad_cli
 
-    added = pad_cli.add_principle(
-        pad_cli.NewPrinciple(principle, examples, settings.reward_model, out, tuple(wordings), overwrite=overwrite)
-    )
+    added = pad_cli.add_principle(principle, examples, settings.reward_model, out, wordings, overwrite=overwrite)
     if as_json:
         say_json({**dataclasses.asdict(added), "directory": str(added.directory)})
         return
@@ -269,7 +267,7 @@ def _keep(learned: Learned, profile: Profile, out: Path | None, as_json: bool) -
         if count
     ]
     accuracy, besides = learned.accuracy, f" (besides: {', '.join(left_out)})" if left_out else ""
-    print_text(f"{learned.found[0].upper()}{learned.found[1:]}.")
+    print_text(f"{learned.summary[0].upper()}{learned.summary[1:]}.")
     print_text(
         f"From {learned.choices} choices{besides}, of which weights "
         f"learned from the others predict {accuracy.value:.0%} ({accuracy.low:.0%} to {accuracy.high:.0%})."

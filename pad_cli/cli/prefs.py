@@ -16,7 +16,7 @@ from pad_cli.system.progress import bar, set_quiet
 from pad_cli.system.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from pad_cli import Effect, Pair, Principle, Profile
+    from pad_cli import Effect, Principle, Profile, TradeOff
 
 app = typer.Typer(help="List, show and try preferences: principles and profiles.", no_args_is_help=True)
 
@@ -134,7 +134,7 @@ def try_(
     if len(parts) > 1:
         total = pad_cli.count_answers(len(parts), len(asked))
         with bar("Answering under each alone and each two", total=total) as progress:
-            pairs = pad_cli.measure_pairs(engine, parts, asked, settings.decoding, progress.advance)
+            pairs = pad_cli.measure_trade_offs(engine, parts, asked, settings.decoding, progress.advance)
     if preferences:
         with bar("Answering without and with it", total=2 * len(asked)) as progress:
             effect = pad_cli.measure_effect(engine, wanted, asked, settings.decoding, progress.advance)
@@ -251,7 +251,7 @@ def _effect_row(effect: Effect) -> dict[str, Any]:
     }
 
 
-def _pair_row(pair: Pair) -> dict[str, Any]:
+def _pair_row(pair: TradeOff) -> dict[str, Any]:
     sides = [
         {"preference": each.preference, "alone": each.alone, "both": each.both, "share": each.share, "lost": each.lost}
         for each in (pair.first, pair.second)
@@ -272,7 +272,7 @@ def _show_effect(effect: Effect, shown: int) -> None:
     )
 
 
-def _show_pairs(pairs: list[Pair]) -> None:
+def _show_pairs(pairs: list[TradeOff]) -> None:
     found = [pair for pair in pairs if pair.conflict]
     if not found:
         print_text(f"No conflicts: of {len(pairs)} pairs, each keeps at least half of what it gains alone, or may.")

@@ -1,6 +1,6 @@
 """A principle that nobody trained, from a few pairs: one more head on a finished reward model, as a new version of it.
 
-Backbone, adapter and the other heads stay as they are, and so do their rewards and what their wordings mean.
+Backbone, adapter and the other heads stay as they are, and so do their rewards and what their paraphrases mean.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pad_cli.errors import DataError, PreferenceError, UsageError
-from pad_cli.learning.new_head import Examples, FewShotSettings, held_out_margins, train_maps
+from pad_cli.learning.few_shot_head import SETTINGS, Examples, cross_validated_margins, train_maps
 from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
@@ -24,7 +24,7 @@ from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.pairs import Row, RowError, is_text, note_changes, read_rows, read_sample
+from pad_cli.pairs import RowError, is_text, note_changes, read_rows, read_sample
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
 from pad_cli.system.caches import hidden_states
@@ -42,7 +42,7 @@ FEWEST = 4
 _MAX_TOKENS = 1024  # of a prompt, and of an answer
 _CANDIDATES = 64  # of the truncated normaliser
 _WHOLE_VOCABULARY = 8192  # tokens up to which candidates are drawn from all of them
-_SAME = 1 - 1e-4  # cosine from which two wordings are one
+_SAME = 1 - 1e-4  # cosine from which two paraphrases are one
 _HINT = (
     'Write {"prompt": "...", "chosen": "...", "rejected": "..."} a line: the chosen answer shows the principle, the '
     "rejected one does not."
@@ -50,43 +50,16 @@ _HINT = (
 
 
 @dataclass(frozen=True)
-class NewPrinciple:
-    """What to add to which reward model.
-
-    Attributes:
-        name: of the principle, as a preference will use it.
-        examples: JSONL of prompt, chosen (shows the principle) and rejected (does not), at least four.
-        reward_model: a directory, a registered source, or an id on the hub.
-        out: directory of the new version; must not exist yet, unless it is this very version.
-        paraphrases: other wordings of the principle, for a reward model that reads free text.
-        training: of the head.
-        seed: of everything random.
-        device: of the backbone.
-        overwrite: whether files in `out` may be replaced.
-    """
-
-    name: str
-    examples: Path
-    reward_model: str
-    out: Path
-    paraphrases: tuple[str, ...] = ()
-    training: FewShotSettings = field(default_factory=FewShotSettings)
-    seed: int = 0
-    device: str = "auto"
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
 class AddedPrinciple:
-    """What came of it.
+    """The result.
 
     Attributes:
         directory: of the new version.
         name: of the principle.
-        examples: how many pairs it was learned from.
-        pair_accuracy: share of them that heads rank rightly which were trained on the others.
+        examples: number of pairs.
+        pair_accuracy: share of them that heads trained on the others rank correctly.
         margin: mean difference of the summed rewards in that cross-validation, nats.
-        paraphrases: wordings that the preference encoder now knows, the name among them; 0 without an encoder.
+        paraphrases: texts that the preference encoder now knows, the name among them; 0 without an encoder.
         parent: fingerprint of the reward model that it was added to.
         seconds: that training and cross-validation took.
     """
@@ -101,66 +74,76 @@ class AddedPrinciple:
     seconds: float
 
 
-def add_principle(settings: NewPrinciple) -> AddedPrinciple:
+def add_principle(
+    name: str,
+    examples: Path,
+    reward_model: str,
+    out: Path,
+    paraphrases: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> AddedPrinciple:
     """Train a head for a new principle, and write the reward model with it as a new version.
+
+    Args:
+        name: as a preference will use it.
+        examples: JSONL of prompt, chosen (shows the principle) and rejected (does not), at least four.
+        reward_model: a directory, a registered source, or an id on the hub.
+        out: directory of the new version; must not exist yet, unless it is this very version.
+        paraphrases: other words for the principle, for a reward model that reads free text.
+        device: of the backbone.
+        overwrite: whether files in `out` may be replaced.
 
     Raises:
         DataError: the examples cannot be read, are too few, or contradict each other.
-        UsageError: the name is taken or unusable, `out` holds something else, or the reward model has no heads.
-        PreferenceError: a paraphrase words another principle already.
+        UsageError: the name is in use or unusable, `out` holds something else, or the reward model has no heads.
+        PreferenceError: a paraphrase belongs to another principle already.
         CheckpointError, ModelLoadError, StorageError, TrainingError: see `pad_cli.errors`.
     """
-    name = " ".join(settings.name.split())
-    pairs = read_examples(settings.examples, name)
-    found = inspect_reward_model(settings.reward_model)
-    _check_name(name, found.config.get("principles") or ())
-    model = load_reward_model(settings.reward_model, device=settings.device)
+    name = " ".join(name.split())
+    pairs = read_examples(examples, name)
+    parent = inspect_reward_model(reward_model)
+    _check_name(name, parent.config.get("principles") or ())
+    model = load_reward_model(reward_model, device=device)
     if not isinstance(model, PersonalizedRewardModel):
         raise UsageError(
-            f"'{settings.reward_model}' reads preferences in its prompt: it has no heads to add one to.",
+            f"'{reward_model}' reads preferences in its prompt: it has no heads to add one to.",
             "Use one with preference heads; pad train-rm makes them unless the recipe says `conditioning: prompt`.",
         )
-    wordings = tuple(dict.fromkeys([name, *(" ".join(text.split()) for text in settings.paraphrases)]))
-    key = fingerprint(
-        [
-            model.fingerprint,
-            name,
-            [pair.content() for pair in pairs],
-            wordings,
-            asdict(settings.training),
-            settings.seed,
-        ]
-    )
-    if (kept := _finished(settings.out, key)) is not None:
-        note(f"{settings.out} is finished; nothing to do.")
-        return kept
-    _check_free(settings)
-    encoder = _extended(model, name, wordings)
+    texts = tuple(dict.fromkeys([name, *(" ".join(text.split()) for text in paraphrases)]))
+    key = fingerprint([model.fingerprint, name, [pair.content() for pair in pairs], texts, SETTINGS, 0])
+    if (finished := _finished(out, key)) is not None:
+        note(f"{out} is finished; nothing to do.")
+        return finished
+    what = "empty directory: it exists already"  # a new version never replaces an older one unasked
+    check_output(out, what, lambda _: False, overwrite=overwrite)
+    encoder = _extended_encoder(model, name, texts)
     started = time.monotonic()
-    head, margins = _train(model, name, pairs, settings)
+    head, margins = _train(model, name, pairs)
     added = AddedPrinciple(
-        settings.out,
+        out,
         name,
         len(pairs),
         share_of(outcomes(margins)),
         round(margins.mean().item(), 4),
-        0 if encoder is None else len(wordings),
+        0 if encoder is None else len(texts),
         model.fingerprint,
         round(time.monotonic() - started, 2),
     )
     if added.pair_accuracy.low <= 0.5:
         note(
-            f"Warning: {added.pair_accuracy.value:.0%} of the examples are told by the others, which may be chance: "
-            f"they hardly say what '{name}' is. Give more of them, or pairs that differ in nothing else."
+            f"Warning: {added.pair_accuracy.value:.0%} of the examples are predicted from the others, which may be "
+            f"chance: they hardly define '{name}'. Give more of them, or pairs that differ in nothing else."
         )
     version = dataclasses.replace(model, heads=_joined(model.heads, head), encoder=encoder)
-    version.details = _details(model.details, added, settings, wordings, key)
-    _write(version, found.data, settings.out)
+    version.details = _details(model.details, added, texts, key)
+    _write(version, parent.data, out)
     return added
 
 
 def read_examples(path: Path, name: str) -> tuple[PreferencePair, ...]:
-    """The pairs of a file; a pair that occurs twice counts once.
+    """The pairs of a file; duplicates count once.
 
     Raises:
         DataError: a row is wrong, there are fewer than four pairs, or some contradict each other.
@@ -169,77 +152,70 @@ def read_examples(path: Path, name: str) -> tuple[PreferencePair, ...]:
     rows = read_rows(path)
     for row in rows:
         try:
-            pair = _read(row, name)
+            sides = [(side, row.values.get(side)) for side in ("chosen", "rejected")]
+            prompt, (chosen, rejected) = read_sample(row, sides)
+            key = tuple((message["role"], message["content"]) for message in prompt)
+            if chosen.strip() == rejected.strip():
+                raise RowError("both answers are the same", hint=_HINT)
+            if (other := lines.get((key, rejected, chosen))) is not None:
+                reason = f"contradicts line {other[0]}: the same two answers the other way round"
+                raise RowError(reason, hint="Keep the row whose chosen answer shows the principle.")
         except RowError as problem:
             raise problem.at(row) from problem
-        prompt = tuple((message["role"], message["content"]) for message in pair.prompt)
-        if (other := lines.get((prompt, pair.rejected, pair.chosen))) is not None:
-            raise RowError(
-                f"contradicts line {other[0]}: the same two answers the other way round",
-                hint="Keep the row whose chosen answer shows the principle.",
-            ).at(row)
-        lines.setdefault((prompt, pair.chosen, pair.rejected), (row.number, pair))
+        pair = PreferencePair(prompt, {name: 1.0}, chosen, rejected, place=row.place)
+        lines.setdefault((key, chosen, rejected), (row.number, pair))
     note_changes(rows)
     if len(lines) < FEWEST:
         raise DataError(f"a new principle needs at least {FEWEST} pairs, here are {len(lines)}", path=path, hint=_HINT)
     return tuple(pair for _, pair in lines.values())
 
 
-def _read(row: Row, principle: str) -> PreferencePair:
-    prompt, (chosen, rejected) = read_sample(row, [(name, row.values.get(name)) for name in ("chosen", "rejected")])
-    if chosen.strip() == rejected.strip():
-        raise RowError("both answers are the same", hint=_HINT)
-    return PreferencePair(prompt, {principle: 1.0}, chosen, rejected, place=row.place)
-
-
 def _check_name(name: str, principles: Sequence[str]) -> None:
     if not is_text(name) or not name.isprintable() or name.startswith("@") or name.lower().startswith("text:"):
         raise UsageError(f"{name!r} cannot be a principle's name.", "Use a word or two, like: inquisitive")
     if name.lower() in (known.lower() for known in principles):
-        raise UsageError(
-            f"This reward model knows '{name}' already.", "Choose another name, or add to a version without it."
-        )
+        hint = "Choose another name, or add to a version without it."
+        raise UsageError(f"This reward model knows '{name}' already.", hint)
 
 
-def _extended(model: PersonalizedRewardModel, name: str, wordings: Sequence[str]) -> PreferenceEncoder | None:
-    """The encoder that knows the wordings as well; None where there is none."""
+def _extended_encoder(model: PersonalizedRewardModel, name: str, texts: Sequence[str]) -> PreferenceEncoder | None:
+    """The encoder that knows the new texts as well; None where there is none."""
     if model.encoder is None:
-        if len(wordings) > 1:
-            note(f"This reward model reads no free text: '{name}' is found by its name only, not by paraphrases.")
+        if len(texts) > 1:
+            note(f"This reward model reads no free text: '{name}' is known by its name only, not by paraphrases.")
         return None
-    if not all(map(is_text, wordings)):
+    if not all(map(is_text, texts)):
         raise PreferenceError("A paraphrase is empty.", "Write other words for the principle.")
-    states = text_states(model.backbone, wordings)
+    states = text_states(model.backbone, texts)
     nearest = model.encoder.similarities(states).max(1)
-    for text, cosine, place in zip(wordings, nearest.values.tolist(), nearest.indices.tolist(), strict=True):
+    for text, cosine, place in zip(texts, nearest.values.tolist(), nearest.indices.tolist(), strict=True):
         owner = int(model.encoder.owners[place])
         if cosine > _SAME:
-            whose = f"words '{model.principles[owner]}'" if owner >= 0 else "has a meaning"
-            raise PreferenceError(f"'{text}' {whose} already.", "Leave it out, or word it in another way.")
+            meaning = f"means '{model.principles[owner]}'" if owner >= 0 else "has a meaning"
+            raise PreferenceError(f"'{text}' {meaning} already.", "Leave it out, or paraphrase it.")
     return model.encoder.extended(states)
 
 
 def _train(
-    model: PersonalizedRewardModel, name: str, pairs: Sequence[PreferencePair], settings: NewPrinciple
+    model: PersonalizedRewardModel, name: str, pairs: Sequence[PreferencePair]
 ) -> tuple[PreferenceHeads, torch.Tensor]:
     """The calibrated head, and the (N,) cross-validated margins of the pairs before calibration, nats."""
-    backbone = model.backbone
+    backbone, adapted = model.backbone, model.adapter is not None
     book = SequenceBook(backbone.tokenizer, _MAX_TOKENS, _MAX_TOKENS)
     table = tabulate(pairs, book)
-    few = backbone.vocabulary_size <= _WHOLE_VOCABULARY
-    corpus = torch.arange(backbone.vocabulary_size) if few else book.corpus
+    small = backbone.vocabulary_size <= _WHOLE_VOCABULARY
+    corpus = torch.arange(backbone.vocabulary_size) if small else book.corpus
     reader = HiddenStateExtractor(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
     cache = build_hidden_cache(book.sequences, reader, reader.key, hidden_states())
-    head, adapted = backbone.head.float32("cpu"), model.adapter is not None
-    rewards = TokenRewards(cache, head, False, adapted)
+    head = backbone.head.float32("cpu")
     prompts = [json.dumps(pair.prompt) for pair in pairs]
     examples = Examples(cache, table, [prompts.index(text) for text in prompts], head, adapted=adapted)
-    rank, training = model.heads.rank, settings.training
-    margins = held_out_margins(examples, rank, training, settings.seed)
-    trained = train_maps(examples, range(len(pairs)), rank, training, settings.seed).as_head(name)
-    if not adapted:  # with an adapter there is a part of the reward that all principles share
-        found = reward_scales(trained, rewards, settings.seed, title="Calibrating")
-        normalise_heads(trained, found * model.calibration)
+    margins = cross_validated_margins(examples, model.heads.rank)
+    trained = train_maps(examples, range(len(pairs)), model.heads.rank).as_head(name)
+    if not adapted:  # with an adapter, part of the reward is common to all principles
+        rewards = TokenRewards(cache, head, False, adapted)
+        scales = reward_scales(trained, rewards, title="Calibrating")
+        normalise_heads(trained, scales * model.calibration)
     return trained, margins
 
 
@@ -251,40 +227,32 @@ def _joined(heads: PreferenceHeads, new: PreferenceHeads) -> PreferenceHeads:
     return joined.eval()
 
 
-def _details(
-    details: Mapping[str, Any], added: AddedPrinciple, settings: NewPrinciple, wordings: Sequence[str], key: str
-) -> dict[str, Any]:
-    """What `pad_config.json` tells of the new version: all that it told of the old one, and what was added."""
-    accuracy = added.pair_accuracy
+def _details(parent: Mapping[str, Any], added: AddedPrinciple, texts: Sequence[str], key: str) -> dict[str, Any]:
+    """The record of the new version in `pad_config.json`: that of its parent, and what was added."""
+    details, accuracy = dict(parent), added.pair_accuracy
     measured = {
         "pairs": accuracy.n,
         "pair_accuracy": accuracy.value,
         "margin": added.margin,
         "pair_accuracy_interval": [accuracy.low, accuracy.high],
     }
-    stage = {"stage": "new principle", "principle": added.name, "pairs": added.examples, **asdict(settings.training)}
-    facts = {field: value for field, value in asdict(added).items() if field != "directory"}
+    stage = {"stage": "new principle", "principle": added.name, "pairs": added.examples, **SETTINGS}
+    record = {name: value for name, value in asdict(added).items() if name != "directory"}
+    moments = parent.get("pair_moments")
+    if moments is not None:  # one more principle: as large as the others, which calibration makes it, and independent
+        mean = sum(row[number] for number, row in enumerate(moments)) / len(moments)
+        details["pair_moments"] = [*([*row, 0.0] for row in moments), [*([0.0] * len(moments)), round(mean, 4)]]
     return {
         **details,
-        **_moments(details),
-        "stages": [*(details.get("stages") or ()), stage],
+        "stages": [*(parent.get("stages") or ()), stage],
         "run": key,
-        "metrics": {**(details.get("metrics") or {}), f"{added.name} (cross-validated)": measured},
-        "added": [*(details.get("added") or ()), {**facts, "wordings": list(wordings)}],
+        "metrics": {**(parent.get("metrics") or {}), f"{added.name} (cross-validated)": measured},
+        "added": [*(parent.get("added") or ()), {**record, "wordings": list(texts)}],
     }
 
 
-def _moments(details: Mapping[str, Any]) -> dict[str, Any]:
-    """`pair_moments` with one more principle: as large as the others, which calibration makes it, and independent."""
-    known: list[list[float]] | None = details.get("pair_moments")
-    if known is None:
-        return {}
-    mean = sum(row[place] for place, row in enumerate(known)) / len(known)
-    return {"pair_moments": [*([*row, 0.0] for row in known), [*([0.0] * len(known)), round(mean, 4)]]}
-
-
 def _write(model: PersonalizedRewardModel, data: Mapping[str, Any], out: Path) -> None:
-    """Write the new version, whole or not at all; `data` is the report on the old one's training pairs."""
+    """Write the new version, whole or not at all; `data` is the report on the parent's training pairs."""
     config = model.details
     names = {"model": "backbone", "revision": "backbone_revision", "quantization": "backbone_quantization"}
     backbone = ModelSettings.model_validate({ours: config.get(theirs) for ours, theirs in names.items()})
@@ -296,18 +264,12 @@ def _write(model: PersonalizedRewardModel, data: Mapping[str, Any], out: Path) -
 
 
 def _finished(out: Path, key: str) -> AddedPrinciple | None:
-    """What stands in `out`, if that is this very version."""
+    """The record in `out`, if that is this very version."""
     try:
         config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
         if config["run"] != key:
             return None
-        facts = {name: value for name, value in config["added"][-1].items() if name != "wordings"}
-        return AddedPrinciple(**{**facts, "directory": out, "pair_accuracy": Share(**facts["pair_accuracy"])})
+        record = {name: value for name, value in config["added"][-1].items() if name != "wordings"}
+        return AddedPrinciple(**{**record, "directory": out, "pair_accuracy": Share(**record["pair_accuracy"])})
     except (OSError, ValueError, LookupError, TypeError):
         return None
-
-
-def _check_free(settings: NewPrinciple) -> None:
-    """A new version never replaces an older one, unless it is told to."""
-    what = "empty directory: it exists already"
-    check_output(settings.out, what, lambda _: False, overwrite=settings.overwrite)

@@ -4,8 +4,9 @@ A user cares for a few of K principles (three on average), about equally much, f
 
     w_k = 0, or +-exp(0.4 n), n standard normal                          1 is what a principle usually weighs
 
-Of a comparison with differences d +- v (`differences.py`) the user sees m = d . w, in which s^2 = w^2 . v + 0.05^2 is
-doubt, and says "first" when it is clearly above 0, "second" when it is clearly below, and else "neither":
+Of a comparison with differences d +- v (`differences.py`) and offset o the user sees m = o + d . w, in which
+s^2 = w^2 . v + 0.05^2 is doubt, and says "first" when it is clearly above 0, "second" when it is clearly below, and
+else "neither":
 
     P(first) = sigmoid((m - 1/2) / 0.55 s),   P(second) = sigmoid((-m - 1/2) / 0.55 s),   P(neither) = what is left
 
@@ -20,10 +21,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pad_cli.learning.differences import Differences
-from pad_cli.learning.fit import Array
+from pad_cli.learning.differences import Array, Differences
 
-_WANTED = 3.0  # principles that a user is expected to care for
+_EXPECTED_PRINCIPLES = 3.0  # that a user cares for
 _SPREAD = 0.4
 _INDIFFERENT = 0.5
 _SHARPEST = 0.05
@@ -32,7 +32,10 @@ _ANYTHING = 0.1  # share of replies
 _SIZE, _STEPS = 1000, 15
 _FEW = 0.6  # effective share of the sample below which it is drawn anew
 _SWITCH, _SWAP = 0.4, 0.35  # shares of the steps; the others draw a weight anew
-_MOST = 60.0  # exponents beyond are the same
+_LARGEST_EXPONENT = 60.0
+_QUESTION_SAMPLE = 400
+_ENDS = (0.025, 0.975)  # quantiles, of a 95 % interval
+_OUTCOMES: dict[bool | None, int] = {True: 0, False: 1, None: 2}
 
 
 class Posterior:
@@ -46,81 +49,121 @@ class Posterior:
     def __init__(self, principles: int) -> None:
         """Before any reply, for K principles."""
         self._rng = np.random.default_rng(0)
-        self._prior = min(0.5, _WANTED / principles)
+        self._prior = min(0.5, _EXPECTED_PRINCIPLES / principles)
         shape = (_SIZE, principles)
-        self.weights: Array = np.where(self._rng.random(shape) < self._prior, self._drawn(shape), 0.0)
+        self.weights: Array = np.where(self._rng.random(shape) < self._prior, self._sizes(shape), 0.0)
         self.shares: Array = np.full(_SIZE, 1 / _SIZE)
-        self._seen = Differences(np.zeros((0, principles)), np.zeros((0, principles)))
-        self._told: list[int] = []
+        self._seen = Differences(np.zeros((0, principles)), np.zeros((0, principles)), np.zeros(0))
+        self._replies: list[int] = []
 
     def add(self, seen: Differences, first: bool | None) -> None:
-        """Take a reply into account.
-
-        Args:
-            seen: of the one comparison (N = 1).
-            first: was the first answer preferred? None for neither.
-        """
-        told = _OUTCOMES[first]
-        self.shares = self.shares * outcomes(seen, self.weights)[told, :, 0]
+        """Take a reply to one comparison (N = 1) into account: was the first answer preferred? None for neither."""
+        reply = _OUTCOMES[first]
+        self.shares = self.shares * outcomes(seen, self.weights)[reply, :, 0]
         self.shares = self.shares / self.shares.sum()
         self._seen = Differences(*(np.concatenate(both) for both in zip(self._seen, seen, strict=True)))
-        self._told.append(told)
+        self._replies.append(reply)
         if 1 / np.square(self.shares).sum() < _FEW * _SIZE:
-            self.weights = self.drawn(_SIZE)
+            self.weights = self.sample(_SIZE)
             self.shares = np.full(_SIZE, 1 / _SIZE)
-            likely = self._likelihood(self.weights)
+            log_likelihood = np.log(self._likelihoods(self.weights)).sum(0)
             for _ in range(_STEPS):
-                likely = self._step(likely)
+                log_likelihood = self._step(log_likelihood)
 
-    def drawn(self, count: int) -> Array:
+    @property
+    def mean(self) -> Array:
+        """(K,) weights."""
+        mean: Array = self.shares @ self.weights
+        return mean
+
+    def interval(self) -> tuple[Array, Array]:
+        """(K,) ends of every weight's 95 % interval."""
+        order = np.argsort(self.weights, axis=0, kind="stable")
+        below, ranked = np.cumsum(self.shares[order], axis=0), np.take_along_axis(self.weights, order, 0)
+        rows = [np.minimum((below < end).sum(0), len(order) - 1) for end in _ENDS]
+        low, high = (ranked[row, np.arange(len(row))] for row in rows)
+        return low, high
+
+    def margins(self) -> tuple[Array, Array]:
+        """What each of N replies' comparisons is expected to be worth to this user, by the other replies alone.
+
+        The sample without reply n is this one with shares divided by that reply's likelihood (importance sampling),
+        which one reply in ten that may be anything keeps from 0.
+
+        Returns:
+            (N,) expected m, first answer less second, and (N,) the probability that its sign is right.
+        """
+        without = (self.shares / self._likelihoods(self.weights)).T  # (S, N)
+        without = without / without.sum(0)
+        margins = self._seen.offsets + self.weights @ self._seen.means.T
+        expected = (without * margins).sum(0)
+        agree = (without * (0.5 + 0.5 * np.sign(margins * np.sign(expected)))).sum(0)
+        return expected, agree
+
+    def information(self, seen: Differences) -> Array:
+        """What the reply to each of N comparisons is expected to tell: (N,) bits, between 0 and log2(3).
+
+        For a reply r of "first", "second" or "neither", with means over the posterior and H the entropy,
+
+            H(E p) - E H(p)        p = P(r | w)
+
+        (Lindley 1956; BALD: Houlsby et al. 2011, arXiv 1112.5745).
+        """
+        every = outcomes(seen, self.sample(_QUESTION_SAMPLE))
+        bits: Array = _entropy(every.mean(1)) - _entropy(every).mean(0)
+        return np.maximum(bits, 0.0)
+
+    def sample(self, count: int) -> Array:
         """(count, K) weights, each as often as it is probable: evenly spaced over the sample."""
         places = (np.arange(count) + 0.5) / count
         return self.weights[np.minimum(np.searchsorted(np.cumsum(self.shares), places), _SIZE - 1)]
 
-    def _step(self, likely: Array) -> Array:
-        """Propose one change to every weight vector, and make those that the replies and the prior allow."""
+    def _step(self, log_likelihood: Array) -> Array:
+        """One Metropolis step: propose a change to every weight vector, and accept it by posterior odds."""
         size, principles = self.weights.shape
         rows = np.arange(size)
         one, other = self._rng.integers(principles, size=(2, size))
         kind = self._rng.random(size)
-        fresh, turn = self._drawn((size,)), self._signs((size,))
+        fresh, turn = self._sizes((size,)), self._signs((size,))
         before, beside = self.weights[rows, one], self.weights[rows, other]
         on = before != 0
         switch, swap = kind < _SWITCH, (kind >= _SWITCH) & (kind < _SWITCH + _SWAP)
         changed = self.weights.copy()
         changed[rows, other] = np.where(swap, before * turn, beside)
-        anew = np.where(switch ^ on, fresh, 0.0)  # a switch turns it off, another draw leaves it off
-        changed[rows, one] = np.where(swap, beside * turn, anew)
+        redrawn = np.where(switch ^ on, fresh, 0.0)  # a switch turns it off, another draw leaves it off
+        changed[rows, one] = np.where(swap, beside * turn, redrawn)
         odds = np.log(self._prior / (1 - self._prior))
-        gain = np.where(switch, np.where(on, -odds, odds), 0.0)
-        found = self._likelihood(changed)
-        kept = np.log(self._rng.random(size)) < found - likely + gain
-        self.weights = np.where(kept[:, None], changed, self.weights)
-        return np.where(kept, found, likely)
+        prior_gain = np.where(switch, np.where(on, -odds, odds), 0.0)
+        proposed = np.log(self._likelihoods(changed)).sum(0)
+        accepted = np.log(self._rng.random(size)) < proposed - log_likelihood + prior_gain
+        self.weights = np.where(accepted[:, None], changed, self.weights)
+        return np.where(accepted, proposed, log_likelihood)
 
-    def _likelihood(self, weights: Array) -> Array:
-        """(S,) log-likelihood of all replies."""
-        every = outcomes(self._seen, weights)
-        told: Array = np.log(every[self._told, :, np.arange(len(self._told))]).sum(0)
-        return told
+    def _likelihoods(self, weights: Array) -> Array:
+        """(N, S) probability of each reply under each weights."""
+        every: Array = outcomes(self._seen, weights)[self._replies, :, np.arange(len(self._replies))]
+        return every
 
-    def _drawn(self, shape: tuple[int, ...]) -> Array:
-        drawn: Array = self._signs(shape) * np.exp(_SPREAD * self._rng.standard_normal(shape))
-        return drawn
+    def _sizes(self, shape: tuple[int, ...]) -> Array:
+        sizes: Array = self._signs(shape) * np.exp(_SPREAD * self._rng.standard_normal(shape))
+        return sizes
 
     def _signs(self, shape: tuple[int, ...]) -> Array:
         return np.where(self._rng.random(shape) < 0.5, -1.0, 1.0)
 
 
-_OUTCOMES: dict[bool | None, int] = {True: 0, False: 1, None: 2}
-
-
 def outcomes(seen: Differences, weights: Array) -> Array:
     """Probabilities (3, S, N) of "first", "second" and "neither" for N comparisons under weights (S, K)."""
-    margin = weights @ seen.means.T
+    margin = seen.offsets + weights @ seen.means.T
     doubt = _LOGISTIC * np.sqrt(np.square(weights) @ seen.variances.T + _SHARPEST**2)
     first, second = (
-        1 / (1 + np.exp(np.minimum((_INDIFFERENT - side * margin) / doubt, _MOST))) for side in (1.0, -1.0)
+        1 / (1 + np.exp(np.minimum((_INDIFFERENT - side * margin) / doubt, _LARGEST_EXPONENT))) for side in (1.0, -1.0)
     )
     every = np.stack([first, second, np.maximum(1 - first - second, 0.0)])
     return (1 - _ANYTHING) * every + _ANYTHING / 3
+
+
+def _entropy(shares: Array) -> Array:
+    """Bits, over the first axis; no share is 0."""
+    bits: Array = -(shares * np.log2(shares)).sum(0)
+    return bits

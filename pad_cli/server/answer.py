@@ -1,66 +1,60 @@
-"""One answer under way: the decoding thread pushes tokens in, events go out to whoever asked."""
+"""One request being decoded: the decoding thread pushes tokens into its answers, which emit events to the server."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
 
 from pad_cli.decoding.detokenize import IncrementalDetokenizer
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.items import Item
-from pad_cli.recipe import DecodingSettings
-from pad_cli.server.api_error import ApiError, interrupted, timed_out
-from pad_cli.server.stop_strings import StopStrings
-
-Reason = Literal["stop", "length"]
+from pad_cli.server.protocol import ApiError, Event
+from pad_cli.server.request_reader import Work
 
 
-@dataclass(frozen=True)
-class Piece:
-    """More text of an answer; `index` is the number of the choice."""
+class StopStrings:
+    """Passes text on up to the first stop string to be completed; of several completed at once, the longest.
 
-    index: int
-    text: str
+    What may be the beginning of one is held back, so the output does not depend on how the text is cut into pieces.
+    """
 
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = tuple(strings)
+        self._held = ""
+        self.met = False
 
-@dataclass(frozen=True)
-class Finished:
-    """An answer is whole: all its text, why it ends, and how many tokens were decoded for it."""
+    def push(self, piece: str) -> str:
+        """Take more text and return what is certain now; nothing once a stop string was met."""
+        if self.met:
+            return ""
+        self._held += piece
+        hits = [(start + len(stop), start) for stop in self._strings if (start := self._held.find(stop)) >= 0]
+        if hits:
+            self.met = True
+            return self._held[: min(hits)[1]]
+        certain = len(self._held) - self._open_length()
+        out, self._held = self._held[:certain], self._held[certain:]
+        return out
 
-    index: int
-    text: str
-    reason: Reason
-    tokens: int
+    def finish(self) -> str:
+        """What was held back."""
+        return "" if self.met else self._held
 
-
-@dataclass(frozen=True)
-class Failed:
-    """There will be no (more) answer."""
-
-    index: int
-    error: ApiError
-
-
-Event = Piece | Finished | Failed
+    def _open_length(self) -> int:
+        """Length of the longest suffix of the text that a stop string begins with."""
+        longest = max((len(stop) - 1 for stop in self._strings), default=0)
+        for length in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._strings):
+                return length
+        return 0
 
 
 class Answer:
-    """One row of a batch.
-
-    Args:
-        engine: decodes.
-        item: what to answer.
-        index: number of the choice in its request.
-        settings: how to decode; answers with equal settings are decoded together.
-        limit: longest answer (tokens).
-        stop: strings that end it.
-        continues: whether the text goes on from the prompt's, with its white space.
-        pieces: whether text is wanted as it is decided.
-        timeout: seconds from now until it is given up.
-        emit: takes the events, on the decoding thread.
+    """One row of a batch. All methods run on the decoding thread, except `cancel`.
 
     Attributes:
         over: nothing more is wanted or possible.
@@ -69,84 +63,117 @@ class Answer:
     def __init__(
         self,
         engine: PadEngine,
-        item: Item,
-        *,
+        work: Work,
         index: int,
-        settings: DecodingSettings,
-        limit: int,
-        stop: Sequence[str],
-        continues: bool,
-        pieces: bool,
+        *,
+        streamed: bool,
         timeout: float,
         emit: Callable[[Event], None],
     ) -> None:
-        self.item, self.settings, self.limit, self.over = item, settings, limit, False
-        self.asked = time.monotonic()
+        self.item: Item = work.items[index]
+        self.settings, self.limit, self.over = work.settings, work.limit, False
+        self.submitted = time.monotonic()
         self._engine, self._index, self._emit = engine, index, emit
-        self._pieces, self._timeout, self._deadline = pieces, timeout, self.asked + timeout
+        self._streamed, self._timeout = streamed, timeout
         self._tokens: list[int] = []
-        self._known: deque[int] = deque()
+        self._replay: deque[int] = deque()
         self._ends = engine.policy.end_tokens
-        before = item.prompt if continues else None
-        self._text = (
-            IncrementalDetokenizer(engine.policy.tokenizer, self._ends, before) if pieces or stop or continues else None
-        )
-        self._stop, self._given = StopStrings(stop), ""
+        self._stop, self._whole = StopStrings(work.stop), ""
+        needs_text = streamed or work.stop or work.continues
+        before = self.item.prompt if work.continues else None
+        self._text = IncrementalDetokenizer(engine.policy.tokenizer, self._ends, before) if needs_text else None
 
     def push(self, token: int) -> None:
-        """Take the next token; one that ends the answer, too."""
-        if self._known:
-            if token != self._known.popleft():
-                self.fail(interrupted())
+        """Take the next token, which may be the one that ends the answer."""
+        if self._replay:
+            if token != self._replay.popleft():
+                message = "The server ran out of memory at this request. Ask again."
+                self.fail(ApiError(503, message, code="out_of_memory"))
             return
         self._tokens.append(token)
         ended = token in self._ends
-        if ended or (self._text is not None and self._give(self._text.push(token))):
+        if ended or (self._text is not None and self._add(self._text.push(token))):
             self._finish("stop")
         elif len(self._tokens) >= self.limit:
             self._finish("length")
-        elif self.late():
-            self.expire()
+        else:
+            self.expire_if_late()
 
-    def start_again(self) -> None:
-        """Its tokens will come once more from the first one; those it has are compared, and not given out again.
+    def restart(self) -> None:
+        """Expect all tokens once more from the first one; those known already are compared, and not emitted again.
 
-        They are the same in every batch but at near ties, which are rare in float32. Where one differs the answer
+        They are the same in every batch except at near ties, which are rare in float32. Where one differs the answer
         fails: its beginning, which a client may have read, would not fit its end.
         """
-        self._known = deque(self._tokens)
+        self._replay = deque(self._tokens)
 
-    def late(self) -> bool:
-        return time.monotonic() > self._deadline
-
-    def expire(self) -> None:
-        """It has waited too long."""
-        self.fail(timed_out(self._timeout))
+    def expire_if_late(self) -> None:
+        if not self.over and time.monotonic() > self.submitted + self._timeout:
+            self.fail(ApiError(504, f"No answer within {self._timeout:g} s.", code="timeout"))
 
     def fail(self, error: ApiError) -> None:
         if not self.over:
             self.over = True
-            self._emit(Failed(self._index, error))
+            self._emit(Event(self._index, error=error))
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
         self.over = True
 
-    def _give(self, text: str) -> bool:
+    def _add(self, text: str) -> bool:
         """Pass text on up to a stop string; was there one?"""
         self._pass_on(self._stop.push(text))
         return self._stop.met
 
     def _pass_on(self, text: str) -> None:
-        self._given += text
-        if text and self._pieces:
-            self._emit(Piece(self._index, text))
+        if not self._streamed:
+            self._whole += text
+        elif text:
+            self._emit(Event(self._index, text))
 
-    def _finish(self, reason: Reason) -> None:
+    def _finish(self, reason: Literal["stop", "length"]) -> None:
         self.over = True
         if self._text is None:
-            self._given = self._engine.read_answer(self._tokens).text
+            self._whole = self._engine.read_answer(self._tokens).text
         elif not self._stop.met:
-            reason = "stop" if self._give(self._text.finish()) else reason
+            reason = "stop" if self._add(self._text.finish()) else reason
             self._pass_on(self._stop.finish())
-        self._emit(Finished(self._index, self._given, reason, len(self._tokens)))
+        self._emit(Event(self._index, self._whole, reason, len(self._tokens)))
+
+
+class Job:
+    """The answers of one request: submitted together, awaited on the event loop, cancelled together."""
+
+    def __init__(self, engine: PadEngine, work: Work, *, streamed: bool, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def emit(event: Event) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens
+                loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+        self.answers = [
+            Answer(engine, work, index, streamed=streamed, timeout=timeout, emit=emit)
+            for index in range(len(work.items))
+        ]
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Events until all answers are whole.
+
+        Raises:
+            ApiError: one has failed.
+        """
+        left = len(self.answers)
+        while left:
+            event = await self._events.get()
+            if event.error is not None:
+                raise event.error
+            left -= event.reason is not None
+            yield event
+
+    def cancel(self) -> bool:
+        """Cancel what is not whole by now; was there any?"""
+        cancelled = any(not answer.over for answer in self.answers)
+        for answer in self.answers:
+            answer.cancel()
+        return cancelled

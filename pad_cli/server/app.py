@@ -1,35 +1,38 @@
-"""The routes: chat and text completions, models, health, metrics."""
+"""The application: routes for chat and text completions, models, health and metrics, and what guards them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
+import json
+import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from prometheus_client import Counter, generate_latest
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.recipe import DecodingSettings
-from pad_cli.server.answer import Event, Failed, Finished, Piece
-from pad_cli.server.api_error import ApiError, failed, gone
-from pad_cli.server.catalogue import Catalogue
-from pad_cli.server.guard import Guard
-from pad_cli.server.job import Job
-from pad_cli.server.reading import Limits, Reading
-from pad_cli.server.responses import DONE, event, model_object
-from pad_cli.server.responses import Response as Reply
+from pad_cli.server.answer import Job
+from pad_cli.server.protocol import ApiError, ChatRequest, Event, Reply, TextRequest, internal_error, read_request
+from pad_cli.server.request_reader import Limits, RequestReader
 from pad_cli.server.scheduler import Scheduler
-from pad_cli.server.schema import ChatRequest, TextRequest, read_request
+
+_log = logging.getLogger(__name__)
+_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics")
 
 
 def build_app(
@@ -43,65 +46,88 @@ def build_app(
 ) -> Starlette:
     """The application, for any ASGI server; its lifespan starts and ends its scheduler, `app.state.scheduler`.
 
-    Args:
-        engine: answers.
-        settings: what a request does not say.
-        limits: what the server takes on.
-        default: the preference that model `pad` stands for.
-        api_key: what clients must send as a bearer token; None lets everybody in.
-        allow_origins: web pages that may ask, by origin (`http://localhost:3000`); "*" for all.
+    Arguments are those of `serve`, with its recipe's `settings` as defaults of requests.
     """
     service = _Service(engine, settings, limits, default)
-    routes = [
-        Route("/v1/chat/completions", service.chat, methods=["POST"]),
-        Route("/v1/completions", service.text, methods=["POST"]),
-        Route("/v1/models", service.models),
-        Route("/v1/models/{name:path}", service.model),
-        Route("/health", service.health),
-        Route("/metrics", service.metrics),
-    ]
-    app = _App(
-        allow_origins,
-        routes=routes,
-        exception_handlers={ApiError: _refusal, HTTPException: _http_refusal, Exception: _bug},
+    patience = limits.timeout + 2 * limits.read_timeout
+    guard = Middleware(RequestGuard, api_key=api_key, patience=patience, requests=service.scheduler.metrics.requests)
+    cors = Middleware(
+        CORSMiddleware, allow_origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
+    )  # outside the guard: preflights carry no key, and errors need its header too
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", service.chat, methods=["POST"]),
+            Route("/v1/completions", service.text, methods=["POST"]),
+            Route("/v1/models", service.models),
+            Route("/v1/models/{name:path}", service.model),
+            Route("/health", service.health),
+            Route("/metrics", service.metrics),
+        ],
+        middleware=[cors, guard] if allow_origins else [guard],
+        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
         lifespan=service.lifespan,
     )
     app.state.scheduler = service.scheduler
-    patience = limits.timeout + 2 * limits.read_timeout
-    app.add_middleware(Guard, api_key=api_key, patience=patience, requests=service.scheduler.meters.requests)
     return app
 
 
-class _App(Starlette):
-    def __init__(self, allow_origins: Sequence[str], **options: Any) -> None:
-        super().__init__(**options)
-        self._allow_origins = allow_origins
+class RequestGuard:
+    """Middleware: checks the bearer token (`/health` needs none), limits the time, and counts and logs the outcome.
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """Starlette's own, within CORS: preflights need no key, and every answer has the header, errors of ours too."""
-        stack = super().build_middleware_stack()
-        if not self._allow_origins:
-            return stack
-        cors = CORSMiddleware(
-            stack, self._allow_origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
-        )
-        # what a preflight that names no headers is told; one that names some gets those
-        cors.preflight_headers.setdefault("Access-Control-Allow-Headers", "authorization, content-type")
-        return cors
+    `patience` is in seconds, after which a request is dropped, however slowly its client sends or takes.
+    """
+
+    def __init__(self, app: ASGIApp, api_key: str | None, patience: float, requests: Counter) -> None:
+        self._app, self._patience, self._requests = app, patience, requests
+        self._key = None if api_key is None else api_key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def counting_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._patience):
+                if self._may_enter(scope):
+                    await self._app(scope, receive, counting_send)
+                else:
+                    await _json_error(_unauthorised())(scope, receive, counting_send)
+        except TimeoutError:
+            _log.warning("A client was too slow; its connection is dropped.")
+            status = 499
+        except Exception:
+            _log.exception("%s %s failed.", scope["method"], scope["path"])
+            if status:
+                raise  # the response has begun: let the server break it off
+            await _json_error(internal_error())(scope, receive, counting_send)
+        finally:
+            path = scope["path"]
+            route = next((route for route in _ROUTES if path == route or path.startswith(f"{route}/")), "other")
+            self._requests.labels(route, str(status or 499)).inc()
+
+    def _may_enter(self, scope: Scope) -> bool:
+        if self._key is None or scope["path"] == "/health":
+            return True
+        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        return hmac.compare_digest(token.strip().encode(), self._key) and scheme.lower() == "bearer"
 
 
 class _Service:
     def __init__(self, engine: PadEngine, settings: DecodingSettings, limits: Limits, default: Sequence[str]) -> None:
         self._engine, self._limits = engine, limits
-        self._catalogue = Catalogue(engine, default)
-        self._reading = Reading(engine, settings, limits, self._catalogue)
-        self._tokenizing = asyncio.Lock()  # fast tokenizers are not for two threads
+        self._reader = RequestReader(engine, settings, limits, default)
+        self._tokenizing = asyncio.Lock()  # fast tokenizers are not thread-safe
         self._created = int(time.time())
         guide = "" if engine.reward_model is None else f"-{engine.reward_model.fingerprint}"
         self._fingerprint = f"{engine.policy.fingerprint}{guide}"
-        self.scheduler = Scheduler(
-            engine, max_batch=limits.max_batch, max_queue=limits.max_queue, batch_wait=limits.batch_wait
-        )
+        self.scheduler = Scheduler(engine, limits)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -118,12 +144,12 @@ class _Service:
         return await self._complete(request, read_request(TextRequest, await self._body(request)))
 
     async def models(self, request: Request) -> Response:
-        names = await run_in_threadpool(self._catalogue.names)
+        names = await run_in_threadpool(self._reader.model_names)
         return JSONResponse({"object": "list", "data": [self._model(name) for name in names]})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        await run_in_threadpool(self._catalogue.specs, name)
+        await run_in_threadpool(self._reader.specs, name)  # refuses unknown ones
         return JSONResponse(self._model(name))
 
     async def health(self, request: Request) -> Response:
@@ -131,113 +157,135 @@ class _Service:
         return JSONResponse({"status": "ok" if alive else "decoding has stopped"}, status_code=200 if alive else 503)
 
     async def metrics(self, request: Request) -> Response:
-        return PlainTextResponse(self.scheduler.meters.text(), media_type="text/plain; version=0.0.4")
+        text = generate_latest(self.scheduler.metrics.registry)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     def _model(self, name: str) -> dict[str, Any]:
-        return model_object(name, self._engine.policy.name, self._created)
+        root = self._engine.policy.name
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "pad", "root": root}
 
     async def _body(self, request: Request) -> bytes:
-        body = bytearray()
+        body, limits = bytearray(), self._limits
         try:
-            async with asyncio.timeout(self._limits.read_timeout):
+            async with asyncio.timeout(limits.read_timeout):
                 async for part in request.stream():
                     body += part
-                    if len(body) > self._limits.max_body:
-                        raise ApiError(
-                            413, f"The body has more than {self._limits.max_body} bytes.", code="request_too_large"
-                        )
+                    if len(body) > limits.max_body:
+                        message = f"The body has more than {limits.max_body} bytes."
+                        raise ApiError(413, message, code="request_too_large")
         except ClientDisconnect as error:
-            raise gone() from error
+            raise _client_left() from error
         except TimeoutError as error:
-            raise ApiError(
-                408, f"The body did not arrive within {self._limits.read_timeout:g} s.", code="timeout"
-            ) from error
+            message = f"The body did not arrive within {limits.read_timeout:g} s."
+            raise ApiError(408, message, code="timeout") from error
         return bytes(body)
 
-    async def _complete(self, request: Request, asked: ChatRequest | TextRequest) -> Response:
+    async def _complete(self, http: Request, request: ChatRequest | TextRequest) -> Response:
         async with self._tokenizing:
-            work = await run_in_threadpool(self._reading.work, asked)
-        reply = Reply(asked, work.prompt_tokens, work.told, self._fingerprint)
-        job = Job(self.scheduler, self._engine, work, pieces=bool(asked.stream), timeout=self._limits.timeout)
+            work = await run_in_threadpool(self._reader.work, request)
+        reply, streamed = Reply(request, work.prompt_tokens, work.pad, self._fingerprint), bool(request.stream)
+        job = Job(self._engine, work, streamed=streamed, timeout=self._limits.timeout)
+        self.scheduler.submit(job)
+        self.scheduler.metrics.prompt_tokens.inc(work.prompt_tokens)
+        events = job.events()
         try:
-            if not asked.stream:
-                return JSONResponse(reply.whole(await _unless_gone(request, job.whole())))
-            first = await _unless_gone(request, job.next())  # what fails before the first word still has a status
-            if isinstance(first, Failed):
-                raise first.error
+            if not streamed:
+                return JSONResponse(reply.whole(await _unless_disconnected(http, _collected(events))))
+            first = await _unless_disconnected(http, anext(events))  # what fails before the first text has a status
         finally:
-            if not asked.stream or sys.exception() is not None:
-                job.close()
-        usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        return _EventStream(job, _events(job, first, reply, len(work.items), usage))
+            if not streamed or sys.exception() is not None:
+                self._close(job)
+        chunks = _chunks(first, events, reply, len(job.answers), usage=bool(request.stream_options.include_usage))
+        return _EventStream(chunks, on_close=lambda: self._close(job))
+
+    def _close(self, job: Job) -> None:
+        if job.cancel():
+            self.scheduler.metrics.cancelled.inc()
+        self.scheduler.metrics.seconds.observe(time.monotonic() - job.answers[0].submitted)
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events; when they end, or the client leaves, the job is closed."""
+    """Server-sent events; `on_close` is called when they end, or the client leaves."""
 
-    def __init__(self, job: Job, events: AsyncIterator[str]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self._job = job
+    def __init__(self, chunks: AsyncIterator[str], on_close: Callable[[], None]) -> None:
+        super().__init__(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._job.close()
+            self._on_close()
 
 
-async def _events(job: Job, first: Event | None, reply: Reply, choices: int, usage: bool) -> AsyncIterator[str]:
-    found: list[Finished] = []
-    for index in range(choices):
-        for text in reply.begin(index):
-            yield text
-    current = first
-    while current is not None:
-        if isinstance(current, Failed):
-            yield event(current.error.body)
-            return
-        if isinstance(current, Piece):
-            yield reply.piece(current)
-        else:
-            found.append(current)
-            yield reply.end(current)
-        current = await job.next()
-    if usage:
-        yield reply.usage_event(found)
-    yield DONE
+async def _chunks(
+    first: Event, events: AsyncIterator[Event], reply: Reply, choices: int, *, usage: bool
+) -> AsyncIterator[str]:
+    """The text of a stream. An error after the first event has no status any more: it is the last event."""
+    try:
+        for chunk in (*reply.first_chunks(choices), *reply.chunks(first)):
+            yield _event_text(chunk)
+        tokens = first.tokens
+        async for event in events:
+            for chunk in reply.chunks(event):
+                yield _event_text(chunk)
+            tokens += event.tokens
+        if usage:
+            yield _event_text(reply.usage_chunk(tokens))
+        yield "data: [DONE]\n\n"
+    except ApiError as error:
+        yield _event_text(error.body)
+
+
+def _event_text(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
+
+async def _collected(events: AsyncIterator[Event]) -> list[Event]:
+    return [event async for event in events]
 
 
 Result = TypeVar("Result")
 
 
-async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, Result]) -> Result:
-    """What is waited for, unless the client leaves first."""
-    result, left = asyncio.ensure_future(waiting), asyncio.ensure_future(_disconnected(request))
+async def _unless_disconnected(request: Request, work: Awaitable[Result]) -> Result:
+    """The result of `work`, unless the client leaves first."""
+    result, left = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
     try:
         await asyncio.wait([result, left], return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
-            raise gone()
+            raise _client_left()
         return result.result()
     finally:
         result.cancel()
         left.cancel()
 
 
-async def _disconnected(request: Request) -> None:
+async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
+def _client_left() -> ApiError:
+    """Nobody reads it; requests are counted under this status."""
+    return ApiError(499, "The client has left.", code="client_closed_request")
+
+
+def _unauthorised() -> ApiError:
+    headers = {"WWW-Authenticate": "Bearer"}
+    return ApiError(401, "The API key is missing or wrong.", code="invalid_api_key", headers=headers)
+
+
+def _json_error(error: ApiError) -> JSONResponse:
     return JSONResponse(error.body, status_code=error.status, headers=error.headers)
 
 
-async def _http_refusal(request: Request, error: Exception) -> Response:
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _json_error(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    told = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}.", code="no_such_route")
-    return JSONResponse(told.body, status_code=error.status_code, headers=error.headers)
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    return JSONResponse(failed().body, status_code=500)
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    return _json_error(ApiError(error.status_code, message, code="no_such_route", headers=error.headers))

@@ -11,44 +11,62 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.models.scoring import free_memory, is_out_of_memory
-from pad_cli.server.answer import Answer
-from pad_cli.server.api_error import failed, shutting_down, too_busy
-from pad_cli.server.meters import Meters
+from pad_cli.server.answer import Answer, Job
+from pad_cli.server.protocol import ApiError, internal_error, shutting_down
+from pad_cli.server.request_reader import Limits
 
 _log = logging.getLogger(__name__)
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Prometheus metrics of one server, in a registry of their own."""
+
+    def __init__(self, waiting: Callable[[], int], running: Callable[[], int]) -> None:
+        own = self.registry = CollectorRegistry()
+        ProcessCollector(registry=own)
+        self.requests = Counter(
+            "pad_requests", "Requests answered, refused or lost.", ("route", "status"), registry=own
+        )
+        self.cancelled = Counter("pad_cancelled", "Requests whose client left.", registry=own)
+        self.prompt_tokens = Counter("pad_prompt_tokens", "Tokens of prompts accepted.", registry=own)
+        self.new_tokens = Counter("pad_new_tokens", "Tokens decoded.", registry=own)
+        self.seconds = Histogram(
+            "pad_request_seconds", "From the whole request to the whole answer.", registry=own, buckets=_SECONDS
+        )
+        self.wait_seconds = Histogram(
+            "pad_wait_seconds", "From the whole request to its batch.", registry=own, buckets=_SECONDS
+        )
+        self.batch_rows = Histogram("pad_batch_rows", "Answers decoded together.", registry=own, buckets=_ROWS)
+        Gauge("pad_waiting", "Answers that wait.", registry=own).set_function(waiting)
+        Gauge("pad_running", "Answers being decoded.", registry=own).set_function(running)
 
 
 class Scheduler:
-    """Decodes what is submitted, on a thread of its own.
+    """Decodes what is submitted, on a thread of its own; only that thread calls the engine's models."""
 
-    Args:
-        engine: decodes; only this thread calls its models.
-        max_batch: most answers decoded together.
-        max_queue: most answers that wait.
-        batch_wait: how long a batch that is not full waits for more (seconds).
-    """
-
-    def __init__(self, engine: PadEngine, *, max_batch: int, max_queue: int, batch_wait: float) -> None:
-        self._engine, self._max_batch, self._max_queue, self._batch_wait = engine, max_batch, max_queue, batch_wait
+    def __init__(self, engine: PadEngine, limits: Limits) -> None:
+        self._engine, self._limits, self._max_batch = engine, limits, limits.max_batch
         self._queue: deque[Answer] = deque()
         self._running = 0
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
-        self.meters = Meters(lambda: len(self._queue), lambda: self._running)
+        self.start = self._thread.start
+        self.metrics = Metrics(lambda: len(self._queue), lambda: self._running)
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def submit(self, answers: Sequence[Answer]) -> None:
+    def submit(self, job: Job) -> None:
         """Queue the answers of one request, all or none.
 
         Raises:
@@ -57,11 +75,13 @@ class Scheduler:
         with self._changed:
             if self._closing:
                 raise shutting_down()
-            if len(self._queue) + len(answers) > self._max_queue:
+            room = self._limits.max_queue - len(job.answers)
+            if len(self._queue) > room:
                 self._queue = deque(answer for answer in self._queue if not answer.over)
-            if len(self._queue) + len(answers) > self._max_queue:
-                raise too_busy()
-            self._queue.extend(answers)
+            if len(self._queue) > room:
+                message = "Too many requests are waiting. Try again in a moment."
+                raise ApiError(429, message, code="queue_full", headers={"Retry-After": "1"})
+            self._queue.extend(job.answers)
             self._changed.notify_all()
 
     def give_up(self) -> None:
@@ -74,31 +94,31 @@ class Scheduler:
             self._changed.notify_all()
 
     def close(self, timeout: float) -> None:
-        """The same; returns with the end of the thread, or after `timeout` seconds."""
+        """As `give_up`; returns when the thread has ended, or after `timeout` seconds."""
         self.give_up()
         self._thread.join(timeout)
 
     def _run(self) -> None:
         while batch := self._next():
             self._running = len(batch)
-            self.meters.batch_rows.observe(len(batch))
+            self.metrics.batch_rows.observe(len(batch))
             for answer in batch:
-                self.meters.wait_seconds.observe(time.monotonic() - answer.asked)
+                self.metrics.wait_seconds.observe(time.monotonic() - answer.submitted)
             too_large = False
             try:
                 self._decode(batch)
-            except Exception as error:  # whatever it is, it is these requests' end and not the server's
+            except Exception as error:  # it ends these requests, whatever it is, and not the server
                 too_large = len(batch) > 1 and is_out_of_memory(error)
                 if not too_large:
                     _log.exception("A batch of %d answers failed.", len(batch))
                     for answer in batch:
-                        answer.fail(failed())
-            if too_large:
-                self._halve(batch)
+                        answer.fail(internal_error())
+            if too_large:  # outside the `except`, whose traceback holds the tensors
+                self._retry_halved(batch)
             self._running = 0
 
-    def _halve(self, batch: Sequence[Answer]) -> None:
-        """Begin a batch that was too large for the memory anew, in smaller ones; so are all that follow."""
+    def _retry_halved(self, batch: Sequence[Answer]) -> None:
+        """Restart a batch that was too large for the memory in smaller ones, as are all that follow."""
         self._max_batch = len(batch) // 2
         free_memory()
         _log.warning("Memory is too small for %d answers at once; going on with %d.", len(batch), self._max_batch)
@@ -107,31 +127,26 @@ class Scheduler:
                 if self._closing:
                     answer.fail(shutting_down())
                 elif not answer.over:
-                    answer.start_again()
+                    answer.restart()
                     self._queue.appendleft(answer)
 
     def _next(self) -> list[Answer]:
         """The next batch, once there is one; empty when the server closes."""
         with self._changed:
-            while True:
-                while not self._queue and not self._closing:
-                    self._changed.wait()
-                end = time.monotonic() + self._batch_wait
-                while len(self._queue) < self._max_batch and not self._closing:
-                    if (left := end - time.monotonic()) <= 0:
-                        break
-                    self._changed.wait(left)
-                if self._closing:
-                    return []
-                if batch := self._take():
+            while not self._closing:
+                self._changed.wait_for(lambda: self._queue or self._closing)
+                self._changed.wait_for(
+                    lambda: len(self._queue) >= self._max_batch or self._closing, self._limits.batch_wait
+                )
+                if not self._closing and (batch := self._take()):
                     return batch
+            return []
 
     def _take(self) -> list[Answer]:
         batch: list[Answer] = []
         left: deque[Answer] = deque()
         for answer in self._queue:
-            if not answer.over and answer.late():
-                answer.expire()
+            answer.expire_if_late()
             if answer.over:
                 continue
             room = min(self._max_batch, self._engine.batch_size(answer.settings))
@@ -147,7 +162,7 @@ class Scheduler:
         for step in self._engine.steps([answer.item for answer in batch], settings, lambda row: self._over(batch[row])):
             for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
                 if runs and not batch[row].over:
-                    self.meters.new_tokens.inc()
+                    self.metrics.new_tokens.inc()
                     batch[row].push(token)
 
     def _over(self, answer: Answer) -> bool:

@@ -10,9 +10,9 @@ import pytest
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.models.checkpoint import save_reward_model
-from pad_cli.recipe import ModelSettings
-from pad_cli.server.api_error import ApiError
-from pad_cli.server.catalogue import Catalogue
+from pad_cli.recipe import DecodingSettings, ModelSettings
+from pad_cli.server.protocol import ApiError
+from pad_cli.server.request_reader import Limits, RequestReader
 from tests.cli.test_commands import refused
 from tests.tiny import make_reward_model
 
@@ -95,4 +95,4 @@ def test_a_model_source_is_offered_where_no_such_repository_is_known(command: st
 @pytest.mark.parametrize(("name", "meant"), [("pda", "pad"), ("pad/humourous", "humorous"), ("pad/@evning", "evening")])
 def test_the_server_offers_preferences(policy: Any, reward_model: Any, name: str, meant: str) -> None:
     with pytest.raises(ApiError, match=f"Did you mean .*{meant}"):
-        Catalogue(PadEngine(policy, reward_model), []).specs(name)
+        RequestReader(PadEngine(policy, reward_model), DecodingSettings(), Limits()).specs(name)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pad_cli.learning.session
 import torch
 import trl
 
 import pad_cli.cli.main
 import pad_cli.evaluation.reproduce
 import pad_cli.evaluation.sweep
-import pad_cli.learning.session
+import pad_cli.learning.question_session
 import pad_cli.training.lora
 import pad_cli.training.train
 

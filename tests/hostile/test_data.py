@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, PadError, PreferenceError, RecipeError
 from pad_cli.learning.choices import read_choices, read_users
-from pad_cli.learning.effects import read_prompts
+from pad_cli.learning.trade_offs import read_prompts
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import expand_profiles
 from pad_cli.profiles import load_profile, profile_path, profile_weights
 from pad_cli.prompts import load_jsonl
 from pad_cli.recipe import DataSettings
 from pad_cli.registry import PAIR_FORMATS
-from pad_cli.server.personal_adapter import export_users
+from pad_cli.server.lora_export import export_users
 from pad_cli.system.runs import ResultLog, fingerprint
 from tests.hostile.budget import examples, fuzzed, tried
 from tests.tiny import PRINCIPLES

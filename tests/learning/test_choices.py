@@ -70,8 +70,8 @@ def test_the_same_answers_to_another_prompt_contradict_nothing(tmp_path: Path) -
         ([], "holds no choices"),
         ([row(0)], "at least 3 choices, and there is 1"),
         ([row(0), row(1), compared(None, 2)], "there are 2 (left out: 1 tie)"),
-        ([compared(None, 0), compared(None, 1), compared(None, 2)], "all 3 choices are ties"),
-        ([row(0), opposite(0), row(1), opposite(1)], "all 4 choices contradict each other"),
+        ([compared(None, 0), compared(None, 1), compared(None, 2)], "there are 0 (left out: 3 ties)"),
+        ([row(0), opposite(0), row(1), opposite(1)], "there are 0 (left out: 4 that contradict"),
         ([row(0), opposite(0), compared(None, 1), row(2)], "there is 1 (left out: 1 tie, 2 that contradict"),
     ],
 )

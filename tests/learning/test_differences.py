@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.learning.decorrelation import Basis
-from pad_cli.learning.differences import basis_of_pool, differences
+from pad_cli.learning.differences import Array, Basis, basis_of, differences
 
 PLAIN = Basis(np.eye(1), np.ones(1))
 GAP = 3**0.5
@@ -42,7 +41,7 @@ def test_a_broken_text_counts_for_no_more_than_one_principle(seed: int, size: fl
 
 def test_answers_the_other_way_round_differ_the_other_way_round() -> None:
     slopes = np.random.default_rng(0).normal(size=(20, 3))
-    basis = basis_of_pool(slopes)
+    basis = basis_of(None, slopes)
     straight, turned = differences(slopes, basis), differences(-slopes, basis)
     np.testing.assert_allclose(turned.means, -straight.means)
     np.testing.assert_allclose(turned.variances, straight.variances)
@@ -56,8 +55,48 @@ def test_principles_are_told_apart_in_the_basis() -> None:
     np.testing.assert_allclose(found.means, [[1, 0], [0, -1]], atol=0.02)
 
 
-def test_a_principle_that_never_varies_in_a_pool_keeps_its_unit() -> None:
-    slopes = np.array([[2.0, 0.0], [-2.0, 0.0]])
-    basis = basis_of_pool(slopes)
-    assert basis.units.tolist() == [2.0, 1.0]
-    np.testing.assert_allclose(slopes @ basis.whitening, [[1, 0], [-1, 0]])
+def test_without_moments_a_principles_unit_is_its_own_where_there_are_many_slopes_and_else_the_common_one() -> None:
+    rng = np.random.default_rng(0)
+    units = np.array([1.0, 4.0])
+    slopes = units * rng.choice([-1.0, 1.0], (2000, 2))
+    np.testing.assert_allclose(basis_of(None, slopes).units, units, rtol=0.1)
+    few = basis_of(None, slopes[:3]).units
+    common = np.sqrt(np.square(units).mean())
+    assert np.all(np.abs(few - common) < 0.3 * common)
+    assert np.all(np.isfinite(basis_of(None, np.zeros((3, 2))).whitening))
+
+
+MIXED = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]])
+UNITS = np.array([1.0, 3.0, 0.2])
+
+
+def drawn(count: int, seed: int) -> Array:
+    """Correlated, noisy rewards of answers, one principle in three differing."""
+    rng = np.random.default_rng(seed)
+    shown = rng.choice([-1.0, 0.0, 1.0], size=(count, 3), p=[1 / 6, 2 / 3, 1 / 6])
+    return 3 * (shown @ MIXED + 0.2 * rng.standard_normal((count, 3))) * UNITS
+
+
+def test_uncorrelated_rewards_of_one_unit_are_left_alone() -> None:
+    basis = basis_of(np.diag([4.0, 4.0]).tolist(), np.ones((1, 2)))
+    assert basis.whitening == pytest.approx(np.eye(2) / 2)
+    assert basis.head_weights(np.ones(2)) == pytest.approx(np.full(2, 0.5))
+
+
+def test_in_the_basis_rewards_have_one_unit_and_vary_less_together() -> None:
+    slopes = drawn(2000, 0)
+    moments = slopes.T @ slopes / len(slopes)
+    basis = basis_of(moments.tolist(), slopes)
+    within = basis.whitening.T @ moments @ basis.whitening
+
+    def correlation(table: Array) -> float:
+        return abs(float(table[0, 1] / np.sqrt(table[0, 0] * table[1, 1])))
+
+    assert correlation(within) < 0.9 * correlation(moments)
+    assert np.diagonal(within) == pytest.approx(np.ones(3), rel=0.5)
+
+
+def test_moments_that_leave_a_principle_without_variance_are_not_used() -> None:
+    slopes = drawn(200, 1)
+    unusable, without = (basis_of(moments, slopes) for moments in ([[1.0, 0, 0], [0, 0.0, 0], [0, 0, 1.0]], None))
+    np.testing.assert_array_equal(unusable.whitening, without.whitening)

@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 
 from pad_cli.equation import STRENGTH
 from pad_cli.errors import DataError, PadError, PreferenceError, UsageError
-from pad_cli.learning.new_head import FewShotSettings
-from pad_cli.learning.new_principle import NewPrinciple, add_principle
+from pad_cli.learning.new_principle import add_principle
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import ENCODER, HEADS
 from pad_cli.models.encoder import PreferenceEncoder, text_states
@@ -34,7 +33,6 @@ from tests.training.conftest import make_rewards
 Add = Callable[..., Any]
 OLD_TEXTS = ("make me laugh", "in a suit", "few words", "something else entirely")
 NEW_TEXTS = ("ask back", "end with a question")
-QUICK = FewShotSettings(steps=30, learning_rate=0.02, folds=4)
 
 
 def make_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -75,7 +73,7 @@ def add(old: Path, tmp_path: Path) -> Add:
     def run(rows: list[dict[str, Any]] | None = None, **changed: Any) -> Any:
         path = write(tmp_path / "examples.jsonl", make_rows(12, seed=1) if rows is None else rows)
         given = {"name": "asking", "examples": path, "reward_model": str(old), "out": tmp_path / "new"}
-        return add_principle(NewPrinciple(**{**given, "training": QUICK, "device": "cpu", **changed}))
+        return add_principle(**{**given, "device": "cpu", **changed})
 
     return run
 
@@ -256,7 +254,7 @@ TURNED = {"prompt": ROWS[0]["prompt"], "chosen": ROWS[0]["rejected"], "rejected"
         (ROWS, {"name": " "}, UsageError, "cannot be a principle's name"),
         (ROWS, {"name": "@me"}, UsageError, "cannot be a principle's name"),
         (ROWS, {"paraphrases": (" ",)}, PreferenceError, "paraphrase is empty"),
-        (ROWS, {"paraphrases": ("in a suit",)}, PreferenceError, "'in a suit' words 'formal' already"),
+        (ROWS, {"paraphrases": ("in a suit",)}, PreferenceError, "'in a suit' means 'formal' already"),
     ],
 )
 def test_what_cannot_be_learned_is_refused_in_words(

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pad_cli.learning.differences import Differences
 from pad_cli.learning.posterior import Posterior, outcomes
-from pad_cli.learning.questions import information
 
 SIZE = 8
 WEIGHTS = np.array([1.2, -0.8, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -20,6 +19,7 @@ def pool(count: int, seed: int, differing: float = 0.3) -> Differences:
     return Differences(
         rng.choice([-1.0, 0.0, 1.0], (count, SIZE), p=[differing / 2, 1 - differing, differing / 2]),
         rng.choice([0.01, 0.2], (count, SIZE)),
+        np.zeros(count),
     )
 
 
@@ -34,7 +34,7 @@ def test_information_is_between_nothing_and_three_outcomes(seed: int, answered: 
     seen, posterior = pool(30, seed), Posterior(SIZE)
     for place in range(answered):
         posterior.add(seen.at(place), reply(seen, place))
-    found = information(posterior, seen)
+    found = posterior.information(seen)
     assert found.shape == (30,)
     assert np.all((found >= 0) & (found <= np.log2(3)))
 
@@ -43,26 +43,27 @@ def test_the_order_of_two_answers_does_not_matter() -> None:
     seen, posterior = pool(20, 1), Posterior(SIZE)
     for place in range(3):
         posterior.add(seen.at(place), reply(seen, place))
-    turned = Differences(-seen.means, seen.variances)
-    assert information(posterior, turned) == pytest.approx(information(posterior, seen))
+    turned = Differences(-seen.means, seen.variances, seen.offsets)
+    assert posterior.information(turned) == pytest.approx(posterior.information(seen))
 
 
 def test_answers_that_do_not_differ_tell_nothing() -> None:
-    alike = Differences(np.zeros((1, SIZE)), np.full((1, SIZE), 1e-6))
-    assert information(Posterior(SIZE), alike) == pytest.approx([0.0], abs=1e-3)
+    alike = Differences(np.zeros((1, SIZE)), np.full((1, SIZE), 1e-6), np.zeros(1))
+    assert Posterior(SIZE).information(alike) == pytest.approx([0.0], abs=1e-3)
 
 
 def test_what_is_doubtful_tells_less() -> None:
     means = np.tile([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0], (2, 1))
-    sure, doubtful = information(Posterior(SIZE), Differences(means, np.array([[0.01], [0.5]]) * np.ones((1, SIZE))))
+    variances = np.array([[0.01], [0.5]]) * np.ones((1, SIZE))
+    sure, doubtful = Posterior(SIZE).information(Differences(means, variances, np.zeros(2)))
     assert doubtful < 0.7 * sure
 
 
 def test_what_was_asked_often_tells_less_than_what_was_never_asked() -> None:
-    every, posterior = Differences(np.eye(SIZE), np.full((SIZE, SIZE), 0.01)), Posterior(SIZE)
+    every, posterior = Differences(np.eye(SIZE), np.full((SIZE, SIZE), 0.01), np.zeros(SIZE)), Posterior(SIZE)
     for _ in range(4):
         posterior.add(every.at(0), True)
-    found = information(posterior, every)
+    found = posterior.information(every)
     assert found[0] < 0.2 * found[1:].min()
 
 
@@ -76,7 +77,7 @@ def test_information_is_by_how_much_a_reply_is_expected_to_narrow_the_weights() 
         after = told / told.sum(0)
         expected += likely * (after * np.log2(after * len(posterior.weights))).sum(0)
     assert expected.max() > 0.8
-    np.testing.assert_allclose(information(posterior, seen), expected, atol=0.06)
+    np.testing.assert_allclose(posterior.information(seen), expected, atol=0.06)
 
 
 def test_informative_questions_find_weights_sooner_than_random_ones() -> None:
@@ -87,7 +88,7 @@ def test_informative_questions_find_weights_sooner_than_random_ones() -> None:
         for kind, cosines in found.items():
             posterior = Posterior(SIZE)
             for place in range(8):
-                chosen = int(np.argmax(information(posterior, seen))) if kind == "informative" else place
+                chosen = int(np.argmax(posterior.information(seen))) if kind == "informative" else place
                 posterior.add(seen.at(chosen), reply(seen, chosen))
             mean = posterior.shares @ posterior.weights
             cosines.append(float(mean @ WEIGHTS / np.linalg.norm(mean) / np.linalg.norm(WEIGHTS)))

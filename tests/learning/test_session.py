@@ -11,8 +11,7 @@ import pytest
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import read_choices
-from pad_cli.learning.comparisons import Comparison, Pool, make_pool
-from pad_cli.learning.session import Session
+from pad_cli.learning.question_session import Comparison, Pool, Session, make_pool
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings

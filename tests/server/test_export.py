@@ -19,7 +19,7 @@ from pad_cli.models.prompts import encode_prompt
 from pad_cli.preference import Preference
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import as_messages
-from pad_cli.server.export import FACTS, PreferenceAdapter
+from pad_cli.server.lora_export import METADATA, PreferenceAdapter
 from tests.agreement import alone, assert_agree
 from tests.cli.test_commands import pad, refused
 from tests.tiny import make_reward_model
@@ -80,7 +80,7 @@ def test_the_safety_floor_is_in_the_adapter(
     engine = PadEngine(policy, reward_model, always={"formal": 1.0})
     export_preference(engine, BOTH, 1.0, tmp_path / "adapter")
     agree(engine, 1.0, engine_answers(engine, BOTH, 1.0), peft_answers(model_directory, tmp_path / "adapter", engine))
-    assert json.loads((tmp_path / "adapter" / FACTS).read_text())["weights"]["formal"] >= 1.0
+    assert json.loads((tmp_path / "adapter" / METADATA).read_text())["weights"]["formal"] >= 1.0
     with pytest.raises(UsageError, match="always"):
         export_preference(engine, BOTH, -1.0, tmp_path / "negative")
 
@@ -129,7 +129,7 @@ def test_the_command_writes_an_adapter_with_its_card(models: list[str], tmp_path
     result = pad(*arguments, *models)
     assert (result.exit_code, result.stdout) == (0, "adapter  (rank 4)\n")
     assert pad(*arguments, "--rank", "1", *models).stdout.startswith("adapter  (rank 1, relative error ")
-    facts = json.loads((tmp_path / "adapter" / FACTS).read_text())
+    facts = json.loads((tmp_path / "adapter" / METADATA).read_text())
     assert facts["weights"] == {"humorous": 1.0, "concise": 0.5}
     assert (facts["guidance_weight"], facts["rank"]) == (1.5, 1)
     assert "humorous, concise=0.5" in (tmp_path / "adapter" / "README.md").read_text()
@@ -165,11 +165,11 @@ def test_a_table_of_users_becomes_an_adapter_each(models: list[str], tmp_path: P
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"user": "../up", "weights": {}}, "no name of a directory"),
-        ({"user": "ann", "weights": {}}, "stands there twice"),
-        ({"user": "x", "weights": [1]}, "no map of principles"),
+        ({"user": "../up", "weights": {}}, "not a directory name"),
+        ({"user": "ann", "weights": {}}, "is duplicated"),
+        ({"user": "x", "weights": [1]}, "not a map of principles"),
         ({"user": "x", "weights": {"humorus": 1}}, "Did you mean humorous?"),
-        ({"user": "x", "weights": {"humorous": "much"}}, "no finite number"),
+        ({"user": "x", "weights": {"humorous": "much"}}, "not a finite number"),
         ({"user": "x", "weights": {}, "reward_model": "other"}, "belongs to another reward model"),
     ],
 )

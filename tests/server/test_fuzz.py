@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli import Limits, PadEngine
-from pad_cli.server.api_error import ApiError
-from pad_cli.server.catalogue import Catalogue
-from pad_cli.server.reading import Reading, Work
-from pad_cli.server.schema import ChatRequest, TextRequest, read_request
+from pad_cli.server.protocol import ApiError, ChatRequest, TextRequest, read_request
+from pad_cli.server.request_reader import RequestReader, Work
 from tests.hostile.budget import examples
 from tests.server.conftest import SETTINGS
 
@@ -53,15 +51,14 @@ REQUESTS = st.one_of(
 
 
 @pytest.fixture
-def reading(policy: Any, reward_model: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Reading:
+def reader(policy: Any, reward_model: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> RequestReader:
     monkeypatch.chdir(tmp_path)
-    engine = PadEngine(policy, reward_model)
-    return Reading(engine, SETTINGS, Limits(), Catalogue(engine, []))
+    return RequestReader(PadEngine(policy, reward_model), SETTINGS, Limits())
 
 
-def outcome(reading: Reading, body: bytes, schema: Any) -> Work | ApiError:
+def outcome(reader: RequestReader, body: bytes, schema: Any) -> Work | ApiError:
     try:
-        return reading.work(read_request(schema, body))
+        return reader.work(read_request(schema, body))
     except ApiError as error:
         return error
 
@@ -78,21 +75,21 @@ def check(found: Work | ApiError) -> None:
 
 @examples(300)
 @given(content=REQUESTS)
-def test_any_json_is_understood_or_refused(reading: Reading, content: dict[str, Any]) -> None:
+def test_any_json_is_understood_or_refused(reader: RequestReader, content: dict[str, Any]) -> None:
     body = json.dumps(content).encode()
     for schema in (ChatRequest, TextRequest):
-        check(outcome(reading, body, schema))
+        check(outcome(reader, body, schema))
 
 
 @examples(300)
 @given(body=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_understood_or_refused(reading: Reading, body: bytes) -> None:
-    found = outcome(reading, body, ChatRequest)
+def test_any_bytes_are_understood_or_refused(reader: RequestReader, body: bytes) -> None:
+    found = outcome(reader, body, ChatRequest)
     assert isinstance(found, ApiError)
     check(found)
 
 
-def test_the_fuzzer_reaches_requests_that_are_understood(reading: Reading) -> None:
+def test_the_fuzzer_reaches_requests_that_are_understood(reader: RequestReader) -> None:
     body = {"model": "pad/humorous", "messages": [{"role": "user", "content": "Hi"}], "pad": {"preference": ["formal"]}}
-    assert isinstance(outcome(reading, json.dumps(body).encode(), ChatRequest), Work)
-    assert isinstance(outcome(reading, json.dumps({"model": "pad", "prompt": "Hi"}).encode(), TextRequest), Work)
+    assert isinstance(outcome(reader, json.dumps(body).encode(), ChatRequest), Work)
+    assert isinstance(outcome(reader, json.dumps({"model": "pad", "prompt": "Hi"}).encode(), TextRequest), Work)

@@ -1,7 +1,7 @@
 """One preference head from a handful of pairs.
 
-A head of rank r has thousands of numbers, and twenty pairs tell few of them: trained as in stage `heads`, it learns the
-pairs by heart. What a few pairs decide well is one direction of states and one of tokens, B_m A_m of rank one. So the
+A head of rank r has thousands of parameters, and twenty pairs determine few of them: trained as in stage `heads`, it
+overfits. What a few pairs determine well is one direction of states and one of tokens, B_m A_m of rank one. So the
 head is the mean of r such maps, each trained from its own random A, which keeps what they agree on:
 
     B A h = 1/r sum_m B_m A_m h
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -25,30 +25,17 @@ from pad_cli.models.heads import PreferenceHeads
 from pad_cli.training.hidden_cache import HiddenCache
 from pad_cli.training.pair_table import PairTable
 
-_WARMUP = 5  # steps
-
-
-@dataclass(frozen=True)
-class FewShotSettings:
-    """How a head is trained from few pairs, all of them in every step.
-
-    Attributes:
-        steps: of AdamW, after a short warm-up on a cosine.
-        learning_rate: its peak.
-        beta: the loss temperature.
-        anchor: weight of the likelihood anchor.
-        folds: of the cross-validation.
-    """
-
-    steps: int = 40
-    learning_rate: float = 0.01
-    beta: float = 0.5
-    anchor: float = 1.0
-    folds: int = 5
+STEPS, WARMUP, LEARNING_RATE = 40, 5, 0.01  # of AdamW, on a cosine after the warm-up
+BETA = 0.5  # the loss temperature
+ANCHOR = 1.0  # weight of the likelihood anchor
+FOLDS = 5  # of the cross-validation
+_SEED = 0  # of the random A and the folds
+SETTINGS = {"steps": STEPS, "learning_rate": LEARNING_RATE, "beta": BETA, "anchor": ANCHOR, "folds": FOLDS}
+"""What the record of a version says of its training, all pairs being in every step."""
 
 
 class Examples:
-    """N pairs in tensors that never change while a head is trained: T answer tokens, 1 + C candidates each.
+    """N pairs as tensors that do not change while a head is trained: T answer tokens, 1 + C candidates each.
 
     Args:
         cache: of the pairs' answers, read with a truncated normaliser.
@@ -59,13 +46,7 @@ class Examples:
     """
 
     def __init__(
-        self,
-        cache: HiddenCache,
-        pairs: PairTable,
-        prompts: Sequence[int],
-        head: LogitHead,
-        *,
-        adapted: bool,
+        self, cache: HiddenCache, pairs: PairTable, prompts: Sequence[int], head: LogitHead, *, adapted: bool
     ) -> None:
         self.chosen, self.rejected, self.prompts = pairs.chosen, pairs.rejected, tuple(prompts)
         positions, self._owners = cache.positions(torch.arange(len(cache.lengths)))
@@ -74,7 +55,7 @@ class Examples:
         used, self._where = torch.unique(cache.gather("candidates", positions).long(), return_inverse=True)
         self._rows = head.rows(used)
         raw = cache.gather("raw", positions)
-        self._twice = raw == -torch.inf  # the realised token's second place
+        self._duplicate = raw == -torch.inf  # the realised token among the candidates
         self._moved = cache.gather("adapted", positions) if adapted else raw  # (T, 1 + C)
         self._reference = self._realised(raw)
 
@@ -85,32 +66,21 @@ class Examples:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def answer_rewards(self, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        """Summed token rewards of the S answers under M maps of rank one.
-
-        Args:
-            down: (M, H), the A_m.
-            up: (M, H), the B_m.
-
-        Returns:
-            (M, S) nats.
-        """
-        narrow = (self._hidden @ down.T).T  # (M, T)
-        tokens = up @ self._rows.weight.T  # (M, U)
+    def answer_rewards(self, maps: RankOneMaps) -> torch.Tensor:
+        """(M, S) summed token rewards of the S answers under M maps of rank one, nats."""
+        narrow = (self._hidden @ maps.down.T).T  # (M, T)
+        tokens = maps.up @ self._rows.weight.T  # (M, U)
         logits = self._moved + tokens[:, self._where] * narrow[:, :, None]  # (M, T, 1 + C)
-        return self._sums(self._realised(logits) - self._reference)
+        rewards = self._realised(logits) - self._reference
+        return answer_sums(rewards.T, self._owners, self._answers).T
 
     def _realised(self, raw: torch.Tensor) -> torch.Tensor:
         """(..., T, 1 + C) logits before scale and cap to the (..., T) log-probabilities of the answers' tokens."""
-        logits = self._rows.finish(raw).masked_fill(self._twice, -torch.inf)
+        logits = self._rows.finish(raw).masked_fill(self._duplicate, -torch.inf)
         return log_prob(logits, torch.zeros(logits.shape[:-1], dtype=torch.long))
 
-    def _sums(self, tokens: torch.Tensor) -> torch.Tensor:
-        return answer_sums(tokens.T, self._owners, self._answers).T
 
-
-@dataclass(frozen=True)
-class RankOneMaps:
+class RankOneMaps(NamedTuple):
     """M maps B_m A_m of rank one.
 
     Attributes:
@@ -129,68 +99,60 @@ class RankOneMaps:
         return head
 
 
-def train_maps(examples: Examples, rows: Sequence[int], rank: int, settings: FewShotSettings, seed: int) -> RankOneMaps:
-    """Train maps of rank one side by side.
-
-    Args:
-        examples: the pairs.
-        rows: numbers of those to train on.
-        rank: how many maps.
-        settings: how.
-        seed: of the random A.
+def train_maps(examples: Examples, rows: Sequence[int], rank: int) -> RankOneMaps:
+    """Train `rank` maps side by side on the pairs in `rows`.
 
     Raises:
         TrainingError: the loss is not a number.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_SEED)
     size = examples.hidden_size
     down = (torch.randn(rank, size, generator=generator) / size**0.5).requires_grad_()
-    up = torch.zeros(rank, size, requires_grad=True)
-    optimiser = torch.optim.AdamW([down, up], settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, settings.steps))
+    maps = RankOneMaps(down, torch.zeros(rank, size, requires_grad=True))
+    optimiser = torch.optim.AdamW(maps, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _share_of_rate)
     chosen, rejected = (side[list(rows)] for side in (examples.chosen, examples.rejected))
-    for step in range(settings.steps):
-        sums = examples.answer_rewards(down, up)  # (M, S)
+    for step in range(STEPS):
+        sums = examples.answer_rewards(maps)  # (M, S)
         loss = len(sums) * preference_loss(  # a mean over maps too, but each learns alone
-            sums[:, chosen], sums[:, rejected], beta=settings.beta, anchor=settings.anchor
+            sums[:, chosen], sums[:, rejected], beta=BETA, anchor=ANCHOR
         )
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss.item()} at step {step + 1} of {settings.steps}.", "Lower the learning rate."
-            )
+            message = f"The loss is {loss.item()} at step {step + 1} of {STEPS}."
+            raise TrainingError(message, "Lower the learning rate.")
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-    return RankOneMaps(down.detach(), up.detach())
+    return RankOneMaps(*(each.detach() for each in maps))
 
 
-def held_out_margins(examples: Examples, rank: int, settings: FewShotSettings, seed: int) -> torch.Tensor:
-    """(N,) margins of the pairs, nats, each under a head that was trained without it (cross-validation).
+def cross_validated_margins(examples: Examples, rank: int) -> torch.Tensor:
+    """(N,) margins of the pairs, nats, each under a head that was trained without it.
 
     Pairs of one prompt are held out together, unless all have the same. The reward of a mean of maps is taken for the
     mean of their rewards, which it is to first order.
     """
     margins = torch.zeros(len(examples))
-    for held in _folds(examples.prompts, settings.folds, seed):
+    for held in _folds(examples.prompts):
         rest = sorted(set(range(len(examples))) - set(held))
-        maps = train_maps(examples, rest, rank, settings, seed)
+        maps = train_maps(examples, rest, rank)
         with torch.no_grad():
-            sums = examples.answer_rewards(maps.down, maps.up).mean(0)
+            sums = examples.answer_rewards(maps).mean(0)
         margins[held] = (sums[examples.chosen] - sums[examples.rejected])[held]
     return margins
 
 
-def _folds(prompts: Sequence[int], count: int, seed: int) -> list[list[int]]:
+def _folds(prompts: Sequence[int]) -> list[list[int]]:
     """Rows in random parts of about the same size, those of one prompt together."""
     groups = prompts if len(set(prompts)) > 1 else range(len(prompts))
     distinct = sorted(set(groups))
-    random.Random(seed).shuffle(distinct)
-    parts = [set(distinct[part::count]) for part in range(min(count, len(distinct)))]
+    random.Random(_SEED).shuffle(distinct)
+    parts = [set(distinct[part::FOLDS]) for part in range(min(FOLDS, len(distinct)))]
     return [[row for row, group in enumerate(groups) if group in part] for part in parts]
 
 
-def _share_of_rate(step: int, steps: int) -> float:
-    if step < _WARMUP:
-        return (step + 1) / _WARMUP
-    return 0.5 * (1 + math.cos(math.pi * (step - _WARMUP) / max(steps - _WARMUP, 1)))
+def _share_of_rate(step: int) -> float:
+    if step < WARMUP:
+        return (step + 1) / WARMUP
+    return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))

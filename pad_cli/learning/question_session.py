@@ -1,0 +1,204 @@
+"""`pad learn --ask`: a pool of steered answers to choose between, and a session that asks about them.
+
+Replies are on disk after every question, so that another sitting goes on where one stopped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.errors import UsageError
+from pad_cli.learning.choices import FEWEST, Choice
+from pad_cli.learning.differences import Array, basis_of, differences
+from pad_cli.learning.features import choice_features
+from pad_cli.learning.posterior import Posterior
+from pad_cli.learning.user_weights import Learned, Reply, head_weights, learn_replies
+from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.pairs.parsed_rows import is_text
+from pad_cli.preference import Preference
+from pad_cli.recipe import DecodingSettings
+from pad_cli.records import Messages, as_messages
+from pad_cli.system.progress import bar
+from pad_cli.system.runs import ResultLog, fingerprint
+
+_TEMPERATURE = 1.0
+_MOST_PRINCIPLES = 3  # that an answer is steered to
+_WANTED = 2 / 3  # of them; the others are avoided
+_WORTHWHILE = 0.15  # bits that the best question must promise, for another one to be worth a user's time
+_LEAST = 6  # replies before that counts
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two different answers to one prompt."""
+
+    prompt: Messages
+    first: str
+    second: str
+
+    @property
+    def key(self) -> str:
+        """The same for two answers in either order."""
+        return fingerprint([[dict(message) for message in self.prompt], sorted([self.first, self.second])])
+
+
+@dataclass(frozen=True)
+class Pool:
+    """N comparisons that may be asked, and their slopes (N, K) in K principles, first less second, nats."""
+
+    comparisons: tuple[Comparison, ...]
+    slopes: Array
+
+
+def make_pool(
+    engine: PadEngine, prompts: Sequence[Messages], settings: DecodingSettings, answers: int = 6, seed: int = 0
+) -> Pool:
+    """Answer each prompt in several ways, and pair the answers. The same seed gives the same pool.
+
+    Args:
+        engine: policy and reward model.
+        prompts: distinct ones.
+        settings: how to decode; answers are sampled at temperature 1 where the settings are greedy.
+        answers: number of ways.
+        seed: of the preferences, of sampling, and of which answer comes first.
+
+    Raises:
+        UsageError: the reward model has no preference heads, or all answers to each prompt are the same.
+    """
+    model = engine.reward_model
+    if not isinstance(model, PersonalizedRewardModel):
+        raise UsageError("Weights are learned for a reward model with preference heads.", "Name one: --reward-model")
+    rng = random.Random(seed)
+    preferences = [_random_preference(rng, model.principles) for _ in range(len(prompts) * answers)]
+    sampled = settings.model_copy(update={"temperature": settings.temperature or _TEMPERATURE, "seed": seed})
+    streams = [f"{prompt}/{way}" for prompt in range(len(prompts)) for way in range(answers)]
+    rows = [prompt for prompt in prompts for _ in range(answers)]
+    with bar("Answering the prompts in several ways", total=len(rows)) as progress:
+        generations = engine.generate(rows, preferences, sampled, streams=streams, on_batch=progress.advance)
+    texts = [generation.text.strip() for generation in generations]
+    comparisons = []
+    for number, prompt in enumerate(prompts):
+        ways = [text for text in dict.fromkeys(texts[number * answers : (number + 1) * answers]) if is_text(text)]
+        for later in range(len(ways)):
+            for earlier in range(later):
+                pair = (ways[earlier], ways[later])
+                comparisons.append(Comparison(prompt, *(pair if rng.random() < 0.5 else pair[::-1])))
+    if not comparisons:
+        raise UsageError("The policy gives the same answer in every way.", "Give other prompts: --prompts FILE")
+    features = choice_features(model, [Choice(each.prompt, each.first, each.second) for each in comparisons])
+    return Pool(tuple(comparisons), np.asarray(features.slopes))
+
+
+def _random_preference(rng: random.Random, principles: Sequence[str]) -> Preference:
+    """A few principles, most of them wanted and the others avoided."""
+    count = rng.randint(1, min(_MOST_PRINCIPLES, len(principles)))
+    return Preference({name: 1.0 if rng.random() < _WANTED else -1.0 for name in rng.sample(principles, count)}, {})
+
+
+class Question(NamedTuple):
+    """What to ask now.
+
+    Attributes:
+        number: of the question, from 1, those of earlier sittings included.
+        place: of the comparison in the pool.
+        comparison: the two answers.
+        information: expected of the reply, bits.
+    """
+
+    number: int
+    place: int
+    comparison: Comparison
+    information: float
+
+
+@dataclass
+class Session:
+    """Questions to one user.
+
+    Attributes:
+        model: the reward model whose weights are learned.
+        pool: what may be asked.
+        log: the JSONL file of choices, as `read_choices` reads it; replies of earlier sittings are in it.
+        replies: all replies so far.
+    """
+
+    model: PersonalizedRewardModel
+    pool: Pool
+    log: Path
+    replies: list[Reply] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._results = ResultLog(self.log, needs=("prompt", "answers", "choice"))
+        self._basis = basis_of(self.model.pair_moments, self.pool.slopes)
+        self._seen = differences(self.pool.slopes, self._basis)
+        self._posterior = Posterior(len(self.model.principles))
+        rows = list(self._results.done.values())
+        comparisons = [Comparison(as_messages(row["prompt"]), *row["answers"]) for row in rows]
+        self._asked = {comparison.key for comparison in comparisons}
+        seen = differences(self._slopes_of(comparisons), self._basis)
+        for number, row in enumerate(rows):
+            self._take(Reply(seen.at(number), None if row["choice"] is None else row["choice"] == 0))
+
+    def next(self) -> Question | None:
+        """The comparison whose reply tells most; None when nothing is left that tells enough."""
+        bits = self._posterior.information(self._seen)
+        for place in np.argsort(-bits, kind="stable"):
+            comparison = self.pool.comparisons[place]
+            if comparison.key in self._asked:
+                continue
+            if len(self.replies) >= _LEAST and bits[place] < _WORTHWHILE:
+                return None
+            return Question(len(self.replies) + 1, int(place), comparison, float(bits[place]))
+        return None
+
+    def answer(self, question: Question, first: bool | None) -> None:
+        """Record a reply: the first, the second (False), or neither."""
+        comparison = question.comparison
+        row: dict[str, Any] = {
+            "prompt": [dict(message) for message in comparison.prompt],
+            "answers": [comparison.first, comparison.second],
+            "choice": None if first is None else 0 if first else 1,
+        }
+        self._results.append({comparison.key: row})
+        self._asked.add(comparison.key)
+        self._take(Reply(self._seen.at(question.place), first))
+
+    @property
+    def can_learn(self) -> bool:
+        """Are there enough choices for a profile? Ties do not count."""
+        return sum(reply.first is not None for reply in self.replies) >= FEWEST
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Those of `learned`, without the rest."""
+        return dict(zip(self.model.principles, head_weights(self._posterior, self._basis).tolist(), strict=True))
+
+    def learned(self) -> Learned:
+        """The weights from all replies so far, those of earlier sittings included; see `can_learn`."""
+        return learn_replies(self.model.principles, self.replies, self._posterior, self._basis)
+
+    def _take(self, reply: Reply) -> None:
+        self.replies.append(reply)
+        self._posterior.add(*reply)
+
+    def _slopes_of(self, comparisons: Sequence[Comparison]) -> Array:
+        """(M, K) of earlier sittings' comparisons: the pool's own, bit for bit, and computed where it lacks them."""
+        places = {comparison.key: place for place, comparison in enumerate(self.pool.comparisons)}
+        slopes = np.zeros((len(comparisons), len(self.model.principles)))
+        missing = [number for number, comparison in enumerate(comparisons) if comparison.key not in places]
+        if missing:
+            pairs = [comparisons[number] for number in missing]
+            choices = [Choice(each.prompt, each.first, each.second) for each in pairs]
+            slopes[missing] = choice_features(self.model, choices).slopes
+        for number, comparison in enumerate(comparisons):
+            if (place := places.get(comparison.key)) is not None:
+                same = self.pool.comparisons[place].first == comparison.first
+                slopes[number] = self.pool.slopes[place] if same else -self.pool.slopes[place]
+        return slopes

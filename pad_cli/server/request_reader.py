@@ -1,0 +1,215 @@
+"""From a validated request to what is decoded: model names, preferences, items, settings and limits."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from pad_cli.decoding.engine import PadEngine
+from pad_cli.decoding.items import Item
+from pad_cli.errors import DataError, PadError, PreferenceError, did_you_mean
+from pad_cli.models.prompts import encode_text
+from pad_cli.preference import Preference
+from pad_cli.profiles import profile_names
+from pad_cli.recipe import DecodingSettings
+from pad_cli.server.protocol import ApiError, ChatRequest, TextRequest
+
+_TEMPLATE_ARGUMENTS = {
+    *inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters,
+    *("conversations", "messages"),
+}
+"""What a template is rendered with already; not for clients. (`chat_template` is a program.)"""
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+_STEERED, _PLAIN = "pad", "base"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server accepts. Times are in seconds, `None` is no limit but the models' own.
+
+    Attributes:
+        max_batch: answers decoded together, and choices of one request.
+        max_queue: answers that wait; requests beyond are refused with 429.
+        batch_wait: how long a batch that is not full waits for more.
+        timeout: for an answer.
+        read_timeout: for the body of a request, and for a client to take what it was sent.
+        grace: for answers under way when the server is told to stop.
+        max_body: bytes of a request.
+        max_prompt_tokens: of a prompt.
+        max_new_tokens: of an answer; a request for more is capped.
+        max_stops: stop strings of a request.
+        keep_alive: for an idle connection; clients keep pooled ones up to 90 s.
+    """
+
+    max_batch: int = 32
+    max_queue: int = 256
+    batch_wait: float = 0.005
+    timeout: float = 120.0
+    read_timeout: float = 20.0
+    grace: float = 20.0
+    max_body: int = 1 << 20
+    max_prompt_tokens: int | None = None
+    max_new_tokens: int = 1024
+    max_stops: int = 4
+    keep_alive: int = 120
+
+
+@dataclass(frozen=True)
+class Work:
+    """A request, ready to be decoded; those with equal settings can be decoded together."""
+
+    items: list[Item]  # one for each choice
+    settings: DecodingSettings
+    limit: int  # tokens of the longest answer
+    stop: tuple[str, ...]
+    continues: bool  # an answer's text goes on from the prompt's, with its white space
+    prompt_tokens: int  # of all prompts, each counted once
+    pad: dict[str, Any]  # that key of the response
+
+
+class RequestReader:
+    """Reads requests for one engine; `default` is the preference that model name `pad` stands for."""
+
+    def __init__(
+        self, engine: PadEngine, settings: DecodingSettings, limits: Limits, default: Sequence[str] = ()
+    ) -> None:
+        self._engine, self._limits, self._default = engine, limits, list(default)
+        self._settings = settings.model_copy(update={"batch_size": limits.max_batch})
+        self._principles = () if engine.reward_model is None else engine.reward_model.principles
+        models = [engine.policy] if engine.reward_model is None else [engine.policy, engine.reward_model.backbone]
+        lengths = [model.context_length for model in models]
+        self._context = min((length for length in lengths if length is not None), default=None)
+
+    def model_names(self) -> list[str]:
+        """The models that are listed: `pad`, `base`, and each principle and profile; these may be joined by `+`."""
+        plain = [] if self._engine.always else [_PLAIN]
+        profiles = [f"@{name}" for name in profile_names()]
+        return [_STEERED, *plain, *(f"{_STEERED}/{name}" for name in [*self._principles, *profiles])]
+
+    def specs(self, model: str) -> list[str] | None:
+        """The preference that a model name stands for, `pad/humorous+concise=0.5`; None for the policy alone.
+
+        Raises:
+            ApiError: 404, there is no such model.
+        """
+        if model == _PLAIN and not self._engine.always:
+            return None
+        if model == _STEERED:
+            return self._default
+        start, slash, names = model.partition("/")
+        if start != _STEERED or not slash:
+            raise _unknown(model, did_you_mean(model, self.model_names()))
+        specs = [part.strip() for part in names.split("+")]
+        for spec in specs:
+            try:
+                preference = self._engine.preference([spec])
+            except (PreferenceError, DataError) as error:
+                raise _unknown(model, str(error)) from error
+            if preference.texts and not spec.startswith("@"):
+                hint = did_you_mean(spec, self._principles)
+                raise _unknown(model, f"'{spec}' is not a principle. {hint} Free text goes into pad.preference.")
+        return specs
+
+    def work(self, request: ChatRequest | TextRequest) -> Work:
+        """Read a request.
+
+        Raises:
+            ApiError: 400 or 404; what is wrong, and where.
+        """
+        preference, weight = self._steering(request)
+        settings = self._sampling(request)
+        seed = request.seed
+        if seed is None:
+            seed = random.SystemRandom().getrandbits(31) if settings.temperature else settings.seed
+        choices, chat = request.n or 1, isinstance(request, ChatRequest)
+        prompts = [self._messages(request)] if isinstance(request, ChatRequest) else _prompts(request)
+        if (count := choices * len(prompts)) > self._limits.max_batch:
+            raise ApiError(400, f"{count} choices; this server gives at most {self._limits.max_batch}.", param="n")
+        if len(request.stops) > self._limits.max_stops:
+            raise ApiError(400, f"At most {self._limits.max_stops} stop strings.", param="stop")
+        if not chat:
+            prompts = [self._tokens(number, prompt) for number, prompt in enumerate(prompts)]
+        param = "messages" if chat else "prompt"
+        rows: list[Any] = [prompt for prompt in prompts for _ in range(choices)]
+        steered = [preference] * count, settings.model_copy(update={"seed": seed}), [weight] * count
+        try:
+            if isinstance(request, ChatRequest):
+                items = self._engine.items(rows, *steered, template_options=request.chat_template_kwargs or {})
+            else:
+                items = self._engine.id_items(rows, *steered)
+        except PadError as error:
+            raise ApiError(400, str(error), param=param) from error
+        firsts = items[::choices]
+        longest = max(max(len(item.prompt), len(item.backbone_prompt)) for item in firsts)
+        limit = self._limit(request.token_limit, longest, param)
+        pad = {"preference": preference.describe(), "guidance_weight": weight, "seed": seed}
+        if request.token_limit is not None and request.token_limit > limit:
+            pad["max_tokens"] = limit
+        tokens = sum(len(item.prompt) for item in firsts)
+        return Work(items, settings, limit, request.stops, not chat, tokens, pad)
+
+    def _steering(self, request: ChatRequest | TextRequest) -> tuple[Preference, float]:
+        specs, lowest = self.specs(request.model), self._settings.guidance_weight
+        weight = lowest if request.pad.guidance_weight is None else request.pad.guidance_weight
+        if specs is None:
+            if request.pad.specs:
+                message = f"This model answers without a preference; ask '{_STEERED}'."
+                raise ApiError(400, message, param="pad.preference")
+            return Preference({}, {}), 0.0
+        if self._engine.always and weight < lowest:
+            message = f"This server always steers at a guidance weight of {lowest:g} or more."
+            raise ApiError(400, message, param="pad.guidance_weight")
+        try:
+            return self._engine.preference([*specs, *request.pad.specs]), weight
+        except PadError as error:
+            raise ApiError(400, str(error), code="unknown_preference", param="pad.preference") from error
+
+    def _sampling(self, request: ChatRequest | TextRequest) -> DecodingSettings:
+        changes = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
+        if request.pad.candidates is not None:
+            changes["candidates"] = request.pad.candidates
+        if request.top_k == -1:
+            changes["top_k"] = 0
+        return self._settings.model_copy(update=changes)
+
+    def _messages(self, request: ChatRequest) -> tuple[dict[str, str], ...]:
+        if reserved := _TEMPLATE_ARGUMENTS & (request.chat_template_kwargs or {}).keys():
+            name = f"chat_template_kwargs.{min(reserved)}"
+            raise ApiError(400, f"`{name}` is set by the server, not by requests.", param=name)
+        roles = {"developer": "system"}
+        return tuple({"role": roles.get(each.role, each.role), "content": each.text} for each in request.messages)
+
+    def _tokens(self, number: int, prompt: str | list[int]) -> list[int]:
+        policy = self._engine.policy
+        tokens = prompt if isinstance(prompt, list) else encode_text(policy.tokenizer, prompt)
+        if not all(0 <= token < policy.vocabulary_size for token in tokens):
+            raise ApiError(400, "There is no such token.", param=f"prompt.{number}")
+        return tokens
+
+    def _limit(self, requested: int | None, prompt: int, param: str) -> int:
+        """The longest answer, given the longest prompt (tokens)."""
+        most = self._limits.max_prompt_tokens
+        room = None if self._context is None else self._context - prompt
+        if (most is not None and prompt > most) or (room is not None and room < 1):
+            longest = min(number for number in (most, self._context and self._context - 1) if number is not None)
+            message = f"The prompt has {prompt} tokens; this server reads at most {longest}."
+            raise ApiError(400, message, code="context_length_exceeded", param=param)
+        limit = self._settings.max_new_tokens if requested is None else requested
+        return min(limit, self._limits.max_new_tokens, limit if room is None else room)
+
+
+def _unknown(model: str, reason: str) -> ApiError:
+    return ApiError(404, f"There is no model '{model}'. {reason}", code="model_not_found", param="model")
+
+
+def _prompts(request: TextRequest) -> list[Any]:
+    """A text or a list of tokens for each prompt."""
+    prompt = request.prompt
+    if not prompt and not isinstance(prompt, str):
+        raise ApiError(400, "There is no prompt.", param="prompt")
+    return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)
