@@ -21,8 +21,7 @@ from pad_cli.evaluation.run import evaluate, is_evaluation
 from pad_cli.recipe import ReproduceRecipe
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note
-from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import check_output, environment, write_json
+from pad_cli.system.runs import check_output, environment, only_here, write_json
 
 REPRODUCE = "reproduce.json"
 _VERSION = 1

@@ -37,8 +37,7 @@ from pad_cli.records import BenchmarkItem
 from pad_cli.registry import METHODS
 from pad_cli.system.processes import ALONE, Processes, processes
 from pad_cli.system.progress import bar, stage
-from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import RECIPE, ResultLog, check_output, merge_parts, recipe_kind, write_json
+from pad_cli.system.runs import RECIPE, ResultLog, check_output, merge_parts, only_here, recipe_kind, write_json
 
 ANSWERS, TIMES, SCORES = "answers.jsonl", "times.jsonl", "scores.jsonl"
 TOKENS = "token_rewards.jsonl"

@@ -32,8 +32,7 @@ from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
 from pad_cli.system.progress import stage
-from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import check_output, environment, write_json
+from pad_cli.system.runs import check_output, environment, only_here, write_json
 
 SWEEP = "sweep.json"
 _VERSION = 1

@@ -19,8 +19,7 @@ from pad_cli.models.rendezvous import wait_for_all
 from pad_cli.models.tensor_file import load_tensors, save_tensors
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import bar
-from pad_cli.system.run_lock import in_turn
-from pad_cli.system.runs import fingerprint, storage_errors
+from pad_cli.system.runs import fingerprint, in_turn, storage_errors
 
 _SHARD = 512  # answers in one file
 

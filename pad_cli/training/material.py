@@ -16,9 +16,9 @@ from pad_cli.models.prompt_reward_model import conditioned
 from pad_cli.preference import Preference
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import Messages, PairData, PairSplit, PreferencePair
-from pad_cli.system.caches import hidden_states
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import note
+from pad_cli.system.runs import hidden_states
 from pad_cli.training.hidden_cache import build_hidden_cache
 from pad_cli.training.pair_table import PairTable, SequenceBook, plain_prompt, tabulate
 from pad_cli.training.state_reader import StateReader

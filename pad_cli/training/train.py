@@ -28,12 +28,12 @@ from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note, stage
-from pad_cli.system.run_lock import only_here
 from pad_cli.system.runs import (
     RECIPE,
     check_output,
     environment,
     fingerprint,
+    only_here,
     recipe_kind,
     storage_errors,
     whole_files,

@@ -39,8 +39,7 @@ from pad_cli.recipe import AdapterStage, DataSettings, DecodingSettings, LoraSta
 from pad_cli.recipe.options import read_options
 from pad_cli.records import BenchmarkItem, Generation, PreferencePair
 from pad_cli.system.progress import note
-from pad_cli.system.run_lock import in_turn
-from pad_cli.system.runs import fingerprint, home, whole_directory, write_json
+from pad_cli.system.runs import fingerprint, home, in_turn, whole_directory, write_json
 from pad_cli.training.pair_table import SequenceBook, tabulate
 
 Goal = Mapping[str, float]
