@@ -23,9 +23,7 @@ from pad_cli.cli.options import (
 )
 from pad_cli.cli.tables import print_table, print_text
 from pad_cli.errors import UsageError
-from pad_cli.profiles import Profile, check_profile_output, profile_path, save_profile
 from pad_cli.system.progress import note
-from pad_cli.system.runs import check_output, only_here, write_whole
 from pad_cli.system.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -73,6 +71,9 @@ def learn(
     quiet: Quiet = False,
 ) -> None:
     """Learn what one user wants from choices between answers, with everything else frozen."""
+    from pad_cli.profiles import check_profile_output, profile_path
+    from pad_cli.system.runs import check_output
+
     if ask + users + (new_principle is not None) > 1:
         raise UsageError("--ask, --users and --new-principle are different things to do.", "Choose one.")
     if name is None:
@@ -93,7 +94,8 @@ def learn(
         raise UsageError(
             "Give choices or --ask, not both.", "Answers to --ask are kept, and can be learned from again."
         )
-    check_profile_output(out or profile_path(name), overwrite=overwrite)
+    profile = profile_path(name)
+    check_profile_output(out or profile, overwrite=overwrite)
     if ask:
         _ask(settings, name, prompts, count, questions, out, as_json)
     elif choices is not None:
@@ -108,7 +110,6 @@ def _is_table(path: Path) -> bool:
 
 
 def _learn_user(settings: GenerateRecipe, name: str, choices: Path, out: Path | None, as_json: bool) -> None:
-    profile_path(name)
     with importing():
         from pad_cli.learning.choices import read_choices
         from pad_cli.learning.learn import learn_user
@@ -134,6 +135,8 @@ def _ask(
         from pad_cli.learning.effects import read_prompts
         from pad_cli.learning.session import Session
         from pad_cli.models.reward_model import PersonalizedRewardModel
+        from pad_cli.profiles import profile_path
+        from pad_cli.system.runs import only_here
 
     log = profile_path(name).with_suffix(".choices.jsonl")
     with only_here(log), only_here(out or profile_path(name)):
@@ -184,6 +187,7 @@ def _learn_users(settings: GenerateRecipe, file: Path, out: Path) -> None:
         from pad_cli.learning.choices import read_users
         from pad_cli.learning.learn import learn_users
         from pad_cli.models.checkpoint import load_reward_model
+        from pad_cli.system.runs import write_whole
 
     users = read_users(file)
     model = load_reward_model(settings.reward_model)
@@ -236,6 +240,8 @@ def _row(learned: Learned) -> dict[str, Any]:
 
 def _save(learned: Learned, name: str, fingerprint: str, out: Path | None, as_json: bool) -> None:
     """Write a profile, and print what it contains."""
+    from pad_cli.profiles import Profile, save_profile
+
     accuracy = learned.accuracy
     profile = Profile(
         name=name,
