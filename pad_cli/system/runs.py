@@ -254,7 +254,7 @@ def in_turn(place: Path) -> Iterator[None]:
         yield
 
 
-def _lock(name: str, patience: float = 0) -> AcquireReturnProxy | None:
+def _lock(name: str, patience: float = 0) -> AcquireReturnProxy[Any] | None:
     """A lock that is held until its block ends; None if another process holds it for `patience` seconds (-1: ever)."""
     path = home() / "locks" / f"{fingerprint(name)}.lock"
     with storage_errors(path):
