@@ -19,20 +19,6 @@ Offers = list[tuple[str, str]]
 """Values, each with a line about it."""
 
 
-def complete_kinds(incomplete: str) -> Offers:
-    """Of `pad list`."""
-    from pad_cli.recipe.catalogue import catalogue_kinds
-
-    return [(kind, "") for kind in catalogue_kinds()]
-
-
-def complete_recipe_kinds(incomplete: str) -> Offers:
-    """Of `pad recipe schema`."""
-    from pad_cli.recipe import recipe_kinds
-
-    return [(kind, "") for kind in recipe_kinds()]
-
-
 def complete_recipes(incomplete: str) -> Offers:
     """Shipped recipes."""
     return _names("recipes")
@@ -61,15 +47,6 @@ def complete_preferences(context: typer.Context, incomplete: str) -> Offers:
             location = getattr(read_recipe(name), "reward_model", "")
         return [*_names("principles", location or None), *_names("profiles")]
     return _names("profiles")
-
-
-def complete_library(context: typer.Context, incomplete: str) -> Offers:
-    """Ready principles: those that ship, and those of the file that the line names or of ./principles.yaml."""
-    with contextlib.suppress(PadError, OSError):
-        from pad_cli.principles import read_library
-
-        return [(name, each.description) for name, each in read_library(context.params.get("own")).items()]
-    return []
 
 
 def complete_keys(context: typer.Context, incomplete: str) -> Offers:

@@ -12,9 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,24 +87,28 @@ def _clean(yes: bool, as_json: bool) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Look at packages, devices, directories and keys; nothing is loaded, built, or asked of the network."""
+    """Look at packages, devices, directories and keys; nothing is loaded, built, or asked of the network.
+
+    Returns:
+        What `pad doctor --json` prints; `well` is false where something is missing that pad cannot work without.
+    """
     from huggingface_hub import constants, get_token
 
     from pad_cli.system.runs import hidden_states, home
 
-    torch, failure = _ask_torch()
-    packages, memory = list(_packages()), psutil.virtual_memory()
+    memory = psutil.virtual_memory()
     existing = next(path for path in (home(), *home().absolute().parents) if path.exists())
+    torch, failure = _ask_torch()
     report = {
         "pad": _version("pad-cli") or "not installed",
         "python": platform.python_version(),
         "system": f"{platform.system()}-{platform.machine()}",
-        "packages": packages,
+        "packages": list(_packages()),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "memory": [memory.total, memory.available],
         "torch": torch,
         "home": str(home()),
-        "writable": _writable(existing),
+        "writable": os.access(existing, os.W_OK) and existing.is_dir(),
         "free": shutil.disk_usage(existing).free,
         "models": [_stored(path) for path in sorted(home().glob("embedded-*"))],
         "hidden_states": _stored(hidden_states()),
@@ -114,10 +116,7 @@ def examine() -> dict[str, Any]:
         "offline": bool(constants.HF_HUB_OFFLINE),
         "secrets": {"HF_TOKEN": get_token() is not None, **{name: bool(os.environ.get(name)) for name in _KEYS}},
     }
-    problems = [
-        {"what": what, "fix": fix, "needed": needed}
-        for what, fix, needed in (*_missing(packages), *_torch_problems(torch, failure), *_storage_problems(report))
-    ]
+    problems = [{"what": what, "fix": fix, "needed": needed} for what, fix, needed in _problems(report, failure)]
     report["problems"] = sorted(problems, key=lambda problem: not problem["needed"])
     report["well"] = not any(problem["needed"] for problem in problems)
     return report
@@ -138,6 +137,8 @@ def _ask_torch() -> tuple[dict[str, Any] | None, str]:
 
 def _packages() -> Iterator[dict[str, Any]]:
     """What the installed distribution requires, and for which extra."""
+    from importlib.metadata import PackageNotFoundError, requires  # slow: it brings Python's `email`
+
     from packaging.requirements import Requirement
 
     try:
@@ -149,50 +150,35 @@ def _packages() -> Iterator[dict[str, Any]]:
         if extra not in _DEVELOPERS and (each.marker is None or each.marker.evaluate({"extra": extra})):
             installed = _version(each.name)
             fits = installed is not None and each.specifier.contains(installed, prereleases=True)
-            yield {
-                "name": each.name,
-                "wanted": str(each.specifier),
-                "installed": installed,
-                "extra": extra,
-                "fits": fits,
-            }
+            package = {"name": each.name, "wanted": str(each.specifier), "installed": installed}
+            yield {**package, "extra": extra, "fits": fits}
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-Problem = tuple[str, str, bool]
-"""What it is, the command that mends it, and whether pad cannot work without."""
-
-
-def _missing(packages: list[dict[str, Any]]) -> Iterator[Problem]:
-    if not packages:
+def _problems(report: dict[str, Any], torch_failure: str) -> Iterator[tuple[str, str, bool]]:
+    """What is wrong, the command that mends it, and whether pad cannot work without."""
+    if not report["packages"]:
         yield "The package pad-cli is not installed, so what it needs is not known.", "pip install pad-cli", True
-    for each in packages:
+    for each in report["packages"]:
         if not each["fits"] and (not each["extra"] or each["installed"]):
             state = f"is {each['installed']}" if each["installed"] else "is not installed"
             requirement = f"{each['name']}{each['wanted']}"
             what = f"{each['name']} {state}, but pad needs {requirement}."
             yield what, f'pip install "{requirement}"', not each["extra"]
-
-
-def _torch_problems(torch: dict[str, Any] | None, failure: str) -> Iterator[Problem]:
+    torch = report["torch"]
     if torch is None:
-        yield f"torch cannot be imported: {failure}", "pip install --force-reinstall torch", True
+        yield f"torch cannot be imported: {torch_failure}", "pip install --force-reinstall torch", True
     elif not torch["gpus"] and shutil.which("nvidia-smi"):
-        if torch["cuda"] is None:
-            what = "There is an NVIDIA driver, but this torch is built for the CPU alone."
-            yield what, "pip install --force-reinstall torch", False
-        else:
-            what = f"There is an NVIDIA driver, but torch (CUDA {torch['cuda']}) cannot use a GPU."
-            yield what, "nvidia-smi", False
-
-
-def _storage_problems(report: dict[str, Any]) -> Iterator[Problem]:
+        what = f"There is an NVIDIA driver, but torch, built for {_built_for(torch)}, cannot use a GPU."
+        yield what, "nvidia-smi" if torch["cuda"] else "pip install --force-reinstall torch", False
     elsewhere = "export PAD_HOME=/another/directory"
     if not report["writable"]:
         yield f"PAD_HOME, {report['home']}, cannot be written.", elsewhere, True
@@ -206,12 +192,8 @@ def _storage_problems(report: dict[str, Any]) -> Iterator[Problem]:
             yield error.message, "pip install --force-reinstall pad-cli", True
 
 
-def _writable(directory: Path) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=directory):
-            return True
-    except OSError:
-        return False
+def _built_for(torch: dict[str, Any]) -> str:
+    return f"CUDA {torch['cuda']}" if torch["cuda"] else "the CPU alone"
 
 
 def _files(directory: Path) -> list[Path]:
@@ -269,7 +251,7 @@ def _devices(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if torch["mps"]:
         yield "mps", "Apple GPU"
     elif not torch["gpus"]:
-        yield "GPU", f"none (this torch is built for {'CUDA ' + torch['cuda'] if torch['cuda'] else 'the CPU alone'})"
+        yield "GPU", f"none (this torch is built for {_built_for(torch)})"
     for device, dtypes in torch.get("dtypes", {}).items():
         for own, choice in dtypes.items():
             if own != "float32":

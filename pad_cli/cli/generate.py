@@ -91,16 +91,20 @@ def generate(
 
     with inference_only():
         with importing():
-            from pad_cli.decoding.batch import check_answers_output, generate_file
             from pad_cli.decoding.engine import PadEngine
-            from pad_cli.decoding.heat_map import check_page_output
         if out is not None:
+            from pad_cli.decoding.batch import check_answers_output
+
             check_answers_output(out, overwrite=overwrite)
-        if explain not in (None, "-"):
+        if explain is not None and explain != "-":
+            from pad_cli.decoding.heat_map import check_page_output
+
             check_page_output(Path(explain), overwrite=overwrite)
         engine = PadEngine.from_recipe(settings)
     spare_threads(engine.policy)
     if file is not None and out is not None:
+        from pad_cli.decoding.batch import generate_file
+
         count = generate_file(engine, file, out, pref or [], settings.decoding, overwrite=overwrite)
         if processes().main:
             say(f"{count} answered now, all of {file} in {out}", stderr=True)

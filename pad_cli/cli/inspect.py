@@ -11,14 +11,13 @@ from rich.text import Text
 
 from pad_cli.cli.options import Json, Quiet, importing
 from pad_cli.cli.tables import print_text
-from pad_cli.system.terminal import FittingTable, console, say_json, say_table
+from pad_cli.system.terminal import FittingTable, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli.models.inspection import Inspection
 
 _SIZES = ("pairs", "prompts", "answers", "mean_prompt", "mean_answer")
 _FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
-_NARROW = 76  # columns that a split with its figures needs
 
 
 def inspect(
@@ -75,26 +74,18 @@ def inspect(
 
 def _show(inspection: Inspection) -> None:
     config = inspection.config
-    released = inspection.form == "released"
-    facts: list[tuple[str, Any]] = [
-        ("form", "the authors' released one" if released else f"pad, version {config['format_version']}"),
-        ("conditioning", config.get("conditioning", "heads")),
-        ("backbone", config["backbone"]),
-        ("revision", config.get("backbone_revision")),
-        ("quantization", config.get("backbone_quantization")),
-        ("trained with dtype", config.get("backbone_dtype")),
-        ("fingerprint", config.get("backbone_fingerprint")),
-        ("hidden size", config.get("hidden_size")),
-        ("vocabulary", config.get("vocabulary_size")),
-        ("principles", ", ".join(config.get("principles") or ()) or None),
-        ("rank", config.get("rank")),
-        ("free text", "yes" if config.get("encoder_width") is not None else "no"),
-        ("adapter", ", ".join(f"{name} {value}" for name, value in (inspection.adapter or {}).items()) or "no"),
-        ("calibration", config.get("calibration")),
-        ("trainable parameters", f"{sum(inspection.parameters.values()):,}"),
-        ("size", f"{inspection.bytes / 1e6:.2f} MB"),
-    ]
-    _table(inspection.location, facts)
+    adapter = ", ".join(f"{name} {value}" for name, value in (inspection.adapter or {}).items())
+    facts = {
+        "form": "the authors' released one" if inspection.form == "released" else "pad",
+        "conditioning": "heads",
+        **{name.replace("_", " "): value for name, value in config.items() if not isinstance(value, Mapping | list)},
+        "principles": ", ".join(config.get("principles") or ()) or None,
+        "free text": "no" if config.get("encoder_width") is None else "yes",
+        "adapter": adapter or "no",
+        "trainable parameters": sum(inspection.parameters.values()),
+        "size": f"{inspection.bytes / 1e6:.2f} MB",
+    }
+    _table(inspection.location, facts.items())
     for number, stage in enumerate(config.get("stages") or (), start=1):
         settings = {"seconds": inspection.seconds.get(stage.get("stage")), **stage}
         _table(f"Stage {number}: {settings.pop('stage', None)}", _flat(settings))
@@ -109,19 +100,14 @@ def _show(inspection: Inspection) -> None:
 
 
 def _splits(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """A line for each split; on a narrow terminal a table each."""
-    here = console()
-    if here.is_terminal and here.width < _NARROW:
-        for split, row in rows.items():
-            _table(f"{title} {split}", row.items())
-        return
+    """A line for each split."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     table = FittingTable(title, box=None, header_style="bold")
     for name in names:
         table.add_column("\n".join(name.rsplit(" ", 1)), justify="right")
     for split, row in rows.items():
         table.add_row(Text(split), *(Text(_formatted(row[name]) if name in row else "") for name in names))
-    here.print(table)
+    say_table(table)
 
 
 def _main_figures(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.completion import complete_library, complete_preferences
+from pad_cli.cli.completion import complete_preferences
 from pad_cli.cli.options import (
     GenerateRecipeName,
     Json,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, show and try preferences: principles and profiles.", no_args_is_help=True)
 
 _EXAMPLE = "embedded-generate"
-_STRONGEST = 4  # weights of a profile that a list shows
 
 
 @app.command("list")
@@ -59,14 +58,10 @@ def list_(
     free_text = config.get("conditioning") == "prompt" or config.get("encoder_width") is not None
     print_text(f"{location} knows: {', '.join(principles) or 'any text'}")
     say(f"Free text: {'yes' if free_text else 'no'}")
-    if not profiles:
+    if profiles:
+        print_facts("profiles", [(f"@{each.name}", _summary(each)) for each in profiles])
+    else:
         say("There are no profiles in ./profiles.")
-        return
-    rows = [
-        (f"@{each.name}", each.reward_model or "any", each.choices or "", _accuracy(each), _strongest(each))
-        for each in profiles
-    ]
-    print_table(("profile", "reward model", "choices", "accuracy", "strongest weights"), rows)
 
 
 @app.command()
@@ -162,9 +157,7 @@ def try_(
 
 @app.command()
 def library(
-    name: Annotated[
-        str | None, typer.Argument(help="Show all of one principle.", autocompletion=complete_library)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Show all of one principle.")] = None,
     own: Annotated[
         Path | None,
         typer.Option("--file", metavar="FILE", help="Your own principles; by default ./principles.yaml if it exists."),
@@ -198,50 +191,34 @@ def _location(recipe: str, reward_model: str | None) -> str:
 
 
 def _row(profile: Profile) -> dict[str, Any]:
-    return {
-        "name": profile.name,
-        "reward_model": profile.reward_model or None,
-        "choices": profile.choices,
-        "accuracy": profile.accuracy,
-        "accuracy_interval": profile.accuracy_interval,
-        "created": None if profile.created is None else profile.created.isoformat(),
-        "weights": dict(profile.weights),
-        "intervals": dict(profile.intervals),
-    }
+    keys = ("name", "choices", "accuracy", "accuracy_interval", "created", "weights", "intervals")
+    return {"reward_model": profile.reward_model or None, **{key: getattr(profile, key) for key in keys}}
 
 
-def _accuracy(profile: Profile) -> str:
-    if profile.accuracy is None:
-        return ""
+def _summary(profile: Profile) -> str:
+    """The weights, the strongest first, and where they come from."""
+    weights = sorted(profile.weights.items(), key=lambda item: -abs(item[1]))
     ends = profile.accuracy_interval
-    return f"{profile.accuracy:.2f}" + ("" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})")
-
-
-def _ranked(profile: Profile) -> list[tuple[str, float]]:
-    return sorted(profile.weights.items(), key=lambda item: -abs(item[1]))
-
-
-def _strongest(profile: Profile) -> str:
-    weights = [f"{name} {weight:+.2g}" for name, weight in _ranked(profile) if weight]
-    more = [f"{len(weights) - _STRONGEST} more"] if len(weights) > _STRONGEST else []
-    return ", ".join([*weights[:_STRONGEST], *more]) or "none"
+    interval = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+    parts = [
+        ", ".join(f"{name} {weight:+.2g}" for name, weight in weights if weight) or "no weights",
+        f"for the reward model {profile.reward_model or 'of any fingerprint'}",
+        f"from {profile.choices} choices" if profile.choices else "",
+        f"accuracy {profile.accuracy:.2f}{interval}" if profile.accuracy is not None else "",
+        f"created {profile.created}" if profile.created is not None else "",
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def _show_profile(profile: Profile, as_json: bool) -> None:
     if as_json:
         say_json({"kind": "profile", **_row(profile)})
         return
-    facts = [
-        ("reward model", profile.reward_model or "any"),
-        ("choices", profile.choices or ""),
-        ("accuracy", _accuracy(profile)),
-        ("created", profile.created or ""),
-    ]
-    print_text(f"@{profile.name}: " + ", ".join(f"{key} {value}" for key, value in facts if value))
     rows = []
-    for name, weight in _ranked(profile):
+    for name, weight in sorted(profile.weights.items(), key=lambda item: -abs(item[1])):
         ends = profile.intervals.get(name)
         rows.append((name, f"{weight:+.2f}", "" if ends is None else f"{ends[0]:+.2f} to {ends[1]:+.2f}"))
+    print_text(f"@{profile.name}: {_summary(profile)}")
     print_table(("principle", "weight", "95 % interval"), rows)
 
 

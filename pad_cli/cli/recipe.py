@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.completion import complete_kinds, complete_recipe_kinds, complete_recipes
+from pad_cli.cli.completion import complete_recipes
 from pad_cli.cli.options import Json, Overrides
 from pad_cli.cli.tables import print_facts
 from pad_cli.errors import UsageError
@@ -74,10 +74,7 @@ def check(name: Name, overrides: Overrides = None) -> None:
 
 @app.command()
 def schema(
-    kind: Annotated[
-        str | None,
-        typer.Argument(help="Of which kind; without it of all.", autocompletion=complete_recipe_kinds),
-    ] = None,
+    kind: Annotated[str | None, typer.Argument(help="Of which kind; without it of all.")] = None,
 ) -> None:
     """Print the JSON Schema of recipes, with which editors complete and check them.
 
@@ -91,9 +88,7 @@ def schema(
 
 
 def list_names(
-    kind: Annotated[
-        str | None, typer.Argument(help="Only these, for example scorers.", autocompletion=complete_kinds)
-    ] = None,
+    kind: Annotated[str | None, typer.Argument(help="Only these, for example scorers.")] = None,
     as_json: Json = False,
 ) -> None:
     """List every principle, ready principle, profile, recipe, scorer, method, benchmark and data source."""

@@ -50,9 +50,9 @@ def say(text: object = "", *, end: str = "\n", stderr: bool = False) -> None:
 
 
 def say_json(row: Any, *, indent: int | None = None) -> None:
-    """Print a row of the result as JSON, on one line unless indented; it reads back the same, whatever it holds."""
+    """Print a row of the result as JSON, on one line unless indented; texts read back the same, whatever they hold."""
     unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    text = json.dumps(row, ensure_ascii=not unicode, indent=indent)
+    text = json.dumps(row, ensure_ascii=not unicode, indent=indent, default=str)
     say(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 

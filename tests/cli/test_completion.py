@@ -26,7 +26,6 @@ def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "home"))
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "me.yaml").write_text("weights: {concise: 1.0}\n")
-    (tmp_path / "ours.yaml").write_text("parrot: {instruction: Answer like a parrot.}\n")
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "mine.yaml").write_text((read_path("embedded-eval")).read_text())
     (tmp_path / "my-rm").mkdir()
@@ -85,11 +84,7 @@ def test_principles_are_those_of_the_embedded_reward_model() -> None:
         (("generate", "x", "--recipe", "emb"), {"embedded-generate"}),
         (("train-rm", "re"), {"real-local"}),
         (("recipe", "show", "gem"), {"gemma-270m"}),
-        (("recipe", "schema", "s"), {"sweep"}),
         (("prefs", "show", "@m"), {"@me"}),
-        (("list", "sc"), {"scorers"}),
-        (("prefs", "library", "pir"), {"pirate"}),
-        (("prefs", "library", "--file", "ours.yaml", "par"), {"parrot"}),
         (("doc",), {"doctor"}),
         (("generate", "x", "--temp"), {"--temperature"}),
     ],
