@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,9 +84,6 @@ def _forecast(plan: JudgePlan) -> dict[str, Any]:
         "endpoint": plan.endpoint.shown,
         "waiting": plan.waiting,
         "known": len(plan.questions) - plan.waiting,
-        "requests": plan.volume.requests,
-        "tokens_in": plan.volume.tokens_in,
-        "tokens_out": plan.volume.tokens_out,
-        "usd": plan.volume.usd,
+        **dataclasses.asdict(plan.volume),
         "spent_usd": plan.spent,
     }

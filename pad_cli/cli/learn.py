@@ -98,18 +98,9 @@ def learn(
     check_profile_output(out or profile, overwrite=overwrite)
     if ask:
         _ask(settings, name, prompts, count, questions, out, as_json)
-    elif choices is not None:
-        _learn_user(settings, name, choices, out, as_json)
-    else:
+        return
+    if choices is None:
         raise UsageError(f"There are no choices to learn '{name}' from.", f"pad learn {name} choices.jsonl, or --ask")
-
-
-def _is_table(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_ROW)) == _ROW
-
-
-def _learn_user(settings: GenerateRecipe, name: str, choices: Path, out: Path | None, as_json: bool) -> None:
     with importing():
         from pad_cli.learning.choices import read_choices
         from pad_cli.learning.learn import learn_user
@@ -118,6 +109,11 @@ def _learn_user(settings: GenerateRecipe, name: str, choices: Path, out: Path | 
     read = read_choices(choices)
     model = load_reward_model(settings.reward_model)
     _save(learn_user(model, read), name, model.fingerprint, out, as_json)
+
+
+def _is_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_ROW)) == _ROW
 
 
 def _ask(

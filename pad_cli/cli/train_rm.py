@@ -11,7 +11,8 @@ import typer
 
 from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, importing, read_as, recipe_argument
 from pad_cli.cli.tables import print_text
-from pad_cli.system.progress import stage
+from pad_cli.system.progress import seconds as duration
+from pad_cli.system.progress import size, stage
 from pad_cli.system.terminal import FittingTable, console, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -85,11 +86,11 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     )
     say_table(*estimate_tables(estimate))
     most = max(estimate.costs, key=lambda cost: sum(cost.memory.values()))
-    parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in most.memory.items())
-    print_text(f"Device memory {_gigabytes(estimate.memory)} in '{most.name}': {parts}.")
-    for size in _CARDS:
-        say(f"  On a GPU, {size} GB are {'enough' if estimate.fits(size) else 'not enough'}, with a tenth left free.")
-    print_text(f"Cached states on the disk: {_gigabytes(estimate.disk)}. Validation during training is not counted.")
+    parts = ", ".join(f"{name} {size(count)}" for name, count in most.memory.items())
+    print_text(f"Device memory {size(estimate.memory)} in '{most.name}': {parts}.")
+    for card in _CARDS:
+        say(f"  On a GPU, {card} GB are {'enough' if estimate.fits(card) else 'not enough'}, with a tenth left free.")
+    print_text(f"Cached states on the disk: {size(estimate.disk)}. Validation during training is not counted.")
 
 
 def estimate_tables(estimate: Estimate) -> Iterator[FittingTable]:
@@ -98,34 +99,20 @@ def estimate_tables(estimate: Estimate) -> Iterator[FittingTable]:
     for name in ("steps", "tokens read", "operations", "on the CPU", "device memory"):
         work.add_column(name, justify="right")
     for cost in estimate.costs:
-        memory = _gigabytes(sum(cost.memory.values()))
+        memory = size(sum(cost.memory.values()))
         numbers = (cost.tokens, cost.operations, cost.cpu_operations)
         work.add_row(cost.name, f"{cost.steps:,}" if cost.steps else "", *map(_si, numbers), memory)
     yield work
     times = FittingTable("device")
     for name in (*(cost.name for cost in estimate.costs), "in all"):
         times.add_column(name, justify="right")
-    for device, seconds in estimate.seconds.items():
-        times.add_row(device, *map(_duration, seconds.values()), _duration(sum(seconds.values())))
+    for device, each in estimate.seconds.items():
+        times.add_row(device, *map(duration, each.values()), duration(sum(each.values())))
     yield times
 
 
 def _si(number: float) -> str:
-    if number == 0:
-        return ""
-    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.3g}"
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    for factor, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {unit}"
+    return f"{number:.3g}" if number else ""

@@ -98,7 +98,7 @@ def bar(description: str, total: int) -> Iterator[Bar]:
             ending = "{0:,.0f} in {2}"
         finally:
             task = plain.task
-            summary = ending.format(task.completed, task.total, _seconds(task.elapsed or 0))
+            summary = ending.format(task.completed, task.total, seconds(task.elapsed or 0))
             more = (summary, _rate(task), _memory(), task.fields["status"])
             say(f"{description}: {', '.join(filter(None, more))}", stderr=True)
 
@@ -173,9 +173,9 @@ def parts(task: Task) -> list[str]:
     count = "" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f}"
     speed = _speed(task)
     if task.total is None or task.finished or not speed:
-        time = _seconds(task.elapsed or 0)
+        time = seconds(task.elapsed or 0)
     else:
-        time = f"{_seconds((task.total - task.completed) / speed)} left"
+        time = f"{seconds((task.total - task.completed) / speed)} left"
     return list(filter(None, (count, time, _rate(task), _memory(), task.fields["status"])))
 
 
@@ -192,10 +192,10 @@ def _rate(task: Task) -> str:
         return ""
     if speed >= 1:
         return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
-    return f"{_seconds(1 / speed)} each"
+    return f"{seconds(1 / speed)} each"
 
 
-def _seconds(count: float) -> str:
+def seconds(count: float) -> str:
     """`4.2 s`, `1:05` or `2:03:20`."""
     if count < 10:
         return f"{count:.1f} s"

@@ -104,7 +104,7 @@ def test_a_line_is_one_line_and_fits_the_terminal(
     ("count", "words"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (12, "12 s"), (65, "1:05"), (7400, "2:03:20")]
 )
 def test_durations_are_read_at_a_glance(count: float, words: str) -> None:
-    assert progress._seconds(count) == words
+    assert progress.seconds(count) == words
 
 
 COLOUR = r"\x1b\[[\d;]*[349]\d[\d;]*m"
