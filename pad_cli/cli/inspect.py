@@ -10,8 +10,8 @@ import typer
 from rich.text import Text
 
 from pad_cli.cli.options import Json, Quiet, importing
-from pad_cli.cli.tables import print_text
-from pad_cli.system.terminal import FittingTable, say_json, say_table
+from pad_cli.cli.tables import print_facts, print_text
+from pad_cli.system.terminal import FittingTable, say_json
 
 if TYPE_CHECKING:
     from pad_cli.models.inspection import Inspection
@@ -57,7 +57,7 @@ def inspect(
     _show(inspection)
     if fit is not None:
         shared = "the backbone's vocabulary" if fit.same_vocabulary else "another vocabulary than the backbone"
-        _table(f"With the policy {fit.policy}", [("path", fit.path or "cannot be steered"), ("it has", shared)])
+        _print(f"With the policy {fit.policy}", [("path", fit.path or "cannot be steered"), ("it has", shared)])
         say_table(fit.reason)
     if measured is not None:
         aim = f"{measured.strength:.3f} nats at guidance weight 1; calibration aims at {measured.aimed_strength:g}"
@@ -69,7 +69,7 @@ def inspect(
             ("strength", aim),
             *((f"strength of {name}", f"{value:.3f}") for name, value in measured.strength_by_preference.items()),
         ]
-        _table("Measured again", facts)
+        _print("Measured again", facts)
 
 
 def _show(inspection: Inspection) -> None:
@@ -85,15 +85,15 @@ def _show(inspection: Inspection) -> None:
         "trainable parameters": sum(inspection.parameters.values()),
         "size": f"{inspection.bytes / 1e6:.2f} MB",
     }
-    _table(inspection.location, facts.items())
+    _print(inspection.location, facts.items())
     for number, stage in enumerate(config.get("stages") or (), start=1):
         settings = {"seconds": inspection.seconds.get(stage.get("stage")), **stage}
-        _table(f"Stage {number}: {settings.pop('stage', None)}", _flat(settings))
+        _print(f"Stage {number}: {settings.pop('stage', None)}", _flat(settings))
     splits = {split["name"]: _numbers(split, _SIZES) for split in inspection.data.get("splits") or ()}
     if splits:
         _splits("Data", splits)
     if config.get("environment"):
-        _table("Trained with", _flat(config["environment"]))
+        _print("Trained with", _flat(config["environment"]))
     if inspection.metrics:
         _splits("Measured on", {split: _main_figures(values) for split, values in inspection.metrics.items()})
         print_text("length, bag of words: what they alone get right. Each preference: report.html, or --json.")
@@ -129,12 +129,8 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
             yield f"{above}{name}", value
 
 
-def _table(title: str, facts: Iterable[tuple[str, Any]]) -> None:
-    table = FittingTable(title=Text(title), box=None, show_header=False, title_justify="left", title_style="bold")
-    for name, value in facts:
-        if value is not None:
-            table.add_row(Text(str(name), style="dim"), Text(_formatted(value)))
-    say_table(table)
+def _print(title: str, facts: Iterable[tuple[str, Any]]) -> None:
+    print_facts(title, [(name, _formatted(value)) for name, value in facts if value is not None])
 
 
 def _formatted(value: Any) -> str:

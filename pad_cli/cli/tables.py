@@ -48,20 +48,10 @@ def print_table(
     title: str | None = None,
     side_by_side: bool = False,
     stderr: bool = False,
-    **style: Any,
 ) -> None:
-    """Print rows under a heading each.
-
-    Args:
-        names: of the columns.
-        rows: their cells, of any type.
-        title: above the table.
-        side_by_side: the cells are long texts, and all columns equally wide.
-        stderr: it is no result.
-        style: further options of a Rich table.
-    """
-    wide = {"show_lines": True, "expand": True} if side_by_side else {}
-    table = FittingTable(title=None if title is None else Text(title), title_justify="left", **wide, **style)
+    """Print rows under a heading each; side by side if the cells are long texts, which get equally wide columns."""
+    heading = None if title is None else Text(title)
+    table = FittingTable(title=heading, title_justify="left", show_lines=side_by_side, expand=side_by_side)
     for name in names:
         table.add_column(Text(name), overflow="fold", ratio=1 if side_by_side else None)
     for row in rows:

@@ -56,20 +56,14 @@ def say_json(row: Any, *, indent: int | None = None) -> None:
     say(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
-def say_table(*renderables: RenderableType, stderr: bool = False, width: int | None = None) -> None:
+def say_table(*renderables: RenderableType, stderr: bool = False) -> None:
     """Print tables and styled lines; see `console`."""
-    console(stderr=stderr, width=width).print(*renderables)
+    console(stderr=stderr).print(*renderables)
 
 
-def console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool = False) -> Console:
-    """A Rich console for tables and styled lines, which neutralises all text, on a terminal or not.
-
-    Args:
-        stderr: print messages, not results.
-        width: in columns; by default the terminal's.
-        soft_wrap: leave it to the terminal to break lines.
-    """
-    return _Console(stderr=stderr, width=width, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+def console(*, stderr: bool = False) -> Console:
+    """A Rich console for tables and styled lines, which neutralises all text, on a terminal or not."""
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 class _Console(Console):
