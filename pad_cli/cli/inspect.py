@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pad_cli.cli.options import Json, Quiet, importing
 from pad_cli.cli.tables import print_facts, print_text
-from pad_cli.system.terminal import FittingTable, say_json
+from pad_cli.system.terminal import FittingTable, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli.models.inspection import Inspection
