@@ -202,7 +202,7 @@ def _summary(profile: Profile) -> str:
     interval = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
     parts = [
         ", ".join(f"{name} {weight:+.2g}" for name, weight in weights if weight) or "no weights",
-        f"for the reward model {profile.reward_model or 'of any fingerprint'}",
+        f"for reward model {profile.reward_model}" if profile.reward_model else "for any reward model",
         f"from {profile.choices} choices" if profile.choices else "",
         f"accuracy {profile.accuracy:.2f}{interval}" if profile.accuracy is not None else "",
         f"created {profile.created}" if profile.created is not None else "",

@@ -24,7 +24,7 @@ from pad_cli.system.terminal import console, say
 _PATIENCE = 1.0  # seconds of work before anything is shown
 _SOON, _SELDOM = 5.0, 60.0  # seconds between two plain lines, at first and at most
 _RECENT = 300.0  # seconds over which the rate is measured
-_NAME, _BAR, _WIDE = 30, 16, 100  # cells of a task's name, of its bar, and of a terminal that has room for a bar
+_NAME, _BAR, _WIDE = 36, 16, 100  # cells of a task's name, of its bar, and of a terminal that has room for a bar
 _settings = {"quiet": False}
 _on_screen: list[Progress] = []  # what runs on the terminal now, outermost first; all share one console
 
@@ -114,6 +114,7 @@ def stage(description: str) -> Iterator[None]:
             yield
     else:
         message = threading.Timer(_SOON, say, args=(f"{description} ...",), kwargs={"stderr": True})
+        message.daemon = True
         message.start()
         try:
             yield
@@ -147,6 +148,7 @@ def _line(here: Console, description: str, total: int | None) -> Iterator[Bar]:
     )
     shown = Bar(progress, description, total)
     later = threading.Timer(_PATIENCE, progress.start)
+    later.daemon = True
     _on_screen.append(progress)
     later.start()
     try:
