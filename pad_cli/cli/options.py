@@ -100,8 +100,6 @@ def read_as(
     """Read a recipe that must be of one kind.
 
     Args:
-        kind: what it must be.
-        name: a file or a shipped name.
         overrides: as given after --set.
         out: takes the place of its `output`.
         options: of the command line, by the field each stands for; None leaves a field as it is.

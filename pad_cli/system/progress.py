@@ -35,17 +35,38 @@ def set_quiet(quiet: bool) -> None:
 
 
 class Bar:
-    """One running task; without a `Progress` a silent one."""
+    """One running task; without a `Progress` a silent one.
 
-    def __init__(self, progress: Progress | None = None, description: str = "", total: int | None = None) -> None:
-        self._progress = progress
+    Args:
+        progress: that counts, and may show it.
+        description: of the task.
+        total: its steps; None if they cannot be counted.
+        lines: print plain lines, because `progress` does not show anything.
+    """
+
+    def __init__(
+        self,
+        progress: Progress | None = None,
+        description: str = "",
+        total: int | None = None,
+        *,
+        lines: bool = False,
+    ) -> None:
+        self._progress, self._lines = progress, lines
+        self._next, self._gap = _PATIENCE, _SOON
         if progress is not None:
             progress.add_task(description, total=total, status="", skipped=0)
 
     def advance(self, amount: int = 1, status: str = "") -> None:
         """N more steps are done; `status` is what else there is to say."""
-        if self._progress is not None:
-            self._progress.update(TaskID(0), advance=amount, status=status)
+        if self._progress is None:
+            return
+        self._progress.update(TaskID(0), advance=amount, status=status)
+        task = self._progress.tasks[0]
+        elapsed = task.elapsed or 0
+        if self._lines and elapsed >= self._next and not task.finished:
+            self._next, self._gap = elapsed + self._gap, min(2 * self._gap, _SELDOM)
+            say(f"{task.description}: {', '.join(parts(task))}", stderr=True)
 
     def skip(self, amount: int) -> None:
         """N more steps need not be done, because an earlier run did them: they count as done, but not as fast."""
@@ -53,27 +74,6 @@ class Bar:
             task = self._progress.tasks[0]
             task.completed += amount
             task.fields["skipped"] += amount
-
-
-class _PlainBar(Bar):
-    """Prints lines without control codes."""
-
-    def __init__(self, progress: Progress, description: str, total: int) -> None:
-        super().__init__(progress, description, total)
-        self._next, self._gap = _PATIENCE, _SOON
-
-    def advance(self, amount: int = 1, status: str = "") -> None:
-        super().advance(amount, status)
-        task = self.task
-        elapsed = task.elapsed or 0
-        if elapsed >= self._next and not task.finished:
-            self._next, self._gap = elapsed + self._gap, min(2 * self._gap, _SELDOM)
-            say(f"{task.description}: {', '.join(parts(task))}", stderr=True)
-
-    @property
-    def task(self) -> Task:
-        assert self._progress is not None
-        return self._progress.tasks[0]
 
 
 @contextlib.contextmanager
@@ -91,13 +91,13 @@ def bar(description: str, total: int) -> Iterator[Bar]:
         with _line(here, description, total) as shown:
             yield shown
     else:
-        plain = _PlainBar(Progress(console=here, speed_estimate_period=_RECENT), description, total)
+        progress = Progress(console=here, speed_estimate_period=_RECENT)  # never started: it only counts
         ending = "stopped at {0:,.0f} of {1:,.0f} after {2}"
         try:
-            yield plain
+            yield Bar(progress, description, total, lines=True)
             ending = "{0:,.0f} in {2}"
         finally:
-            task = plain.task
+            task = progress.tasks[0]
             summary = ending.format(task.completed, task.total, seconds(task.elapsed or 0))
             more = (summary, _rate(task), _memory(), task.fields["status"])
             say(f"{description}: {', '.join(filter(None, more))}", stderr=True)

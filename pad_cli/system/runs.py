@@ -1,4 +1,7 @@
-"""Run directories: files that are whole or absent, logs that survive a crash, and one process at a time."""
+"""Run directories: files that are whole or absent, logs that survive a crash, and one process at a time.
+
+What cannot be written raises a StorageError.
+"""
 
 from __future__ import annotations
 
@@ -70,11 +73,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
-    """A scratch directory that becomes `target` when the block ends well, and vanishes when it does not.
-
-    Raises:
-        StorageError: the directory cannot be written.
-    """
+    """A scratch directory that becomes `target` when the block ends well, and vanishes when it does not."""
     with _scratch_directory(target) as scratch:
         yield scratch
         _set_usual_permissions(scratch)
@@ -88,9 +87,6 @@ def whole_files(target: Path, last: str) -> Iterator[Path]:
     """A scratch directory whose files move into `target` when the block ends well; other files there are left alone.
 
     The file named `last` says that the others are complete: the old one goes first, the new one comes last.
-
-    Raises:
-        StorageError: the directory cannot be written.
     """
     with _scratch_directory(target / "new") as scratch:
         yield scratch
@@ -101,11 +97,7 @@ def whole_files(target: Path, last: str) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash, never sees half of it.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write a file so that a reader, or a crash, never sees half of it."""
     data = content.encode() if isinstance(content, str) else content
     scratch = _scratch(path)
     try:
@@ -134,12 +126,10 @@ def check_output(
     """Make sure that writing to `target` replaces nothing but earlier output of the same kind.
 
     Args:
-        target: where output goes.
         what: is written there, in words, without an article.
         is_own: recognises earlier output of this kind.
         writes: patterns of the names that may be written into a directory; other files in it stay, and do not matter.
-        folder: whether `target` is to be a directory. One that is empty, but for hidden files, counts as missing.
-        overwrite: whether files may be replaced that are not our own.
+        folder: `target` is to be a directory. One that is empty, but for hidden files, counts as missing.
 
     Returns:
         Whether `target` holds something else, which may be replaced.
@@ -338,12 +328,7 @@ def _begins_line(raw: bytes) -> bool:
 def merge_parts(path: Path, order: Callable[[Mapping[str, Any]], Any] | None = None) -> None:
     """Merge what several processes wrote into one log; whole or not at all, and doing it again changes nothing.
 
-    Args:
-        path: of the log.
-        order: sorts the rows, also where there are no parts; by default they stand as they were written, part by part.
-
-    Raises:
-        DataError, StorageError: as for a log.
+    `order` sorts the rows, also where there are no parts; by default they stand as they were written, part by part.
     """
     parts = sorted(path.parent.glob(f"{glob.escape(path.name)}{_PART}*"))
     if not parts and order is None:
