@@ -135,13 +135,16 @@ if offline():
     go_offline()  # before the hub's libraries are imported, which ask only once
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"pad_cli.{_HOMES[name]}"), name)
-    former = next((f" any more; import it from pad_cli.{home}" for home, names in _FORMER.items() if name in names), "")
-    raise AttributeError(f"module 'pad_cli' has no attribute '{name}'{former}")
+if not TYPE_CHECKING:  # for a module with `__getattr__`, type checkers would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version()
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"pad_cli.{_HOMES[name]}"), name)
+        home = next((home for home, names in _FORMER.items() if name in names), None)
+        hint = f" any more; import it from pad_cli.{home}" if home else ""
+        raise AttributeError(f"module 'pad_cli' has no attribute '{name}'{hint}")
 
 
 def _version() -> str:

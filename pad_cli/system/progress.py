@@ -88,8 +88,8 @@ def bar(description: str, total: int) -> Iterator[Bar]:
     if _settings["quiet"] or total == 0:
         yield Bar()
     elif _moves(here):
-        with _line(here, description, total) as shown:
-            yield shown
+        with _line(here, description, total) as line:
+            yield line
     else:
         progress = Progress(console=here, speed_estimate_period=_RECENT)  # never started: it only counts
         ending = "stopped at {0:,.0f} of {1:,.0f} after {2}"
@@ -146,13 +146,13 @@ def _line(here: Console, description: str, total: int | None) -> Iterator[Bar]:
         redirect_stdout=sys.stdout.isatty(),  # what goes to a file or a pipe must not pass through the terminal
         speed_estimate_period=_RECENT,
     )
-    shown = Bar(progress, description, total)
+    line = Bar(progress, description, total)
     later = threading.Timer(_PATIENCE, progress.start)
     later.daemon = True
     _on_screen.append(progress)
     later.start()
     try:
-        yield shown
+        yield line
     finally:
         later.cancel()
         later.join()
