@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from pad_cli import PadEngine, read_recipe, write_whole
+from pad_cli import PadEngine, read_recipe
+from pad_cli.system.runs import write_whole
 
 LETTER, LINE, NUMBER, GAP, COLUMNS = 7.8, 22, 16, 14, 64  # a letter's width, heights (pixels); letters in a line
 LEFT, MARGIN = 172, 20

@@ -1,51 +1,223 @@
-"""PAD: personalised alignment of language models at decoding time.
+"""PAD: personalised alignment of language models at decoding time. These names are the public API.
 
-The public API, whose names and their modules stand in `__init__.pyi`. They are imported when first used, so that
-`import pad_cli` is fast and needs no torch.
+They are imported when first used, so that `import pad_cli` is fast and needs no torch.
 """
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import importlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pad_cli.system.offline import go_offline, offline
 
-_STUB = (Path(__file__).parent / "__init__.pyi").read_text(encoding="utf-8")
-_HOMES = {
-    alias.name: str(line.module)
-    for line in ast.parse(_STUB).body
-    if isinstance(line, ast.ImportFrom) and str(line.module).startswith("pad_cli.")
-    for alias in line.names
+if TYPE_CHECKING:
+    from pad_cli.bench.timing import run_bench as run_bench
+    from pad_cli.decoding.engine import PadEngine as PadEngine
+    from pad_cli.decoding.heat_map import heat_map as heat_map
+    from pad_cli.decoding.processor import PreferenceLogitsProcessor as PreferenceLogitsProcessor
+    from pad_cli.errors import PadError as PadError
+    from pad_cli.evaluation.evaluate import evaluate as evaluate
+    from pad_cli.evaluation.judge.judging import judge as judge
+    from pad_cli.evaluation.judge.judging import plan_judging as plan_judging
+    from pad_cli.evaluation.reproduce import reproduce as reproduce
+    from pad_cli.evaluation.sweep import run_sweep as run_sweep
+    from pad_cli.learning.choices import read_choices as read_choices
+    from pad_cli.learning.choices import read_users as read_users
+    from pad_cli.learning.new_principle import add_principle as add_principle
+    from pad_cli.learning.user_weights import learn_user as learn_user
+    from pad_cli.learning.user_weights import learn_users as learn_users
+    from pad_cli.models.checkpoint import load_reward_model as load_reward_model
+    from pad_cli.models.inference_only import inference_only as inference_only
+    from pad_cli.models.inspection import inspect_reward_model as inspect_reward_model
+    from pad_cli.models.reward_model import PersonalizedRewardModel as PersonalizedRewardModel
+    from pad_cli.preference import Preference as Preference
+    from pad_cli.principles import read_library as read_library
+    from pad_cli.profiles import Profile as Profile
+    from pad_cli.profiles import load_profile as load_profile
+    from pad_cli.profiles import save_profile as save_profile
+    from pad_cli.recipe import BenchRecipe as BenchRecipe
+    from pad_cli.recipe import DecodingSettings as DecodingSettings
+    from pad_cli.recipe import EvalRecipe as EvalRecipe
+    from pad_cli.recipe import GenerateRecipe as GenerateRecipe
+    from pad_cli.recipe import ModelSettings as ModelSettings
+    from pad_cli.recipe import ReproduceRecipe as ReproduceRecipe
+    from pad_cli.recipe import SweepRecipe as SweepRecipe
+    from pad_cli.recipe import TrainRecipe as TrainRecipe
+    from pad_cli.recipe import load_recipe as load_recipe
+    from pad_cli.recipe import read_recipe as read_recipe
+    from pad_cli.records import BenchmarkItem as BenchmarkItem
+    from pad_cli.records import Generation as Generation
+    from pad_cli.records import PairData as PairData
+    from pad_cli.records import PairSplit as PairSplit
+    from pad_cli.records import PreferencePair as PreferencePair
+    from pad_cli.server.http_server import serve as serve
+    from pad_cli.server.lora_export import export_preference as export_preference
+    from pad_cli.server.request_reader import Limits as Limits
+    from pad_cli.training.evaluate_checkpoint import evaluate_checkpoint as evaluate_checkpoint
+    from pad_cli.training.train import train_reward_model as train_reward_model
+
+    __version__: str
+
+_PUBLIC = {
+    "bench.timing": ("run_bench",),
+    "decoding.engine": ("PadEngine",),
+    "decoding.heat_map": ("heat_map",),
+    "decoding.processor": ("PreferenceLogitsProcessor",),
+    "errors": ("PadError",),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.judge.judging": (
+        "judge",
+        "plan_judging",
+    ),
+    "evaluation.reproduce": ("reproduce",),
+    "evaluation.sweep": ("run_sweep",),
+    "learning.choices": (
+        "read_choices",
+        "read_users",
+    ),
+    "learning.new_principle": ("add_principle",),
+    "learning.user_weights": (
+        "learn_user",
+        "learn_users",
+    ),
+    "models.checkpoint": ("load_reward_model",),
+    "models.inference_only": ("inference_only",),
+    "models.inspection": ("inspect_reward_model",),
+    "models.reward_model": ("PersonalizedRewardModel",),
+    "preference": ("Preference",),
+    "principles": ("read_library",),
+    "profiles": (
+        "Profile",
+        "load_profile",
+        "save_profile",
+    ),
+    "recipe": (
+        "BenchRecipe",
+        "DecodingSettings",
+        "EvalRecipe",
+        "GenerateRecipe",
+        "ModelSettings",
+        "ReproduceRecipe",
+        "SweepRecipe",
+        "TrainRecipe",
+        "load_recipe",
+        "read_recipe",
+    ),
+    "records": (
+        "BenchmarkItem",
+        "Generation",
+        "PairData",
+        "PairSplit",
+        "PreferencePair",
+    ),
+    "server.http_server": ("serve",),
+    "server.lora_export": ("export_preference",),
+    "server.request_reader": ("Limits",),
+    "training.evaluate_checkpoint": ("evaluate_checkpoint",),
+    "training.train": ("train_reward_model",),
 }
-__all__ = sorted(_HOMES)
+"""Module to the public names that it holds; the imports above are the same for type checkers and editors."""
 
-_LIGHT = (
-    *("cli.examination", "errors", "models.inspection", "preference", "principles", "profiles"),
-    *("recipe", "recipe.catalogue", "records", "system.caches", "system.run_lock", "system.runs"),
-)
-"""Modules that import no torch."""
+_FORMER = {
+    "bench.rows": ("bench_table",),
+    "cli.doctor": ("examine",),
+    "decoding.batch": (
+        "check_answers_output",
+        "generate_file",
+    ),
+    "decoding.compatibility": (
+        "Fit",
+        "fit_policy",
+    ),
+    "decoding.heat_map": ("check_page_output",),
+    "evaluation.judge.judging": ("JudgePlan",),
+    "evaluation.pair_accuracy": ("measure_pairs",),
+    "learning.question_session": (
+        "Session",
+        "make_pool",
+    ),
+    "learning.trade_offs": (
+        "Effect",
+        "Pair",
+        "count_answers",
+        "measure_effect",
+        "parts_of",
+        "read_prompts",
+    ),
+    "learning.user_weights": ("Learned",),
+    "models.inference_only": ("spare_threads",),
+    "models.inspection": (
+        "Inspection",
+        "known_wordings",
+    ),
+    "models.publishing": ("push_reward_model",),
+    "principles": (
+        "Principle",
+        "find_principle",
+        "load_principles",
+    ),
+    "profiles": (
+        "check_profile_output",
+        "profile_names",
+        "profile_path",
+    ),
+    "recipe": (
+        "check_names",
+        "field_keys",
+        "find_recipe",
+        "recipe_kinds",
+        "recipe_schema",
+        "recipe_text",
+        "shipped_recipes",
+    ),
+    "recipe.catalogue": (
+        "catalogue_kinds",
+        "names_of",
+    ),
+    "records": ("Cell",),
+    "reports.evaluation_tables": ("report_table",),
+    "reports.judge_tables": ("judge_tables",),
+    "reports.sweep_report": ("sweep_table",),
+    "reports.training_report": ("console_tables",),
+    "server.lora_export": (
+        "check_adapter_output",
+        "export_users",
+    ),
+    "system.runs": (
+        "check_output",
+        "only_here",
+        "write_whole",
+    ),
+    "training.estimate": (
+        "Estimate",
+        "estimate",
+    ),
+    "training.evaluate_checkpoint": ("Remeasurement",),
+    "training.record": ("read_facts",),
+    "world.demonstration": (
+        "Demonstration",
+        "run_demo",
+    ),
+}
+"""Public names of version 0.1 that are no longer, and where they are."""
 
-_around_imports: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = sorted(_HOMES)  # computed from the table
 
 if offline():
     go_offline()  # before the hub's libraries are imported, which ask only once
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pad_cli' has no attribute '{name}'")
-    home = _HOMES[name]
-    at_once = home in sys.modules or home.removeprefix("pad_cli.") in _LIGHT
-    with contextlib.nullcontext() if at_once else _around_imports():
-        return getattr(importlib.import_module(home), name)
+if not TYPE_CHECKING:  # for a module with `__getattr__`, type checkers would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version()
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"pad_cli.{_HOMES[name]}"), name)
+        home = next((home for home, names in _FORMER.items() if name in names), None)
+        hint = f" any more; import it from pad_cli.{home}" if home else ""
+        raise AttributeError(f"module 'pad_cli' has no attribute '{name}'{hint}")
 
 
 def _version() -> str:
@@ -55,12 +227,6 @@ def _version() -> str:
         return version("pad-cli")
     except PackageNotFoundError:
         return "0+unknown"
-
-
-def show_imports(around: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-    """Have something shown while a public name is imported for the first time and brings torch, which takes seconds."""
-    global _around_imports
-    _around_imports = around
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from pad_cli import spare_threads
 from pad_cli.models import inference_only, loading
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.recipe import ModelSettings
@@ -153,7 +152,7 @@ def test_a_small_model_on_a_cpu_runs_on_one_thread_and_a_larger_one_on_all(
 ) -> None:
     with monkeypatch.context() as smaller:
         smaller.setattr(inference_only, "_SMALL", 10)
-        spare_threads(policy)
+        inference_only.spare_threads(policy)
         assert torch.get_num_threads() == 2
-    spare_threads(policy)
+    inference_only.spare_threads(policy)
     assert torch.get_num_threads() == 1

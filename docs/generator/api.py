@@ -13,18 +13,17 @@ from generator.markdown import code
 
 _INTRODUCTION = """# Python
 
-The public API: every feature of `pad` is available through these names, which are imported lazily:
-`from pad_cli import PadEngine`. Other modules may change without notice.
+The public API, which is imported lazily: `from pad_cli import PadEngine`. Other modules may change without notice.
 """
 _GROUPS = {
-    "Steering": ("decoding", "demonstration", "serving", "personal_adapter", "server"),
-    "Preferences": ("preference", "profiles", "learning"),
+    "Steering": ("decoding", "server"),
+    "Preferences": ("preference", "principles", "profiles", "learning"),
     "Reward models": ("models", "training"),
-    "Evaluation": ("evaluation", "benchmarking"),
+    "Evaluation": ("evaluation", "bench"),
     "Recipes": ("recipe",),
-    "Everything else": (),
+    "Records and errors": (),
 }
-"""Title of a section to the modules and packages whose names stand in it; what stands in none is in the last."""
+"""Title of a section to the modules and packages whose names it lists; the last lists all others."""
 
 
 def page() -> str:

@@ -1,1 +1,1 @@
-"""The command line (floor 7): argv in, text out, exit code. Every command is a call of the public API."""
+"""The command line (floor 7): argv in, text out, exit code. Commands print what the package returned."""

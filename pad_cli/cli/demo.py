@@ -8,13 +8,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from pad_cli.cli.options import Overwrite, Quiet
+from pad_cli.cli.options import Overwrite, Quiet, importing
 from pad_cli.cli.tables import print_report
-from pad_cli.system.progress import set_quiet
 from pad_cli.system.terminal import FittingTable, console, say, say_table
 
 _OUT = Path("runs/demo")
@@ -32,11 +32,19 @@ def demo(
 
     Takes less than a minute the first time and seconds afterwards.
     """
-    set_quiet(quiet)
-    import pad_cli
+    with importing():
+        from pad_cli.world.demonstration import run_demo
 
-    result = pad_cli.run_demo(out, full=full, on_examples=_show_examples, overwrite=overwrite)
-    _show_training(result.metrics)
+    result = run_demo(out, full=full, on_examples=_show_examples, overwrite=overwrite)
+    title = "The reward model, measured on preference pairs"
+    table = FittingTable(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    table.add_column("validation split")
+    for figure in _FIGURES:
+        table.add_column(figure.replace("_", " "), justify="right")
+    for split, values in result.metrics.items():
+        table.add_row(Text(split), *(f"{values[figure]:,g}" for figure in _FIGURES))
+    say_table(table)
+    say()
     print_report(result.report)
     say(f"Report: {result.directory / 'report.html'}; beside it answers.jsonl, examples.jsonl and reward-model/")
     say()
@@ -46,8 +54,6 @@ def demo(
 
 def _show_examples(examples: Sequence[Mapping[str, str]]) -> None:
     """The answers side by side, as many as the terminal has room for."""
-    from rich.text import Text
-
     answers = [("the policy alone", examples[0]["base"]), *((each["preference"], each["pad"]) for each in examples)]
     lines = math.ceil(len(answers) / max(1, console().width // _ANSWER))
     across = math.ceil(len(answers) / lines)
@@ -62,26 +68,12 @@ def _show_examples(examples: Sequence[Mapping[str, str]]) -> None:
     say()
 
 
-def _show_training(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    from rich.text import Text
-
-    title = "The reward model, measured on preference pairs"
-    table = FittingTable(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    table.add_column("validation split")
-    for figure in _FIGURES:
-        table.add_column(figure.replace("_", " "), justify="right")
-    for split, values in metrics.items():
-        table.add_row(Text(split), *(f"{values[figure]:,g}" for figure in _FIGURES))
-    say_table(table)
-    say()
-
-
 def _program() -> str:
     """How the shell calls this program: by its name where that is on the path, by where it is elsewhere."""
-    called, named = Path(sys.argv[0]), shutil.which("pad")
+    called, on_path = Path(sys.argv[0]), shutil.which("pad")
     if called.stem != "pad":
         return f"{shlex.quote(sys.executable)} -m pad_cli"
-    return "pad" if named and Path(named).resolve() == called.resolve() else shlex.quote(str(called))
+    return "pad" if on_path and Path(on_path).resolve() == called.resolve() else shlex.quote(str(called))
 
 
 def _next(program: str, out: Path, full: bool) -> Iterator[str]:

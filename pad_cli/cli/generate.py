@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from pad_cli.cli.options import (
     GenerateRecipeName,
@@ -17,15 +18,19 @@ from pad_cli.cli.options import (
     Preferences,
     Quiet,
     RewardModel,
-    read_as,
+    importing,
+    read_generate,
 )
+from pad_cli.cli.tables import print_table
 from pad_cli.errors import DataError, UsageError
 from pad_cli.system.processes import processes
-from pad_cli.system.progress import note, set_quiet, stage
+from pad_cli.system.progress import note, stage
 from pad_cli.system.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from pad_cli import DecodingSettings, PadEngine
+    from pad_cli.decoding.engine import PadEngine
+    from pad_cli.preference import Preference
+    from pad_cli.recipe import DecodingSettings
 
 
 def generate(
@@ -61,7 +66,6 @@ def generate(
 
     Without a recipe or models it uses the small embedded ones, which ship with pad.
     """
-    set_quiet(quiet)
     if (file is None) != (out is None):
         raise UsageError("--file and --out go together.", "pad generate --file prompts.jsonl --out answers.jsonl")
     if file is not None and prompt is not None:
@@ -70,52 +74,59 @@ def generate(
         raise UsageError("--compare, --json, --stream, --explain and --file are different outputs.", "Choose one.")
     if file is None and processes().count > 1:
         raise UsageError("Several processes can only share a file of prompts.", "Give --file and --out.")
-    text = None if file is not None else _read_prompt(prompt)
-    import pad_cli
+    text = "" if file is not None else _read_prompt(prompt)
+    settings = read_generate(
+        recipe,
+        overrides,
+        policy,
+        reward_model,
+        guidance_weight=weight,
+        candidates=candidates,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+    )
+    from pad_cli.models.inference_only import inference_only, spare_threads
 
-    if out is not None:
-        pad_cli.check_answers_output(out, overwrite=overwrite)
-    if explain not in (None, "-"):
-        pad_cli.check_page_output(Path(explain), overwrite=overwrite)
-    options = {
-        "decoding.guidance_weight": weight,
-        "decoding.candidates": candidates,
-        "decoding.temperature": temperature,
-        "decoding.top_p": top_p,
-        "decoding.seed": seed,
-        "decoding.max_new_tokens": max_new_tokens,
-        "policy.model": policy,
-        "reward_model": reward_model,
-    }
-    settings = read_as("generate", recipe, overrides, options=options)
-    with pad_cli.inference_only():
-        engine = pad_cli.PadEngine.from_recipe(settings)
-    pad_cli.spare_threads(engine.policy)
+    with inference_only():
+        with importing():
+            from pad_cli.decoding.engine import PadEngine
+        if out is not None:
+            from pad_cli.decoding.batch import check_answers_output
+
+            check_answers_output(out, overwrite=overwrite)
+        if explain is not None and explain != "-":
+            from pad_cli.decoding.heat_map import check_page_output
+
+            check_page_output(Path(explain), overwrite=overwrite)
+        engine = PadEngine.from_recipe(settings)
+    spare_threads(engine.policy)
     if file is not None and out is not None:
-        count = pad_cli.generate_file(engine, file, out, pref or [], settings.decoding, overwrite=overwrite)
+        from pad_cli.decoding.batch import generate_file
+
+        count = generate_file(engine, file, out, pref or [], settings.decoding, overwrite=overwrite)
         if processes().main:
             say(f"{count} answered now, all of {file} in {out}", stderr=True)
         return
-    assert text is not None
+    preference = engine.preference(pref or [])
     if stream:
-        for piece in engine.stream(text, engine.preference(pref or []), settings.decoding):
+        for piece in engine.stream(text, preference, settings.decoding):
             say(piece, end="")
         say()
-        return
-    if explain is not None:
-        _explain(engine, text, pref or [], settings.decoding, explain)
-        return
-    _answer(engine, text, pref or [], settings.decoding, compare, as_json)
+    elif explain is not None:
+        _explain(engine, text, preference, settings.decoding, explain)
+    else:
+        _answer(engine, text, preference, settings.decoding, compare, as_json)
 
 
 def _answer(
-    engine: PadEngine, prompt: str, pref: list[str], decoding: DecodingSettings, compare: bool, as_json: bool
+    engine: PadEngine, prompt: str, preference: Preference, decoding: DecodingSettings, compare: bool, as_json: bool
 ) -> None:
-    preference = engine.preference(pref)
     prompts, weights = ([prompt, prompt], [0.0, decoding.guidance_weight]) if compare else ([prompt], None)
     with stage("Answering"):
         answers = engine.generate(prompts, [preference] * len(prompts), decoding, weights, streams=["0"] * len(prompts))
-    steered = answers[-1]
+    base, steered = answers[0], answers[-1]
     if as_json:
         row: dict[str, Any] = {
             "prompt": prompt,
@@ -127,44 +138,31 @@ def _answer(
             "tokens": len(steered.token_ids),
             "policy": engine.policy.name,
         }
-        if compare:
-            row["base"] = answers[0].text
-        say_json(row)
+        say_json({**row, "base": base.text} if compare else row)
     elif compare:
-        _side_by_side(answers[0].text, steered.text, f"{preference.describe()} (weight {decoding.guidance_weight:g})")
+        title = f"{preference.describe()} (weight {decoding.guidance_weight:g})"
+        print_table(("base", title), [(base.text, steered.text)], side_by_side=True)
     else:
         say(steered.text)
 
 
-def _explain(engine: PadEngine, prompt: str, pref: list[str], decoding: DecodingSettings, target: str) -> None:
-    import pad_cli
-
-    preference = engine.preference(pref)
+def _explain(engine: PadEngine, prompt: str, preference: Preference, decoding: DecodingSettings, target: str) -> None:
     with stage("Answering"):
         choices = engine.explain(prompt, preference, decoding)
     if target != "-":
-        pad_cli.write_whole(Path(target), pad_cli.heat_map(prompt, preference.describe(), choices))
+        from pad_cli.decoding.heat_map import heat_map
+        from pad_cli.system.runs import write_whole
+
+        write_whole(Path(target), heat_map(prompt, preference.describe(), choices))
         say(engine.read_answer([choice.token for choice in choices]).text)
         note(f"What competed for each token: {target}")
         return
-    from rich.text import Text
-
     table = FittingTable("token", "policy alone", "candidates (probability, push in nats)", box=None)
     for choice in choices:
-        style = "bold green" if choice.steered else ""
-        rivals = [c for c in choice.candidates if c.probability >= 0.01 or c.text == choice.text][:4]
-        listed = ", ".join(f"{c.text!r} {c.probability:.2f} {c.push:+.1f}" for c in rivals)
-        table.add_row(Text(repr(choice.text), style=style), Text(repr(choice.plain_text)), Text(listed, style="dim"))
-    say_table(table)
-
-
-def _side_by_side(base: str, steered: str, title: str) -> None:
-    from rich.text import Text
-
-    table = FittingTable(expand=True, show_lines=True)
-    for name in ("base", title):
-        table.add_column(Text(name), ratio=1, overflow="fold")
-    table.add_row(Text(base), Text(steered))
+        likely = [c for c in choice.candidates if c.probability >= 0.01 or c.text == choice.text][:4]
+        listed = ", ".join(f"{c.text!r} {c.probability:.2f} {c.push:+.1f}" for c in likely)
+        token = Text(repr(choice.text), style="bold green" if choice.steered else "")
+        table.add_row(token, Text(repr(choice.plain_text)), Text(listed, style="dim"))
     say_table(table)
 
 
@@ -174,8 +172,7 @@ def _read_prompt(prompt: str | None) -> str:
             "There is nothing to answer.", 'pad generate "How do I start with photography?" --pref humorous'
         )
     try:
-        text = sys.stdin.read() if prompt in (None, "-") else prompt
-        assert text is not None
+        text = sys.stdin.read() if prompt is None or prompt == "-" else prompt
         text.encode()  # bytes of another encoding may have come in as lone surrogates
     except UnicodeError as error:
         raise DataError("The prompt is not UTF-8 text.", hint="Convert it, for example with iconv.") from error

@@ -1,20 +1,20 @@
-"""`pad judge`: a finished evaluation before a language model that judges."""
+"""`pad judge`: a language model judges the answers of a finished evaluation."""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import Json, Overrides, Quiet
-from pad_cli.errors import JudgeError, UsageError
-from pad_cli.system.progress import note, set_quiet
-from pad_cli.system.terminal import neutralised, say, say_json, say_table
+from pad_cli.cli.options import Full, Json, Overrides, Quiet, Yes, confirm, importing
+from pad_cli.errors import JudgeError
+from pad_cli.system.progress import note
+from pad_cli.system.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
-    from pad_cli import JudgePlan
+    from pad_cli.evaluation.judge.judging import JudgePlan
 
 
 def judge(
@@ -27,8 +27,8 @@ def judge(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be asked and its cost; ask nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask the judge without asking you first.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="A line for each preference, not only the pooled ones.")] = False,
+    yes: Yes = False,
+    full: Full = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -36,19 +36,26 @@ def judge(
 
     The recipe's `judge` says which model (--set judge.model=NAME); the key is $OPENAI_API_KEY.
     """
-    set_quiet(quiet)
-    import pad_cli
+    with importing():
+        from pad_cli.evaluation.judge.judging import judge, plan_judging
+        from pad_cli.reports.judge_tables import judge_tables
 
     limit = [] if max_cost is None else [f"judge.max_cost={max_cost!r}"]
-    plan = pad_cli.plan_judging(run_directory, [*(overrides or []), *limit])
+    plan = plan_judging(run_directory, [*(overrides or []), *limit])
     if dry_run:
         say_json(_forecast(plan)) if as_json else say(_sentence(plan))
         return
     if plan.waiting and not yes:
-        _confirm(plan)
+        confirm(_sentence(plan), "Say --yes to go on, or --dry-run to see only this.")
     before = plan.spent
-    report = pad_cli.judge(plan)
-    _show(report, full, as_json, run_directory)
+    report = judge(plan)
+    if as_json:
+        for mode in ("pairwise", "rubric"):
+            for row in report[mode]:
+                say_json({"mode": mode, **row})
+    else:
+        say_table(*judge_tables(report, every_preference=full))
+        say(f"Judged: {run_directory / 'judge.json'}")
     if before is not None and plan.spent is not None:
         note(f"This cost ${plan.spent - before:.4f} (forecast ${plan.volume.usd or 0:.4f}); ${plan.spent:.4f} in all.")
     if report["over_budget"]:
@@ -58,12 +65,6 @@ def judge(
         )
     if not report["complete"]:
         raise JudgeError(f"{plan.waiting} questions got no reply.", "Run the same command again to ask them again.")
-
-
-def _confirm(plan: JudgePlan) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError(_sentence(plan), "Say --yes to go on, or --dry-run to see only this.")
-    typer.confirm(neutralised(f"{_sentence(plan)}\nGo on?"), abort=True, err=True)
 
 
 def _sentence(plan: JudgePlan) -> str:
@@ -83,23 +84,6 @@ def _forecast(plan: JudgePlan) -> dict[str, Any]:
         "endpoint": plan.endpoint.shown,
         "waiting": plan.waiting,
         "known": len(plan.questions) - plan.waiting,
-        "requests": plan.volume.requests,
-        "tokens_in": plan.volume.tokens_in,
-        "tokens_out": plan.volume.tokens_out,
-        "usd": plan.volume.usd,
+        **dataclasses.asdict(plan.volume),
         "spent_usd": plan.spent,
     }
-
-
-def _show(report: dict[str, Any], full: bool, as_json: bool, run_directory: Path) -> None:
-    import pad_cli
-
-    if as_json:
-        for mode in ("pairwise", "rubric"):
-            for row in report[mode]:
-                say_json({"mode": mode, **row})
-        return
-
-    for table in pad_cli.judge_tables(report, every_preference=full):
-        say_table(table)
-    say(f"Judged: {run_directory / 'judge.json'}")

@@ -11,14 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Overwrite, Quiet, RewardModel, read_as
-from pad_cli.cli.tables import print_text
+from pad_cli.cli.options import (
+    GenerateRecipeName,
+    Json,
+    Overrides,
+    Overwrite,
+    Quiet,
+    RewardModel,
+    importing,
+    read_generate,
+)
+from pad_cli.cli.tables import print_table, print_text
 from pad_cli.errors import UsageError
-from pad_cli.system.progress import note, set_quiet
-from pad_cli.system.terminal import FittingTable, say, say_json, say_table
+from pad_cli.system.progress import note
+from pad_cli.system.terminal import say, say_json
 
 if TYPE_CHECKING:
-    from pad_cli import GenerateRecipe, Learned, Profile, Session
+    from pad_cli.learning.question_session import Session
+    from pad_cli.learning.user_weights import Learned
+    from pad_cli.recipe import GenerateRecipe
 
 _ANSWERS = {"1": True, "2": False, "n": None}
 _STOP = ("q", "")
@@ -35,11 +46,11 @@ def learn(
     ask: Annotated[
         bool, typer.Option("--ask", help="Ask which of two answers is better, until that is enough.")
     ] = False,
-    questions: Annotated[int, typer.Option(min=1, help="With --ask: at most so many in this sitting.")] = 20,
+    questions: Annotated[int, typer.Option(min=1, help="With --ask: at most this many questions now.")] = 20,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --ask: JSONL of prompts; without it the embedded ones.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="With --ask: use the first so many prompts.")] = 40,
+    count: Annotated[int, typer.Option(min=1, help="With --ask: use only the first prompts, this many.")] = 40,
     users: Annotated[
         bool, typer.Option("--users", help="The file's rows have a `user`: learn all of them, into --out (JSONL).")
     ] = False,
@@ -48,7 +59,7 @@ def learn(
         typer.Option(metavar="PRINCIPLE", help="Learn one more principle from pairs that show it, into --out."),
     ] = None,
     wording: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="With --new-principle: other words for it; repeat.")
+        list[str] | None, typer.Option(metavar="TEXT", help="With --new-principle: a paraphrase of it; repeat.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to; a profile is profiles/NAME.yaml without it.")] = None,
     recipe: GenerateRecipeName = "embedded-generate",
@@ -60,68 +71,49 @@ def learn(
     quiet: Quiet = False,
 ) -> None:
     """Learn what one user wants from choices between answers, with everything else frozen."""
-    set_quiet(quiet)
-    _check(name, choices, ask, users, new_principle, out)
-    options = {"policy.model": policy, "reward_model": reward_model}
-    settings = read_as("generate", recipe, overrides, options=options)
-    assert name is not None
-    _check_output(name, users, new_principle, out, overwrite)
-    if new_principle is not None:
-        assert out is not None
-        _add_principle(settings, new_principle, Path(name), wording or [], out, overwrite, as_json)
-    elif users:
-        assert out is not None
-        _learn_users(settings, Path(name), out)
-    elif ask:
-        _ask(settings, name, prompts, count, questions, out, as_json)
-    else:
-        assert choices is not None
-        _learn_user(settings, name, choices, out, as_json)
+    from pad_cli.profiles import check_profile_output, profile_path
+    from pad_cli.system.runs import check_output
 
-
-def _check(
-    name: str | None, choices: Path | None, ask: bool, users: bool, new_principle: str | None, out: Path | None
-) -> None:
     if ask + users + (new_principle is not None) > 1:
         raise UsageError("--ask, --users and --new-principle are different things to do.", "Choose one.")
     if name is None:
         raise UsageError("There is nothing to learn from.", "pad learn me choices.jsonl, or pad learn me --ask")
+    settings = read_generate(recipe, overrides, policy, reward_model)
     if users or new_principle is not None:
         if choices is not None:
             raise UsageError(f"Unexpected '{choices}'.", "With --users or --new-principle give one file, and --out.")
         if out is None:
-            raise UsageError("It is not said where the result goes.", "Name it: --out PATH")
-    elif ask and choices is not None:
+            raise UsageError("The output has no name.", "Name it: --out PATH")
+        if new_principle is not None:
+            _add_principle(settings, new_principle, Path(name), wording or [], out, overwrite, as_json)
+        else:
+            check_output(out, "table of users", _is_table, folder=False, overwrite=overwrite)
+            _learn_users(settings, Path(name), out)
+        return
+    if ask and choices is not None:
         raise UsageError(
             "Give choices or --ask, not both.", "Answers to --ask are kept, and can be learned from again."
         )
-    elif not ask and choices is None:
+    profile = profile_path(name)
+    check_profile_output(out or profile, overwrite=overwrite)
+    if ask:
+        _ask(settings, name, prompts, count, questions, out, as_json)
+        return
+    if choices is None:
         raise UsageError(f"There are no choices to learn '{name}' from.", f"pad learn {name} choices.jsonl, or --ask")
+    with importing():
+        from pad_cli.learning.choices import read_choices
+        from pad_cli.learning.user_weights import learn_user
+        from pad_cli.models.checkpoint import load_reward_model
 
-
-def _check_output(name: str, users: bool, new_principle: str | None, out: Path | None, overwrite: bool) -> None:
-    """Refuse to replace what pad did not write, before anybody answers a question."""
-    import pad_cli
-
-    if users and out is not None:
-        pad_cli.check_output(out, "table of users", _is_table, folder=False, overwrite=overwrite)
-    elif new_principle is None:
-        pad_cli.check_profile_output(out or pad_cli.profile_path(name), overwrite=overwrite)
+    read = read_choices(choices)
+    model = load_reward_model(settings.reward_model)
+    _save(learn_user(model, read), name, model.fingerprint, out, as_json)
 
 
 def _is_table(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(_ROW)) == _ROW
-
-
-def _learn_user(settings: GenerateRecipe, name: str, choices: Path, out: Path | None, as_json: bool) -> None:
-    import pad_cli
-
-    pad_cli.profile_path(name)
-    found = pad_cli.read_choices(choices)
-    model = pad_cli.load_reward_model(settings.reward_model)
-    learned = pad_cli.learn_user(model, found)
-    _keep(learned, _profile(name, learned, model.fingerprint), out, as_json)
 
 
 def _ask(
@@ -133,24 +125,28 @@ def _ask(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    import pad_cli
+    with importing():
+        from pad_cli.decoding.engine import PadEngine
+        from pad_cli.learning.question_session import Session, make_pool
+        from pad_cli.learning.trade_offs import read_prompts
+        from pad_cli.models.reward_model import PersonalizedRewardModel
+        from pad_cli.profiles import profile_path
+        from pad_cli.system.runs import only_here
 
-    profile = pad_cli.profile_path(name)
-    log = profile.with_suffix(".choices.jsonl")
-    with pad_cli.only_here(log), pad_cli.only_here(out or profile):
-        asked = pad_cli.read_prompts(prompts, count)
-        engine = pad_cli.PadEngine.from_recipe(settings)
-        pool = pad_cli.make_pool(engine, asked, settings.decoding)
-        assert isinstance(engine.reward_model, pad_cli.PersonalizedRewardModel), "make_pool refuses others"
-        session = pad_cli.Session(engine.reward_model, pool, log)
+    log = profile_path(name).with_suffix(".choices.jsonl")
+    with only_here(log), only_here(out or profile_path(name)):
+        conversations = read_prompts(prompts, count)
+        engine = PadEngine.from_recipe(settings)
+        pool = make_pool(engine, conversations, settings.decoding)
+        assert isinstance(engine.reward_model, PersonalizedRewardModel), "make_pool refuses others"
+        session = Session(engine.reward_model, pool, log)
         if session.replies:
             note(f"Going on: {len(session.replies)} questions were answered before ({log}).")
         _put_questions(session, questions)
         if not session.can_learn:
             say(f"Your answers are kept in {log}, too few for a profile yet. Run it again to go on.", stderr=True)
             return
-        learned = session.learned()
-        _keep(learned, _profile(name, learned, session.model.fingerprint), out, as_json)
+        _save(session.learned(), name, session.model.fingerprint, out, as_json)
 
 
 def _put_questions(session: Session, most: int) -> None:
@@ -161,21 +157,13 @@ def _put_questions(session: Session, most: int) -> None:
             note("Further questions would tell little.")
             return
         comparison = question.comparison
-        _show(question.number, comparison.prompt[-1]["content"], comparison.first, comparison.second)
+        title = f"{question.number}. {comparison.prompt[-1]['content']}"
+        answers = [(comparison.first, comparison.second)]
+        print_table(("1", "2"), answers, title=title, side_by_side=True, stderr=True)
         reply = _read_reply()
         if reply in _STOP:
             return
         session.answer(question, _ANSWERS[reply])
-
-
-def _show(number: int, prompt: str, first: str, second: str) -> None:
-    from rich.text import Text
-
-    table = FittingTable(title=Text(f"{number}. {prompt}"), title_justify="left", expand=True, show_lines=True)
-    for place in ("1", "2"):
-        table.add_column(place, ratio=1, overflow="fold")
-    table.add_row(Text(first), Text(second))
-    say_table(table, stderr=True)
 
 
 def _read_reply() -> str:
@@ -190,13 +178,19 @@ def _read_reply() -> str:
 
 
 def _learn_users(settings: GenerateRecipe, file: Path, out: Path) -> None:
-    import pad_cli
+    with importing():
+        from pad_cli.learning.choices import read_users
+        from pad_cli.learning.user_weights import learn_users
+        from pad_cli.models.checkpoint import load_reward_model
+        from pad_cli.system.runs import write_whole
 
-    users = pad_cli.read_users(file)
-    model = pad_cli.load_reward_model(settings.reward_model)
-    learned = pad_cli.learn_users(model, users)
-    rows = [{"user": user, "reward_model": model.fingerprint, **_row(found)} for user, found in learned.items()]
-    pad_cli.write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    users = read_users(file)
+    model = load_reward_model(settings.reward_model)
+    rows = [
+        {"user": user, "reward_model": model.fingerprint, **_row(learned)}
+        for user, learned in learn_users(model, users).items()
+    ]
+    write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     say(f"{len(rows)} users in {out}", stderr=True)
 
 
@@ -209,9 +203,10 @@ def _add_principle(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    import pad_cli
+    with importing():
+        from pad_cli.learning.new_principle import add_principle
 
-    added = pad_cli.add_principle(principle, examples, settings.reward_model, out, wordings, overwrite=overwrite)
+    added = add_principle(principle, examples, settings.reward_model, out, wordings, overwrite=overwrite)
     if as_json:
         say_json({**dataclasses.asdict(added), "directory": str(added.directory)})
         return
@@ -221,23 +216,6 @@ def _add_principle(
         f"rightly when trained on the others ({accuracy.low:.0%} to {accuracy.high:.0%})."
     )
     say(f'Use it: pad generate "..." --reward-model {added.directory} --pref "{added.name}"')
-
-
-def _profile(name: str, learned: Learned, fingerprint: str) -> Profile:
-    import pad_cli
-
-    accuracy = learned.accuracy
-    return pad_cli.Profile(
-        name=name,
-        weights={key: round(weight, 3) for key, weight in learned.weights.items() if weight},
-        reward_model=fingerprint,
-        principles=tuple(learned.weights),
-        intervals={key: (round(low, 3), round(high, 3)) for key, (low, high) in learned.intervals.items()},
-        choices=learned.choices,
-        accuracy=round(accuracy.value, 3),
-        accuracy_interval=(round(accuracy.low, 3), round(accuracy.high, 3)),
-        created=date.today(),
-    )
 
 
 def _row(learned: Learned) -> dict[str, Any]:
@@ -253,11 +231,23 @@ def _row(learned: Learned) -> dict[str, Any]:
     }
 
 
-def _keep(learned: Learned, profile: Profile, out: Path | None, as_json: bool) -> None:
-    """Write a profile, and say what it says."""
-    import pad_cli
+def _save(learned: Learned, name: str, fingerprint: str, out: Path | None, as_json: bool) -> None:
+    """Write a profile, and print what it contains."""
+    from pad_cli.profiles import Profile, save_profile
 
-    path = pad_cli.save_profile(profile, out)
+    accuracy = learned.accuracy
+    profile = Profile(
+        name=name,
+        weights={key: round(weight, 3) for key, weight in learned.weights.items() if weight},
+        reward_model=fingerprint,
+        principles=tuple(learned.weights),
+        intervals={key: (round(low, 3), round(high, 3)) for key, (low, high) in learned.intervals.items()},
+        choices=learned.choices,
+        accuracy=round(accuracy.value, 3),
+        accuracy_interval=(round(accuracy.low, 3), round(accuracy.high, 3)),
+        created=date.today(),
+    )
+    path = save_profile(profile, out)
     if as_json:
         say_json({"profile": str(path), **_row(learned)})
         return
@@ -266,7 +256,7 @@ def _keep(learned: Learned, profile: Profile, out: Path | None, as_json: bool) -
         for count, what in ((learned.ties, "tie"), (learned.contradictions, "contradiction"))
         if count
     ]
-    accuracy, besides = learned.accuracy, f" (besides: {', '.join(left_out)})" if left_out else ""
+    besides = f" (besides: {', '.join(left_out)})" if left_out else ""
     print_text(f"{learned.summary[0].upper()}{learned.summary[1:]}.")
     print_text(
         f"From {learned.choices} choices{besides}, of which weights "

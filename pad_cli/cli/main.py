@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,40 +16,20 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from pad_cli import show_imports
-from pad_cli.cli import (
-    bench,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    generate,
-    inspect,
-    judge,
-    learn,
-    listing,
-    prefs,
-    push,
-    recipe,
-    reproduce,
-    serve,
-    sweep,
-    train_rm,
-)
-from pad_cli.cli.bash_words import complete_whole_words, completing_in_bash
+from pad_cli.cli import demo, doctor, evaluate, generate, inspect, judge, learn, prefs, recipe, serve, train_rm
+from pad_cli.cli.completion import complete_in_bash
 from pad_cli.errors import PadError, UsageError
 from pad_cli.system.offline import go_offline
 from pad_cli.system.processes import processes
-from pad_cli.system.progress import stage
 from pad_cli.system.terminal import console, say
 
 
-class _ToldToEndError(KeyboardInterrupt):
+class _TerminatedError(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does: what is finished is kept, and scratch files go."""
 
 
-def _told_to_end(*_: object) -> None:
-    raise _ToldToEndError
+def _terminate(*_: object) -> None:
+    raise _TerminatedError
 
 
 class _Boundary(TyperGroup):
@@ -64,7 +43,7 @@ class _Boundary(TyperGroup):
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
             say("Interrupted. Run the same command again to continue.", stderr=True)
-            raise typer.Exit(143 if isinstance(interrupt, _ToldToEndError) else 130) from interrupt
+            raise typer.Exit(143 if isinstance(interrupt, _TerminatedError) else 130) from interrupt
         except BrokenPipeError:
             sys.stderr.close()  # the reader of our output has left; so do we, in silence
             raise typer.Exit(1) from None
@@ -93,40 +72,30 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-_PANELS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
-    "Begin": {
-        "demo": (demo.demo, "See all of it on small models, built here from nothing."),
-        "doctor": (doctor.doctor, "Say what is installed, what is missing, and how to mend it."),
-        "list": (listing.list_, "List what can be named: principles, recipes, scorers, methods ..."),
-    },
-    "Steer": {
-        "generate": (generate.generate, "Answer a prompt, steered to a preference."),
-        "learn": (learn.learn, "Learn what one user wants from choices between answers."),
-        "serve": (serve.serve, "Serve steered answers over HTTP, as the OpenAI API does."),
-        "export": (export.export, "Write a preference as an ordinary LoRA adapter."),
-    },
-    "Train": {
-        "train-rm": (train_rm.train_rm, "Train a personalised reward model."),
-        "inspect": (inspect.inspect, "Show what a reward model is, and whether it fits a policy."),
-        "push": (push.push, "Push a reward model to the Hugging Face hub."),
-    },
-    "Evaluate": {
-        "eval": (evaluate.evaluate, "Answer benchmarks with several methods, and score the answers."),
-        "judge": (judge.judge, "Have a language model judge an evaluation's answers."),
-        "sweep": (sweep.sweep, "Trade preferences off against each other: Pareto fronts."),
-        "reproduce": (reproduce.reproduce, "Run the paper's tables, at the scale of a recipe's models."),
-        "bench": (bench.bench, "Time steered decoding against plain decoding."),
-    },
-}
-for _panel, _commands in _PANELS.items():
-    for _name, (_function, _summary) in _commands.items():
-        app.command(_name, short_help=_summary, rich_help_panel=_panel)(_function)
+for _panel, _name, _function, _summary in (
+    ("Begin", "demo", demo.demo, "See all of it on small models, built here from nothing."),
+    ("Begin", "doctor", doctor.doctor, "Say what is installed, what is missing, and how to mend it."),
+    ("Begin", "list", recipe.list_names, "List every principle, recipe, scorer and method."),
+    ("Steer", "generate", generate.generate, "Answer a prompt, steered to a preference."),
+    ("Steer", "learn", learn.learn, "Learn what one user wants from choices between answers."),
+    ("Steer", "serve", serve.serve, "Serve steered answers over HTTP, as the OpenAI API does."),
+    ("Steer", "export", serve.export, "Write a preference as an ordinary LoRA adapter."),
+    ("Train", "train-rm", train_rm.train_rm, "Train a personalised reward model."),
+    ("Train", "inspect", inspect.inspect, "Show what a reward model is, and whether it fits a policy."),
+    ("Train", "push", train_rm.push, "Push a reward model to the Hugging Face hub."),
+    ("Evaluate", "eval", evaluate.evaluate, "Answer benchmarks with several methods, and score the answers."),
+    ("Evaluate", "judge", judge.judge, "Have a language model judge an evaluation's answers."),
+    ("Evaluate", "sweep", evaluate.sweep, "Trade preferences off against each other: Pareto fronts."),
+    ("Evaluate", "reproduce", evaluate.reproduce, "Run the paper's tables, at the scale of a recipe's models."),
+    ("Evaluate", "bench", evaluate.bench, "Time steered decoding against plain decoding."),
+):
+    app.command(_name, short_help=_summary, rich_help_panel=_panel)(_function)
 app.add_typer(prefs.app, name="prefs", rich_help_panel="Steer")
 app.add_typer(recipe.app, name="recipe", rich_help_panel="Begin")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from pad_cli import __version__
 
         say(f"pad {__version__}")
@@ -137,7 +106,7 @@ def _version(wanted: bool) -> None:
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
     without_network: Annotated[
         bool,
@@ -154,14 +123,12 @@ def _options(
 
 def main() -> None:
     """Entry point of the `pad` script."""
-    if completing_in_bash():
-        complete_whole_words(app)
+    if complete_in_bash(app):
         return
-    show_imports(lambda: stage("Importing torch and transformers"))
-    if processes().count == 1:  # of several, one that waits for the others in C could not be told so
-        signal.signal(signal.SIGTERM, _told_to_end)
-    if processes().main:
+    if processes().count == 1:  # of several, one that waits for the others in C would not notice
+        signal.signal(signal.SIGTERM, _terminate)
+    with contextlib.ExitStack() as stack:
+        if not processes().main:  # the first process prints the results
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
         app()
-    else:  # the first process says it
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-            app()

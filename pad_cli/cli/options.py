@@ -1,15 +1,33 @@
-"""What several commands share: options, and reading a recipe of the command's kind."""
+"""What several commands share: options, reading a recipe of the command's kind, and importing torch visibly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pad_cli.cli.completion import complete_keys, complete_preferences, complete_recipes_of
-from pad_cli.errors import RecipeError
+from pad_cli.errors import RecipeError, UsageError
+from pad_cli.system.progress import set_quiet, stage
+from pad_cli.system.terminal import neutralised
+
+
+def recipe_argument(kind: str) -> Any:
+    """A recipe of one kind."""
+    article = "An" if kind.startswith("e") else "A"
+    return typer.Argument(
+        help=f"{article} {kind} recipe: a file or a shipped name.", autocompletion=complete_recipes_of(kind)
+    )
+
+
+def _quieten(quiet: bool) -> bool:
+    set_quiet(quiet)
+    return quiet
+
 
 Overrides = Annotated[
     list[str] | None,
@@ -43,12 +61,32 @@ Preferences = Annotated[
         autocompletion=complete_preferences,
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.", callback=_quieten)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are in the way, though another program wrote them.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Directory of the run, in place of the recipe's.")]
+Full = Annotated[bool, typer.Option("--full", help="A line for each preference, not only the pooled ones.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking.")]
+
+
+def confirm(question: str, hint: str = "Say --yes to go on.") -> None:
+    """Ask whether to go on, and stop the command unless the answer is yes.
+
+    Raises:
+        UsageError: nobody is at a terminal to answer.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(question, hint)
+    typer.confirm(neutralised(f"{question}\nGo on?"), abort=True, err=True)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Show that the block imports torch, which takes seconds; nothing where that is done."""
+    with contextlib.nullcontext() if "torch" in sys.modules else stage("Importing torch and transformers"):
+        yield
 
 
 def read_as(
@@ -61,8 +99,6 @@ def read_as(
     """Read a recipe that must be of one kind.
 
     Args:
-        kind: what it must be.
-        name: a file or a shipped name.
         overrides: as given after --set.
         out: takes the place of its `output`.
         options: of the command line, by the field each stands for; None leaves a field as it is.
@@ -70,11 +106,25 @@ def read_as(
     Raises:
         RecipeError: it is wrong, or of another kind.
     """
-    import pad_cli
+    from pad_cli.recipe import read_recipe
 
     fields = {**(options or {}), "output": None if out is None else str(out)}
     values = {key: value for key, value in fields.items() if value is not None}
-    recipe = pad_cli.read_recipe(name, overrides or [], values)
+    recipe = read_recipe(name, overrides or [], values)
     if recipe.kind != kind:
         raise RecipeError(f"{name}: is a recipe of kind '{recipe.kind}'.", f"This command needs kind: {kind}")
     return recipe
+
+
+def read_generate(
+    name: str,
+    overrides: Sequence[str] | None,
+    policy: str | None = None,
+    reward_model: str | None = None,
+    **decoding: object,
+) -> Any:
+    """Read a generate recipe, with the models and decoding settings that the command line names."""
+    options = {f"decoding.{key}": value for key, value in decoding.items()}
+    return read_as(
+        "generate", name, overrides, options={**options, "policy.model": policy, "reward_model": reward_model}
+    )

@@ -1,27 +1,39 @@
-"""`pad prefs`: which preferences there are, what they do to text, and which cannot both be had."""
+"""`pad prefs`: which preferences there are, what they do to text, and which exclude each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.completion import complete_library, complete_preferences, complete_profiles_and_principles
-from pad_cli.cli.options import GenerateRecipeName, Json, Overrides, Policy, Quiet, RewardModel, read_as
-from pad_cli.cli.tables import print_facts, print_text
+from pad_cli.cli.completion import complete_preferences
+from pad_cli.cli.options import (
+    GenerateRecipeName,
+    Json,
+    Overrides,
+    Policy,
+    Quiet,
+    RewardModel,
+    importing,
+    read_as,
+    read_generate,
+)
+from pad_cli.cli.tables import print_facts, print_table, print_text
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
-from pad_cli.system.progress import bar, set_quiet
-from pad_cli.system.terminal import FittingTable, say, say_json, say_table
+from pad_cli.system.progress import bar
+from pad_cli.system.terminal import say, say_json
 
 if TYPE_CHECKING:
-    from pad_cli import Effect, Principle, Profile, TradeOff
+    from pad_cli.learning.trade_offs import Effect, TradeOff
+    from pad_cli.principles import Principle
+    from pad_cli.profiles import Profile
 
 app = typer.Typer(help="List, show and try preferences: principles and profiles.", no_args_is_help=True)
 
 _EXAMPLE = "embedded-generate"
-_STRONGEST = 4  # weights of a profile that a list shows
 
 
 @app.command("list")
@@ -29,32 +41,26 @@ def list_(
     recipe: GenerateRecipeName = _EXAMPLE, reward_model: RewardModel = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:
     """List a reward model's principles, and the profiles in ./profiles."""
-    set_quiet(quiet)
-    import pad_cli
+    from pad_cli.models.inspection import inspect_reward_model
+    from pad_cli.profiles import load_profile, profile_names
 
     location = _location(recipe, reward_model)
-    config = pad_cli.inspect_reward_model(location).config
-    principles, free = list(config.get("principles") or ()), _reads_text(config)
-    profiles = [pad_cli.load_profile(name) for name in pad_cli.profile_names()]
+    config = inspect_reward_model(location).config
+    principles = list(config.get("principles") or ())
+    profiles = [load_profile(name) for name in profile_names()]
     if as_json:
-        rows = [
-            *({"kind": "principle", "name": name, "reward_model": location} for name in principles),
-            *({"kind": "profile", **_row(profile)} for profile in profiles),
-        ]
-        _print(rows)
+        for name in principles:
+            say_json({"kind": "principle", "name": name, "reward_model": location})
+        for profile in profiles:
+            say_json({"kind": "profile", **_row(profile)})
         return
+    free_text = config.get("conditioning") == "prompt" or config.get("encoder_width") is not None
     print_text(f"{location} knows: {', '.join(principles) or 'any text'}")
-    say(f"Free text: {'yes' if free else 'no'}")
-    if not profiles:
+    say(f"Free text: {'yes' if free_text else 'no'}")
+    if profiles:
+        print_facts("profiles", [(f"@{each.name}", _summary(each)) for each in profiles])
+    else:
         say("There are no profiles in ./profiles.")
-        return
-    _table(
-        ("profile", "reward model", "choices", "accuracy", "strongest weights"),
-        [
-            (f"@{each.name}", each.reward_model or "any", each.choices or "", _accuracy(each), _strongest(each))
-            for each in profiles
-        ],
-    )
 
 
 @app.command()
@@ -63,7 +69,7 @@ def show(
         str,
         typer.Argument(
             help="A profile's name, with or without its @, its file, or a principle.",
-            autocompletion=complete_profiles_and_principles,
+            autocompletion=complete_preferences,
         ),
     ],
     recipe: GenerateRecipeName = _EXAMPLE,
@@ -71,26 +77,26 @@ def show(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show a profile's weights with their intervals, or how many wordings of a principle the reward model knows."""
-    set_quiet(quiet)
-    import pad_cli
+    """Show a profile's weights with their intervals, or how many paraphrases of a principle the reward model knows."""
+    from pad_cli.models.inspection import inspect_reward_model, known_paraphrases
+    from pad_cli.profiles import load_profile, profile_names
 
-    if name.startswith("@") or name in pad_cli.profile_names() or Path(name).is_file():
-        _show_profile(pad_cli.load_profile(name.removeprefix("@")), as_json)
+    if name.startswith("@") or name in profile_names() or Path(name).is_file():
+        _show_profile(load_profile(name.removeprefix("@")), as_json)
         return
     location = _location(recipe, reward_model)
-    principles = list(pad_cli.inspect_reward_model(location).config.get("principles") or ())
-    found = {each.lower(): each for each in principles}.get(name.lower())
-    if found is None:
-        known = [*principles, *(f"@{each}" for each in pad_cli.profile_names())]
+    principles = list(inspect_reward_model(location).config.get("principles") or ())
+    principle = next((each for each in principles if each.lower() == name.lower()), None)
+    if principle is None:
+        known = [*principles, *(f"@{each}" for each in profile_names())]
         raise PreferenceError(f"'{name}' is no profile, and no principle of {location}.", did_you_mean(name, known))
-    wordings = pad_cli.known_paraphrases(location).get(found)
+    wordings = known_paraphrases(location).get(principle)
     if as_json:
-        _print([{"kind": "principle", "name": found, "reward_model": location, "wordings": wordings}])
+        say_json({"kind": "principle", "name": principle, "reward_model": location, "wordings": wordings})
         return
-    say(f"{found}: a principle of {location}")
-    say("no preference encoder: ask for it by name" if wordings is None else f"wordings it was trained on: {wordings}")
-    say(f"What it does to text: pad prefs test {found}")
+    say(f"{principle}: a principle of {location}")
+    say("no preference encoder: ask for it by name" if wordings is None else f"paraphrases in training: {wordings}")
+    say(f"What it does to text: pad prefs test {principle}")
 
 
 @app.command("test")
@@ -98,14 +104,14 @@ def try_(
     preferences: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PREF]...", help="As after --pref; several add up.", autocompletion=complete_preferences
+            metavar="[PREF]...", help="As after --pref; several are summed.", autocompletion=complete_preferences
         ),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSONL of prompts; without it the embedded ones.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Use the first so many prompts.")] = 16,
-    shown: Annotated[int, typer.Option("--show", min=0, help="Print the answers to the first so many prompts.")] = 3,
+    count: Annotated[int, typer.Option(min=1, help="Use only the first prompts, this many.")] = 16,
+    show: Annotated[int, typer.Option("--show", min=0, help="Print the answers to this many prompts.")] = 3,
     every: Annotated[bool, typer.Option("--all", help="Look for conflicts among all principles.")] = False,
     recipe: GenerateRecipeName = _EXAMPLE,
     policy: Policy = None,
@@ -115,43 +121,47 @@ def try_(
     quiet: Quiet = False,
 ) -> None:
     """Try a preference: answers without and with it, their rewards, and which of its parts exclude each other."""
-    set_quiet(quiet)
     if not preferences and not every:
         raise UsageError("There is no preference to try.", "Name one, for example: pad prefs test humorous; or --all")
-    import pad_cli
+    settings = read_generate(recipe, overrides, policy, reward_model)
+    with importing():
+        from pad_cli.decoding.engine import PadEngine
+        from pad_cli.learning.trade_offs import (
+            count_answers,
+            measure_effect,
+            measure_trade_offs,
+            parts_of,
+            read_prompts,
+        )
 
-    options = {"policy.model": policy, "reward_model": reward_model}
-    settings = read_as("generate", recipe, overrides, options=options)
-    asked = pad_cli.read_prompts(prompts, count)
-    engine = pad_cli.PadEngine.from_recipe(settings)
-    model = engine.reward_model
-    assert model is not None, "a recipe names one"
-    wanted = engine.preference(preferences or [])
-    parts = pad_cli.parts_of(engine.preference(model.principles) if every else wanted)
+    conversations = read_prompts(prompts, count)
+    engine = PadEngine.from_recipe(settings)
+    assert engine.reward_model is not None, "a recipe names one"
+    preference = engine.preference(preferences or [])
+    parts = parts_of(engine.preference(engine.reward_model.principles) if every else preference)
     if not parts:
         raise UsageError("This reward model has no named principles for --all.", "Name the preferences to try.")
     effect, pairs = None, []
     if len(parts) > 1:
-        total = pad_cli.count_answers(len(parts), len(asked))
+        total = count_answers(len(parts), len(conversations))
         with bar("Answering under each alone and each two", total=total) as progress:
-            pairs = pad_cli.measure_trade_offs(engine, parts, asked, settings.decoding, progress.advance)
+            pairs = measure_trade_offs(engine, parts, conversations, settings.decoding, progress.advance)
     if preferences:
-        with bar("Answering without and with it", total=2 * len(asked)) as progress:
-            effect = pad_cli.measure_effect(engine, wanted, asked, settings.decoding, progress.advance)
+        with bar("Answering without and with it", total=2 * len(conversations)) as progress:
+            effect = measure_effect(engine, preference, conversations, settings.decoding, progress.advance)
     if as_json:
-        _print([{"effect": None if effect is None else _effect_row(effect), "pairs": [_pair_row(p) for p in pairs]}])
+        effects = None if effect is None else _effect_row(effect)
+        say_json({"effect": effects, "pairs": [_pair_row(pair) for pair in pairs]})
         return
     if effect is not None:
-        _show_effect(effect, shown)
+        _show_effect(effect, show)
     if pairs:
         _show_pairs(pairs)
 
 
 @app.command()
 def library(
-    name: Annotated[
-        str | None, typer.Argument(help="Show all of one principle.", autocompletion=complete_library)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Show all of one principle.")] = None,
     own: Annotated[
         Path | None,
         typer.Option("--file", metavar="FILE", help="Your own principles; by default ./principles.yaml if it exists."),
@@ -160,17 +170,17 @@ def library(
     quiet: Quiet = False,
 ) -> None:
     """List ready principles, yours among them, or show one: its instruction, its opposite and how users ask for it."""
-    set_quiet(quiet)
-    import pad_cli
+    from pad_cli.principles import find_principle, read_library
 
-    known = pad_cli.read_library(own)
-    shown = known if name is None else dict([pad_cli.find_principle(name, known)])
+    known = read_library(own)
+    selected = known if name is None else dict([find_principle(name, known)])
     if as_json:
-        _print({"name": each, **principle.model_dump()} for each, principle in shown.items())
+        for each, principle in selected.items():
+            say_json({"name": each, **principle.model_dump()})
     elif name is None:
-        print_facts("library", ((each, principle.description) for each, principle in shown.items()))
+        print_facts("library", ((each, principle.description) for each, principle in selected.items()))
     else:
-        for each, principle in shown.items():
+        for each, principle in selected.items():
             print_facts(each, _described(principle))
 
 
@@ -184,118 +194,79 @@ def _location(recipe: str, reward_model: str | None) -> str:
     return reward_model or str(read_as("generate", recipe, None).reward_model)
 
 
-def _reads_text(config: Mapping[str, Any]) -> bool:
-    return config.get("conditioning") == "prompt" or config.get("encoder_width") is not None
-
-
 def _row(profile: Profile) -> dict[str, Any]:
-    return {
-        "name": profile.name,
-        "reward_model": profile.reward_model or None,
-        "choices": profile.choices,
-        "accuracy": profile.accuracy,
-        "accuracy_interval": profile.accuracy_interval,
-        "created": None if profile.created is None else profile.created.isoformat(),
-        "weights": dict(profile.weights),
-        "intervals": dict(profile.intervals),
-    }
+    keys = ("name", "choices", "accuracy", "accuracy_interval", "created", "weights", "intervals")
+    return {"reward_model": profile.reward_model or None, **{key: getattr(profile, key) for key in keys}}
 
 
-def _accuracy(profile: Profile) -> str:
-    if profile.accuracy is None:
-        return ""
+def _summary(profile: Profile) -> str:
+    """The weights, the strongest first, and where they come from."""
+    weights = sorted(profile.weights.items(), key=lambda item: -abs(item[1]))
     ends = profile.accuracy_interval
-    return f"{profile.accuracy:.2f}" + ("" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})")
-
-
-def _ranked(profile: Profile) -> list[tuple[str, float]]:
-    return sorted(profile.weights.items(), key=lambda item: -abs(item[1]))
-
-
-def _strongest(profile: Profile) -> str:
-    wanted = [f"{name} {weight:+.2g}" for name, weight in _ranked(profile) if weight]
-    more = [f"{len(wanted) - _STRONGEST} more"] if len(wanted) > _STRONGEST else []
-    return ", ".join([*wanted[:_STRONGEST], *more]) or "none"
+    interval = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+    parts = [
+        ", ".join(f"{name} {weight:+.2g}" for name, weight in weights if weight) or "no weights",
+        f"for reward model {profile.reward_model}" if profile.reward_model else "for any reward model",
+        f"from {profile.choices} choices" if profile.choices else "",
+        f"accuracy {profile.accuracy:.2f}{interval}" if profile.accuracy is not None else "",
+        f"created {profile.created}" if profile.created is not None else "",
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def _show_profile(profile: Profile, as_json: bool) -> None:
     if as_json:
-        _print([{"kind": "profile", **_row(profile)}])
+        say_json({"kind": "profile", **_row(profile)})
         return
-    facts = [
-        ("reward model", profile.reward_model or "any"),
-        ("choices", profile.choices or ""),
-        ("accuracy", _accuracy(profile)),
-        ("created", profile.created or ""),
-    ]
-    print_text(f"@{profile.name}: " + ", ".join(f"{key} {value}" for key, value in facts if value))
     rows = []
-    for name, weight in _ranked(profile):
+    for name, weight in sorted(profile.weights.items(), key=lambda item: -abs(item[1])):
         ends = profile.intervals.get(name)
         rows.append((name, f"{weight:+.2f}", "" if ends is None else f"{ends[0]:+.2f} to {ends[1]:+.2f}"))
-    _table(("principle", "weight", "95 % interval"), rows)
+    print_text(f"@{profile.name}: {_summary(profile)}")
+    print_table(("principle", "weight", "95 % interval"), rows)
+
+
+def _answers(effect: Effect) -> list[tuple[Any, str, str]]:
+    return list(zip(effect.prompts, effect.plain, effect.steered, strict=True))
 
 
 def _effect_row(effect: Effect) -> dict[str, Any]:
-    answers = zip(effect.prompts, effect.plain, effect.steered, strict=True)
     return {
         "preference": effect.preference,
         "guidance_weight": effect.guidance_weight,
         "answers": [
             {"prompt": [dict(message) for message in prompt], "plain": plain, "steered": steered}
-            for prompt, plain, steered in answers
+            for prompt, plain, steered in _answers(effect)
         ],
-        "rewards": [
-            {"principle": each.principle, "plain": each.plain, "steered": each.steered} for each in effect.rewards
-        ],
+        "rewards": [dataclasses.asdict(each) for each in effect.rewards],
     }
 
 
 def _pair_row(pair: TradeOff) -> dict[str, Any]:
-    sides = [
-        {"preference": each.preference, "alone": each.alone, "both": each.both, "share": each.share, "lost": each.lost}
-        for each in (pair.first, pair.second)
-    ]
+    sides = [{**dataclasses.asdict(each), "share": each.share} for each in (pair.first, pair.second)]
     return {"conflict": pair.conflict, "preferences": sides}
 
 
-def _show_effect(effect: Effect, shown: int) -> None:
+def _show_effect(effect: Effect, show: int) -> None:
     title = f"{effect.preference} (weight {effect.guidance_weight:g})"
-    answers = list(zip(effect.prompts, effect.plain, effect.steered, strict=True))[:shown]
-    if answers:
-        rows = [(prompt[-1]["content"], plain, steered) for prompt, plain, steered in answers]
-        _table(("prompt", "policy alone", title), rows, lines=True)
+    if show:
+        rows = [(prompt[-1]["content"], plain, steered) for prompt, plain, steered in _answers(effect)[:show]]
+        print_table(("prompt", "policy alone", title), rows, side_by_side=True)
     rewards = sorted(effect.rewards, key=lambda each: each.plain - each.steered)
-    _table(
+    print_table(
         (f"reward, mean of {len(effect.prompts)} (nats)", "policy alone", "steered", "change"),
         [(r.principle, f"{r.plain:.2f}", f"{r.steered:.2f}", f"{r.steered - r.plain:+.2f}") for r in rewards],
     )
 
 
 def _show_pairs(pairs: list[TradeOff]) -> None:
-    found = [pair for pair in pairs if pair.conflict]
-    if not found:
+    if not any(pair.conflict for pair in pairs):
         print_text(f"No conflicts: of {len(pairs)} pairs, each keeps at least half of what it gains alone, or may.")
         return
-    rows = []
-    for pair in found:
-        for kept, other in ((pair.first, pair.second), (pair.second, pair.first)):
-            if kept.lost:
-                rows.append((kept.preference, other.preference, f"{kept.alone:+.2f}", f"{kept.both:+.2f}"))
-    _table(("is lost", "beside", "gain alone (nats)", "gain beside it"), rows)
-
-
-def _table(names: Iterable[str], rows: Iterable[Iterable[Any]], *, lines: bool = False) -> None:
-    from rich.text import Text
-
-    table = FittingTable(show_lines=lines, expand=lines)
-    for name in names:
-        table.add_column(Text(name), overflow="fold", ratio=1 if lines else None)
-    for row in rows:
-        table.add_row(*(Text(str(value)) for value in row))
-    say_table(table)
-
-
-def _print(rows: Iterable[Mapping[str, Any]]) -> None:
-    for row in rows:
-        say_json(row)
+    rows = [
+        (one.preference, other.preference, f"{one.alone:+.2f}", f"{one.both:+.2f}")
+        for pair in pairs
+        for one, other in ((pair.first, pair.second), (pair.second, pair.first))
+        if one.lost
+    ]
+    print_table(("is lost", "beside", "gain alone (nats)", "gain beside it"), rows)

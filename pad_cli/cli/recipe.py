@@ -1,4 +1,4 @@
-"""`pad recipe`: list, show, copy and check recipes, and their schema for editors."""
+"""`pad recipe`: list, show, copy and check recipes, and their schema for editors; and `pad list`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.completion import complete_recipe_kinds, complete_recipes
+from pad_cli.cli.completion import complete_recipes
 from pad_cli.cli.options import Json, Overrides
 from pad_cli.cli.tables import print_facts
 from pad_cli.errors import UsageError
@@ -21,11 +21,12 @@ Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.",
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List the shipped recipes by kind, with their purpose."""
-    import pad_cli
+    from pad_cli.recipe import read_recipe, recipe_kinds
+    from pad_cli.recipe.catalogue import names_of
 
-    purposes = pad_cli.names_of("recipes")
-    kinds = {name: pad_cli.read_recipe(name).kind for name in purposes}
-    for kind in pad_cli.recipe_kinds():
+    purposes = names_of("recipes")
+    kinds = {name: read_recipe(name).kind for name in purposes}
+    for kind in recipe_kinds():
         rows = [(name, purpose) for name, purpose in purposes.items() if kinds[name] == kind]
         if as_json:
             for name, purpose in rows:
@@ -37,9 +38,9 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe."""
-    import pad_cli
+    from pad_cli.recipe import recipe_text
 
-    say(pad_cli.recipe_text(name), end="")
+    say(recipe_text(name), end="")
 
 
 @app.command()
@@ -49,32 +50,31 @@ def copy(
     overwrite: Annotated[bool, typer.Option("--overwrite", "--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Copy a shipped recipe, to change it."""
-    import pad_cli
+    from pad_cli.recipe import find_recipe, recipe_text
+    from pad_cli.system.runs import write_whole
 
-    text = pad_cli.recipe_text(name)
-    target = to or Path(pad_cli.find_recipe(name).name)
+    text = recipe_text(name)
+    target = to or Path(find_recipe(name).name)
     if target.exists() and not overwrite:
         raise UsageError(f"'{target}' exists already.", "Name another file, or say --overwrite.")
-    pad_cli.write_whole(target, text)
+    write_whole(target, text)
     say(target)
 
 
 @app.command()
 def check(name: Name, overrides: Overrides = None) -> None:
     """Check a recipe, and report all its problems at once."""
-    import pad_cli
+    from pad_cli.recipe import check_names, find_recipe, read_recipe
 
-    settings = pad_cli.read_recipe(name, overrides or [])
-    pad_cli.check_names(settings, str(pad_cli.find_recipe(name)))
-    say(f"{pad_cli.find_recipe(name)}: a good recipe of kind '{settings.kind}'")
+    settings = read_recipe(name, overrides or [])
+    path = find_recipe(name)
+    check_names(settings, str(path))
+    say(f"{path}: a good recipe of kind '{settings.kind}'")
 
 
 @app.command()
 def schema(
-    kind: Annotated[
-        str | None,
-        typer.Argument(help="Of which kind; without it of all.", autocompletion=complete_recipe_kinds),
-    ] = None,
+    kind: Annotated[str | None, typer.Argument(help="Of which kind; without it of all.")] = None,
 ) -> None:
     """Print the JSON Schema of recipes, with which editors complete and check them.
 
@@ -82,6 +82,22 @@ def schema(
 
     # yaml-language-server: $schema=train-rm.schema.json
     """
-    import pad_cli
+    from pad_cli.recipe import recipe_schema
 
-    say_json(pad_cli.recipe_schema(kind), indent=2)
+    say_json(recipe_schema(kind), indent=2)
+
+
+def list_names(
+    kind: Annotated[str | None, typer.Argument(help="Only these, for example scorers.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List every principle, ready principle, profile, recipe, scorer, method, benchmark and data source."""
+    from pad_cli.recipe.catalogue import catalogue_kinds, names_of
+
+    for each in catalogue_kinds() if kind is None else [kind]:
+        names = names_of(each)
+        if as_json:
+            for name, description in names.items():
+                say_json({"kind": each, "name": name, "description": description})
+        elif names or kind is not None:
+            print_facts(each, names.items())

@@ -1,15 +1,27 @@
-"""`pad serve`: an OpenAI-compatible server for one machine."""
+"""`pad serve` and `pad export`: preferences for other programs, over HTTP or as LoRA adapters."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pad_cli.cli.options import GenerateRecipeName, Overrides, Policy, Preferences, Quiet, RewardModel, read_as
+from pad_cli.cli.options import (
+    GenerateRecipeName,
+    Overrides,
+    Overwrite,
+    Policy,
+    Preferences,
+    Quiet,
+    RewardModel,
+    importing,
+    read_generate,
+)
 from pad_cli.errors import UsageError
-from pad_cli.system.progress import note, set_quiet
+from pad_cli.system.progress import note, stage
+from pad_cli.system.terminal import say
 
 _KEY = "PAD_API_KEY"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -45,25 +57,66 @@ def serve(
 
     --pref is what model `pad` stands for. If PAD_API_KEY is set, clients must send it as their key.
     """
-    set_quiet(quiet)
-    import pad_cli
-
-    options = {"decoding.guidance_weight": weight, "policy.model": policy, "reward_model": reward_model}
-    settings = read_as("generate", recipe, overrides, options=options)
+    settings = read_generate(recipe, overrides, policy, reward_model, guidance_weight=weight)
     key = os.environ.get(_KEY)
     if key is not None and not key.strip():
         raise UsageError(f"{_KEY} is empty.", "Set it to a secret, or unset it.")
     if key is None and host not in _LOOPBACK:
         note(f"Warning: everybody who can reach {host}:{port} may use this server. Set {_KEY} to ask for a key.")
     try:
-        limits = pad_cli.Limits(
-            max_batch=max_batch,
-            max_queue=max_queue,
-            timeout=timeout,
-            max_prompt_tokens=max_prompt_tokens,
-            max_new_tokens=max_new_tokens,
-        )
-        run = pad_cli.serve
+        with importing():
+            from pad_cli.server.http_server import serve
+            from pad_cli.server.request_reader import Limits
     except ModuleNotFoundError as error:
         raise UsageError(f"pad serve needs the package {error.name}.", "pip install 'pad-cli[serve]'") from error
-    run(settings, limits, default=pref or [], host=host, port=port, api_key=key, allow_origins=allow_origin or [])
+    limits = Limits(
+        max_batch=max_batch,
+        max_queue=max_queue,
+        timeout=timeout,
+        max_prompt_tokens=max_prompt_tokens,
+        max_new_tokens=max_new_tokens,
+    )
+    serve(settings, limits, default=pref or [], host=host, port=port, api_key=key, allow_origins=allow_origin or [])
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="Directory of the adapter; with --users, of all their directories.")],
+    pref: Preferences = None,
+    users: Annotated[
+        Path | None, typer.Option(help="A table of users, as `pad learn --users` writes it: an adapter each.")
+    ] = None,
+    weight: Annotated[float | None, typer.Option("--weight", "-w", help="Guidance weight.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Reduce the adapter to this rank.")] = None,
+    recipe: GenerateRecipeName = "embedded-generate",
+    policy: Policy = None,
+    reward_model: RewardModel = None,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a preference as an ordinary LoRA adapter of the policy's output layer.
+
+    The policy must be the reward model's backbone. The adapter guides all tokens; pad generate, its candidates only.
+    """
+    if bool(pref) == (users is not None):
+        raise UsageError("Give --pref or --users.", "pad export --pref humorous --out adapter")
+    settings = read_generate(recipe, overrides, policy, reward_model, guidance_weight=weight)
+    with importing():
+        from pad_cli.decoding.engine import PadEngine
+        from pad_cli.server.lora_export import check_adapter_output, export_preference, export_users
+
+    if users is None:
+        check_adapter_output(out, overwrite=overwrite)
+    engine = PadEngine.from_recipe(settings)
+    guidance_weight = settings.decoding.guidance_weight
+    if users is not None:
+        count, without = export_users(engine, users, guidance_weight, out, rank, overwrite=overwrite)
+        say(f"{count} adapters in {out}")
+        if without:
+            note(f"No preference was found for {len(without)} users ({', '.join(without[:3])} ...): no adapter.")
+        return
+    with stage("Exporting"):
+        preference = engine.preference(pref or [])
+        adapter = export_preference(engine, preference, guidance_weight, out, rank, overwrite=overwrite)
+    reduced = f", relative error {adapter.error:.2%}" if adapter.error else ""
+    say(f"{out}  (rank {adapter.rank}{reduced})")

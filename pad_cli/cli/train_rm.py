@@ -1,25 +1,27 @@
-"""`pad train-rm`: a recipe to a reward model."""
+"""`pad train-rm` and `pad push`: a recipe to a reward model, and the model to the Hugging Face hub."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pad_cli.cli.completion import complete_recipes_of
-from pad_cli.cli.dry_run import show_estimate
-from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, read_as
-from pad_cli.system.progress import set_quiet, stage
-from pad_cli.system.terminal import console, say, say_json, say_table
+from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, importing, read_as, recipe_argument
+from pad_cli.cli.tables import print_text
+from pad_cli.system.progress import seconds as duration
+from pad_cli.system.progress import size, stage
+from pad_cli.system.terminal import FittingTable, console, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from pad_cli.training.estimate import Estimate
+
+_CARDS = (24, 80)  # gigabytes of memory
 
 
 def train_rm(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="A train-rm recipe: a file or a shipped name.", autocompletion=complete_recipes_of("train-rm")
-        ),
-    ],
+    recipe: Annotated[str, recipe_argument("train-rm")],
     overrides: Overrides = None,
     out: Out = None,
     overwrite: Overwrite = False,
@@ -30,19 +32,85 @@ def train_rm(
     quiet: Quiet = False,
 ) -> None:
     """Train a personalised reward model. Run again to continue an interrupted run."""
-    set_quiet(quiet)
-    import pad_cli
-
     settings = read_as("train-rm", recipe, overrides, out)
     if dry_run:
+        with importing():
+            from pad_cli.training.estimate import estimate
+
         with stage("Estimating"):
-            estimate = pad_cli.estimate(settings)
-        show_estimate(estimate, as_json)
+            costs = estimate(settings)
+        show_estimate(costs, as_json)
         return
-    trained = pad_cli.train_reward_model(settings, overwrite=overwrite)
+    with importing():
+        from pad_cli.reports.training_report import console_tables
+        from pad_cli.training.train import train_reward_model
+
+    trained = train_reward_model(settings, overwrite=overwrite)
     if as_json:
         say_json({"reward_model": str(trained), "metrics": trained.metrics})
         return
-    for table in pad_cli.console_tables(trained.record, console().width):
+    for table in console_tables(trained.record, console().width):
         say_table(table)
     say(f"Reward model: {trained}  (report: {trained.path / 'report.html'})")
+
+
+def push(
+    directory: Annotated[str, typer.Argument(help="Directory of a trained reward model.")],
+    repository: Annotated[str, typer.Argument(help="Where to on the hub: owner/name.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private, when it is made.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to; made when it is not there.")] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Message of the commit.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Push a reward model with its card; whoever may read it can then name it by its id."""
+    from pad_cli.models.publishing import push_reward_model
+
+    with stage(f"Pushing to {repository}"):
+        say(push_reward_model(directory, repository, private=private, revision=revision, message=message))
+
+
+def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
+    """Print what a recipe will cost, piece by piece."""
+    if as_json:
+        choice = {"dtype": estimate.choice.name, "reason": estimate.choice.reason}
+        say_json({**dataclasses.asdict(estimate), "choice": choice})
+        return
+    volume = estimate.volume
+    reason = f" ({estimate.choice.reason})" if estimate.choice.reason else ""
+    print_text(f"{estimate.backbone}: {_si(estimate.parameters)} parameters, loaded as {estimate.choice.name}{reason}")
+    print_text(
+        f"{volume.pairs:,} training pairs, {volume.answers:,} distinct answers to read; tokens after cutting: prompt "
+        f"{volume.prompt_tokens:.0f}, answer {volume.answer_tokens:.0f} (mean of {volume.sampled:,})"
+    )
+    say_table(*estimate_tables(estimate))
+    most = max(estimate.costs, key=lambda cost: sum(cost.memory.values()))
+    parts = ", ".join(f"{name} {size(count)}" for name, count in most.memory.items())
+    print_text(f"Device memory {size(estimate.memory)} in '{most.name}': {parts}.")
+    for card in _CARDS:
+        say(f"  On a GPU, {card} GB are {'enough' if estimate.fits(card) else 'not enough'}, with a tenth left free.")
+    print_text(f"Cached states on the disk: {size(estimate.disk)}. Validation during training is not counted.")
+
+
+def estimate_tables(estimate: Estimate) -> Iterator[FittingTable]:
+    """The work, and how long it takes on each device."""
+    work = FittingTable("work")
+    for name in ("steps", "tokens read", "operations", "on the CPU", "device memory"):
+        work.add_column(name, justify="right")
+    for cost in estimate.costs:
+        memory = size(sum(cost.memory.values()))
+        numbers = (cost.tokens, cost.operations, cost.cpu_operations)
+        work.add_row(cost.name, f"{cost.steps:,}" if cost.steps else "", *map(_si, numbers), memory)
+    yield work
+    times = FittingTable("device")
+    for name in (*(cost.name for cost in estimate.costs), "in all"):
+        times.add_column(name, justify="right")
+    for device, each in estimate.seconds.items():
+        times.add_row(device, *map(duration, each.values()), duration(sum(each.values())))
+    yield times
+
+
+def _si(number: float) -> str:
+    for factor, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {unit}"
+    return f"{number:.3g}" if number else ""

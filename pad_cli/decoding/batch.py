@@ -17,8 +17,7 @@ from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Generation, Messages
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import bar
-from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import ResultLog, check_output, fingerprint, is_log, merge_parts
+from pad_cli.system.runs import ResultLog, check_output, fingerprint, is_log, merge_parts, only_here
 
 
 class _Line(NamedTuple):

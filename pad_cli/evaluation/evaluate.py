@@ -42,8 +42,7 @@ from pad_cli.recipe import EvalRecipe
 from pad_cli.records import BenchmarkItem
 from pad_cli.system.processes import ALONE, Processes, processes
 from pad_cli.system.progress import bar, stage
-from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import RECIPE, ResultLog, check_output, merge_parts, recipe_kind, write_json
+from pad_cli.system.runs import RECIPE, ResultLog, check_output, merge_parts, only_here, recipe_kind, write_json
 
 ANSWERS, TIMES, SCORES, TOKENS = "answers.jsonl", "times.jsonl", "scores.jsonl", "token_rewards.jsonl"
 DEMO_MODEL = "reward-model"

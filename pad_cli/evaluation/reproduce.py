@@ -22,8 +22,7 @@ from pad_cli.reports.document import markdown, page
 from pad_cli.reports.evaluation_tables import reproduction_document
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note
-from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import check_output, environment, write_json, write_whole
+from pad_cli.system.runs import check_output, environment, only_here, write_json, write_whole
 
 REPRODUCE, SUMMARY, PAGE = "reproduce.json", "reproduce.md", "reproduce.html"
 _VERSION = 1

@@ -36,8 +36,7 @@ from pad_cli.records import BenchmarkItem
 from pad_cli.reports.document import page
 from pad_cli.reports.sweep_report import sweep_document
 from pad_cli.system.progress import stage
-from pad_cli.system.run_lock import only_here
-from pad_cli.system.runs import check_output, environment, write_json, write_whole
+from pad_cli.system.runs import check_output, environment, only_here, write_json, write_whole
 
 SWEEP, PAGE = "sweep.json", "sweep.html"
 _VERSION = 1

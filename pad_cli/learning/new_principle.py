@@ -27,9 +27,8 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import RowError, is_text, note_changes, read_rows, read_sample
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
-from pad_cli.system.caches import hidden_states
 from pad_cli.system.progress import note
-from pad_cli.system.runs import check_output, fingerprint, whole_files, write_json, write_whole
+from pad_cli.system.runs import check_output, fingerprint, hidden_states, whole_files, write_json, write_whole
 from pad_cli.training.calibration import normalise_heads, reward_scales
 from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of

@@ -1,8 +1,7 @@
 """Without the network: `pad --offline`, or PAD_OFFLINE=1 in the environment.
 
-Then nothing leaves this machine: the hub's libraries look in their caches only, a judge has to be on this machine, and
-whatever tries to connect to another one all the same, a plugin too, is told that there is no network. HF_HUB_OFFLINE=1
-is weaker: it is about the hub alone.
+The hub's libraries then look in their caches only, a judge has to be on this machine, and whatever connects to another
+machine all the same, a plugin too, is refused. HF_HUB_OFFLINE=1 is weaker: it is about the hub alone.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 _OURS, _HUBS = "PAD_OFFLINE", ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = ("1", "true", "yes", "on")
 _LOADED = (("huggingface_hub.constants", "HF_HUB_OFFLINE"), ("datasets.config", "HF_HUB_OFFLINE"))
-_CONNECTS = ("socket.connect", "socket.sendto", "socket.sendmsg")  # events of Python, with (socket, address)
+_CONNECTS = ("socket.connect", "socket.sendto", "socket.sendmsg")  # audit events, with (socket, address)
 _RESOLVES = ("socket.getaddrinfo", "socket.gethostbyname")  # with (host, ...)
 _state = {"watched": False}
 
@@ -34,29 +33,29 @@ def go_offline() -> None:
             setattr(sys.modules[module], name, True)
     if not _state["watched"]:
         _state["watched"] = True
-        sys.addaudithook(_refuse)  # for good: there is no way to remove one
+        sys.addaudithook(_refuse)  # for good: an audit hook cannot be removed
 
 
 def is_this_machine(host: str) -> bool:
     """Is a host's name or address one of the loopback interface?"""
     name = host.strip("[]").partition("%")[0].lower()
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(name).is_loopback
-    return name == "localhost" or name.endswith(".localhost")
+    address = _address(name)
+    return address.is_loopback if address else name == "localhost" or name.endswith(".localhost")
 
 
 def hub_hint(hint: str, command: str) -> str:
-    """A hint about something on the hub; where the hub is off limits, also how to fetch it.
-
-    Args:
-        hint: for everybody.
-        command: that fetches it.
-    """
+    """A hint about something on the hub; where the hub is off limits, also the command that fetches it."""
     loaded = sys.modules.get("huggingface_hub.constants")
     closed = offline() or os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
     if not closed and not getattr(loaded, "HF_HUB_OFFLINE", False):
         return hint
     return f"{hint} The hub is off limits (--offline, PAD_OFFLINE or HF_HUB_OFFLINE); fetch it once: {command}"
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host)
+    return None
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
@@ -67,8 +66,5 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
         raise ConnectionError(f"offline: no connection to {arguments[1][0]}")
     if event in _RESOLVES and arguments[0]:
         host = arguments[0].decode() if isinstance(arguments[0], bytes) else str(arguments[0])
-        with contextlib.suppress(ValueError):
-            ipaddress.ip_address(host.strip("[]"))
-            return  # a number needs nobody to look it up
-        if not is_this_machine(host):
+        if not _address(host.strip("[]")) and not is_this_machine(host):  # an address needs no look-up
             raise ConnectionError(f"offline: '{host}' is not looked up")

@@ -1,4 +1,4 @@
-"""Several processes at one job: which of them this one is, as `accelerate launch` or torchrun tells it."""
+"""Several processes that share one job, as `accelerate launch` or torchrun starts them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Processes:
 
     @property
     def part(self) -> str:
-        """What its part of a log is called; empty for one process, which needs none."""
+        """The name of its part of a log; empty for one process, which needs none."""
         return f"{self.rank:05d}" if self.count > 1 else ""
 
     def owns(self, number: int) -> bool:

@@ -1,9 +1,8 @@
 """Progress of long work, on stderr; nothing when quiet.
 
-On a terminal a line stands under the work from its second second on: how much is done, how fast, the time left, memory.
-Elsewhere (a pipe, a file, a terminal that cannot move its cursor) the same is printed as lines without control codes:
-of counted work the first when its first batch is done, of other work after some seconds, then more and more rarely up
-to one a minute, and one at the end. Work of less than a second has only that last line.
+On a terminal a line appears once the work has taken a second: count, time left, rate, memory. Elsewhere (a pipe, a
+file, a dumb terminal) the same is printed as plain lines: the first after the first batch, then more and more rarely
+up to one a minute, and one at the end.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, count
+from collections.abc import Iterator
 
+import psutil
 from rich.console import Console
-from rich.progress import Progress, Task, TaskID
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from pad_cli.system.processes import processes
-from pad_cli.system.progress_line import Line, done, rate, seconds, told
 from pad_cli.system.terminal import console, say
 
-_PATIENCE = 1.0  # seconds of work of which a terminal shows nothing
-_SHORT = 2.0  # seconds of uncounted work of which a pipe is told nothing
-_FIRST = 1.0  # seconds of counted work before the first line of a pipe
-_SOON, _AGAIN = 5.0, 60.0  # seconds between two lines of a pipe: at first, and at most
+_PATIENCE = 1.0  # seconds of work before anything is shown
+_SOON, _SELDOM = 5.0, 60.0  # seconds between two plain lines, at first and at most
 _RECENT = 300.0  # seconds over which the rate is measured
+_NAME, _BAR, _WIDE = 36, 16, 100  # cells of a task's name, of its bar, and of a terminal that has room for a bar
 _settings = {"quiet": False}
+_on_screen: list[Progress] = []  # what runs on the terminal now, outermost first; all share one console
 
 
 def set_quiet(quiet: bool) -> None:
@@ -36,25 +35,45 @@ def set_quiet(quiet: bool) -> None:
 
 
 class Bar:
-    """One running task; without a `Progress` a silent one."""
+    """One running task; without a `Progress` a silent one.
 
-    def __init__(self, progress: Progress | None = None, task: TaskID | None = None) -> None:
-        self._progress, self._task = progress, task
-        self.begun = threading.Event()
-        """Set when the first steps are done."""
+    Args:
+        progress: that counts, and may show it.
+        description: of the task.
+        total: its steps; None if they cannot be counted.
+        lines: print plain lines, because `progress` does not show anything.
+    """
+
+    def __init__(
+        self,
+        progress: Progress | None = None,
+        description: str = "",
+        total: int | None = None,
+        *,
+        lines: bool = False,
+    ) -> None:
+        self._progress, self._lines = progress, lines
+        self._next, self._gap = _PATIENCE, _SOON
+        if progress is not None:
+            progress.add_task(description, total=total, status="", skipped=0)
 
     def advance(self, amount: int = 1, status: str = "") -> None:
         """N more steps are done; `status` is what else there is to say."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=amount, status=status)
-            self.begun.set()
+        if self._progress is None:
+            return
+        self._progress.update(TaskID(0), advance=amount, status=status)
+        task = self._progress.tasks[0]
+        elapsed = task.elapsed or 0
+        if self._lines and elapsed >= self._next and not task.finished:
+            self._next, self._gap = elapsed + self._gap, min(2 * self._gap, _SELDOM)
+            say(f"{task.description}: {', '.join(parts(task))}", stderr=True)
 
     def skip(self, amount: int) -> None:
         """N more steps need not be done, because an earlier run did them: they count as done, but not as fast."""
-        if self._progress is not None and self._task is not None and amount:
-            task = _task(self._progress, self._task)
-            left = None if task.total is None else task.total - amount
-            self._progress.update(self._task, total=left, before=task.fields["before"] + amount)
+        if self._progress is not None:
+            task = self._progress.tasks[0]
+            task.completed += amount
+            task.fields["skipped"] += amount
 
 
 @contextlib.contextmanager
@@ -65,157 +84,137 @@ def bar(description: str, total: int) -> Iterator[Bar]:
         >>> with bar("Counting", total=3) as counting:
         ...     counting.advance(3, status="done")
     """
-    with _shown(description, total) as shown:
-        yield shown
+    here = console(stderr=True)
+    if _settings["quiet"] or total == 0:
+        yield Bar()
+    elif _moves(here):
+        with _line(here, description, total) as line:
+            yield line
+    else:
+        progress = Progress(console=here, speed_estimate_period=_RECENT)  # never started: it only counts
+        ending = "stopped at {0:,.0f} of {1:,.0f} after {2}"
+        try:
+            yield Bar(progress, description, total, lines=True)
+            ending = "{0:,.0f} in {2}"
+        finally:
+            task = progress.tasks[0]
+            summary = ending.format(task.completed, task.total, seconds(task.elapsed or 0))
+            more = (summary, _rate(task), _memory(), task.fields["status"])
+            say(f"{description}: {', '.join(filter(None, more))}", stderr=True)
 
 
 @contextlib.contextmanager
 def stage(description: str) -> Iterator[None]:
-    """Show that something goes on whose steps cannot be counted, and for how long."""
-    with _shown(description, None):
+    """Show that something goes on whose steps cannot be counted."""
+    here = console(stderr=True)
+    if _settings["quiet"]:
         yield
+    elif _moves(here):
+        with _line(here, description, None):
+            yield
+    else:
+        message = threading.Timer(_SOON, say, args=(f"{description} ...",), kwargs={"stderr": True})
+        message.daemon = True
+        message.start()
+        try:
+            yield
+        finally:
+            message.cancel()
 
 
 def note(message: str) -> None:
-    """Talk on stderr, unless quiet: on a terminal words are wrapped, elsewhere it stays one line."""
+    """Print a message on stderr, unless quiet: wrapped on a terminal, on one line elsewhere."""
     if not _settings["quiet"]:
-        here = _screen.console or console(stderr=True)
+        here = _on_screen[0].console if _on_screen else console(stderr=True)
         here.print(Text(message), soft_wrap=not here.is_terminal)
 
 
+def _moves(here: Console) -> bool:
+    return sys.stderr.isatty() and here.is_interactive
+
+
 @contextlib.contextmanager
-def _shown(description: str, total: int | None) -> Iterator[Bar]:
-    if _settings["quiet"] or total == 0:
-        yield Bar()
-        return
-    here = console(stderr=True)
-    show = _on_screen if sys.stderr.isatty() and here.is_interactive else _in_lines
-    with show(here, description, total) as shown:
-        yield shown
+def _line(here: Console, description: str, total: int | None) -> Iterator[Bar]:
+    """A line on the terminal; that of counted work stays when it is done."""
+    here = _on_screen[0].console if _on_screen else here
+    name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=_NAME))
+    columns = [name, BarColumn(_BAR), _Details()] if here.width >= _WIDE else [name, _Details()]
+    progress = Progress(
+        *columns,
+        console=here,
+        transient=total is None,
+        redirect_stdout=sys.stdout.isatty(),  # what goes to a file or a pipe must not pass through the terminal
+        speed_estimate_period=_RECENT,
+    )
+    line = Bar(progress, description, total)
+    later = threading.Timer(_PATIENCE, progress.start)
+    later.daemon = True
+    _on_screen.append(progress)
+    later.start()
+    try:
+        yield line
+    finally:
+        later.cancel()
+        later.join()
+        progress.stop()
+        _on_screen.remove(progress)
 
 
-class _Screen:
-    """The lines at the foot of the terminal: one `Progress` for all that goes on at the same time."""
+class _Details(ProgressColumn):
+    """What is known of a task; a narrow terminal cuts off the end, which matters least."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._progress: Progress | None = None
-        self._running = 0
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
 
-    @property
-    def console(self) -> Console | None:
-        """What prints above the lines, while there are any."""
-        progress = self._progress
-        return None if progress is None else progress.console
-
-    def enter(self, here: Console) -> Progress:
-        with self._lock:
-            self._running += 1
-            if self._progress is None:
-                # What goes to a file or a pipe must not pass through the terminal.
-                self._progress = Progress(
-                    Line(here), console=here, redirect_stdout=sys.stdout.isatty(), speed_estimate_period=_RECENT
-                )
-            return self._progress
-
-    def show(self, task: TaskID) -> None:
-        with self._lock:
-            if self._progress is not None and not self._progress.live.is_started:
-                self._progress.start()
-            if self._progress is not None:
-                self._progress.update(task, visible=True)
-
-    def leave(self, task: TaskID, *, keep: bool) -> None:
-        """End a task; of what was shown, a line that is to be kept stays on the screen."""
-        with self._lock:
-            assert self._progress is not None
-            self._running -= 1
-            self._progress.stop_task(task)
-            if not keep or not _task(self._progress, task).visible:
-                self._progress.remove_task(task)
-            if self._running == 0:
-                self._progress.live.transient = not self._progress.task_ids
-                self._progress.stop()
-                self._progress = None
+    def render(self, task: Task) -> Text:
+        return Text(", ".join(parts(task)), style="progress.remaining")
 
 
-_screen = _Screen()
+def parts(task: Task) -> list[str]:
+    """What is known of a task, the most important first: count, time, rate, memory, status."""
+    count = "" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f}"
+    speed = _speed(task)
+    if task.total is None or task.finished or not speed:
+        time = seconds(task.elapsed or 0)
+    else:
+        time = f"{seconds((task.total - task.completed) / speed)} left"
+    return list(filter(None, (count, time, _rate(task), _memory(), task.fields["status"])))
 
 
-@contextlib.contextmanager
-def _on_screen(here: Console, description: str, total: int | None) -> Iterator[Bar]:
-    progress = _screen.enter(here)
-    task = progress.add_task(description, total=total, visible=False, status="", before=0)
-    try:
-        with _beside(lambda: _screen.show(task), [_PATIENCE]):
-            yield Bar(progress, task)
-    finally:
-        _screen.leave(task, keep=total is not None)
+def _speed(task: Task) -> float:
+    """Steps a second, without those of an earlier run; 0 while it is too early to tell."""
+    elapsed = task.elapsed or 0
+    after_one_batch = (task.completed - task.fields["skipped"]) / elapsed if elapsed >= 0.5 else 0
+    return task.finished_speed or task.speed or after_one_batch
 
 
-@contextlib.contextmanager
-def _in_lines(here: Console, description: str, total: int | None) -> Iterator[Bar]:
-    progress = Progress(console=here, speed_estimate_period=_RECENT)  # never started: it only counts
-    number = progress.add_task(description, total=total, status="", before=0)
-    task, shown = _task(progress, number), Bar(progress, number)
-
-    def tell(ending: str = "") -> None:
-        if task.finished and not ending:
-            return  # the last line follows at once
-        parts = told(task)
-        if ending:
-            parts = {"ending": ending, **{part: parts[part] for part in ("memory", "status") if part in parts}}
-        say(f"{description}: {', '.join(parts.values())}", stderr=True)
-
-    gaps = (min(_SOON * 2**number, _AGAIN) for number in count())
-    with _beside(tell, gaps if total is None else chain([_FIRST], gaps), None if total is None else shown.begun):
-        try:
-            yield shown
-        except BaseException:
-            if total is not None:
-                tell(f"stopped at {done(task):,.0f} of {total:,} after {seconds(task.elapsed or 0)}")
-            raise
-    taken = task.elapsed or 0
-    if total is not None:
-        speed = rate(task)
-        tell(f"{done(task):,.0f} in {seconds(taken)}" + (f", {speed}" if speed else ""))
-    elif taken >= _SHORT:
-        tell(seconds(taken))
+def _rate(task: Task) -> str:
+    speed = _speed(task)
+    if not speed:
+        return ""
+    if speed >= 1:
+        return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
+    return f"{seconds(1 / speed)} each"
 
 
-@contextlib.contextmanager
-def _beside(act: Callable[[], None], gaps: Iterable[float], begun: threading.Event | None = None) -> Iterator[None]:
-    """Do something again and again beside the block.
-
-    Args:
-        act: what is done.
-        gaps: seconds before each time.
-        begun: what all but the first gap wait for; until then it is done every `_AGAIN` seconds.
-    """
-    ended = threading.Event()
-
-    def work() -> None:
-        waits = iter(gaps)
-        if ended.wait(next(waits)):
-            return
-        while begun is not None and not begun.wait(_AGAIN):
-            act()
-        for gap in chain(waits, [None]):
-            if ended.is_set():
-                return
-            act()
-            ended.wait(gap)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        if begun is not None:
-            begun.set()
-        thread.join()
+def seconds(count: float) -> str:
+    """`4.2 s`, `1:05` or `2:03:20`."""
+    if count < 10:
+        return f"{count:.1f} s"
+    minutes, rest = divmod(round(count), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{rest} s"
 
 
-def _task(progress: Progress, number: TaskID) -> Task:
-    return next(task for task in progress.tasks if task.id == number)
+def _memory() -> str:
+    """What this process has in memory, and on its GPUs once they are used."""
+    text = size(psutil.Process().memory_info().rss)
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)  # without importing it
+    if cuda is not None and cuda.is_initialized():
+        text += f", GPU {size(sum(cuda.memory_reserved(number) for number in range(cuda.device_count())))}"
+    return text
+
+
+def size(count: float) -> str:
+    """Bytes as `512 MB` or `1.2 GB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,4 +1,7 @@
-"""What was done: run directories whose files are whole or absent, and logs that survive a crash."""
+"""Run directories: files that are whole or absent, logs that survive a crash, and one process at a time.
+
+What cannot be written raises a StorageError.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from safetensors import SafetensorError
 
 from pad_cli.errors import DataError, StorageError, UsageError
+from pad_cli.system.processes import processes
+from pad_cli.system.progress import note
 
 RECIPE = "recipe.json"
 _LINE = b'{"key": "'  # how each line of a log begins
@@ -30,8 +36,13 @@ _REPORTED_PACKAGES = ("pad-cli", "torch", "transformers", "peft", "trl", "datase
 
 def home() -> Path:
     """Where built things are kept: `$PAD_HOME`, else the platform's cache directory."""
-    chosen = os.environ.get("PAD_HOME")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("pad"))
+    directory = os.environ.get("PAD_HOME")
+    return Path(directory).expanduser() if directory else Path(platformdirs.user_cache_dir("pad"))
+
+
+def hidden_states() -> Path:
+    """The directory of cached hidden states."""
+    return home() / "hidden-states"
 
 
 def fingerprint(content: Any) -> str:
@@ -41,11 +52,11 @@ def fingerprint(content: Any) -> str:
 
 def environment() -> dict[str, str]:
     """Versions that decide a result: Python, the platform, and the packages that compute it."""
-    found = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
+    versions = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
     for package in _REPORTED_PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            versions[package] = version(package)
+    return versions
 
 
 @contextlib.contextmanager
@@ -62,23 +73,13 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
-    """A scratch directory that becomes `target` when the block ends well, and vanishes when it does not.
-
-    Raises:
-        StorageError: the directory cannot be written.
-    """
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = _scratch_directory(target)
-    try:
-        with storage_errors(target):
-            yield scratch
-            _as_usual(scratch)
-            if target.exists():
-                shutil.rmtree(target)
-            scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    """A scratch directory that becomes `target` when the block ends well, and vanishes when it does not."""
+    with _scratch_directory(target) as scratch:
+        yield scratch
+        _set_usual_permissions(scratch)
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.rename(target)
 
 
 @contextlib.contextmanager
@@ -86,30 +87,17 @@ def whole_files(target: Path, last: str) -> Iterator[Path]:
     """A scratch directory whose files move into `target` when the block ends well; other files there are left alone.
 
     The file named `last` says that the others are complete: the old one goes first, the new one comes last.
-
-    Raises:
-        StorageError: the directory cannot be written.
     """
-    with storage_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
-        scratch = _scratch_directory(target / "new")
-    try:
-        with storage_errors(target):
-            yield scratch
-            _as_usual(scratch)
-            (target / last).unlink(missing_ok=True)
-            for path in sorted(scratch.iterdir(), key=lambda path: path.name == last):
-                path.replace(target / path.name)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with _scratch_directory(target / "new") as scratch:
+        yield scratch
+        _set_usual_permissions(scratch)
+        (target / last).unlink(missing_ok=True)
+        for path in sorted(scratch.iterdir(), key=lambda path: path.name == last):
+            path.replace(target / path.name)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash, never sees half of it.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write a file so that a reader, or a crash, never sees half of it."""
     data = content.encode() if isinstance(content, str) else content
     scratch = _scratch(path)
     try:
@@ -138,12 +126,10 @@ def check_output(
     """Make sure that writing to `target` replaces nothing but earlier output of the same kind.
 
     Args:
-        target: where output goes.
         what: is written there, in words, without an article.
         is_own: recognises earlier output of this kind.
         writes: patterns of the names that may be written into a directory; other files in it stay, and do not matter.
-        folder: whether `target` is to be a directory. One that is empty, but for hidden files, counts as missing.
-        overwrite: whether files may be replaced that are not our own.
+        folder: `target` is to be a directory. One that is empty, but for hidden files, counts as missing.
 
     Returns:
         Whether `target` holds something else, which may be replaced.
@@ -157,11 +143,11 @@ def check_output(
         kind = "a file, but a directory" if folder else "a directory, but a file"
         raise UsageError(f"'{target}' is {kind} is to be written.", "Name another place: --out")
     names = sorted(path.name for path in target.iterdir() if not path.name.startswith(".")) if folder else []
-    found = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in writes)]
-    if (folder and not found) or is_own(target):
+    in_the_way = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in writes)]
+    if (folder and not in_the_way) or is_own(target):
         return False
     if not overwrite:
-        holds = f": it holds {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}" if folder else ""
+        holds = f": it holds {', '.join(in_the_way[:3])}{', ...' if len(in_the_way) > 3 else ''}" if folder else ""
         raise UsageError(
             f"{target} exists and is no {what}{holds}.",
             "Name another place with --out, or say --overwrite to replace files that have the same names.",
@@ -172,13 +158,37 @@ def check_output(
 def recipe_kind(directory: Path) -> str | None:
     """The kind of recipe whose output a directory is, by its `recipe.json`; None where that says nothing."""
     try:
-        recipe = json.loads((directory / RECIPE).read_text(encoding="utf-8"))
-        return str(recipe["kind"])
+        return str(json.loads((directory / RECIPE).read_text(encoding="utf-8"))["kind"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def sweep(place: Path) -> None:
+def _scratch(target: Path) -> Path:
+    """A name beside `target` for what becomes it."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}{_SCRATCH}")
+
+
+@contextlib.contextmanager
+def _scratch_directory(target: Path) -> Iterator[Path]:
+    """A directory beside `target` while the block runs; unlike tempfile's, with the usual permissions."""
+    scratch = _scratch(target)
+    with storage_errors(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch.mkdir()
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _set_usual_permissions(scratch: Path) -> None:
+    """Let others read files as they may elsewhere: safetensors writes for the owner only."""
+    for path in scratch.rglob("*"):
+        if path.is_file():
+            path.chmod(scratch.stat().st_mode & 0o666)
+
+
+def _remove_scratch(place: Path) -> None:
     """Delete what killed processes were about to write as `place`, or into it; nobody else may be at work there."""
     for folder, name in ((place.parent, glob.escape(place.name)), (place, "*")):
         for path in folder.glob(f".{name}.????????{_SCRATCH}"):
@@ -189,23 +199,60 @@ def sweep(place: Path) -> None:
                     path.unlink()
 
 
-def _scratch(target: Path) -> Path:
-    """A name beside `target` for what becomes it."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}{_SCRATCH}")
+@contextlib.contextmanager
+def only_here(place: Path) -> Iterator[None]:
+    """While the block runs, no other process begins one for the same file or directory.
+
+    The lock is the operating system's, so it ends with its process, however that ends. It holds on one machine and for
+    one `PAD_HOME`, where it lies. Scratch files of a killed process are removed. Several processes that share one job
+    count as one: the first of them holds the lock.
+
+    Raises:
+        UsageError: another process works there.
+        StorageError: `PAD_HOME` cannot be written.
+    """
+    if not processes().main:
+        yield
+    elif lock := _lock(str(place.resolve())):
+        with lock:
+            _remove_scratch(place)
+            yield
+    else:
+        raise UsageError(f"Another process is at work in {place}.", "Wait until it has ended, or write elsewhere.")
 
 
-def _scratch_directory(target: Path) -> Path:
-    """A new directory beside `target`; unlike tempfile's, with the permissions that a directory usually has."""
-    scratch = _scratch(target)
-    scratch.mkdir()
-    return scratch
+@contextlib.contextmanager
+def in_turn(place: Path) -> Iterator[None]:
+    """The same, but a second process waits, and says so: for what is built once for all.
+
+    Inside, `place` is free for `only_here`. Several processes that share one job do not wait here, lest they wait for
+    each other.
+
+    Raises:
+        StorageError: `PAD_HOME` cannot be written.
+    """
+    if processes().count > 1:
+        yield
+        return
+    name = f"building {place.resolve()}"
+    if not (lock := _lock(name)):
+        note(f"Waiting for another process, which builds {place}.")
+        lock = _lock(name, patience=-1)
+    assert lock is not None
+    with lock:
+        _remove_scratch(place)
+        yield
 
 
-def _as_usual(scratch: Path) -> None:
-    """Give files the permissions that files usually have here: safetensors keeps its own from all other users."""
-    for path in scratch.rglob("*"):
-        if path.is_file():
-            path.chmod(scratch.stat().st_mode & 0o666)
+def _lock(name: str, patience: float = 0) -> AcquireReturnProxy[Any] | None:
+    """A lock that is held until its block ends; None if another process holds it for `patience` seconds (-1: ever)."""
+    path = home() / "locks" / f"{fingerprint(name)}.lock"
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return FileLock(path).acquire(timeout=patience)
+        except Timeout:
+            return None
 
 
 class ResultLog:
@@ -250,8 +297,8 @@ class ResultLog:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 row = json.loads(line)
-                if lacking := [name for name in self._needs if name not in row]:
-                    raise KeyError(*lacking)
+                if missing := [name for name in self._needs if name not in row]:
+                    raise KeyError(*missing)
                 if not isinstance(row["key"], str):
                     raise TypeError("a key is a text")
                 self.done[row.pop("key")] = row
@@ -279,14 +326,9 @@ def _begins_line(raw: bytes) -> bool:
 
 
 def merge_parts(path: Path, order: Callable[[Mapping[str, Any]], Any] | None = None) -> None:
-    """Take what several processes wrote into one log; whole or not at all, and doing it again changes nothing.
+    """Merge what several processes wrote into one log; whole or not at all, and doing it again changes nothing.
 
-    Args:
-        path: of the log.
-        order: sorts the rows, also where there are no parts; by default they stand as they were written, part by part.
-
-    Raises:
-        DataError, StorageError: as for a log.
+    `order` sorts the rows, also where there are no parts; by default they stand as they were written, part by part.
     """
     parts = sorted(path.parent.glob(f"{glob.escape(path.name)}{_PART}*"))
     if not parts and order is None:

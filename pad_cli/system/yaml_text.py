@@ -1,7 +1,7 @@
 """YAML from anybody: plain values, every key once, and no more of them than the text is worth.
 
-PyYAML's safe loader makes no objects of anybody's classes. It does take the last of two equal keys without a word, and
-lets a few lines of aliases stand for billions of values; both are refused here.
+PyYAML's safe loader takes the last of two equal keys silently, and lets a few lines of aliases stand for billions of
+values; both are refused here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 _MOST_LETTERS, _MOST_VALUES, _DEEPEST = 1_000_000, 100_000, 64
-_LONGEST_NUMBER = 300  # digits; Python itself refuses to write whole numbers of more than 4300
+_LONGEST_NUMBER = 300  # digits; Python itself refuses to write integers of more than 4300
 _PLAIN = ("str", "int", "float", "bool", "null", "timestamp", "merge", "map", "seq")
 _TAG = "tag:yaml.org,2002:"
 
@@ -42,7 +42,7 @@ def read_yaml(text: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _check(node)
+        _measure(node, {})
         return loader.construct_document(node)
     except RecursionError as error:
         raise YamlError("nested too deeply") from error
@@ -51,29 +51,24 @@ def read_yaml(text: str) -> Any:
         raise YamlError(getattr(error, "problem", None) or str(error), mark.line + 1 if mark else 0) from error
 
 
-def _check(root: yaml.Node) -> None:
-    """Look at every node once, children first."""
-    sizes: dict[int, int] = {}  # values that a node stands for, aliases counted as often as they stand there
-    depths: dict[int, int] = {}
-    open_nodes: set[int] = set()
-    waiting = [(root, False)]
-    while waiting:
-        node, seen = waiting.pop()
-        children = _children(node)
-        if not seen and id(node) in open_nodes:
+def _measure(node: yaml.Node, measured: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Check a node and what is below it; how many values it stands for, aliases counted each time, and its depth."""
+    if id(node) in measured:  # an alias, or the anchor around it while that is None
+        known = measured[id(node)]
+        if known is None:
             raise _error(node, "an alias inside of what it stands for")
-        if not seen and id(node) not in sizes:
-            _check_alone(node)
-            open_nodes.add(id(node))
-            waiting += [(node, True), *((child, False) for child in children)]
-        elif seen:
-            open_nodes.discard(id(node))
-            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
-            depths[id(node)] = 1 + max((depths[id(child)] for child in children), default=0)
-            if sizes[id(node)] > _MOST_VALUES:
-                raise _error(node, f"more than {_MOST_VALUES:,} values, aliases counted as often as they stand there")
-            if depths[id(node)] > _DEEPEST:
-                raise _error(node, f"nested more than {_DEEPEST} deep")
+        return known
+    measured[id(node)] = None
+    _check_alone(node)
+    below = [_measure(child, measured) for child in _children(node)]
+    values = 1 + sum(size for size, _ in below)
+    depth = 1 + max((depth for _, depth in below), default=0)
+    if values > _MOST_VALUES:
+        raise _error(node, f"more than {_MOST_VALUES:,} values, aliases counted each time")
+    if depth > _DEEPEST:
+        raise _error(node, f"nested more than {_DEEPEST} deep")
+    measured[id(node)] = values, depth
+    return values, depth
 
 
 def _check_alone(node: yaml.Node) -> None:
@@ -83,14 +78,13 @@ def _check_alone(node: yaml.Node) -> None:
     if isinstance(node, yaml.ScalarNode) and tag in ("int", "float") and len(node.value) > _LONGEST_NUMBER:
         raise _error(node, f"a number of more than {_LONGEST_NUMBER} digits")
     if isinstance(node, yaml.MappingNode):
-        known = set()
+        names = set()
         for key, _ in node.value:
-            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
-            if name is None:
-                raise _error(key, "a key that is no word")
-            if name in known:
-                raise _error(key, f"the key '{key.value}' stands there twice")
-            known.add(name)
+            if not isinstance(key, yaml.ScalarNode):
+                raise _error(key, "a key that is not a word")
+            if (key.tag, key.value) in names:
+                raise _error(key, f"the key '{key.value}' is duplicated")
+            names.add((key.tag, key.value))
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

@@ -38,8 +38,7 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import bar
-from pad_cli.system.run_lock import in_turn
-from pad_cli.system.runs import fingerprint, storage_errors
+from pad_cli.system.runs import fingerprint, in_turn, storage_errors
 
 _SHARD = 512  # answers in one file
 _CHUNK_LOGITS = 2**26  # logits held at once

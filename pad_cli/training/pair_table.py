@@ -20,9 +20,9 @@ from pad_cli.models.scoring import TokenSequence
 from pad_cli.preference import Preference
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import Messages, PairData, PairSplit, PreferencePair
-from pad_cli.system.caches import hidden_states
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import note
+from pad_cli.system.runs import hidden_states
 from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.token_rewards import TokenRewards
 

@@ -38,12 +38,12 @@ from pad_cli.records import PairData
 from pad_cli.reports.document import plain_lines
 from pad_cli.system import progress
 from pad_cli.system.processes import processes
-from pad_cli.system.run_lock import only_here
 from pad_cli.system.runs import (
     RECIPE,
     check_output,
     environment,
     fingerprint,
+    only_here,
     recipe_kind,
     storage_errors,
     whole_files,

@@ -28,8 +28,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from pad_cli.models.language_model import load_language_model
 from pad_cli.recipe import ModelSettings
 from pad_cli.system.progress import note, stage
-from pad_cli.system.run_lock import in_turn
-from pad_cli.system.runs import home, whole_directory
+from pad_cli.system.runs import home, in_turn, whole_directory
 
 _WIDTH, _LAYERS = 4, 8  # times the width of `large`, and blocks more than it
 

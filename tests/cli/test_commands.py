@@ -224,7 +224,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def fail(*_: object) -> None:
             raise error
 
-        monkeypatch.setitem(vars(pad_cli), "read_recipe", fail)
+        monkeypatch.setattr("pad_cli.recipe.read_recipe", fail)
 
     return fail_with
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from pad_cli.cli.bash_words import whole_words
 from pad_cli.errors import RecipeError
 from pad_cli.recipe import GenerateRecipe, field_keys, read_recipe
 from pad_cli.registry import SCORERS
@@ -27,7 +26,6 @@ def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "home"))
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "me.yaml").write_text("weights: {concise: 1.0}\n")
-    (tmp_path / "ours.yaml").write_text("parrot: {instruction: Answer like a parrot.}\n")
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "mine.yaml").write_text((read_path("embedded-eval")).read_text())
     (tmp_path / "my-rm").mkdir()
@@ -76,6 +74,7 @@ def test_principles_are_those_of_the_embedded_reward_model() -> None:
     ("words", "found"),
     [
         (("generate", "x", "--pref", "@", "m"), {"@me"}),
+        (("generate", "x", "--pref", "@", "me", "--temp"), {"--temperature"}),
         (("generate", "x", "--pref", "=", "hum"), {"humorous"}),
         (("generate", "x", "--set", "decoding.c"), {"decoding.candidates=", "decoding.candidates=10"}),
         (("generate", "x", "--set", "decoding.path", "=", "fu"), {"fused"}),
@@ -84,14 +83,8 @@ def test_principles_are_those_of_the_embedded_reward_model() -> None:
         (("eval", "deep/mine.yaml", "--set", "methods.0.method", "=", "best"), {"best-of-n"}),
         (("generate", "x", "--recipe", "emb"), {"embedded-generate"}),
         (("train-rm", "re"), {"real-local"}),
-        (("eval", "d"), {"deep/"}),
-        (("eval", "deep/"), {"deep/mine.yaml"}),
         (("recipe", "show", "gem"), {"gemma-270m"}),
-        (("recipe", "schema", "s"), {"sweep"}),
-        (("prefs", "show", "m"), {"me"}),
-        (("list", "sc"), {"scorers"}),
-        (("prefs", "library", "pir"), {"pirate"}),
-        (("prefs", "library", "--file", "ours.yaml", "par"), {"parrot"}),
+        (("prefs", "show", "@m"), {"@me"}),
         (("doc",), {"doctor"}),
         (("generate", "x", "--temp"), {"--temperature"}),
     ],
@@ -123,20 +116,6 @@ def test_bash_itself_completes(tmp_path: Path) -> None:
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "PATH": path})
     assert (done.returncode, done.stdout, done.stderr) == (0, "@me\n", "")
-
-
-@pytest.mark.parametrize(
-    ("words", "whole"),
-    [
-        (["pad", "--set", "a.b", "=", "c"], ["pad", "--set", "a.b=c"]),
-        (["pad", "--set", "a.b", "="], ["pad", "--set", "a.b="]),
-        (["pad", "--pref", "=", "@", "me"], ["pad", "--pref=@me"]),
-        (["pad", "--pref", "@", "me", "x"], ["pad", "--pref", "@me", "x"]),
-        (["pad", ""], ["pad", ""]),
-    ],
-)
-def test_words_are_whole_again(words: list[str], whole: list[str]) -> None:
-    assert whole_words(words) == whole
 
 
 class _ForbiddenByAnother(Exception):  # noqa: N818  # no error: fields may exclude each other

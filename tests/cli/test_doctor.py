@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pad_cli.cli import examination as doctor
+from pad_cli.cli import doctor
 from tests.cli.test_commands import pad, refused
 
 PROGRAM = 'print(\'{"version": "9", "cuda": null, "gpus": [], "mps": false}\')'

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 import pad_cli
-from pad_cli.cli.dry_run import show_estimate
+from pad_cli.cli.train_rm import show_estimate
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.checkpoint_files import CONFIG, HEADS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings
+from pad_cli.training.estimate import estimate
 from tests.cli.test_commands import pad, refused
 from tests.tiny import make_reward_model
 
@@ -114,7 +115,7 @@ def test_an_estimate_is_printed_with_every_stage_and_device(
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
     settings = pad_cli.read_recipe("mine.yaml")
     assert isinstance(settings, pad_cli.TrainRecipe)
-    show_estimate(pad_cli.estimate(settings))
+    show_estimate(estimate(settings))
     text = capsys.readouterr().out
     for word in ("adapter", "cache", "heads", "this machine's CPU", "H100", "24 GB are enough", "2 training pairs"):
         assert word in text

@@ -14,6 +14,7 @@ import typer
 
 import pad_cli
 from pad_cli.cli.main import app
+from pad_cli.recipe import read_recipe, shipped_recipes
 from tests.documents.pages import BLOCKS, COMMANDS, PAGES, ROOT, Block, Command, outside_of_fences
 
 _OWN = re.compile(r"(?<!`)`(pad [a-z][^`]*)`(?!`)")  # in a line of text
@@ -49,9 +50,9 @@ def check_pad(words: list[str]) -> None:
     if recipe is None or context.command_path.startswith("pad recipe"):
         return
     kind = context.info_name if context.info_name in _RECIPES else "generate"
-    shipped = pad_cli.shipped_recipes()
+    shipped = shipped_recipes()
     own = recipe not in shipped  # a file that the reader writes
-    read = pad_cli.read_recipe(_RECIPES.get(kind, "embedded-generate") if own else recipe, overrides or [])
+    read = read_recipe(_RECIPES.get(kind, "embedded-generate") if own else recipe, overrides or [])
     assert read.kind == kind
 
 
@@ -132,7 +133,7 @@ def test_scripts_within_a_text_exist_with_their_options(page: Path) -> None:
 def test_commands_in_the_comments_of_recipes_exist() -> None:
     found = [
         line.lstrip("# ").split("  #")[0]
-        for path in pad_cli.shipped_recipes().values()
+        for path in shipped_recipes().values()
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.match(r"#\s+pad ", line)
     ]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-import pad_cli
 from pad_cli.errors import RecipeError
+from pad_cli.principles import load_principles
+from pad_cli.recipe import load_recipe, recipe_text
 from tests.documents.pages import BLOCKS, Block
 
 _WHOLE = ("embedded", "embedded-eval", "embedded-generate", "embedded-sweep")
@@ -29,16 +30,16 @@ def test_the_keys_and_values_fit_a_recipe_or_a_file_of_principles(block: Block, 
     if block.text.startswith("# principles.yaml\n"):
         path = tmp_path / "principles.yaml"
         path.write_text(block.text, encoding="utf-8")
-        assert pad_cli.load_principles(path)
+        assert load_principles(path)
         return
     shown = in_its_place(yaml.safe_load(block.text))
     problems = []
     for name in _WHOLE:
-        whole = yaml.safe_load(pad_cli.recipe_text(name))
+        whole = yaml.safe_load(recipe_text(name))
         if shown.get("kind", whole["kind"]) != whole["kind"]:
             continue
         try:
-            pad_cli.load_recipe({**whole, **shown})
+            load_recipe({**whole, **shown})
             return
         except RecipeError as error:
             problems.append(str(error))

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pad_cli import report_table
+from pad_cli.reports.evaluation_tables import report_table
 
 _PAGE = Path(__file__).parent.parent.parent / "docs" / "demo.md"
 _FIGURE = re.compile(r"\d+(?:\.\d+)?")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from pad_cli.errors import UsageError
-from pad_cli.system.run_lock import in_turn, only_here
+from pad_cli.system.runs import in_turn, only_here
 
 HOLDER = """
 import sys
 from pathlib import Path
-from pad_cli.system import run_lock
-with getattr(run_lock, sys.argv[1])(Path("run")):
+from pad_cli.system import runs
+with getattr(runs, sys.argv[1])(Path("run")):
     print("in", flush=True)
     input()
 """

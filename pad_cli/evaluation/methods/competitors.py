@@ -36,8 +36,7 @@ from pad_cli.recipe import AdapterStage, DataSettings, LoraStage
 from pad_cli.recipe.settings import read_options
 from pad_cli.records import BenchmarkItem, PreferencePair
 from pad_cli.system.progress import note
-from pad_cli.system.run_lock import in_turn
-from pad_cli.system.runs import fingerprint, home, whole_directory, write_json, write_whole
+from pad_cli.system.runs import fingerprint, home, in_turn, whole_directory, write_json, write_whole
 from pad_cli.training.pair_table import SequenceBook, tabulate
 
 Goal = Mapping[str, float]
