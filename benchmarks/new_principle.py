@@ -28,10 +28,9 @@ from pad_cli import DecodingSettings, PadEngine
 from pad_cli.learning.new_principle import add_principle
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.world.data import load_benchmark
 from pad_cli.world.grammar import load_world, split_sentences
 from pad_cli.world.scorers import present
-from pad_cli.world.writing import draw_principles, paraphrases, write_answer, write_prompt
+from pad_cli.world.writing import draw_principles, load_benchmark, paraphrases, write_answer, write_prompt
 
 _NAME = "inquisitive"
 _RATE = 0.25  # how often another principle shows in an answer

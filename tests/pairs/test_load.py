@@ -145,7 +145,7 @@ def embedded(**data: Any) -> PairData:
 
 
 def test_a_registered_source_is_taken_as_it_is_and_described() -> None:
-    from pad_cli.world.data import load_pairs as write_embedded
+    from pad_cli.world.writing import load_pairs as write_embedded
 
     made, data = write_embedded(seed=0, prompts=20), embedded()
     assert (data.train, data.validation, data.texts) == (made.train, made.validation, made.texts)

@@ -9,10 +9,9 @@ import pytest
 from pad_cli.preference import Preference, parse_preference, prompted
 from pad_cli.records import as_messages
 from pad_cli.world import build
-from pad_cli.world.data import load_benchmark
 from pad_cli.world.grammar import load_world
 from pad_cli.world.scorers import present
-from pad_cli.world.writing import Document, paraphrases, write_preference_documents
+from pad_cli.world.writing import Document, load_benchmark, paraphrases, write_preference_documents
 
 WORLD = load_world()
 MARK = " Write in this style: "

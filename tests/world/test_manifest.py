@@ -50,7 +50,7 @@ def test_everything_that_training_reads_is_noticed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(tiny, "small", replace(tiny["small"], plan=plan))
     monkeypatch.setattr(build, "_CHAT_TEMPLATE", "{{ messages }}")
     monkeypatch.setattr(build, "write_preference_documents", lambda *_, **__: [Document(as_messages("Why?"), "So.")])
-    monkeypatch.setattr("pad_cli.world.data._ANSWER_RATE", 0.26)
+    monkeypatch.setattr("pad_cli.world.writing._ANSWER_RATE", 0.26)
     now = made_from()
     changed = {name for name in before if before[name] != now[name]}
     assert before.keys() == now.keys()

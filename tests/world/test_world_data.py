@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli.records import BenchmarkItem, PairData, PreferencePair
-from pad_cli.world import data as world_data
-from pad_cli.world.data import draw_preference
+from pad_cli.world import writing as world_data
 from pad_cli.world.grammar import load_world
 from pad_cli.world.scorers import present
-from pad_cli.world.writing import paraphrases, write_documents
+from pad_cli.world.writing import draw_preference, paraphrases, write_documents
 
 WORLD = load_world()
 TRAINED = set(WORLD.trained_principles)
