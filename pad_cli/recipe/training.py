@@ -141,7 +141,7 @@ class EncoderStage(Stage):
 
 
 class LoraStage(Stage):
-    """What the stages have that train LoRA weights, by TRL's trainer."""
+    """What the stages have that train LoRA weights."""
 
     batch_size: int = Field(8, ge=1, description="Preference pairs in one forward pass; several processes divide them.")
     accumulation_steps: int = Field(1, ge=1, description="Forward passes in one optimiser step.")
@@ -194,7 +194,7 @@ class TrainRecipe(Settings):
         description="Above it: the reference's likeliest tokens of the corpus, per position, plus the realised.",
     )
     cache_dtype: Literal["float32", "bfloat16"] = Field("float32", description="Dtype of cached hidden states.")
-    report_to: list[str] = Field(default_factory=list, description="Trackers of transformers (`tensorboard`, `wandb`).")
+    report_to: list[str] = Field(default_factory=list, description="Trackers (`tensorboard`, `wandb`, ...).")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
 
     @model_validator(mode="after")
