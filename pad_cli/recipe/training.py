@@ -194,9 +194,7 @@ class TrainRecipe(Settings):
         description="Above it: the reference's likeliest tokens of the corpus, per position, plus the realised.",
     )
     cache_dtype: Literal["float32", "bfloat16"] = Field("float32", description="Dtype of cached hidden states.")
-    report_to: list[str] = Field(
-        default_factory=list, description="Trackers that accelerate supports (`tensorboard`, `wandb`)."
-    )
+    report_to: list[str] = Field(default_factory=list, description="Trackers of accelerate (`tensorboard`, `wandb`).")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
 
     @model_validator(mode="after")
