@@ -101,11 +101,11 @@ def write_pages(directory: Path) -> None:
         StorageError: they cannot be written.
     """
     judged = _read(directory / JUDGED) if (directory / JUDGED).exists() else None
-    found = EvaluationFiles(
+    files = EvaluationFiles(
         _read(directory / REPORT), _read(directory / OUTPUTS), _read(directory / COSTS, list), judged
     )
     try:
-        text, content = markdown(evaluation_document(found)), evaluation_page(found)
+        text, content = markdown(evaluation_document(files)), evaluation_page(files)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
         raise DataError(
             f"no report can be made of it: {REPORT}, {OUTPUTS} or {COSTS} is damaged", path=directory, hint=_AGAIN
@@ -132,7 +132,7 @@ def _intervals(
     for place, scores in cells.items():
         if not scores.failed:
             strata.setdefault((place.policy, place.group, place.preference), []).append(place)
-    found: dict[CellKey, Interval | None] = {}
+    ends_of: dict[CellKey, Interval | None] = {}
     for stratum, places in strata.items():
         ends = intervals(
             [cells[place].sample for place in places],
@@ -141,8 +141,8 @@ def _intervals(
             seed=int(fingerprint(stratum), 16),
             bounds=[limits(scorers[place.scorer], cells[place]) for place in places],
         )
-        found.update(zip(places, ends, strict=True))
-    return found
+        ends_of.update(zip(places, ends, strict=True))
+    return ends_of
 
 
 def _row(place: CellKey, scores: Scores, ends: Interval | None, scorers: Mapping[str, Scorer]) -> Cell:

@@ -170,15 +170,15 @@ def terminal_table(table: Table, *, intervals: bool = True) -> FittingTable:
 
     from pad_cli.system.terminal import FittingTable
 
-    shown = FittingTable(
+    result = FittingTable(
         box=None, padding=(0, 1, 0, 0), header_style="bold underline", title_justify="left",
         title=Text(table.title) if table.title else None,
     )  # fmt: skip
     for name, side in zip(table.header, table.align, strict=True):
-        shown.add_column(Text(name), justify="right" if side == ">" else "left", overflow="fold")
+        result.add_column(Text(name), justify="right" if side == ">" else "left", overflow="fold")
     for row in table.rows:
-        shown.add_row(*(Text(cell.text if isinstance(cell, Cell) and not intervals else str(cell)) for cell in row))
-    return shown
+        result.add_row(*(Text(cell.text if isinstance(cell, Cell) and not intervals else str(cell)) for cell in row))
+    return result
 
 
 def plain_lines(tables: Sequence[Table]) -> Iterator[str]:
@@ -199,7 +199,7 @@ def number(key: str, digits: str = ",") -> Callable[[Row], str | Cell]:
 
 def escaped(text: object) -> str:
     """Text of unknown origin so that Markdown shows it as it is, on one line."""
-    return _SPECIAL.sub(lambda found: "\\" + found.group(), " ".join(str(text).split()))
+    return _SPECIAL.sub(lambda match: "\\" + match.group(), " ".join(str(text).split()))
 
 
 def grouped(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from importlib.resources import files
+from importlib import resources
 from typing import Any, NamedTuple
 
 from pad_cli.reports.charts import Point, Series, plot, rounded_range
@@ -48,94 +48,96 @@ class EvaluationFiles(NamedTuple):
         return [row for row in self.report["rows"] if row["preference"] == POOLED]
 
 
-def evaluation_document(found: EvaluationFiles) -> Document:
+def evaluation_document(files: EvaluationFiles) -> Document:
     """Everything but the answers."""
     return Document(
-        "Evaluation", list(_summary(found)), warnings=list(_warnings(found)), sections=list(_sections(found))
+        "Evaluation", list(_summary(files)), warnings=list(_warnings(files)), sections=list(_sections(files))
     )
 
 
-def evaluation_page(found: EvaluationFiles) -> str:
+def evaluation_page(files: EvaluationFiles) -> str:
     """The page, with answers beside each other."""
-    items = found.outputs["items"]
+    items = files.outputs["items"]
     full = full_colour(answer.get("tokens") or () for item in items for answer in item["answers"])
-    shown = [{**item, "answers": [{**answer, **_answer(answer, full)} for answer in item["answers"]]} for item in items]
+    rendered = [
+        {**item, "answers": [{**answer, **_answer(answer, full)} for answer in item["answers"]]} for item in items
+    ]
     return page(
-        evaluation_document(found),
+        evaluation_document(files),
         "evaluation.html.j2",
         script=filter_script() if items else "",
-        outputs=found.outputs,
-        items=shown,
+        outputs=files.outputs,
+        items=rendered,
         choices={name: list(dict.fromkeys(item[name] for item in items)) for name in ("policy", "group", "preference")},
         full=full,
         depths=_DEPTHS,
-        environment=", ".join(f"{name} {version}" for name, version in found.report["environment"].items()),
-        recipe=json.dumps(found.report["recipe"], indent=2, ensure_ascii=False),
+        environment=", ".join(f"{name} {version}" for name, version in files.report["environment"].items()),
+        recipe=json.dumps(files.report["recipe"], indent=2, ensure_ascii=False),
     )
 
 
 def filter_script() -> str:
     """The page's only script: it hides answers that the reader does not choose."""
-    return (files("pad_cli.reports") / "templates" / "filter.js").read_text(encoding="utf-8")
+    return (resources.files("pad_cli.reports") / "templates" / "filter.js").read_text(encoding="utf-8")
 
 
-def _summary(found: EvaluationFiles) -> Iterator[str]:
-    recipe = found.report["recipe"]
-    methods = [method_name(*each) for each in grouped(found.pooled, "method", "guidance_weight")]
+def _summary(files: EvaluationFiles) -> Iterator[str]:
+    recipe = files.report["recipe"]
+    methods = [method_name(*each) for each in grouped(files.pooled, "method", "guidance_weight")]
     temperature, seeds = recipe["decoding"]["temperature"], len(recipe["seeds"])
     sampled = f"sampled at temperature {temperature:g} with {seeds} seed{'s' * (seeds > 1)}"
     yield (
-        f"{', '.join(methods)}, on {', '.join(recipe['policies'])}: {found.outputs['answers']:,} answers, "
+        f"{', '.join(methods)}, on {', '.join(recipe['policies'])}: {files.outputs['answers']:,} answers, "
         f"{sampled if temperature else 'greedy'}."
     )
     confidence = recipe["confidence"]
     yield (
         f"A figure is a mean over items with its {100 * confidence:g} % interval, from {recipe['resamples']:,} "
         f"bootstrap resamples of the prompts. {MARKS['better']} is better and {MARKS['worse']} worse than "
-        f"{reference_name(found.report)} on the same items: p < {1 - confidence:.2g} of a paired permutation test over "
+        f"{reference_name(files.report)} on the same items: p < {1 - confidence:.2g} of a paired permutation test over "
         "prompts, corrected (Holm) for all methods of that table and scorer. No mark: they cannot be told apart, which "
         "does not mean that they are equal. ↓: lower is better."
     )
 
 
-def _warnings(found: EvaluationFiles) -> Iterator[str]:
-    for scorer in found.scorers:
-        rows = [row for row in found.pooled if row["scorer"] == scorer]
+def _warnings(files: EvaluationFiles) -> Iterator[str]:
+    for scorer in files.scorers:
+        rows = [row for row in files.pooled if row["scorer"] == scorer]
         if failed := sum(row["failed"] for row in rows):
             cells = sum(row["failed"] > 0 for row in rows)
             yield f"'{scorer}' failed on {failed:,} answers: {cells} pooled cells have no mean. Run again to try again."
         if cut := sum(row["truncated"] for row in rows):
             yield f"'{scorer}' read only the beginning of {cut:,} answers."
-    if alone := dict.fromkeys(row["group"] for row in found.pooled if row["prompts"] == 1):
+    if alone := dict.fromkeys(row["group"] for row in files.pooled if row["prompts"] == 1):
         yield f"With a single prompt there is no estimate of uncertainty: {', '.join(alone)}."
 
 
-def _sections(found: EvaluationFiles) -> Iterator[Section]:
-    report = found.report
-    for (group,), rows in grouped(found.pooled, "group").items():
-        yield Section(f"Means: {group}", tables=(_means(found, rows),))
+def _sections(files: EvaluationFiles) -> Iterator[Section]:
+    report = files.report
+    for (group,), rows in grouped(files.pooled, "group").items():
+        yield Section(f"Means: {group}", tables=(_means(files, rows),))
     if report.get("pairs"):
-        yield _pairs(found)
-    if found.judge is not None:
-        yield _judgements(found.judge)
-    yield Section("What it costs", (COST_NOTE,), cost_tables(found.costs), list(_cost_figures(found)))
+        yield _pairs(files)
+    if files.judge is not None:
+        yield _judgements(files.judge)
+    yield Section("What it costs", (COST_NOTE,), cost_tables(files.costs), list(_cost_figures(files)))
     if report["comparisons"]:
         yield Section(f"Against {reference_name(report)}", tables=list(_comparisons(report)))
-    heat_maps = [table for scorer in found.scorers for table in _by_preference(found, scorer)]
+    heat_maps = [table for scorer in files.scorers for table in _by_preference(files, scorer)]
     yield Section("By preference", ("The deeper the colour, the higher the mean.",), heat_maps)
 
 
-def _means(found: EvaluationFiles, rows: Sequence[Row]) -> Table:
-    verdicts = verdicts_of(found.report)
+def _means(files: EvaluationFiles, rows: Sequence[Row]) -> Table:
+    verdicts = verdicts_of(files.report)
     table: list[Sequence[str | Cell]] = []
     for (policy, method, weight), mine in grouped(rows, "policy", "method", "guidance_weight").items():
         cells = {row["scorer"]: mean_cell(row, verdicts) for row in mine}
         counts = (number("n")(mine[0]), number("prompts")(mine[0]))
         table.append(
-            (policy, method_name(method, weight), *counts, *(cells.get(scorer, "") for scorer in found.scorers))
+            (policy, method_name(method, weight), *counts, *(cells.get(scorer, "") for scorer in files.scorers))
         )
-    header = ("policy", "method", "items", "prompts", *(_directed(found, scorer) for scorer in found.scorers))
-    return Table(header, table, "<<>>" + ">" * len(found.scorers))
+    header = ("policy", "method", "items", "prompts", *(_directed(files, scorer) for scorer in files.scorers))
+    return Table(header, table, "<<>>" + ">" * len(files.scorers))
 
 
 def _comparisons(report: Row) -> Iterator[Table]:
@@ -157,9 +159,9 @@ def _comparisons(report: Row) -> Iterator[Table]:
         )
 
 
-def _by_preference(found: EvaluationFiles, scorer: str) -> Iterator[Table]:
+def _by_preference(files: EvaluationFiles, scorer: str) -> Iterator[Table]:
     """A heat map for each policy and group: preferences by methods."""
-    rows = [row for row in found.report["rows"] if row["scorer"] == scorer]
+    rows = [row for row in files.report["rows"] if row["scorer"] == scorer]
     values = [row["mean"] for row in rows if row["mean"] is not None]
     low, high = (0.0, 1.0) if all(0 <= value <= 1 for value in values) else (min(values), max(values))
 
@@ -175,13 +177,13 @@ def _by_preference(found: EvaluationFiles, scorer: str) -> Iterator[Table]:
             cells = {(row["method"], row["guidance_weight"]): heat(row) for row in some}
             table.append((preference, *(cells.get(method, "") for method in methods)))
         header = ("preference", *(method_name(*method) for method in methods))
-        title = f"{_directed(found, scorer)}: {group}, on {policy}"
-        fold = "open" if scorer == found.scorers[0] else "closed"
+        title = f"{_directed(files, scorer)}: {group}, on {policy}"
+        fold = "open" if scorer == files.scorers[0] else "closed"
         yield Table(header, table, "<" + ">" * len(methods), title, fold)
 
 
-def _pairs(found: EvaluationFiles) -> Section:
-    rows = found.report["pairs"]
+def _pairs(files: EvaluationFiles) -> Section:
+    rows = files.report["pairs"]
     figures: dict[str, Column] = {
         "guidance weight": number("guidance_weight", "g"),
         "pairs": number("n"),
@@ -189,7 +191,7 @@ def _pairs(found: EvaluationFiles) -> Section:
         "policy accuracy": estimated("policy_accuracy", "policy_"),
     }
     for scorer in rows[0]["fluency"]:
-        figures[_directed(found, scorer)] = partial(_fluency, scorer)
+        figures[_directed(files, scorer)] = partial(_fluency, scorer)
     line = (
         "Pair accuracy: the reward model's reward of the chosen answer is higher. Policy accuracy: the guided policy "
         "(at guidance weight 0 the policy alone) finds the chosen answer likelier, per token. Beside them how the "
@@ -218,11 +220,11 @@ def _judgements(judge: Row) -> Section:
     return Section("Win rates", lines, tables_of(judge))
 
 
-def _cost_figures(found: EvaluationFiles) -> Iterator[Figure]:
+def _cost_figures(files: EvaluationFiles) -> Iterator[Figure]:
     """The first scorer's means over the time of answering."""
-    scorer = found.scorers[0]
-    seconds = {(row["policy"], method_of(row)): row["seconds_per_100_tokens"] for row in found.costs}
-    rows = [row for row in found.pooled if row["scorer"] == scorer and row["mean"] is not None]
+    scorer = files.scorers[0]
+    seconds = {(row["policy"], method_of(row)): row["seconds_per_100_tokens"] for row in files.costs}
+    rows = [row for row in files.pooled if row["scorer"] == scorer and row["mean"] is not None]
     for (group, policy), mine in grouped(rows, "group", "policy").items():
         series = [
             Series(method_of(row), [Point(taken, row["mean"], row["low"], row["high"], radius=4.5)])
@@ -232,12 +234,12 @@ def _cost_figures(found: EvaluationFiles) -> Iterator[Figure]:
         if series:
             axis = rounded_range(0.0, max(point.x for each in series for point in each.points), least=1e-6)
             chart = plot(series, "seconds per 100 tokens", scorer, x=axis)
-            yield Figure(f"{group}, on {policy}: {_directed(found, scorer)} over seconds per 100 tokens", chart)
+            yield Figure(f"{group}, on {policy}: {_directed(files, scorer)} over seconds per 100 tokens", chart)
 
 
-def _directed(found: EvaluationFiles, scorer: str) -> str:
+def _directed(files: EvaluationFiles, scorer: str) -> str:
     """A scorer's name with its unit, and an arrow where lower is better."""
-    row = next(row for row in found.report["rows"] if row["scorer"] == scorer)
+    row = next(row for row in files.report["rows"] if row["scorer"] == scorer)
     unit = f" ({row['unit']})" if row["unit"] else ""
     return f"{scorer}{unit}{'' if row['higher_is_better'] else ' ↓'}"
 
