@@ -1,8 +1,8 @@
 """Which principles two answers differ in, and how certain that is, given their rewards.
 
 Heads are trained one by one, so an answer that is concise is rewarded a little for being simple, too, and every head
-adds a little noise to every answer. With M the second moments of the training pairs' margins (`training/moments.py`),
-s the root of its diagonal, and C the correlations, shrunk half-way to none, rewards are read as
+adds a little noise to every answer. With M the second moments of the training pairs' margins (a reward model's
+`pair_moments`), s the root of its diagonal, and C the correlations, shrunk half-way to none, rewards are read as
 
     z = x diag(1/s) C^(-1/2)
 
