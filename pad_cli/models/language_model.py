@@ -29,11 +29,12 @@ from pad_cli.registry import resolve_model
 from pad_cli.system.progress import note
 from pad_cli.system.runs import fingerprint
 
-# What architectures call the number of positions in their configuration.
+# What architectures call the number of positions in their configuration, and their table of learned positions.
 _LIMITS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "max_seq_length", "max_sequence_length"),
     *("max_target_positions", "n_ctx"),
 )
+_POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe", "position_embedding")
 _ALREADY_LONG = ("default", "llama3", "longrope")  # kinds of RoPE whose configuration tells the extended length
 
 
@@ -215,21 +216,26 @@ def cut_to_context(longest: int | None, max_prompt: int, max_answer: int) -> int
 def context_length(model: Any) -> int | None:
     """Tokens of prompt and answer together that a transformers model can read; None where nothing limits it.
 
-    Rotary positions that are scaled (YaRN, linear, dynamic) reach further than the length in the configuration; some
-    models have several kinds, for different layers.
+    The configuration tells it, or the table of learned positions where that is smaller. Rotary positions that are
+    scaled (YaRN, linear, dynamic) reach further; some models have several kinds, for different layers.
     """
     config = model.config.get_text_config(decoder=True)
-    limits = [value for name in _LIMITS if isinstance(value := getattr(config, name, None), int) and value > 0]
-    if not limits:
-        return None
-    lengths = [min(limits)]
+    configured = [value for name in _LIMITS if isinstance(value := getattr(config, name, None), int) and value > 0]
+    lengths = [min(configured)] if configured else []
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-    if isinstance(rope, Mapping):
+    if lengths and isinstance(rope, Mapping):
         for each in [rope, *(value for value in rope.values() if isinstance(value, Mapping))]:
             kind, factor = each.get("rope_type", "default"), each.get("factor")
             if kind not in _ALREADY_LONG and isinstance(factor, int | float) and factor > 1:
                 lengths.append(int(factor * (each.get("original_max_position_embeddings") or lengths[0])))
-    return max(lengths)
+    limits = [max(lengths)] if lengths else []
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(module, torch.nn.Embedding):
+            offset = getattr(module, "offset", None)  # OPT and its kin leave the first rows out
+            if offset is None:
+                offset = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind it
+            limits.append(module.num_embeddings - offset)
+    return min(limits, default=None)
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,11 @@ def test_the_released_form_is_relative_to_a_policy(policy: LanguageModel, other_
 def test_the_released_form_without_a_policy_is_refused(other_policy: LanguageModel, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from tests.models.test_prompt_reward_model import HEAD, tensors_of
+    from tests.models.test_prompt_reward_model import VALUE_HEAD, tensors_of
 
     other_policy.model.save_pretrained(tmp_path / "released")
     other_policy.tokenizer.save_pretrained(tmp_path / "released")
-    save_file(tensors_of(make_head(other_policy.hidden_size)), tmp_path / "released" / HEAD)
+    save_file(tensors_of(make_head(other_policy.hidden_size)), tmp_path / "released" / VALUE_HEAD)
     rows = write_rows(tmp_path / "pairs.jsonl", make_rows(4, seed=0))
     with pytest.raises(UsageError, match="relative to the policy"):
         evaluate_checkpoint(str(tmp_path / "released"), rows)
