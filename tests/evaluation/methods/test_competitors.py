@@ -14,7 +14,7 @@ from pad_cli.errors import DataError, RecipeError
 from pad_cli.evaluation.contract import EvalContext, load_method
 from pad_cli.evaluation.methods import competitors
 from pad_cli.evaluation.methods.competitors import Competitors, attached, goal_pairs
-from pad_cli.models.adapter import WEIGHTS
+from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -176,7 +176,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
     (work / "seconds").write_text("1000.0\n")
     again = Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     assert again.directory.name == whole.directory.name
-    first, second = (load_file(found.directory / WEIGHTS) for found in (whole, again))
+    first, second = (load_file(found.directory / ADAPTER_WEIGHTS) for found in (whole, again))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert again.cost.seconds > 1000

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pad_cli.decoding.mixture import Voice, _request, generate_mixture
+from pad_cli.decoding.mixture import Expert, _request, generate_mixture
 from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.evaluate import evaluate
 from pad_cli.evaluation.methods.competitors import attached
 from pad_cli.evaluation.methods.trained import Dpo, Mod, MorlDpo, Soup, Sum, write_soup
-from pad_cli.models.adapter import WEIGHTS
+from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.language_model import LanguageModel
@@ -62,7 +62,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """The first answer to each item; those that come later have to agree with it."""
     first: dict[str, list[int]] = {}
 
-    def watched(voices: Sequence[Voice], how: DecodingSettings, names: Sequence[str]) -> list[list[int]]:
+    def watched(voices: Sequence[Expert], how: DecodingSettings, names: Sequence[str]) -> list[list[int]]:
         made = generate_mixture(voices, how, names)
         for row, (name, answer) in enumerate(zip(names, made, strict=True)):
             request = _request([voice.part(row, row + 1) for voice in voices], how, [name])
@@ -197,7 +197,7 @@ def test_a_soup_averages_the_updates_not_their_factors(
 
 def updates(directory: Path) -> dict[str, torch.Tensor]:
     """What an adapter adds to each weight: alpha / r * B A."""
-    tensors, config = load_file(directory / WEIGHTS), json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    tensors, config = load_file(directory / ADAPTER_WEIGHTS), json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     scale = config["lora_alpha"] / config["r"]
     return {
         name: scale * tensors[name.replace("lora_A", "lora_B")] @ down
