@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.pytorch_utils import Conv1D
 
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError, UsageError
@@ -254,6 +253,8 @@ class Outline:
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """(in, out) of every linear layer of the body, by its path in the model; experts in one tensor are not seen."""
+        from transformers.pytorch_utils import Conv1D  # it brings torch's sharding: not before `inference_only`
+
         unembedding = self.model.get_output_embeddings()
         sizes = {}
         for path, module in self.model.named_modules():
