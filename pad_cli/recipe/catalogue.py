@@ -125,9 +125,10 @@ def _documentation(tree: ast.Module, name: str) -> Iterator[str]:
     """A class's own `description`; docstrings of a class, a function or, standing below it, of a variable."""
     for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            for field in node.body:
-                if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == "description":
-                    yield str(getattr(field.value, "value", ""))
+            for field in node.body if isinstance(node, ast.ClassDef) else ():
+                targets = field.targets if isinstance(field, ast.Assign) else [getattr(field, "target", None)]
+                if [ast.unparse(target) for target in targets if target is not None] == ["description"]:
+                    yield str(getattr(getattr(field, "value", None), "value", ""))
             yield ast.get_docstring(node) or ""
         named = isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets)
         if named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
