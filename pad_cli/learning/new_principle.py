@@ -29,11 +29,10 @@ from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
 from pad_cli.system.progress import note
 from pad_cli.system.runs import check_output, fingerprint, hidden_states, whole_files, write_json, write_whole
-from pad_cli.training.calibration import normalise_heads, reward_scales
 from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of
 from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.token_rewards import TokenRewards
+from pad_cli.training.token_rewards import TokenRewards, normalise_heads, reward_scales
 
 FEWEST = 4
 """Pairs that a new principle needs."""

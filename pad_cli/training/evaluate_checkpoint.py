@@ -24,23 +24,17 @@ from pad_cli.preference import Preference
 from pad_cli.recipe import DataSettings, ModelSettings
 from pad_cli.records import Messages, PreferencePair
 from pad_cli.system.progress import bar
+from pad_cli.training.metrics import outcomes
 
 _CHUNK = 256  # tokens whose logits are held at once
 
 
 @dataclass(frozen=True)
 class CheckpointMetrics:
-    """What a reward model is worth on some pairs.
+    """What a reward model is worth on some pairs; the first figures as in `metrics`.
 
-    Attributes:
-        pairs: how many.
-        pair_accuracy: share whose chosen answer has the higher summed reward; ties count half.
-        margin: mean difference of the sums, nats.
-        policy_accuracy: share whose chosen answer is likelier per token under guidance weight 1; ties count half.
-        strength: how far guidance weight 1 moves the reference's ten likeliest tokens apart: root mean square over
-            states of the standard deviation, nats.
-        strength_by_preference: the same by preference.
-        aimed_strength: what calibration aims at (for each principle on its own, on the training states).
+    Strength is how far guidance weight 1 moves the reference's ten likeliest tokens apart: root mean square over states
+    of the standard deviation, nats.
     """
 
     pairs: int
@@ -49,23 +43,18 @@ class CheckpointMetrics:
     policy_accuracy: float
     strength: float
     strength_by_preference: dict[str, float]
-    aimed_strength: float
+    aimed_strength: float  # what calibration aims at (for each principle on its own, on the training states)
 
 
 @dataclass(frozen=True)
 class PairReading:
-    """What a reward model says of a pair's two answers, chosen before rejected.
+    """What a reward model says of a pair's two answers, chosen before rejected."""
 
-    Attributes:
-        rewards: summed rewards, nats.
-        likelihoods: guidance weight to log-likelihoods under the guided policy, nats a token, over all tokens of the
-            vocabulary; empty where the policy has another one than the reward model.
-        squares: (T,) squared spreads of the reference's ten likeliest tokens, over the tokens of both.
-    """
-
-    rewards: tuple[float, float]
+    rewards: tuple[float, float]  # summed, nats
+    # Guidance weight to log-likelihoods under the guided policy, nats a token; empty where the policy has another
+    # vocabulary than the reward model.
     likelihoods: dict[float, tuple[float, float]]
-    squares: torch.Tensor
+    squares: torch.Tensor  # (T,) squared spreads of the reference's ten likeliest tokens, over the tokens of both
 
 
 def evaluate_checkpoint(
@@ -99,31 +88,30 @@ def evaluate_checkpoint(
     return evaluate_pairs(model, rows, steered, max_tokens)
 
 
-@torch.inference_mode()
 def evaluate_pairs(
     model: RewardModel, pairs: Sequence[PreferencePair], policy: LanguageModel, max_tokens: int = 512
 ) -> CheckpointMetrics:
     """Measure a loaded reward model; `policy` is the reference where rewards are relative to that."""
     if not pairs:
         raise DataError("There are no preference pairs to measure on.", hint="Give a file with at least one.")
-    readings: list[PairReading] = []
+    rewards, likelihoods = [], []
     spreads: dict[str, list[torch.Tensor]] = {}
     steered = model.reference.model(model.backbone, policy)
     with bar("Measuring pairs", total=len(pairs)) as progress:
         for pair in pairs:
             reading = read_pair(model, pair, steered, [1.0], max_tokens)
-            readings.append(reading)
+            rewards.append(reading.rewards)
+            likelihoods.append(reading.likelihoods[1.0])
             spreads.setdefault(_preference(model, pair).describe(), []).append(reading.squares)
             progress.advance()
-    rewards = [reading.rewards for reading in readings]
-    likelihoods = [reading.likelihoods[1.0] for reading in readings]
+    margins, guided = (torch.tensor(both, dtype=torch.double).T for both in (rewards, likelihoods))
     return CheckpointMetrics(
         pairs=len(pairs),
-        pair_accuracy=_wins(rewards),
-        margin=sum(first - second for first, second in rewards) / len(rewards),
-        policy_accuracy=_wins(likelihoods),
-        strength=_root_mean([part for parts in spreads.values() for part in parts]),
-        strength_by_preference={name: _root_mean(parts) for name, parts in spreads.items()},
+        pair_accuracy=outcomes(margins[0] - margins[1]).mean().item(),
+        margin=(margins[0] - margins[1]).mean().item(),
+        policy_accuracy=outcomes(guided[0] - guided[1]).mean().item(),
+        strength=strength(torch.cat([part for parts in spreads.values() for part in parts])).item(),
+        strength_by_preference={name: strength(torch.cat(parts)).item() for name, parts in spreads.items()},
         aimed_strength=STRENGTH,
     )
 
@@ -154,15 +142,12 @@ def read_pair(
 def _preference(model: RewardModel, pair: PreferencePair) -> Preference:
     """A pair's preference, if this reward model can take it."""
     unknown = sorted(set(pair.preference) - set(model.principles))
+    if pair.texts and isinstance(model, PersonalizedRewardModel) and model.encoder is None:
+        unknown += sorted(pair.texts)  # it reads no free text
     if unknown:
         raise DataError(
             f"This reward model has no principle {', '.join(unknown)}.",
             hint=f"It has {', '.join(model.principles) or 'none'}; drop the other rows.",
-        )
-    if pair.texts and isinstance(model, PersonalizedRewardModel) and model.encoder is None:
-        raise DataError(
-            f"This reward model reads no free text: '{next(iter(pair.texts))}'.",
-            hint=f"It has the principles {', '.join(model.principles)}; drop the other rows.",
         )
     return Preference(dict(pair.preference), dict(pair.texts))
 
@@ -202,11 +187,3 @@ def _read(
             ]
         squares.append(spread(model.calibration * rewards, before).cpu())
     return reward, [total / len(targets) for total in likelihoods], torch.cat(squares)
-
-
-def _wins(scores: Sequence[tuple[float, float]]) -> float:
-    return sum((first > second) + 0.5 * (first == second) for first, second in scores) / len(scores)
-
-
-def _root_mean(squares: Sequence[torch.Tensor]) -> float:
-    return strength(torch.cat(list(squares))).item()

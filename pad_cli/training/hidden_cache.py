@@ -49,19 +49,13 @@ Compute = Callable[[Sequence[TokenSequence], Callable[[int], None]], Mapping[str
 
 @dataclass(frozen=True)
 class HiddenStateExtractor:
-    """Reads sequences with a backbone, and with its adapter when there is one.
-
-    Attributes:
-        dtype: of cached states.
-        corpus: (U,) sorted tokens that stand for the vocabulary; None for all of it (exact).
-        candidates: C; of no effect when exact.
-    """
+    """Reads sequences with a backbone, and with its adapter when there is one."""
 
     backbone: LanguageModel
     adapter: Adapter | None
-    dtype: torch.dtype
-    corpus: torch.Tensor | None
-    candidates: int
+    dtype: torch.dtype  # of cached states
+    corpus: torch.Tensor | None  # (U,) sorted tokens that stand for the vocabulary; None for all of it (exact)
+    candidates: int  # C; of no effect when exact
 
     @functools.cached_property
     def _head(self) -> LogitHead:
@@ -126,17 +120,11 @@ class HiddenStateExtractor:
 
 @dataclass(frozen=True)
 class HiddenCache:
-    """N answer tokens, in the order of the answers' lengths.
+    """N answer tokens, in the order of the answers' lengths."""
 
-    Attributes:
-        targets: (N,), the answer tokens.
-        starts: (S,), where each of the S answers begins.
-        lengths: (S,), their lengths in tokens.
-    """
-
-    targets: torch.Tensor
-    starts: torch.Tensor
-    lengths: torch.Tensor
+    targets: torch.Tensor  # (N,), the answer tokens
+    starts: torch.Tensor  # (S,), where each of the S answers begins
+    lengths: torch.Tensor  # (S,), their lengths in tokens
     _shards: tuple[Mapping[str, torch.Tensor], ...]
     _firsts: torch.Tensor  # (shards,) first position of each
 
@@ -164,17 +152,10 @@ class HiddenCache:
 def build_hidden_cache(
     sequences: Sequence[TokenSequence], compute: Compute, key: object, directory: Path, everyone: Processes = ALONE
 ) -> HiddenCache:
-    """Compute, or continue, the cache of some sequences.
+    """Compute, or continue, the cache of S distinct sequences; a StorageError where a file cannot be written.
 
-    Several processes compute files in turn, and go on when all are there; so `directory` is one that all of them see.
-
-    Args:
-        sequences: S distinct (prompt, answer) token sequences.
-        compute: gives the rows of a few of them, which are of similar length.
-        key: JSON of what decides the result of `compute`.
-
-    Raises:
-        StorageError: a shard cannot be written.
+    `key` is JSON of what decides the result of `compute`. Several processes compute files in turn, and go on when all
+    are there; so `directory` is one that all of them see.
     """
     name = fingerprint([key, sequences])
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index][0]) + len(sequences[index][1]))
