@@ -204,7 +204,7 @@ def _train(
     small = backbone.vocabulary_size <= _WHOLE_VOCABULARY
     corpus = torch.arange(backbone.vocabulary_size) if small else book.corpus
     reader = HiddenStateExtractor(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
-    cache = build_hidden_cache(book.sequences, reader, reader.key, hidden_states())
+    cache = build_hidden_cache(book.sequences, reader, hidden_states())
     head = backbone.head.float32("cpu")
     prompts = [json.dumps(pair.prompt) for pair in pairs]
     examples = Examples(cache, table, [prompts.index(text) for text in prompts], head, adapted=adapted)

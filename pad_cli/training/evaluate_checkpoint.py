@@ -22,7 +22,7 @@ from pad_cli.models.scoring import answer_states, targets_and_owners
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference
 from pad_cli.recipe import DataSettings, ModelSettings
-from pad_cli.records import Messages, PreferencePair
+from pad_cli.records import PreferencePair
 from pad_cli.system.progress import bar
 from pad_cli.training.metrics import outcomes
 
@@ -130,13 +130,36 @@ def read_pair(
         DataError: the pair's preference is none of this reward model's.
         PreferenceError: it has a weight that words cannot carry, for a reward model that reads words.
     """
-    preference = _preference(model, pair)
-    (first, liked_first, squares), (second, liked_second, more) = (
-        _read(model, policy, pair.prompt, answer, preference, guidance_weights, max_tokens)
-        for answer in (pair.chosen, pair.rejected)
-    )
-    both = zip(liked_first, liked_second, strict=True)
-    return PairReading((first, second), dict(zip(guidance_weights, both, strict=False)), torch.cat([squares, more]))
+    preference, backbone, longest = _preference(model, pair), model.backbone, model.backbone.context_length
+    reference, readable = model.reference.model(backbone, policy), same_vocabulary(policy, backbone)
+    weights = guidance_weights if readable else ()
+    prompt = encode_prompt(backbone.tokenizer, model.prompt(pair.prompt, preference), max_tokens)
+    totals, likelihoods, squares = [], [], []
+    for text in (pair.chosen, pair.rejected):
+        answer = encode_answer(backbone.tokenizer, text, max_tokens)
+        context = prompt[-cut_to_context(longest, len(prompt), len(answer)) :]
+        batch = [(tuple(context), tuple(answer[: room(longest, len(context))]))]
+        hidden = answer_states(backbone, batch, model.adapter)
+        plain = model.reference.states(hidden, batch, backbone, policy)
+        steered = plain if reference is policy or not readable else answer_states(policy, batch)
+        targets, owners = targets_and_owners(batch, backbone.device)
+        shifted = hidden + model.shift(hidden, model.weights([preference])[owners]).to(hidden.dtype)
+        total, liked = 0.0, [0.0] * len(weights)
+        for start in range(0, len(targets), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            before = reference.head(plain[part]).to(backbone.device)
+            rewards = rewards_of_all(backbone.head(shifted[part]), before)
+            total += pick(rewards, targets[part]).sum().item()
+            squares.append(spread(model.calibration * rewards, before).cpu())
+            if readable:
+                own = (before if reference is policy else policy.head(steered[part])).float().to(rewards.device)
+                for number, weight in enumerate(weights):
+                    guided = guided_log_probs(own, rewards, weight * model.calibration)
+                    liked[number] += pick(guided, targets[part]).sum().item()
+        totals.append(total)
+        likelihoods.append([each / len(targets) for each in liked])
+    both = {weight: (first, second) for weight, first, second in zip(weights, *likelihoods, strict=True)}
+    return PairReading((totals[0], totals[1]), both, torch.cat(squares))
 
 
 def _preference(model: RewardModel, pair: PreferencePair) -> Preference:
@@ -150,40 +173,3 @@ def _preference(model: RewardModel, pair: PreferencePair) -> Preference:
             hint=f"It has {', '.join(model.principles) or 'none'}; drop the other rows.",
         )
     return Preference(dict(pair.preference), dict(pair.texts))
-
-
-def _read(
-    model: RewardModel,
-    policy: LanguageModel,
-    prompt: Messages,
-    answer: str,
-    preference: Preference,
-    guidance_weights: Sequence[float],
-    max_tokens: int,
-) -> tuple[float, list[float], torch.Tensor]:
-    """Of one answer: its reward, its likelihood at each guidance weight, and the squared spreads of its tokens."""
-    backbone, longest = model.backbone, model.backbone.context_length
-    context = encode_prompt(backbone.tokenizer, model.prompt(prompt, preference), max_tokens)
-    written = encode_answer(backbone.tokenizer, answer, max_tokens)
-    context = context[-cut_to_context(longest, len(context), len(written)) :]
-    batch = [(tuple(context), tuple(written[: room(longest, len(context))]))]
-    hidden = answer_states(backbone, batch, model.adapter)
-    plain = model.reference.states(hidden, batch, backbone, policy)
-    reference, readable = model.reference.model(backbone, policy), same_vocabulary(policy, backbone)
-    steered = plain if reference is policy or not readable else answer_states(policy, batch)
-    targets, owners = targets_and_owners(batch, backbone.device)
-    shifted = hidden + model.shift(hidden, model.weights([preference])[owners]).to(hidden.dtype)
-    reward, likelihoods, squares = 0.0, [0.0 for _ in guidance_weights if readable], []
-    for start in range(0, len(targets), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        before = reference.head(plain[part]).to(backbone.device)
-        rewards = rewards_of_all(backbone.head(shifted[part]), before)
-        reward += pick(rewards, targets[part]).sum().item()
-        if readable:
-            own = (before if reference is policy else policy.head(steered[part])).float().to(rewards.device)
-            likelihoods = [
-                so_far + pick(guided_log_probs(own, rewards, weight * model.calibration), targets[part]).sum().item()
-                for so_far, weight in zip(likelihoods, guidance_weights, strict=True)
-            ]
-        squares.append(spread(model.calibration * rewards, before).cpu())
-    return reward, [total / len(targets) for total in likelihoods], torch.cat(squares)

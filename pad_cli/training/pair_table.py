@@ -164,11 +164,12 @@ class TrainingData:
     dtype: torch.dtype
     corpus: torch.Tensor | None
     candidates: int
+    lengths: Mapping[str, float | int]  # as from `SequenceBook.lengths`
 
     def rewards(self, adapter: Adapter | None, everyone: Processes = ALONE) -> TokenRewards:
         """Token rewards over the cached states of the backbone, through an adapter if there is one."""
         extractor = HiddenStateExtractor(self.backbone, adapter, self.dtype, self.corpus, self.candidates)
-        cache = build_hidden_cache(self.book.sequences, extractor, extractor.key, hidden_states(), everyone)
+        cache = build_hidden_cache(self.book.sequences, extractor, hidden_states(), everyone)
         return TokenRewards(cache, self.head, self.corpus is None, adapter is not None)
 
 
@@ -183,24 +184,10 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
     book = SequenceBook(backbone.tokenizer, *limits, prompt_of, backbone.context_length)
     train = tabulate(data.train, book, seed if recipe.data.shuffle_labels else None)
     validation = tuple((split, tabulate(split.pairs, book)) for split in data.validation)
-    _note_lengths(book, len(train), sum(len(table) for _, table in validation))
-    if opens_thought(backbone.tokenizer):
-        note(
-            "Warning: the chat template opens a thought before every answer and cannot close it, so answers are "
-            "trained as thoughts. Use a chat template that closes it (`enable_thinking`), or one without thoughts."
-        )
-    elif closes_thought(backbone.tokenizer):
-        note("The chat template opens a thought before every answer; it is closed first (enable_thinking=False).")
-    exact = backbone.vocabulary_size <= recipe.exact_vocabulary
-    head, corpus = backbone.head.float32("cpu"), None if exact else book.corpus
-    dtype = getattr(torch, recipe.cache_dtype)
-    return TrainingData(backbone, head, book, train, validation, seed, dtype, corpus, recipe.normaliser_tokens)
-
-
-def _note_lengths(book: SequenceBook, train: int, validation: int) -> None:
     lengths = book.lengths()
+    validated = sum(len(table) for _, table in validation)
     note(
-        f"{train} training pairs, {validation} validation pairs, "
+        f"{len(train)} training pairs, {validated} validation pairs, "
         f"{lengths['answers']} distinct answers ({lengths['answers_cut']} cut at {lengths['answer_limit']} tokens, "
         f"{lengths['prompts_cut']} prompts at {lengths['prompt_limit']})"
     )
@@ -212,6 +199,17 @@ def _note_lengths(book: SequenceBook, train: int, validation: int) -> None:
             f"{lengths['answer_longest']} tokens), {book.cut_to_context} of them because the backbone reads no more; "
             "data.max_answer_tokens sets the limit."
         )
+    if opens_thought(backbone.tokenizer):
+        note(
+            "Warning: the chat template opens a thought before every answer and cannot close it, so answers are "
+            "trained as thoughts. Use a chat template that closes it (`enable_thinking`), or one without thoughts."
+        )
+    elif closes_thought(backbone.tokenizer):
+        note("The chat template opens a thought before every answer; it is closed first (enable_thinking=False).")
+    exact = backbone.vocabulary_size <= recipe.exact_vocabulary
+    head, corpus = backbone.head.float32("cpu"), None if exact else book.corpus
+    dtype = getattr(torch, recipe.cache_dtype)
+    return TrainingData(backbone, head, book, train, validation, seed, dtype, corpus, recipe.normaliser_tokens, lengths)
 
 
 def _conditioned_prompt(pair: PreferencePair) -> Messages:

@@ -148,7 +148,7 @@ def evaluate_run(
     model: PersonalizedRewardModel | PromptRewardModel,
 ) -> TrainingRecord:
     """Measure the reward model of a finished run on training and validation pairs, beside the baselines."""
-    lengths, heads = data.book.lengths(), run.head if isinstance(run.head, PreferenceHeads) else None
+    lengths, heads = data.lengths, run.head if isinstance(run.head, PreferenceHeads) else None
     return TrainingRecord(
         name=Path(recipe.output).name,
         backbone=recipe.backbone.model,
