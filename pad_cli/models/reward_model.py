@@ -50,7 +50,7 @@ class PersonalizedRewardModel:
         heads: the preference heads.
         encoder: for free-text preferences; None when that stage was not trained.
         calibration: factor by which decoding multiplies rewards, so that guidance weight 1 means the same strength for
-            every reward model (see `training/calibration.py`).
+            every reward model (see `training/token_rewards.py`).
         details: what else `pad_config.json` holds (stages, data, metrics).
         adapter: LoRA weights through which the backbone reads for logits_p; None when that stage was not trained.
     """
@@ -71,7 +71,7 @@ class PersonalizedRewardModel:
 
     @property
     def pair_moments(self) -> list[list[float]] | None:
-        """(K, K), see `training/calibration.py`; None when it was not trained by this version."""
+        """(K, K), see `pair_moments` in `training/metrics.py`; None when it was not trained by this version."""
         return self.details.get("pair_moments")
 
     @property

@@ -21,12 +21,13 @@ from pad_cli.records import DataReport, Dropped, PreferenceReport, SourceReport,
 from pad_cli.reports import document
 from pad_cli.reports.training_report import console_tables, training_document
 from pad_cli.reports.training_warnings import warnings_of
-from pad_cli.training.metrics import HeadGeometry, HistoryPoint, LengthEffect, PairScores, Share, summarise
+from pad_cli.training.metrics import HeadGeometry, LengthEffect, PairScores, Share, summarise
 from pad_cli.training.record import (
     MARKDOWN,
     PAGE,
     RECORD,
     FinishedStage,
+    HistoryPoint,
     SplitRecord,
     TrainingRecord,
     metrics_of,
