@@ -148,7 +148,7 @@ def estimates() -> list[RenderableType]:
     choice = DtypeChoice(torch.float32, "no bfloat16 instructions")
     devices = ("this machine (2 cores)", "A100 80 GB", "H100 80 GB")
     seconds = {device: dict.fromkeys(names, 12_345.6) for device in devices}
-    return list(estimate_tables(Estimate("some/model", 8_000_000_000, volume, costs, (), seconds, 1e9, choice, 4e10)))
+    return list(estimate_tables(Estimate("some/model", 8_000_000_000, volume, costs, seconds, 1e9, choice, 4e10)))
 
 
 @pytest.mark.parametrize(
