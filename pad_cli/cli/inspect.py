@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from pad_cli.cli.options import Json, Quiet, importing
-from pad_cli.cli.tables import print_facts, print_text
-from pad_cli.system.terminal import FittingTable, say_json, say_table
+from pad_cli.cli.options import Json, Policy, Quiet, importing
+from pad_cli.cli.tables import print_facts, print_text, text_table
+from pad_cli.system.terminal import say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli.models.inspection import Inspection
@@ -22,12 +21,8 @@ _FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 
 def inspect(
     reward_model: Annotated[str, typer.Argument(help="Directory of a reward model, or its id on the hub.")],
-    policy: Annotated[
-        str | None, typer.Option(help="Say how it would steer this language model: directory or hub id.")
-    ] = None,
-    pairs: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Load it and measure it again on these preference pairs (JSONL).")
-    ] = None,
+    policy: Policy = None,
+    pairs: Annotated[str | None, typer.Option(metavar="FILE", help="Measure it again on these pairs (JSONL).")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -47,17 +42,14 @@ def inspect(
             from pad_cli.training.evaluate_checkpoint import evaluate_checkpoint
         measured = evaluate_checkpoint(reward_model, pairs, settings)
     if as_json:
-        row = {
-            **dataclasses.asdict(inspection),
-            "fit": None if fit is None else dataclasses.asdict(fit),
-            "measured_again": None if measured is None else dataclasses.asdict(measured),
-        }
-        say_json(row)
+        added = {"fit": fit, "measured_again": measured}
+        rows = {name: None if each is None else dataclasses.asdict(each) for name, each in added.items()}
+        say_json({**dataclasses.asdict(inspection), **rows})
         return
     _show(inspection)
     if fit is not None:
         shared = "the backbone's vocabulary" if fit.same_vocabulary else "another vocabulary than the backbone"
-        _print(f"With the policy {fit.policy}", [("path", fit.path or "cannot be steered"), ("it has", shared)])
+        print_facts(f"With the policy {fit.policy}", [("path", fit.path or "cannot be steered"), ("it has", shared)])
         say_table(fit.reason)
     if measured is not None:
         aim = f"{measured.strength:.3f} nats at guidance weight 1; calibration aims at {measured.aimed_strength:g}"
@@ -69,7 +61,7 @@ def inspect(
             ("strength", aim),
             *((f"strength of {name}", f"{value:.3f}") for name, value in measured.strength_by_preference.items()),
         ]
-        _print("Measured again", facts)
+        print_facts("Measured again", facts)
 
 
 def _show(inspection: Inspection) -> None:
@@ -85,15 +77,15 @@ def _show(inspection: Inspection) -> None:
         "trainable parameters": sum(inspection.parameters.values()),
         "size": f"{inspection.bytes / 1e6:.2f} MB",
     }
-    _print(inspection.location, facts.items())
+    print_facts(inspection.location, facts.items())
     for number, stage in enumerate(config.get("stages") or (), start=1):
         settings = {"seconds": inspection.seconds.get(stage.get("stage")), **stage}
-        _print(f"Stage {number}: {settings.pop('stage', None)}", _flat(settings))
+        print_facts(f"Stage {number}: {settings.pop('stage', None)}", _flat(settings))
     splits = {split["name"]: _numbers(split, _SIZES) for split in inspection.data.get("splits") or ()}
     if splits:
         _splits("Data", splits)
     if config.get("environment"):
-        _print("Trained with", _flat(config["environment"]))
+        print_facts("Trained with", _flat(config["environment"]))
     if inspection.metrics:
         _splits("Measured on", {split: _main_figures(values) for split, values in inspection.metrics.items()})
         print_text("length, bag of words: what they alone get right. Each preference: report.html, or --json.")
@@ -102,12 +94,8 @@ def _show(inspection: Inspection) -> None:
 def _splits(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """A line for each split."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = FittingTable(title, box=None, header_style="bold")
-    for name in names:
-        table.add_column("\n".join(name.rsplit(" ", 1)), justify="right")
-    for split, row in rows.items():
-        table.add_row(Text(split), *(Text(_formatted(row[name]) if name in row else "") for name in names))
-    say_table(table)
+    lines = [(split, *(row.get(name, "") for name in names)) for split, row in rows.items()]
+    say_table(text_table((title, *names), lines, boxed=False, figures=True))
 
 
 def _main_figures(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,15 +115,3 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{above}{name}: ")
         elif not isinstance(value, list):
             yield f"{above}{name}", value
-
-
-def _print(title: str, facts: Iterable[tuple[str, Any]]) -> None:
-    print_facts(title, [(name, _formatted(value)) for name, value in facts if value is not None])
-
-
-def _formatted(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import Full, Json, Overrides, Quiet, Yes, confirm, importing
+from pad_cli.cli.options import DryRun, Full, Json, Overrides, Quiet, Yes, confirm, importing
 from pad_cli.errors import JudgeError
 from pad_cli.system.progress import note
 from pad_cli.system.terminal import say, say_json, say_table
@@ -21,12 +21,9 @@ def judge(
     run_directory: Annotated[Path, typer.Argument(help="Directory of a finished `pad eval`.")],
     overrides: Overrides = None,
     max_cost: Annotated[
-        float | None,
-        typer.Option(metavar="USD", help="Stop before judging this run costs more, all in all; needs prices."),
+        float | None, typer.Option(metavar="USD", help="Stop before judging this run costs more; needs prices.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be asked and its cost; ask nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     full: Full = False,
     as_json: Json = False,

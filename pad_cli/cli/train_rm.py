@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, importing, read_as, recipe_argument
-from pad_cli.cli.tables import print_text
+from pad_cli.cli.options import DryRun, Json, Out, Overrides, Overwrite, Quiet, importing, read_as, recipe_argument
+from pad_cli.cli.tables import print_text, text_table
 from pad_cli.system.progress import seconds as duration
 from pad_cli.system.progress import size, stage
 from pad_cli.system.terminal import FittingTable, console, say, say_json, say_table
@@ -25,9 +25,7 @@ def train_rm(
     overrides: Overrides = None,
     out: Out = None,
     overwrite: Overwrite = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost (time, memory, disk); train and write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -93,20 +91,21 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
 
 def estimate_tables(estimate: Estimate) -> Iterator[FittingTable]:
     """The work, and how long it takes on each device."""
-    work = FittingTable("work")
-    for name in ("steps", "tokens read", "operations", "on the CPU", "device memory"):
-        work.add_column(name, justify="right")
-    for cost in estimate.costs:
-        memory = size(sum(cost.memory.values()))
-        numbers = (cost.tokens, cost.operations, cost.cpu_operations)
-        work.add_row(cost.name, f"{cost.steps:,}" if cost.steps else "", *map(_si, numbers), memory)
-    yield work
-    times = FittingTable("device")
-    for name in (*(cost.name for cost in estimate.costs), "in all"):
-        times.add_column(name, justify="right")
-    for device, each in estimate.seconds.items():
-        times.add_row(device, *map(duration, each.values()), duration(sum(each.values())))
-    yield times
+    rows = [
+        (
+            cost.name,
+            f"{cost.steps:,}" if cost.steps else "",
+            *(_si(number) for number in (cost.tokens, cost.operations, cost.cpu_operations)),
+            size(sum(cost.memory.values())),
+        )
+        for cost in estimate.costs
+    ]
+    names = ("work", "steps", "tokens read", "operations", "on the CPU", "device memory")
+    yield text_table(names, rows, figures=True)
+    times = [
+        (device, *map(duration, (*each.values(), sum(each.values())))) for device, each in estimate.seconds.items()
+    ]
+    yield text_table(("device", *(cost.name for cost in estimate.costs), "in all"), times, figures=True)
 
 
 def _si(number: float) -> str:

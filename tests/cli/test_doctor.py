@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pad_cli.cli import doctor
-from tests.cli.test_commands import pad, refused
+from tests.cli.test_commands import pad
 
 PROGRAM = 'print(\'{"version": "9", "cuda": null, "gpus": [], "mps": false}\')'
 
@@ -103,28 +103,3 @@ def test_keys_are_found_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None
     assert json.loads(pad("doctor", "--json").stdout)["secrets"] == dict.fromkeys(
         ("HF_TOKEN", "OPENAI_API_KEY", "PAD_API_KEY"), True
     )
-
-
-@pytest.fixture
-def states(tmp_path: Path) -> Path:
-    directory = tmp_path / "home" / "hidden-states"
-    directory.mkdir(parents=True)
-    for number in range(3):
-        (directory / f"{number}.safetensors").write_bytes(b"x" * 1000)
-    (tmp_path / "home" / "embedded-1").mkdir()
-    (tmp_path / "home" / "embedded-1" / "model.safetensors").write_bytes(b"x")
-    return directory
-
-
-def test_cleaning_asks_first(states: Path) -> None:
-    assert "Say --yes to go on" in refused("doctor", "--clean-cache")
-    assert len(list(states.iterdir())) == 3
-
-
-def test_cleaning_removes_hidden_states_and_nothing_else(states: Path) -> None:
-    result = pad("doctor", "--clean-cache", "--yes")
-    assert result.exit_code == 0
-    assert "3 files" in result.stdout
-    assert list(states.iterdir()) == []
-    assert (states.parent / "embedded-1" / "model.safetensors").exists()
-    assert "There are no cached hidden states" in pad("doctor", "--clean-cache").stdout
