@@ -100,7 +100,7 @@ _PUBLIC = {
 """Module to the public names that it holds; the imports above are the same for type checkers and editors."""
 
 _FORMER = {
-    "bench.rows": ("bench_table",),
+    "bench.timing": ("bench_table",),
     "cli.doctor": ("examine",),
     "decoding.batch": ("check_answers_output", "generate_file"),
     "decoding.compatibility": ("Fit", "fit_policy"),

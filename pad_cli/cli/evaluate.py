@@ -91,8 +91,7 @@ def bench(
     """Time steered decoding against plain decoding, after checking that all paths agree."""
     settings = read_as("bench", recipe, overrides)
     with importing():
-        from pad_cli.bench.rows import bench_table
-        from pad_cli.bench.timing import run_bench
+        from pad_cli.bench.timing import bench_table, run_bench
 
     if as_json:
         run_bench(settings, on_row=say_json)
