@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from pad_cli.cli import demo, doctor, evaluate, generate, inspect, judge, learn, prefs, recipe, serve, train_rm
+from pad_cli.cli import demo, doctor, evaluate, generate, learn, prefs, recipe, serve, train_rm
 from pad_cli.cli.completion import complete_in_bash
 from pad_cli.errors import PadError, UsageError
 from pad_cli.system.offline import go_offline
@@ -81,10 +81,10 @@ for _panel, _name, _function, _summary in (
     ("Steer", "serve", serve.serve, "Serve steered answers over HTTP, as the OpenAI API does."),
     ("Steer", "export", serve.export, "Write a preference as an ordinary LoRA adapter."),
     ("Train", "train-rm", train_rm.train_rm, "Train a personalised reward model."),
-    ("Train", "inspect", inspect.inspect, "Show what a reward model is, and whether it fits a policy."),
+    ("Train", "inspect", train_rm.inspect, "Show what a reward model is, and whether it fits a policy."),
     ("Train", "push", train_rm.push, "Push a reward model to the Hugging Face hub."),
     ("Evaluate", "eval", evaluate.evaluate, "Answer benchmarks with several methods, and score the answers."),
-    ("Evaluate", "judge", judge.judge, "Have a language model judge an evaluation's answers."),
+    ("Evaluate", "judge", evaluate.judge, "Have a language model judge an evaluation's answers."),
     ("Evaluate", "sweep", evaluate.sweep, "Trade preferences off against each other: Pareto fronts."),
     ("Evaluate", "reproduce", evaluate.reproduce, "Run the paper's tables, at the scale of a recipe's models."),
     ("Evaluate", "bench", evaluate.bench, "Time steered decoding against plain decoding."),

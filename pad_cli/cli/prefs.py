@@ -48,7 +48,7 @@ def list_(
         for name in principles:
             say_json({"kind": "principle", "name": name, "reward_model": location})
         for profile in profiles:
-            say_json({"kind": "profile", **_row(profile)})
+            say_json({"kind": "profile", **dataclasses.asdict(profile)})
         return
     free_text = config.get("conditioning") == "prompt" or config.get("encoder_width") is not None
     print_text(f"{location} knows: {', '.join(principles) or 'any text'}")
@@ -76,7 +76,7 @@ def show(
     if name.startswith("@") or name in profile_names() or Path(name).is_file():
         profile = load_profile(name.removeprefix("@"))
         if as_json:
-            say_json({"kind": "profile", **_row(profile)})
+            say_json({"kind": "profile", **dataclasses.asdict(profile)})
             return
         ends = {each: f"{low:+.2f} to {high:+.2f}" for each, (low, high) in profile.intervals.items()}
         rows = [(each, f"{weight:+.2f}", ends.get(each, "")) for each, weight in _strongest_first(profile)]
@@ -184,11 +184,6 @@ def _reward_model(recipe: str, location: str | None) -> tuple[str, dict[str, Any
 
     location = location or str(read_as("generate", recipe, None).reward_model)
     return location, dict(inspect_reward_model(location).config)
-
-
-def _row(profile: Profile) -> dict[str, Any]:
-    keys = ("name", "choices", "accuracy", "accuracy_interval", "created", "weights", "intervals")
-    return {"reward_model": profile.reward_model or None, **{key: getattr(profile, key) for key in keys}}
 
 
 def _strongest_first(profile: Profile) -> list[tuple[str, float]]:
