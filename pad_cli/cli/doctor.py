@@ -44,7 +44,7 @@ print(json.dumps({
 
 
 def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
-    """Say what is installed, which devices there are, what is kept where, and how to mend what is missing.
+    """Say what is installed, what is missing, and how to mend it.
 
     The exit code is 1 when something is broken that pad cannot work without. Keys are looked for, never shown.
     """

@@ -234,9 +234,10 @@ def _save(learned: Learned, name: str, fingerprint: str, out: Path | None, as_js
         say_json({"profile": str(path), **_row(learned)})
         return
     print_text(f"{learned.summary[0].upper()}{learned.summary[1:]}.")
+    left_out = f" (left out: {learned.ties} tied, {learned.contradictions} contradictory)"
     print_text(
-        f"From {learned.choices} choices (left out: {learned.ties} tied, {learned.contradictions} contradictory), of "
-        f"which weights learned from the others predict {_share(accuracy)}."
+        f"From {learned.choices} choices{left_out if learned.ties or learned.contradictions else ''}, of which weights "
+        f"learned from the others predict {_share(accuracy)}."
     )
     print_text(learned.advice)
     say(f'{path}: pad generate "..." --pref @{profile.name}')

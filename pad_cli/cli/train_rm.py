@@ -135,7 +135,10 @@ def inspect(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a reward model is; weights are loaded only for --pairs, and for a --policy that may be its backbone."""
+    """Show what a reward model is, and whether it fits a policy.
+
+    Weights are loaded only for --pairs, and for a --policy that may be its backbone.
+    """
     from pad_cli.models.inspection import inspect_reward_model
     from pad_cli.recipe import ModelSettings
 
