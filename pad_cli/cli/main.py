@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +73,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-_COMMANDS = {
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Begin": {"demo": demo.demo, "doctor": doctor.doctor, "list": recipe.list_names},
     "Steer": {"generate": generate.generate, "learn": learn.learn, "serve": serve.serve, "export": serve.export},
     "Train": {"train-rm": train_rm.train_rm, "inspect": train_rm.inspect, "push": train_rm.push},

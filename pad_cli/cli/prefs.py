@@ -222,11 +222,11 @@ def _pair_row(pair: TradeOff) -> dict[str, Any]:
 
 
 def _show_effect(effect: Effect, show: int) -> None:
-    names = ("prompt", "policy alone", f"{effect.preference} (weight {effect.guidance_weight:g})")
-    prompts = [prompt[-1]["content"] for prompt in effect.prompts[:show]]
-    if prompts:
+    if show:
+        names = ["prompt", "policy alone", f"{effect.preference} (weight {effect.guidance_weight:g})"]
+        prompts = [prompt[-1]["content"] for prompt in effect.prompts[:show]]
         say_table(text_table(names, zip(prompts, effect.plain, effect.steered, strict=False), side_by_side=True))
-    names = (f"reward, mean of {len(effect.prompts)} (nats)", "policy alone", "steered", "change")
+    names = [f"reward, mean of {len(effect.prompts)} (nats)", "policy alone", "steered", "change"]
     rewards = sorted(effect.rewards, key=lambda each: each.plain - each.steered)
     rows = [(r.principle, f"{r.plain:.2f}", f"{r.steered:.2f}", f"{r.steered - r.plain:+.2f}") for r in rewards]
     say_table(text_table(names, rows, figures=True))

@@ -66,8 +66,12 @@ def text_table(
         expand=side_by_side,
     )
     for number, name in enumerate(names):
-        justify = "right" if figures and number else "left"
-        table.add_column(Text(name), overflow="fold", ratio=1 if side_by_side else None, justify=justify)
+        table.add_column(
+            Text(name),
+            overflow="fold",
+            ratio=1 if side_by_side else None,
+            justify="right" if figures and number else "left",
+        )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(formatted(cell)) for cell in row))
     return table
