@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pad_cli.cli.completion import complete_keys, complete_preferences, complete_recipes_of
+from pad_cli.cli.completion import complete_keys, complete_preferences, complete_recipes
 from pad_cli.errors import RecipeError, UsageError
 from pad_cli.system.progress import set_quiet, stage
 from pad_cli.system.terminal import neutralised
@@ -19,7 +19,7 @@ from pad_cli.system.terminal import neutralised
 def recipe_argument(kind: str) -> Any:
     """A recipe of one kind."""
     about = f"{'An' if kind.startswith('e') else 'A'} {kind} recipe: a file or a shipped name."
-    return typer.Argument(help=about, autocompletion=complete_recipes_of(kind))
+    return typer.Argument(help=about, autocompletion=complete_recipes(kind))
 
 
 def _quieten(quiet: bool) -> bool:
@@ -35,9 +35,7 @@ _OVERWRITE = "Replace files that are in the way, though another program wrote th
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET, autocompletion=complete_keys)
 ]
-GenerateRecipeName = Annotated[
-    str, typer.Option("--recipe", help=_RECIPE, autocompletion=complete_recipes_of("generate"))
-]
+GenerateRecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPE, autocompletion=complete_recipes("generate"))]
 Preferences = Annotated[
     list[str] | None,
     typer.Option("--pref", "-p", metavar="PREFERENCE", help=_PREF, autocompletion=complete_preferences),

@@ -15,7 +15,7 @@ from pad_cli.system.terminal import say, say_json
 
 app = typer.Typer(help="List, show, copy and check recipes, and print their schema.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.", autocompletion=complete_recipes)]
+Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.", autocompletion=complete_recipes())]
 
 
 @app.command("list")
