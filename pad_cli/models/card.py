@@ -14,7 +14,7 @@ import yaml
 from pad_cli.models.hub import hub_id
 from pad_cli.registry import MODEL_SOURCES
 from pad_cli.reports.document import templates
-from pad_cli.system.yaml_text import YamlError, read_yaml
+from pad_cli.system.checked_yaml import YamlError, read_yaml
 
 _SMALL = 100  # validation pairs below which a share is only a hint
 _TAGS = ["pad", "personalised-alignment", "reward-model", "decoding-time-alignment"]

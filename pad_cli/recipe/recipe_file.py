@@ -14,8 +14,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pad_cli.errors import RecipeError, closest, did_you_mean
 from pad_cli.recipe.kinds import KINDS, AnyRecipe, Recipe
 from pad_cli.recipe.training import STAGES, UNION_TAGS
+from pad_cli.system.checked_yaml import YamlError, read_yaml
 from pad_cli.system.resources import shipped
-from pad_cli.system.yaml_text import YamlError, read_yaml
 
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Recipe)
 _SHORT_FOR = {"methods": "method", "scorers": "scorer", "objectives": "scorer"}

@@ -20,7 +20,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 import pad_cli
-from pad_cli.bench.rows import BenchRow, bench_table
+from pad_cli.bench.timing import bench_table
 from pad_cli.cli.train_rm import estimate_tables
 from pad_cli.models.dtype import DtypeChoice
 from pad_cli.reports.evaluation_tables import report_table
@@ -137,8 +137,10 @@ def sweep_tables() -> list[RenderableType]:
 
 
 def bench_tables() -> list[RenderableType]:
-    row = BenchRow("speculative", "large", "bfloat16", 32, 2048, 128, 123.4, 260.1, 1234.5, 1.25, 1.2, 1.3, 2**36, 1, 3)
-    return [bench_table({"rows": [asdict(row)], "repeats": 5})]
+    sizes = {"batch_size": 32, "prompt_tokens": 2048, "new_tokens": 128, "peak_memory_bytes": 2**36}
+    times = {"ms_per_token": 260.1, "ratio_to_generate": 1.25, "ratio_low": 1.2, "ratio_high": 1.3}
+    row = {"path": "speculative", **sizes, **times, "forwards_per_token": 1, "sampled_steps": 3}
+    return [bench_table({"rows": [row], "repeats": 5})]
 
 
 def estimates() -> list[RenderableType]:
