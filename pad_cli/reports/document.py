@@ -30,27 +30,15 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>|&#~]|(?<![^\W_])_|_(?![^\W_])")  # an unders
 
 
 class Cell(NamedTuple):
-    """A table cell that is more than a text.
+    """A table cell that is more than a text."""
 
-    Attributes:
-        text: the figure or word.
-        interval: ends of its interval, in words.
-        mark: verdict of its comparison with the reference, `better` or `worse`.
-        detail: what follows it in small print.
-        value: the figure in full, for programs that read the page.
-        tone: `good`, `fair` or `bad`.
-        shade: CSS colour behind it.
-        bar: its interval as a chart.
-    """
-
-    text: str
-    interval: str = ""
-    mark: str = ""
-    detail: str = ""
-    value: float | None = None
-    tone: str = ""
-    shade: str = ""
-    bar: Markup = Markup()
+    text: str  # the figure or word
+    interval: str = ""  # its ends, in words
+    mark: str = ""  # verdict of its comparison with the reference, `better` or `worse`
+    detail: str = ""  # what follows it in small print
+    value: float | None = None  # the figure in full, for programs that read the page
+    tone: str = ""  # `good`, `fair` or `bad`
+    shade: str = ""  # CSS colour behind it
 
     def __str__(self) -> str:
         words = [self.text, f"({self.interval})" if self.interval else "", MARKS.get(self.mark, "")]
@@ -65,30 +53,17 @@ Column = str | Callable[[Row], str | Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """A header and rows of as many cells.
-
-    Attributes:
-        header: names of the columns.
-        rows: texts or cells.
-        align: `<` or `>` for each column.
-        title: what it shows.
-        fold: `open` or `closed` for a table that the page lets its reader unfold.
-    """
+    """A header and rows of as many cells."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
-    align: str
+    align: str  # `<` or `>` for each column
     title: str = ""
-    fold: str = ""
+    fold: str = ""  # `open` or `closed` for a table that the page lets its reader unfold
 
     @classmethod
     def of(
-        cls,
-        rows: Iterable[Row],
-        left: Mapping[str, Column],
-        right: Mapping[str, Column],
-        title: str = "",
-        fold: str = "",
+        cls, rows: Iterable[Row], left: Mapping[str, Column], right: Mapping[str, Column], title: str = "", fold: str = ""
     ) -> Self:
         """A table of records: names of columns to what stands in them, words to the left and figures to the right."""
         columns = {**left, **right}
@@ -136,11 +111,7 @@ class Document:
 def page(document: Document, template: str = "page.html.j2", *, script: str = "", **details: Any) -> str:
     """A document as one self-contained HTML page, light or dark as its reader has it.
 
-    Args:
-        document: what it says.
-        template: `page.html.j2`, or one that extends it.
-        script: JavaScript of ours, the only one that the page's policy lets run.
-        details: further values for the template.
+    The template extends `page.html.j2` and may use `details`; the page's policy lets no script run but `script`.
     """
     policy = POLICY
     if script:
@@ -160,12 +131,7 @@ def svg(template: str, **values: Any) -> Markup:
 
 
 def terminal_table(table: Table, *, intervals: bool = True) -> FittingTable:
-    """A table for a terminal.
-
-    Args:
-        table: texts may come from anywhere.
-        intervals: whether there is room for them.
-    """
+    """A table for a terminal, whose texts may come from anywhere, with intervals or without them."""
     from rich.text import Text
 
     from pad_cli.system.terminal import FittingTable
