@@ -72,8 +72,7 @@ def shipped_principles() -> dict[str, Principle]:
 def read_library(own: Path | None = None) -> dict[str, Principle]:
     """All ready principles by name: those that ship, and the user's own, which replace shipped ones of the same name.
 
-    Args:
-        own: the user's file; by default `principles.yaml` of the working directory, if there is one.
+    The user's file is by default `principles.yaml` of the working directory, if there is one.
 
     Raises:
         DataError: the user's file cannot be read or is wrong.

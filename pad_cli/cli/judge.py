@@ -38,7 +38,7 @@ def judge(
     """
     with importing():
         from pad_cli.evaluation.judge.judging import judge, plan_judging
-        from pad_cli.reports.judge_tables import judge_tables
+        from pad_cli.reports.evaluation_tables import judge_tables
 
     limit = [] if max_cost is None else [f"judge.max_cost={max_cost!r}"]
     plan = plan_judging(run_directory, [*(overrides or []), *limit])

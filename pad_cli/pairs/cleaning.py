@@ -52,9 +52,8 @@ def clean(pairs: Iterable[SourcedPair]) -> list[SourcedPair]:
     return consistent
 
 
-def without_leaks(pairs: Iterable[SourcedPair], validation: Iterable[PreferencePair]) -> list[SourcedPair]:
+def without_leaks(pairs: Sequence[SourcedPair], validation: Iterable[PreferencePair]) -> list[SourcedPair]:
     """Training pairs whose prompt no validation pair has, white space and letter case aside."""
-    pairs = list(pairs)
     measured = set(normalised_prompts(validation))
     clear = []
     for sourced, prompt in zip(pairs, normalised_prompts(pair for pair, _ in pairs), strict=True):
@@ -72,9 +71,7 @@ def normalised_prompts(pairs: Iterable[PreferencePair]) -> list[str]:
     def normalised(text: str) -> str:
         return " ".join(text.split()).casefold()
 
-    return [
-        "\0".join(f"{message['role']}\0{normalised(message['content'])}" for message in pair.prompt) for pair in pairs
-    ]
+    return ["\0".join(f"{each['role']}\0{normalised(each['content'])}" for each in pair.prompt) for pair in pairs]
 
 
 def contrast_pairs(pairs: Sequence[SourcedPair]) -> list[SourcedPair]:

@@ -21,15 +21,8 @@ _ROLES = {"Human": "user", "User": "user", "Assistant": "assistant"}
 PROMPT, SYSTEM = "prompt", "system"
 """The columns that hold what stands before an answer, unless a row's format names others."""
 
-_REFUSED_COLUMNS = {
-    "tools": "tools",
-    "functions": "tools",
-    "images": "images",
-    "videos": "videos",
-    "audios": "audio",
-    "history": "earlier turns",
-}
-"""Columns of chat data that belong to what the model reads, and what they hold; rows that use one are refused."""
+_REFUSED_COLUMNS = ("tools", "functions", "images", "videos", "audios", "history")
+"""Columns of chat data that belong to what the model reads; rows that use one are refused."""
 
 _PROMPT_FORM = "neither a text nor a list of {role, content}"
 _ANSWER_FORM = "neither a text nor a conversation that ends with the answer"
@@ -39,7 +32,7 @@ def prompt_of(row: Row, field: str = PROMPT, read: Callable[[Row, str], Messages
     """The prompt of a row without answers, by `read_prompt` or another reader of a column.
 
     Raises:
-        DataError: it is missing, empty, or of another form; says where.
+        DataError: it is missing, empty, or of another form.
     """
     try:
         return (read or read_prompt)(row, field)
@@ -71,10 +64,9 @@ def read_sample(
     joined: Messages = ()
     for name, before, _ in split:
         if not stated and not before:
+            hint = "Add a prompt column, or name it: options: {columns: {prompt: YOUR_COLUMN}}."
             raise RowError(
-                "without a prompt, both answers must be conversations that begin with it",
-                field=name,
-                hint="Add a prompt column, or name it: options: {columns: {prompt: YOUR_COLUMN}}.",
+                "without a prompt, both answers must be conversations that begin with it", field=name, hint=hint
             )
         if before:
             context = _joined(stated, before, name)
@@ -111,12 +103,8 @@ def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
         messages = value if isinstance(value, list) else [value]
         *earlier, last = (_message(row, field, message, _ANSWER_FORM) for message in messages)
         if last["role"] != "assistant":
-            raise RowError(
-                "a conversation that does not end with the answer",
-                field=field,
-                hint='Its last message is the answer: {"role": "assistant", "content": "..."}.',
-                detail=f"its last message is of role '{last['role']}'",
-            )
+            hint = 'Its last message is the answer: {"role": "assistant", "content": "..."}.'
+            raise RowError("a conversation that does not end with the answer", field=field, hint=hint)
         before, value = tuple(earlier), last["content"]
     if is_text(value):
         return before, value
@@ -155,9 +143,7 @@ def _not_text(value: Any, form: str, field: str, hint: str) -> RowError:
 def _message(row: Row, field: str, message: Any, form: str) -> Mapping[str, str]:
     """A message with its role and content as text."""
     if not isinstance(message, Mapping) or not is_text(message.get("role")):
-        share_gpt = isinstance(message, Mapping) and {"from", "value"} <= message.keys()
-        hint = "ShareGPT's form: write `role` (user, assistant) for `from`, `content` for `value`."
-        raise RowError(form, field=field, hint=hint if share_gpt else _hint(field))
+        raise RowError(form, field=field, hint=f"{_hint(field)} (Of ShareGPT: rename `from` and `value`.)")
     try:
         read = as_message({key: value for key, value in message.items() if not is_blank(value)})
     except DataError as error:
@@ -169,15 +155,10 @@ def _message(row: Row, field: str, message: Any, form: str) -> Mapping[str, str]
     parts = message["content"] if isinstance(message.get("content"), list) else []
     if len(parts) > 1:
         row.changes.append("the text parts of a message are joined by line ends")
-    for part in parts:
-        row.changes.extend(f"'{key}' of a content part is not read" for key in _further(part, "type", "text"))
-    row.changes.extend(f"'{key}' of a message is not read" for key in _further(message, "role", "content"))
+    for holder, known, what in [*((part, "text", "content part") for part in parts), (message, "content", "message")]:
+        unread = [key for key, value in holder.items() if key not in ("role", "type", known) and not is_blank(value)]
+        row.changes.extend(f"'{key}' of a {what} is not read" for key in unread)
     return read
-
-
-def _further(values: Mapping[str, Any], *known: str) -> list[str]:
-    """The other keys that hold something."""
-    return [key for key, value in values.items() if key not in known and not is_blank(value)]
 
 
 def _with_system(row: Row, context: Messages, column: str) -> Messages:
@@ -197,15 +178,11 @@ def _with_system(row: Row, context: Messages, column: str) -> Messages:
 
 
 def _refuse_columns(row: Row) -> None:
-    for column, content in _REFUSED_COLUMNS.items():
+    for column in _REFUSED_COLUMNS:
         value = row.values.get(column)
         if not is_blank(value) and value not in ("[]", "null"):
-            where = "`prompt`" if content == "earlier turns" else "the texts"
-            raise RowError(
-                f"{content} in a column of their own are not read",
-                field=column,
-                hint=f"Write them into {where} and remove the column, or leave such rows out (`data.bad_rows: drop`).",
-            )
+            hint = "Write it into the texts and remove the column, or leave such rows out (`data.bad_rows: drop`)."
+            raise RowError("a part of the conversation in a column of its own is not read", field=column, hint=hint)
 
 
 def read_hh_text(text: Any, field: str) -> Messages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from pad_cli.pairs.cleaning import prompt_key
@@ -34,39 +34,31 @@ def split_report(name: str, pairs: Sequence[PreferencePair]) -> SplitReport:
 
 
 def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
-    """The report as tables: the sources, what was not used or read differently, the splits, and their preferences.
-
-    Args:
-        report: on the data.
-        most: preferences of a split that are described one by one.
-    """
+    """The report as tables: sources, what was not used or read differently, splits, and the preferences of each."""
     content = asdict(report)
     sources, splits = content["sources"], content["splits"]
     place: dict[str, Column] = {"source": "source", "split": "split"}
     examples: dict[str, Column] = {"for example": lambda row: ", ".join(row["examples"])}
-    preferences = [row for split in splits for row in _preferences(split, most)]
+    counts = {"rows": "rows", "used": "rows_used", "pairs": "pairs_made", "kept": "pairs_kept"}
+    counts["contrast"] = "contrast_pairs"
+
+    def parts(key: str) -> list[Row]:
+        return [{**each, "source": of["name"], "split": of["split"]} for of in sources for each in of[key]]
+
+    def numbers(keys: Mapping[str, str], digits: str = ",") -> dict[str, Column]:
+        return {name: number(key, digits) for name, key in keys.items()}
+
+    lengths = {"mean prompt": "mean_prompt", "mean answer": "mean_answer"}
     tables = [
         Table.of(
             sources,
             {"source": "name", "split": "split"},
-            {
-                "rows": number("rows"),
-                "used": number("rows_used"),
-                "pairs": number("pairs_made"),
-                "kept": number("pairs_kept"),
-                "contrast": number("contrast_pairs"),
-                "weight": number("weight", "g"),
-            },
+            {**numbers(counts), "weight": number("weight", "g")},
             "Sources",
         ),
+        Table.of(parts("dropped"), {**place, "how many": _how_many, "why": "reason", **examples}, {}, "Not used"),
         Table.of(
-            _parts(sources, "dropped"),
-            {**place, "how many": _how_many, "why": "reason", **examples},
-            {},
-            "Not used",
-        ),
-        Table.of(
-            _parts(sources, "changes"),
+            parts("changes"),
             {**place, "rows": number("count"), "what": "change", **examples},
             {},
             "Read differently, or not read",
@@ -74,31 +66,21 @@ def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
         Table.of(
             splits,
             {"split": "name"},
-            {
-                **{name: number(name) for name in ("pairs", "prompts", "answers")},
-                "mean prompt": number("mean_prompt", ".0f"),
-                "mean answer": number("mean_answer", ".0f"),
-            },
+            {**numbers({name: name for name in ("pairs", "prompts", "answers")}), **numbers(lengths, ".0f")},
             "Splits (lengths in characters)",
         ),
         Table.of(
-            preferences,
+            [row for split in splits for row in _preferences(split, most)],
             {"split": "split", "preference": "preference"},
             {
                 "pairs": number("pairs"),
                 "longer": number("chosen_longer", ".2f"),
-                "chosen": number("mean_chosen", ".0f"),
-                "rejected": number("mean_rejected", ".0f"),
+                **numbers({"chosen": "mean_chosen", "rejected": "mean_rejected"}, ".0f"),
             },
             "Preferences (longer: share of chosen answers that are; mean lengths in characters)",
         ),
     ]
     return [table for table in tables if table.rows]
-
-
-def _parts(sources: Sequence[Row], key: str) -> list[Row]:
-    """What each source dropped or changed, with the source's name and split."""
-    return [{**each, "source": source["name"], "split": source["split"]} for source in sources for each in source[key]]
 
 
 def _how_many(row: Row) -> str:

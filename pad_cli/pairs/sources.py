@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +36,21 @@ class PreferenceReader:
 
     def read(self, value: Any) -> Preference:
         """One preference, with at least one weight that is not zero."""
-        try:
-            key = json.dumps(value)
-        except (TypeError, ValueError):  # something no JSON holds, from a data set
-            key = repr(value)
+        key = repr(value)
         if key not in self._parsed:
-            self._parsed[key] = self._parse(_weights(value))
+            self._parsed[key] = self._parse(value)
         return self._parsed[key]
 
-    def _parse(self, named: Mapping[str, float]) -> Preference:
+    def _parse(self, value: Any) -> Preference:
         weights: Counter[str] = Counter()
         texts: Counter[str] = Counter()
-        for name, weight in named.items():
-            part = Preference({name: 1.0}, {}) if self._principles is None else self._specification(name)
+        for name, weight in _weights(value).items():
+            part = Preference({name: 1.0}, {})
+            if self._principles is not None:
+                try:
+                    part = parse_preference([name], self._principles, accepts_text=True)
+                except PreferenceError as error:
+                    raise RowError(error.message, field="preference", hint=error.hint) from error
             weights.update({key: weight * share for key, share in part.weights.items()})
             texts.update({key: weight * share for key, share in part.texts.items()})
         preference = Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
@@ -57,12 +58,6 @@ class PreferenceReader:
             hint = "Leave the row out, or give a weight."
             raise RowError("no weight other than zero", field="preference", hint=hint)
         return preference
-
-    def _specification(self, text: str) -> Preference:
-        try:
-            return parse_preference([text], self._principles or (), accepts_text=True)
-        except PreferenceError as error:
-            raise RowError(error.message, field="preference", hint=error.hint) from error
 
 
 def _weights(value: Any) -> dict[str, float]:
@@ -91,14 +86,17 @@ def read_source(
     Raises a DataError that names up to 20 bad rows, unless these are to be dropped.
     """
     pair_format = _format(settings, key)
-    rows, unparsed = _scan(settings)
-    if not rows and not unparsed:
+    config = f"/{settings.config}" if settings.config else ""
+    name = settings.path or f"{settings.dataset}{config} [{settings.split}]"
+    rows = list(scan_data_set(settings) if settings.path is None else scan_file(Path(settings.path)))
+    if not rows:
         hint = "One JSON object a line." if settings.path else "Check `split`."
         raise DataError("has no rows", path=settings.path or settings.dataset, hint=hint)
-    report = SourceReport(_name(settings), split, weight=settings.weight)
+    report = SourceReport(name, split, weight=settings.weight)
     sourced: list[SourcedPair] = []
     bad: list[tuple[Row, RowError]] = []
-    for parsed in [*unparsed, *pair_format.read(rows)]:
+    unparsed = [ParsedRows((row,), problem=row.problem) for row in rows if row.problem is not None]
+    for parsed in [*unparsed, *pair_format.read([row for row in rows if row.problem is None])]:
         problem, place = parsed.problem, parsed.rows[0].place
         pairs: list[PreferencePair] = []
         try:
@@ -115,6 +113,14 @@ def read_source(
     if bad and not drop_bad:
         raise _bad_rows(bad)
     return sourced, report
+
+
+def _format(settings: PairsSettings, key: str) -> PairFormat:
+    entry = PAIR_FORMATS.get(settings.format)
+    where, hint = f"{key}: options of the format '{settings.format}'", "See docs/training.md for what it takes."
+    is_model = isinstance(entry, type) and issubclass(entry, BaseModel)
+    pair_format: PairFormat = (read_options if is_model else make_with)(entry, settings.options, where, hint)
+    return pair_format
 
 
 def _count(report: SourceReport, parsed: ParsedRows, pairs: int, reason: str) -> None:
@@ -144,42 +150,14 @@ def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
     return tuple(pair for pair, _ in sourced)
 
 
-def _scan(settings: PairsSettings) -> tuple[list[Row], list[ParsedRows]]:
-    """The rows that could be parsed, and the others with their problems."""
-    if settings.path is None:
-        return list(scan_data_set(settings)), []
-    scanned = list(scan_file(Path(settings.path)))
-    rows = [row for row, problem in scanned if problem is None]
-    return rows, [ParsedRows((row,), problem=problem) for row, problem in scanned if problem is not None]
-
-
-def _format(settings: PairsSettings, key: str) -> PairFormat:
-    entry = PAIR_FORMATS.get(settings.format)
-    where, hint = f"{key}: options of the format '{settings.format}'", "See docs/training.md for what it takes."
-    is_model = isinstance(entry, type) and issubclass(entry, BaseModel)
-    pair_format: PairFormat = (read_options if is_model else make_with)(entry, settings.options, where, hint)
-    return pair_format
-
-
-def _name(settings: PairsSettings) -> str:
-    if settings.path is not None:
-        return settings.path
-    config = f"/{settings.config}" if settings.config else ""
-    return f"{settings.dataset}{config} [{settings.split}]"
-
-
 def _bad_rows(bad: Sequence[tuple[Row, RowError]]) -> DataError:
     """One row's own error; several in one error, in the file's order."""
     bad = sorted(bad, key=lambda entry: entry[0].number)
     errors = [problem.at(row) for row, problem in bad[:_MOST_ERRORS]]
     if len(bad) == 1:
         return errors[0]
-    lines = [f"  {error.message}" for error in errors]
-    if len(bad) > _MOST_ERRORS:
-        lines.append(f"  and {len(bad) - _MOST_ERRORS} more")
+    lines = [f"{len(bad)} rows cannot be read", *(f"  {error.message}" for error in errors)]
+    lines += [f"  and {len(bad) - _MOST_ERRORS} more"] if len(bad) > _MOST_ERRORS else []
     hints = list(dict.fromkeys(error.hint for error in errors if error.hint))[:3]
-    return DataError(
-        "\n".join([f"{len(bad)} rows cannot be read", *lines]),
-        path=bad[0][0].origin,
-        hint="\n".join([*hints, "`data.bad_rows: drop` leaves such rows out and counts them."]),
-    )
+    hints.append("`data.bad_rows: drop` leaves such rows out and counts them.")
+    return DataError("\n".join(lines), path=bad[0][0].origin, hint="\n".join(hints))

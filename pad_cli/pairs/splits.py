@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.pairs.cleaning import SourcedPair, clean, contrast_pairs, normalised_prompts, without_leaks
@@ -55,13 +55,21 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
             "Give your split another name, or leave out `validation_share`.",
         )
     texts, unseen_texts = read_paraphrases(settings.texts)
-    splits, validation_reports = _validation(settings, reader)
+    splits, validation_reports = [], []
+    for name, source in settings.validation.items():
+        read, found = _read_all({f"data.validation.{name}": source}, name, settings, reader)
+        _require(f"validation ({name})", read, found)
+        splits.append(PairSplit(name, tuple(pair for pair, _ in read)))
+        validation_reports += found
     measured = [pair for split in splits for pair in split.pairs]
     if settings.source is not None:
         pairs, reports, made = _registered(settings, seed)
         splits, texts = [*made.validation, *splits], {**made.texts, **texts}
     else:
-        pairs, reports = _training(settings, reader)
+        train = settings.train if isinstance(settings.train, list) else [settings.train]
+        keys = [f"data.train.{number}" for number in range(len(train))]
+        sources = dict(zip(keys if isinstance(settings.train, list) else ["data.train"], train, strict=True))
+        pairs, reports = _read_all(sources, "train", settings, reader)
     pairs = without_leaks(pairs, measured)
     _require("training", pairs, reports)
     if settings.validation_share:
@@ -94,34 +102,18 @@ def _registered(settings: DataSettings, seed: int) -> tuple[list[SourcedPair], l
     return [SourcedPair(pair, report) for pair in placed], [report], data
 
 
-def _validation(settings: DataSettings, reader: PreferenceReader) -> tuple[list[PairSplit], list[SourceReport]]:
-    splits, reports = [], []
-    for name, source in settings.validation.items():
-        key = f"data.validation.{name}"
-        read, report = read_source(_as_source(source), key, name, reader, drop_bad=settings.bad_rows == "drop")
-        pairs = clean(read)
-        _require(f"validation ({name})", pairs, [report])
-        splits.append(PairSplit(name, tuple(pair for pair, _ in pairs)))
-        reports.append(report)
-    return splits, reports
-
-
-def _training(settings: DataSettings, reader: PreferenceReader) -> tuple[list[SourcedPair], list[SourceReport]]:
-    """All training sources, cleaned together: a pair that two of them hold is trained on once."""
-    sources = settings.train if isinstance(settings.train, list) else [settings.train]
+def _read_all(
+    sources: Mapping[str, str | PairsSettings | None], split: str, settings: DataSettings, reader: PreferenceReader
+) -> tuple[list[SourcedPair], list[SourceReport]]:
+    """Sources by their keys in the recipe, cleaned together: a pair that two of them hold counts once."""
     pairs: list[SourcedPair] = []
     reports = []
-    for number, source in enumerate(sources):
-        assert source is not None
-        key = f"data.train.{number}" if isinstance(settings.train, list) else "data.train"
-        read, report = read_source(_as_source(source), key, "train", reader, drop_bad=settings.bad_rows == "drop")
+    for key, source in sources.items():
+        place = source if isinstance(source, PairsSettings) else PairsSettings(path=source)
+        read, report = read_source(place, key, split, reader, drop_bad=settings.bad_rows == "drop")
         pairs += read
         reports.append(report)
     return clean(pairs), reports
-
-
-def _as_source(source: str | PairsSettings) -> PairsSettings:
-    return PairsSettings(path=source) if isinstance(source, str) else source
 
 
 def _hold_out(pairs: Sequence[SourcedPair], share: float, seed: int) -> tuple[list[SourcedPair], list[SourcedPair]]:
@@ -151,15 +143,14 @@ def _weighted(pairs: Iterable[SourcedPair], source: SourceReport, seed: str) -> 
 
 
 def _require(what: str, pairs: Sequence[SourcedPair], reports: Iterable[SourceReport]) -> None:
-    if pairs:
-        return
-    reasons = [
-        f"{entry.count} {entry.what}{'s' if entry.count > 1 else ''}: {entry.reason} ({', '.join(entry.examples)})"
-        for report in reports
-        for entry in report.dropped
-    ]
-    lines = "\n  ".join([f"no {what} pairs are left", *reasons])
-    raise DataError(lines, hint="Correct these rows, or choose other data.")
+    if not pairs:
+        reasons = [
+            f"{entry.count} {entry.what}{'s' * (entry.count > 1)}: {entry.reason} ({', '.join(entry.examples)})"
+            for report in reports
+            for entry in report.dropped
+        ]
+        lines = "\n  ".join([f"no {what} pairs are left", *reasons])
+        raise DataError(lines, hint="Correct these rows, or choose other data.")
 
 
 def _refuse_many_names(pairs: Iterable[PreferencePair]) -> None:
@@ -175,18 +166,12 @@ def _refuse_many_names(pairs: Iterable[PreferencePair]) -> None:
 # Paraphrases of principles: what the preference encoder learns from, and what it is measured on
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty")
-    return text
-
-
-_Texts = tuple[Annotated[str, AfterValidator(_not_blank)], ...]
+_Text = Annotated[str, Field(pattern=r"\S")]
 
 
 class _Entry(Settings):
-    train: Annotated[_Texts, Field(min_length=1)]
-    held_out: _Texts = ()
+    train: Annotated[tuple[_Text, ...], Field(min_length=1)]
+    held_out: tuple[_Text, ...] = ()
 
 
 _FILE: TypeAdapter[dict[str, _Entry]] = TypeAdapter(dict[str, _Entry])
@@ -232,11 +217,8 @@ def _paraphrased(splits: Iterable[PairSplit], held_out: Paraphrases) -> list[Pai
     """For each split a second one, `NAME_wordings`: its pairs that ask for one principle, in held-out paraphrases."""
     paraphrased = []
     for split in splits:
-        pairs = tuple(
-            pair
-            for pair in split.pairs
-            if len(pair.preference) == 1 and not pair.texts and all(held_out.get(name) for name in pair.preference)
-        )
+        single = [pair for pair in split.pairs if len(pair.preference) == 1 and not pair.texts]
+        pairs = tuple(pair for pair in single if all(held_out.get(name) for name in pair.preference))
         if pairs and not split.texts:
             names = sorted({name for pair in pairs for name in pair.preference})
             paraphrased.append(PairSplit(f"{split.name}_wordings", pairs, {name: held_out[name] for name in names}))

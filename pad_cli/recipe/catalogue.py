@@ -16,11 +16,10 @@ from pathlib import Path
 from pad_cli.errors import PadError, UsageError, did_you_mean
 from pad_cli.principles import OWN, read_library, shipped_principles
 from pad_cli.profiles import load_profile, profile_names
-from pad_cli.recipe.recipe_file import recipe_text, shipped_recipes
+from pad_cli.recipe.recipe_file import shipped_recipes
 from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_FORMATS, PAIR_SOURCES, PRINCIPLES, SCORERS
 
-_DEFAULT = "embedded-generate"  # the recipe with the default reward model
-_MOST_WEIGHTS = 3  # of a profile, in one line
+_DEFAULT = "embedded/reward-model"
 _REGISTRIES = {
     "scorers": SCORERS,
     "methods": METHODS,
@@ -32,11 +31,7 @@ _REGISTRIES = {
 
 
 def names_of(kind: str, reward_model: str | None = None) -> dict[str, str]:
-    """The names of a kind, each with a line about it (which may be empty).
-
-    Args:
-        kind: one of `catalogue_kinds`.
-        reward_model: whose principles; by default those of the embedded one.
+    """The names of a kind, each with a line about it (which may be empty); principles are those of a reward model.
 
     Raises:
         UsageError: there is no such kind.
@@ -57,10 +52,7 @@ def catalogue_kinds() -> tuple[str, ...]:
 
 def _principles(reward_model: str | None) -> dict[str, str]:
     """Those of a model source, or of a reward model's directory."""
-    location = reward_model
-    if location is None:
-        lines = recipe_text(_DEFAULT).splitlines()
-        location = next(line.partition(":")[2].strip() for line in lines if line.startswith("reward_model:"))
+    location = reward_model or _DEFAULT
     source, slash, _ = location.partition("/")
     if slash and source in PRINCIPLES.names() and not Path(location).exists():
         return dict(PRINCIPLES.get(source)())
@@ -84,13 +76,12 @@ def _profiles() -> dict[str, str]:
 
 
 def _weights(profile: str) -> str:
-    """The largest weights of a profile, or what is wrong with its file."""
+    """The weights of a profile, the largest first, or what is wrong with its file."""
     try:
         weights = sorted(load_profile(profile).weights.items(), key=lambda item: -abs(item[1]))
     except PadError as error:
         return error.message
-    words = [f"{principle} {weight:+.2g}" for principle, weight in weights if weight]
-    return ", ".join([*words[:_MOST_WEIGHTS], *(["..."] if len(words) > _MOST_WEIGHTS else [])])
+    return ", ".join(f"{principle} {weight:+.2g}" for principle, weight in weights if weight)
 
 
 def _recipes() -> dict[str, str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
@@ -89,8 +88,7 @@ def recipe_schema(kind: str | None = None) -> dict[str, Any]:
     return {"$schema": _DIALECT, **KINDS[kind].model_json_schema(), "title": f"A recipe of kind {kind}"}
 
 
-@dataclass(frozen=True)
-class FieldKey:
+class FieldKey(NamedTuple):
     """A field of a recipe that can be changed; `values` are all possible ones if known, else the present one."""
 
     description: str

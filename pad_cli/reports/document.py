@@ -63,7 +63,12 @@ class Table:
 
     @classmethod
     def of(
-        cls, rows: Iterable[Row], left: Mapping[str, Column], right: Mapping[str, Column], title: str = "", fold: str = ""
+        cls,
+        rows: Iterable[Row],
+        left: Mapping[str, Column],
+        right: Mapping[str, Column],
+        title: str = "",
+        fold: str = "",
     ) -> Self:
         """A table of records: names of columns to what stands in them, words to the left and figures to the right."""
         columns = {**left, **right}

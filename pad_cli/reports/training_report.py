@@ -39,23 +39,22 @@ _LENGTH = 0.5  # correlation of the reward with length
 _NAMED = 3  # items that a warning names
 
 _BASELINES = (
-    "Length knows only which answer is longer, bag of words only which words occur; both learned from the same training "
-    "pairs, cut alike. Verdicts are McNemar's exact test on the same pairs, intervals are 95 % (Wilson). Both take "
-    "pairs as independent; pairs that share answers are not, so with those the uncertainty is larger than it looks. A "
-    "baseline judges finished answers and steers nothing: a reward model that no baseline can be told apart from may "
-    "still steer, but these pairs do not show it.",
+    "Length knows only which answer is longer, bag of words only which words occur; both learned from the same "
+    "training pairs, cut alike. Verdicts are McNemar's exact test, intervals are 95 % (Wilson); both take pairs as "
+    "independent, so where pairs share answers the uncertainty is larger than it looks. A baseline steers nothing: a "
+    "reward model that none can be told apart from may still steer, but these pairs do not show it.",
     "Pair accuracy: the chosen answer has the higher summed reward. Policy accuracy: the guided distribution finds it "
     "likelier, per token, at guidance weight 1; this one predicts steering.",
 )
 _MARGINS = (
-    "The percentages are quantiles of the margin, nats. The calibration error is how far sigmoid(beta * margin) is from "
-    "the share of pairs that are right, on average. With length: Spearman's correlation of the difference in reward "
-    "with the difference in tokens."
+    "The percentages are quantiles of the margin, nats. The calibration error is how far sigmoid(beta * margin) is "
+    "from the share of pairs that are right, on average. With length: Spearman's correlation of the difference in "
+    "reward with the difference in tokens."
 )
 _CURVES = "Where accuracy on validation falls while the loss still does, the model memorises its training pairs."
 _GEOMETRY = (
-    "The norm (Frobenius) says how much a head moves hidden states; the cosine of two heads is near 1 where they do the "
-    "same and below 0 where they work against each other."
+    "The norm (Frobenius) says how much a head moves hidden states; the cosine of two heads is near 1 where they do "
+    "the same and below 0 where they work against each other."
 )
 
 
@@ -221,9 +220,8 @@ def _overfitting(record: Record) -> Section:
             "policy accuracy": policy,
             "training loss": [Series("", loss, loss)] if loss else [],
         }
-        figures += [
-            Figure(f"{stage['name']}: {label}", plot(curves, "step", label)) for label, curves in charts.items() if curves
-        ]
+        for label in (label for label, curves in charts.items() if curves):
+            figures += [Figure(f"{stage['name']}: {label}", plot(charts[label], "step", label))]
     header = ("stage", "split", "best step", "policy accuracy there", "at the end")
     return Section("While training", (_CURVES,), [Table(header, rows, "<<>>>")] if rows else [], figures)
 

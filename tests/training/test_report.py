@@ -19,8 +19,7 @@ from pad_cli.errors import DataError
 from pad_cli.pairs import describe
 from pad_cli.records import DataReport, Dropped, PreferenceReport, SourceReport, SplitReport
 from pad_cli.reports import document
-from pad_cli.reports.training_report import console_tables, training_document
-from pad_cli.reports.training_warnings import warnings_of
+from pad_cli.reports.training_report import console_tables, training_document, warnings_of
 from pad_cli.training.metrics import HeadGeometry, HistoryPoint, LengthEffect, PairScores, Share, summarise
 from pad_cli.training.record import (
     MARKDOWN,
