@@ -66,10 +66,12 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
         pairs, reports, made = _registered(settings, seed)
         splits, texts = [*made.validation, *splits], {**made.texts, **texts}
     else:
-        train = settings.train if isinstance(settings.train, list) else [settings.train]
-        keys = [f"data.train.{number}" for number in range(len(train))]
-        sources = dict(zip(keys if isinstance(settings.train, list) else ["data.train"], train, strict=True))
-        pairs, reports = _read_all(sources, "train", settings, reader)
+        origins: dict[str, str | PairsSettings | None] = {}
+        if isinstance(settings.train, list):
+            origins |= {f"data.train.{number}": each for number, each in enumerate(settings.train)}
+        else:
+            origins["data.train"] = settings.train
+        pairs, reports = _read_all(origins, "train", settings, reader)
     pairs = without_leaks(pairs, measured)
     _require("training", pairs, reports)
     if settings.validation_share:

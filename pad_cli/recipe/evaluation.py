@@ -146,11 +146,9 @@ class EvalRecipe(Settings):
             raise ValueError("set `guidance_weights`, not `decoding.guidance_weight`")
         if "seed" in self.decoding.model_fields_set:
             raise ValueError("set `seeds`, not `decoding.seed`")
-        for kind, names in (
-            ("methods", [method.label for method in self.methods]),
-            ("scorers", [scorer.label for scorer in self.scorers]),
-        ):
-            if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        for kind, parts in (("methods", self.methods), ("scorers", self.scorers)):
+            names = Counter(part.label for part in parts)
+            if repeated := [name for name, count in names.items() if count > 1]:
                 raise ValueError(f"`{kind}`: {', '.join(repeated)} is duplicated; give each a `name` of its own")
         if self.compare_with and self.compare_with not in (method.label for method in self.methods):
             raise ValueError(f"`compare_with`: no method is called '{self.compare_with}'")

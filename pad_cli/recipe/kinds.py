@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
@@ -76,11 +76,7 @@ def recipe_kinds() -> tuple[str, ...]:
 
 
 def recipe_schema(kind: str | None = None) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of the recipes of one kind, or of all.
-
-    Raises:
-        RecipeError: there is no such kind.
-    """
+    """JSON Schema (draft 2020-12) of the recipes of one kind, or of all; a RecipeError if there is no such kind."""
     if kind is None:
         return {"$schema": _DIALECT, "title": "A recipe of pad", **TypeAdapter(Recipe).json_schema()}
     if kind not in KINDS:
@@ -97,10 +93,7 @@ class FieldKey(NamedTuple):
 
 def field_keys(recipe: AnyRecipe) -> dict[str, FieldKey]:
     """The keys that can be changed in a recipe, for example `decoding.candidates` or `stages.0.beta`."""
-    return {
-        key: FieldKey(description, _values(key.rpartition(".")[2], annotation, value))
-        for key, description, annotation, value in _fields(recipe, "")
-    }
+    return {key: FieldKey(text, _values(key.rpartition(".")[2], *typed)) for key, text, *typed in _fields(recipe, "")}
 
 
 def check_names(recipe: AnyRecipe, source: str = "recipe") -> None:
@@ -134,11 +127,7 @@ def _fields(settings: BaseModel, prefix: str) -> Iterator[tuple[str, str, Any, A
 def _nested(value: Any) -> list[tuple[str, BaseModel]]:
     if isinstance(value, BaseModel):
         return [("", value)]
-    items: Any = ()
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        items = enumerate(value)
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     return [(f".{key}", item) for key, item in items if isinstance(item, BaseModel)]
 
 

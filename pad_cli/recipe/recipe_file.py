@@ -40,11 +40,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe file: a path, or the name of a shipped recipe (`embedded`, `embedded.yaml`, `recipes/embedded.yaml`).
-
-    Raises:
-        RecipeError: there is neither.
-    """
+    """A recipe file: a path, or a shipped recipe's name (`embedded`, `embedded.yaml`, `recipes/embedded.yaml`)."""
     path = Path(name)
     with contextlib.suppress(OSError):  # a name that no file can have
         if path.is_file():
@@ -56,11 +52,7 @@ def find_recipe(name: str) -> Path:
 
 
 def recipe_text(name: str) -> str:
-    """The text of a recipe file.
-
-    Raises:
-        RecipeError: there is none, or it is not text.
-    """
+    """The text of a recipe file; a RecipeError if there is none, or if it is not text."""
     path = find_recipe(name)
     try:
         return path.read_text(encoding="utf-8")
@@ -73,12 +65,9 @@ def recipe_text(name: str) -> str:
 def read_recipe(
     name: str, overrides: Iterable[str] = (), values: Mapping[str, Any] = MappingProxyType({})
 ) -> AnyRecipe:
-    """Find, read and check a recipe.
+    """Find, read and check a recipe, a path or a shipped recipe's name.
 
-    Args:
-        name: a path or a shipped recipe's name.
-        overrides: `key.path=value` texts as typed after `--set`; the value is read as YAML.
-        values: key paths to values, which win over the texts.
+    Overrides are `key.path=value` as typed after `--set`, with the value in YAML; `values` by key path win over them.
 
     Raises:
         RecipeError: with all problems of the file, one a line, each naming key, value and what to do.
@@ -87,14 +76,11 @@ def read_recipe(
     try:
         content = read_yaml(text)
     except YamlError as error:
-        where = f"{path}:{error.line}" if error.line else str(path)
-        raise RecipeError(
-            f"{where}: not YAML: {error.problem}.", "Check indentation, colons and quotes near there."
-        ) from error
+        where, hint = f"{path}:{error.line}" if error.line else path, "Check indentation, colons and quotes near there."
+        raise RecipeError(f"{where}: not YAML: {error.problem}.", hint) from error
     if not isinstance(content, dict):
-        raise RecipeError(
-            f"{path}: a recipe is a mapping of keys to values.", f"Start it with kind: {' | '.join(KINDS)}"
-        )
+        hint = f"Start it with kind: {' | '.join(KINDS)}"
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values.", hint)
     for override in overrides:
         _set(content, *_parse_override(override), f"--set {override}")
     for key, value in values.items():
@@ -134,12 +120,9 @@ def secrets_in(content: Any) -> list[str]:
 
 def _walk(content: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
     """(path, key, value) of every entry at any depth; an item of a list has its list's key."""
-    items: list[tuple[Any, Any]] = []
-    if isinstance(content, Mapping):
-        items = list(content.items())
-    elif isinstance(content, list | tuple):
-        items = [(str(number), value) for number, value in enumerate(content)]
-    for key, value in items:
+    if isinstance(content, list | tuple):
+        content = {str(number): value for number, value in enumerate(content)}
+    for key, value in content.items() if isinstance(content, Mapping) else ():
         path = f"{prefix}.{key}" if prefix else str(key)
         yield path, key, value
         yield from _walk(value, path)
