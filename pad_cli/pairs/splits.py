@@ -86,8 +86,8 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
     if principles is None:
         _refuse_many_names([*train, *(pair for split in splits for pair in split.pairs)])
     sources = (*reports, *validation_reports)
-    for source in sources:
-        source.sort()
+    for report in sources:
+        report.sort()
     described = [split_report("train", train), *(split_report(split.name, split.pairs) for split in splits)]
     return PairData(tuple(train), tuple(splits), texts, DataReport(sources, tuple(described)))
 

@@ -163,9 +163,19 @@ def plain_lines(tables: Sequence[Table]) -> Iterator[str]:
             yield f"  {'  '.join(cells)}".rstrip()
 
 
-def number(key: str, digits: str = ",") -> Callable[[Row], str | Cell]:
-    """A column of numbers, with all their digits behind the text that readers see; nothing where there is none."""
-    return lambda row: "" if row[key] is None else Cell(f"{row[key]:{digits}}", value=row[key])
+def number(path: str, digits: str = ",") -> Callable[[Row], str | Cell]:
+    """A column of numbers, with all their digits behind the text that readers see; nothing where there is none.
+
+    The path is one key, or several joined by dots, or numbers for the items of a list.
+    """
+
+    def cell(row: Row) -> str | Cell:
+        value: Any = row
+        for key in path.split("."):
+            value = value[int(key)] if isinstance(value, list | tuple) else value[key]
+        return "" if value is None else Cell(f"{value:{digits}}", value=value)
+
+    return cell
 
 
 def escaped(text: object) -> str:

@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def sweep_document(result: Row) -> Document:
-    """The whole page.
-
-    Args:
-        result: the content of `sweep.json`.
-    """
+    """The whole page about the content of `sweep.json`."""
     names = [objective["principle"] for objective in result["objectives"]]
     lines = (
         "A point is the mean of both scores under one weighting of the preferences; a line joins the points of one "
@@ -35,11 +31,7 @@ def sweep_document(result: Row) -> Document:
 
 
 def sweep_table(result: Row) -> Group:
-    """Fronts, the largest hypervolume first, and the points on each.
-
-    Args:
-        result: what `run_sweep` returned.
-    """
+    """Fronts, the largest hypervolume first, and the points on each, for a terminal."""
     from rich.console import Group
 
     fronts = terminal_table(_fronts(result))
@@ -49,15 +41,15 @@ def sweep_table(result: Row) -> Group:
 
 def _series(result: Row, across: str, up: str) -> list[Series]:
     """One for each front."""
-    series: dict[str, Series] = {}
+    fronts: dict[str, tuple[list[Point], list[Point]]] = {}
     for row in result["points"]:
         x, y = row["means"][across], row["means"][up]
         if x is not None and y is not None:
             name = ", ".join(f"{principle} {weight:g}" for principle, weight in row["weights"].items())
-            point, front = Point(x, y, name=name), series.setdefault(_front_name(row), Series(_front_name(row), (), ()))
-            line = (*front.line, point) if row["on_front"] else front.line
-            series[front.name] = Series(front.name, (*front.points, point), line)
-    return list(series.values())
+            points, line = fronts.setdefault(_front_name(row), ([], []))
+            points.append(Point(x, y, name=name))
+            line += points[-1:] if row["on_front"] else []
+    return [Series(name, points, line) for name, (points, line) in fronts.items()]
 
 
 def _fronts(result: Row) -> Table:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pad_cli.preference import parse_preference
 from pad_cli.reports.charts import Point, Series, plot
-from pad_cli.reports.document import Cell, Column, Document, Figure, Section, Table, Verdict, terminal_table
+from pad_cli.reports.document import Cell, Column, Document, Figure, Section, Table, Verdict, number, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -129,34 +129,35 @@ def _verdict(split: Record) -> Verdict:
 
 def _against_baselines(record: Record) -> Table:
     columns: dict[str, Column] = {
-        "pairs": lambda split: f"{split['pair_accuracy']['n']:,}",
+        "pairs": number("pair_accuracy.n"),
         "pair accuracy": partial(_share, "pair_accuracy"),
         "policy accuracy": partial(_share, "policy_accuracy"),
-        "margin (nats)": lambda split: f"{split['metrics']['margin']:.2f}",
+        "margin (nats)": number("metrics.margin", ".2f"),
     }
-    for number, baseline in enumerate(record["splits"][0]["baselines"]):
+    for place, baseline in enumerate(record["splits"][0]["baselines"]):
         name = _spaced(baseline["name"])
-        columns[name] = partial(_baseline_share, number)
-        columns[f"against {name}"] = partial(_baseline_verdict, number)
+        columns[name] = partial(_baseline_share, place)
+        columns[f"against {name}"] = partial(_baseline_verdict, place)
     return Table.of(record["splits"], {"split": "name"}, columns)
 
 
-def _baseline_share(number: int, split: Record) -> Cell:
-    return _share("pair_accuracy", split["baselines"][number])
+def _baseline_share(place: int, split: Record) -> Cell:
+    return _share("pair_accuracy", split["baselines"][place])
 
 
-def _baseline_verdict(number: int, split: Record) -> Cell:
-    verdict = split["baselines"][number]["verdict"]
+def _baseline_verdict(place: int, split: Record) -> Cell:
+    verdict = split["baselines"][place]["verdict"]
     detail = f"{verdict['difference']:+.3f}, {_p(verdict)}"
     return Cell(f"{verdict['words']} it", detail=detail, tone=_TONES[verdict["words"]])
 
 
 def _by_preference(split: Record) -> Table:
+    baselines = {_spaced(each["name"]): number(f"baselines.{each['name']}", ".2f") for each in split["baselines"]}
     columns: dict[str, Column] = {
-        "pairs": lambda one: f"{one['pair_accuracy']['n']:,}",
+        "pairs": number("pair_accuracy.n"),
         "pair accuracy": partial(_share, "pair_accuracy"),
         "policy accuracy": partial(_share, "policy_accuracy"),
-        **{_spaced(each["name"]): partial(_baseline_of_preference, each["name"]) for each in split["baselines"]},
+        **baselines,
         "with length": correlation,
     }
     table = Table.of(split["preferences"][:_PREFERENCES], {"preference": "label"}, columns)
@@ -165,15 +166,12 @@ def _by_preference(split: Record) -> Table:
     return table
 
 
-def _baseline_of_preference(name: str, preference: Record) -> str:
-    return f"{preference['baselines'][name]:.2f}"
-
-
 def _confidence(record: Record) -> Section:
+    quantiles = {f"{share}%": number(f"quantiles.{place}", ".2f") for place, share in enumerate((5, 25, 50, 75, 95))}
     columns: dict[str, Column] = {
-        "beta": lambda split: f"{split['reliability']['beta']:g}",
-        "calibration error": lambda split: f"{split['reliability']['error']:.3f}",
-        **{name: partial(_quantile, number) for number, name in enumerate(("5%", "25%", "50%", "75%", "95%"))},
+        "beta": number("reliability.beta", "g"),
+        "calibration error": number("reliability.error", ".3f"),
+        **quantiles,
         "with length": correlation,
     }
     scaled = f"Guidance weight 1 multiplies rewards by {', '.join(f'{each:.3g}' for each in record['calibration'])}."
@@ -182,14 +180,8 @@ def _confidence(record: Record) -> Section:
             " Rewards here are normalised over the likeliest tokens; over the whole vocabulary they differ by "
             f"{error:.3f} nats a token (mean)."
         )
-    table = Table.of(record["splits"], {"split": "name"}, columns)
-    return Section(
-        "Margins and confidence", (_MARGINS, scaled), (table,), [_reliability(split) for split in record["splits"]]
-    )
-
-
-def _quantile(number: int, split: Record) -> str:
-    return f"{split['quantiles'][number]:.2f}"
+    table, figures = Table.of(record["splits"], {"split": "name"}, columns), map(_reliability, record["splits"])
+    return Section("Margins and confidence", (_MARGINS, scaled), (table,), list(figures))
 
 
 def _reliability(split: Record) -> Figure:
@@ -262,11 +254,7 @@ def _data(record: Record, tables: Sequence[Table]) -> Section:
             f"{lengths['prompts_cut']:,} answers follow a prompt that lost its beginning at "
             f"{lengths['prompt_limit']:,} tokens."
         )
-    counts = sorted(record["preferences"].items(), key=lambda item: (-item[1], item[0]))
-    rows = [(label, f"{count:,}") for label, count in counts[:_PREFERENCES]]
-    if rarer := counts[_PREFERENCES:]:
-        rows.append((f"({len(rarer):,} rarer ones)", f"{sum(count for _, count in rarer):,}"))
-    return Section("Data", lines, (Table(("preference", "training pairs"), rows, "<>"), *tables))
+    return Section("Data", lines, tables)
 
 
 # Warnings

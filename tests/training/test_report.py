@@ -220,8 +220,8 @@ def test_text_of_unknown_origin_is_shown_as_it_is() -> None:
 
 
 def test_a_line_break_in_a_name_breaks_no_table() -> None:
-    text = markdown(make_record(preferences={"a\nb": 250, "formal": 250}))
-    assert "| a b | 250 |" in text
+    text = markdown(make_record(splits=(make_split(labels=("a\nb", "formal")),)))
+    assert "| a b | 100 |" in text
 
 
 def test_what_is_written_can_be_read_and_gives_the_same_report(tmp_path: Path) -> None:
