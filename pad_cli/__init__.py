@@ -175,8 +175,10 @@ _FORMER = {
         "names_of",
     ),
     "records": ("Cell",),
-    "reports.evaluation_tables": ("report_table",),
-    "reports.judge_tables": ("judge_tables",),
+    "reports.evaluation_tables": (
+        "judge_tables",
+        "report_table",
+    ),
     "reports.sweep_report": ("sweep_table",),
     "reports.training_report": ("console_tables",),
     "server.lora_export": (

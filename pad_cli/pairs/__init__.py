@@ -13,7 +13,6 @@ before an answer is read whole, or the row is refused. Rows of another form are 
 from pad_cli.pairs.conversation import prompt_of as prompt_of
 from pad_cli.pairs.conversation import read_sample as read_sample
 from pad_cli.pairs.conversation import read_steer_text as read_steer_text
-from pad_cli.pairs.data_report import describe as describe
 from pad_cli.pairs.files import read_rows as read_rows
 from pad_cli.pairs.files import scan_data_set as scan_data_set
 from pad_cli.pairs.parsed_rows import PairFormat as PairFormat
@@ -25,4 +24,5 @@ from pad_cli.pairs.parsed_rows import RowError as RowError
 from pad_cli.pairs.parsed_rows import is_text as is_text
 from pad_cli.pairs.parsed_rows import note_changes as note_changes
 from pad_cli.pairs.sources import read_pairs as read_pairs
+from pad_cli.pairs.splits import describe as describe
 from pad_cli.pairs.splits import load_pairs as load_pairs

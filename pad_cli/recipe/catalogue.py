@@ -16,10 +16,10 @@ from pathlib import Path
 from pad_cli.errors import PadError, UsageError, did_you_mean
 from pad_cli.principles import OWN, read_library, shipped_principles
 from pad_cli.profiles import load_profile, profile_names
-from pad_cli.recipe.recipe_file import shipped_recipes
+from pad_cli.recipe.recipe_file import recipe_text, shipped_recipes
 from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_FORMATS, PAIR_SOURCES, PRINCIPLES, SCORERS
 
-_DEFAULT = "embedded/reward-model"
+_DEFAULT = "embedded-generate"  # the recipe with the default reward model
 _REGISTRIES = {
     "scorers": SCORERS,
     "methods": METHODS,
@@ -52,7 +52,10 @@ def catalogue_kinds() -> tuple[str, ...]:
 
 def _principles(reward_model: str | None) -> dict[str, str]:
     """Those of a model source, or of a reward model's directory."""
-    location = reward_model or _DEFAULT
+    location = reward_model
+    if location is None:
+        lines = recipe_text(_DEFAULT).splitlines()
+        location = next(line.partition(":")[2].strip() for line in lines if line.startswith("reward_model:"))
     source, slash, _ = location.partition("/")
     if slash and source in PRINCIPLES.names() and not Path(location).exists():
         return dict(PRINCIPLES.get(source)())

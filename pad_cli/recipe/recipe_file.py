@@ -1,4 +1,7 @@
-"""Reading a recipe: defaults, then the YAML file, then overrides; every problem is reported at once."""
+"""All kinds of recipes, and reading one: defaults, then the YAML file, then overrides.
+
+Every problem is reported at once. Editors get a JSON Schema, and shells the keys that `--set` takes.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,32 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import RecipeError, closest, did_you_mean
-from pad_cli.recipe.kinds import KINDS, AnyRecipe, Recipe
-from pad_cli.recipe.training import STAGES, UNION_TAGS
+from pad_cli.recipe.evaluation import BenchRecipe, EvalRecipe, GenerateRecipe, ReproduceRecipe, SweepRecipe
+from pad_cli.recipe.training import STAGES, UNION_TAGS, TrainRecipe
+from pad_cli.registry import BENCHMARKS, METHODS, SCORERS
 from pad_cli.system.resources import shipped
 from pad_cli.system.yaml_text import YamlError, read_yaml
+
+AnyRecipe = TrainRecipe | GenerateRecipe | EvalRecipe | SweepRecipe | ReproduceRecipe | BenchRecipe
+Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
+
+KINDS: dict[str, type[BaseModel]] = {
+    "train-rm": TrainRecipe,
+    "generate": GenerateRecipe,
+    "eval": EvalRecipe,
+    "sweep": SweepRecipe,
+    "reproduce": ReproduceRecipe,
+    "bench": BenchRecipe,
+}
+"""The `kind` of a recipe to its fields."""
+
+_REGISTRIES = {"scorer": SCORERS, "method": METHODS, "benchmark": BENCHMARKS}  # fields that hold a registered name
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Recipe)
 _SHORT_FOR = {"methods": "method", "scorers": "scorer", "objectives": "scorer"}
@@ -221,3 +241,76 @@ def _models_in(model: type[BaseModel], field: str) -> Iterator[type[BaseModel]]:
         if isinstance(part, type) and issubclass(part, BaseModel):
             yield part
         waiting.extend(get_args(part))
+
+
+# What editors, shells and `pad recipe check` ask about recipes
+
+
+def recipe_kinds() -> tuple[str, ...]:
+    return tuple(KINDS)
+
+
+def recipe_schema(kind: str | None = None) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the recipes of one kind, or of all; a RecipeError if there is no such kind."""
+    if kind is None:
+        return {"$schema": _DIALECT, "title": "A recipe of pad", **TypeAdapter(Recipe).json_schema()}
+    if kind not in KINDS:
+        raise RecipeError(f"No recipes are of kind '{kind}'.", did_you_mean(kind, KINDS))
+    return {"$schema": _DIALECT, **KINDS[kind].model_json_schema(), "title": f"A recipe of kind {kind}"}
+
+
+class FieldKey(NamedTuple):
+    """A field of a recipe that can be changed; `values` are all possible ones if known, else the present one."""
+
+    description: str
+    values: tuple[str, ...]
+
+
+def field_keys(recipe: AnyRecipe) -> dict[str, FieldKey]:
+    """The keys that can be changed in a recipe, for example `decoding.candidates` or `stages.0.beta`."""
+    return {key: FieldKey(text, _values(key.rpartition(".")[2], *typed)) for key, text, *typed in _fields(recipe, "")}
+
+
+def check_names(recipe: AnyRecipe, source: str = "recipe") -> None:
+    """Make sure that the scorers, methods and benchmarks of a recipe are registered; nothing is imported.
+
+    Raises:
+        RecipeError: with all that are not.
+    """
+    lines = []
+    for key, _, annotation, name in _fields(recipe, ""):
+        registry = _REGISTRIES.get(key.rpartition(".")[2])
+        if registry is not None and annotation is str and name not in registry.names():
+            lines.append(f"{source}: {key}: no such name '{name}'. {did_you_mean(name, registry.names())}")
+    if lines:
+        raise RecipeError("\n".join(lines), "All there are: pad list")
+
+
+def _fields(settings: BaseModel, prefix: str) -> Iterator[tuple[str, str, Any, Any]]:
+    """Key, description, annotation and value of every field that holds no further settings, nested ones included."""
+    for name, field in type(settings).model_fields.items():
+        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
+            continue  # kind, stage
+        value = getattr(settings, name)
+        nested = [(f"{prefix}{name}{part}.", below) for part, below in _nested(value)]
+        for above, below in nested:
+            yield from _fields(below, above)
+        if not nested:
+            yield f"{prefix}{name}", field.description or "", field.annotation, value
+
+
+def _nested(value: Any) -> list[tuple[str, BaseModel]]:
+    if isinstance(value, BaseModel):
+        return [("", value)]
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    return [(f".{key}", item) for key, item in items if isinstance(item, BaseModel)]
+
+
+def _values(name: str, annotation: Any, value: Any) -> tuple[str, ...]:
+    if name in _REGISTRIES and annotation is str:
+        return tuple(_REGISTRIES[name].names())
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    if annotation is bool:
+        return ("true", "false")
+    return (str(value),) if isinstance(value, str | int | float) and value != "" else ()
