@@ -108,7 +108,7 @@ def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
         before, value = tuple(earlier), last["content"]
     if is_text(value):
         return before, value
-    raise _not_text(value, _ANSWER_FORM, field, f'Write "{field}": "...".')
+    raise _not_text(value, _ANSWER_FORM, field)
 
 
 def _messages(row: Row, field: str) -> Messages:
@@ -116,40 +116,39 @@ def _messages(row: Row, field: str) -> Messages:
     value = row.values.get(field)
     if isinstance(value, list) and value:
         return tuple(_message(row, field, message, _PROMPT_FORM) for message in value)
-    if value is None:
-        return ()
-    if not is_text(value):
-        raise _not_text(value, _PROMPT_FORM, field, _hint(field))
-    return as_messages(value)
+    if value is not None and not is_text(value):
+        raise _not_text(value, _PROMPT_FORM, field)
+    return () if value is None else as_messages(value)
 
 
 def _required(messages: Messages, field: str) -> Messages:
     if not messages or not messages[-1]["content"].strip():
-        raise RowError("missing or empty", field=field, hint=_hint(field))
+        raise _misformed("missing or empty", field)
     return messages
 
 
-def _hint(field: str) -> str:
-    return f'Write "{field}": "..." or "{field}": [{{"role": "user", "content": "..."}}].'
-
-
-def _not_text(value: Any, form: str, field: str, hint: str) -> RowError:
+def _not_text(value: Any, form: str, field: str) -> RowError:
     reason = "missing or empty"
     if value and not is_blank(value):
         reason = "holds a null character or half a character" if isinstance(value, str) else form
+    return _misformed(reason, field)
+
+
+def _misformed(reason: str, field: str) -> RowError:
+    hint = f'Write "{field}": "..." or "{field}": [{{"role": "user", "content": "..."}}].'
     return RowError(reason, field=field, hint=hint)
 
 
 def _message(row: Row, field: str, message: Any, form: str) -> Mapping[str, str]:
     """A message with its role and content as text."""
     if not isinstance(message, Mapping) or not is_text(message.get("role")):
-        raise RowError(form, field=field, hint=f"{_hint(field)} (Of ShareGPT: rename `from` and `value`.)")
+        raise _misformed(form, field)
     try:
         read = as_message({key: value for key, value in message.items() if not is_blank(value)})
     except DataError as error:
         raise RowError(error.message, field=field, hint=f"{error.hint} `data.bad_rows: drop` counts them.") from error
     if not is_unicode(read["content"]):
-        raise _not_text(read["content"], form, field, _hint(field))
+        raise _not_text(read["content"], form, field)
     if read["role"] != message["role"]:
         row.changes.append(f"role '{message['role']}' is read as '{read['role']}'")
     parts = message["content"] if isinstance(message.get("content"), list) else []
@@ -167,7 +166,7 @@ def _with_system(row: Row, context: Messages, column: str) -> Messages:
     if is_blank(value):
         return context
     if not is_text(value):
-        raise _not_text(value, "not a text", column, f'Write "{column}": "...".')
+        raise _not_text(value, "not a text", column)
     if context[0]["role"] == "system":
         if context[0]["content"].strip() != value.strip():
             hint = "Leave one of them out."

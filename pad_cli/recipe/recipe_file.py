@@ -195,7 +195,7 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if problem["type"] == "extra_forbidden":
-        return f"{key}: no such key. {did_you_mean(str(location[-1]), _siblings(problem['loc']))}"
+        return f"{key}: no such key. {did_you_mean(str(location[-1]), _siblings(str(problem['loc'][0]), location))}"
     if problem["type"] == "union_tag_invalid":
         tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"].replace("'", "").split(", ")
         where = ".".join(map(str, [*location, problem["ctx"]["discriminator"].strip("'")]))
@@ -222,15 +222,11 @@ def _as_typed(location: Sequence[int | str]) -> list[int | str]:
     return keys
 
 
-def _siblings(location: Sequence[int | str]) -> set[str]:
+def _siblings(kind: str, location: Sequence[int | str]) -> set[str]:
     """The field names beside an unknown key; the members of a union are taken together."""
-    kind, *keys, _ = location
-    models = [KINDS[str(kind)]]
-    for key in keys:
-        if nested := [m for model in models if key in model.model_fields for m in _models_in(model, str(key))]:
-            models = nested
-        elif chosen := STAGES.get(str(key)):
-            models = [chosen] if chosen in models else models
+    models = [KINDS[kind]]
+    for key in map(str, location[:-1]):
+        models = [m for model in models if key in model.model_fields for m in _models_in(model, key)] or models
     return {name for model in models for name in model.model_fields}
 
 

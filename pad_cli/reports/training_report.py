@@ -104,8 +104,7 @@ def _summary(record: Record) -> list[str]:
     stages = [f"{stage['name']} ({stage['steps']:,} steps, {_time(stage['seconds'])})" for stage in record["stages"]]
     preferences = len(record["preferences"])
     return [
-        f"A personalised reward model on the language model {record['backbone']}: "
-        f"{' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))}.",
+        f"A personalised reward model on the language model {record['backbone']}: {', '.join(parts)}.",
         f"Trained on {record['pairs']:,} preference pairs of {preferences} preference{'s' * (preferences != 1)}, in "
         f"{_time(sum(stage['seconds'] for stage in record['stages']))}: {', '.join(stages)}. Seed {record['seed']}.",
     ]
