@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from pad_cli.errors import DataError
 
@@ -105,9 +105,6 @@ class Change:
     examples: tuple[str, ...] = ()
 
 
-Counted = TypeVar("Counted", Dropped, Change)
-
-
 @dataclass
 class SourceReport:
     """What came of one source: rows = rows_used + dropped rows, pairs_made = pairs_kept + dropped pairs.
@@ -128,12 +125,19 @@ class SourceReport:
 
     def drop(self, what: Literal["row", "part", "pair"], reason: str, place: str) -> None:
         """Count one row, part or pair that is not used."""
-        self.pairs_kept -= what == "pair"
-        self.dropped = _counted(self.dropped, Dropped(what, reason), place)
+        if what == "pair":
+            self.pairs_kept -= 1
+        entry = next((entry for entry in self.dropped if (entry.what, entry.reason) == (what, reason)), None)
+        if entry is None:
+            self.dropped = (*self.dropped, entry := Dropped(what, reason))
+        _count(entry, place)
 
     def change(self, change: str, place: str) -> None:
         """Count one row of which something was read differently, or not read."""
-        self.changes = _counted(self.changes, Change(change), place)
+        entry = next((entry for entry in self.changes if entry.change == change), None)
+        if entry is None:
+            self.changes = (*self.changes, entry := Change(change))
+        _count(entry, place)
 
     def sort(self) -> None:
         """What was dropped: rows first, the most frequent reason first."""
@@ -141,15 +145,10 @@ class SourceReport:
         self.dropped = sorted(self.dropped, key=lambda entry: (order.index(entry.what), -entry.count, entry.reason))
 
 
-def _counted(entries: Sequence[Counted], new: Counted, place: str) -> Sequence[Counted]:
-    """The entries with one more of a kind, and the first places of it."""
-    entry = next((each for each in entries if replace(each, count=0, examples=()) == new), None)
-    if entry is None:
-        entries, entry = (*entries, new), new
+def _count(entry: Dropped | Change, place: str) -> None:
     entry.count += 1
     if len(entry.examples) < _EXAMPLES and place not in entry.examples:
         entry.examples = (*entry.examples, place)
-    return entries
 
 
 @dataclass(frozen=True)
