@@ -23,6 +23,5 @@ from pad_cli.pairs.parsed_rows import Row as Row
 from pad_cli.pairs.parsed_rows import RowError as RowError
 from pad_cli.pairs.parsed_rows import is_text as is_text
 from pad_cli.pairs.parsed_rows import note_changes as note_changes
-from pad_cli.pairs.sources import read_pairs as read_pairs
 from pad_cli.pairs.splits import describe as describe
 from pad_cli.pairs.splits import load_pairs as load_pairs

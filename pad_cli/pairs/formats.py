@@ -97,18 +97,11 @@ class PerPreference(RowFormat):
             return answers
         if answers is None and self.preferences is not None:
             return {name: row.values.get(name) for name in [*self.preferences, *self.neutral]}
-        raise RowError(
-            "no map of preferences to answers",
-            field=column,
-            hint=f'Write "{column}": {{"humorous": "...", "formal": "..."}}, or name the columns: '
-            "options: {preferences: {COLUMN: NAME}}.",
-        )
+        hint = f'Write "{column}": {{"humorous": "...", ...}}, or options: {{preferences: {{COLUMN: NAME}}}}.'
+        raise RowError("no map of preferences to answers", field=column, hint=hint)
 
 
 # Data sets in which people compared two answers
-
-_Question = Literal["better", "safer"]
-_SAFE_RLHF: dict[_Question, str] = {"better": "helpful", "safer": "harmless"}
 
 
 class SafeRlhf(RowFormat):
@@ -118,18 +111,18 @@ class SafeRlhf(RowFormat):
     A safer answer that is itself labelled unsafe against a safe one is left out.
     """
 
-    names: dict[_Question, str] = Field(
-        default_factory=lambda: dict(_SAFE_RLHF),
+    names: dict[Literal["better", "safer"], str] = Field(
+        default={"better": "helpful", "safer": "harmless"},
         min_length=1,
         description="Question to the principle that it asks for; leave one out to ignore it.",
     )
 
     def read_row(self, row: Row) -> ParsedRows:
         prompt, answers = read_sample(row, [(field, row.values.get(field)) for field in ("response_0", "response_1")])
-        safe = [_one_of(row, f"is_response_{number}_safe", (True, False)) for number in (0, 1)]
+        safe = [_one_of(row, f"is_response_{number}_safe", True, False) for number in (0, 1)]
         pairs, parts = [], []
         for question, name in self.names.items():
-            winner = _one_of(row, f"{question}_response_id", (0, 1))
+            winner = _one_of(row, f"{question}_response_id", 0, 1)
             if question == "safer" and safe[1 - winner] and not safe[winner]:
                 parts.append("the safer answer is the one labelled unsafe")
             else:
@@ -137,9 +130,9 @@ class SafeRlhf(RowFormat):
         return ParsedRows((row,), tuple(pairs), "" if pairs else parts[0], tuple(parts))
 
 
-def _one_of(row: Row, field: str, values: tuple[Any, Any]) -> Any:
+def _one_of(row: Row, field: str, *values: Any) -> Any:
     value = row.values.get(field)
-    if type(value) is not type(values[0]) or value not in values:
+    if type(value) is not type(values[0]) or value not in values:  # True is no 1 here
         reason = f"neither {values[0]} nor {values[1]}".lower()
         raise RowError(reason, field=field, hint="Is this PKU-SafeRLHF's own form?")
     return value
@@ -167,8 +160,8 @@ class HhRlhf(RowFormat):
 # Data sets with ratings. Two answers to one prompt give a pair under every attribute in which their ratings differ, so
 # answers that trade one attribute for another are the same two under several preferences, each winning under its own.
 
-_STEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-_ULTRA = ("helpfulness", "honesty", "instruction_following", "truthfulness")
+_STEER = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
+_ULTRA = ["helpfulness", "honesty", "instruction_following", "truthfulness"]
 _DIFFERENCE = "Least difference of two ratings that makes a pair."
 
 
@@ -226,7 +219,7 @@ class HelpSteer2(RatedRows):
     """
 
     consecutive = True
-    attributes: Attributes = Field(default_factory=lambda: _named(list(_STEER)), description="The ratings to use.")
+    attributes: Attributes = Field(default=_named(_STEER), description="The ratings to use.")
     minimum_difference: float = Field(1.0, gt=0, le=4, description=_DIFFERENCE)
 
     def principles(self) -> dict[str, str]:
@@ -271,7 +264,7 @@ class UltraFeedback(RowFormat):
     A rating is a digit from 1 to 5 as text; one that is not a number (`N/A`) is left out and counted.
     """
 
-    attributes: Attributes = Field(default_factory=lambda: _named(list(_ULTRA)), description="The ratings to use.")
+    attributes: Attributes = Field(default=_named(_ULTRA), description="The ratings to use.")
     minimum_difference: float = Field(1.0, gt=0, le=4, description=_DIFFERENCE)
 
     def read_row(self, row: Row) -> ParsedRows:

@@ -139,17 +139,6 @@ def _count(report: SourceReport, parsed: ParsedRows, pairs: int, reason: str) ->
             report.change(change, row.place)
 
 
-def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
-    """All pairs of a file with prompt, preference, chosen and rejected, as they stand.
-
-    Raises:
-        DataError: the file is missing, empty, or lines are wrong; names file, line and field.
-    """
-    settings = PairsSettings(path=str(path))
-    sourced, _ = read_source(settings, "path", "train", PreferenceReader(None), drop_bad=False)
-    return tuple(pair for pair, _ in sourced)
-
-
 def _bad_rows(bad: Sequence[tuple[Row, RowError]]) -> DataError:
     """One row's own error; several in one error, in the file's order."""
     bad = sorted(bad, key=lambda entry: entry[0].number)
