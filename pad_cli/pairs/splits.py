@@ -59,10 +59,10 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
     texts, unseen_texts = read_paraphrases(settings.texts)
     splits, validation_reports = [], []
     for name, source in settings.validation.items():
-        read, found = _read_all({f"data.validation.{name}": source}, name, settings, reader)
-        _require(f"validation ({name})", read, found)
-        splits.append(PairSplit(name, tuple(pair for pair, _ in read)))
-        validation_reports += found
+        sourced, of_split = _read_all({f"data.validation.{name}": source}, name, settings, reader)
+        _require(f"validation ({name})", sourced, of_split)
+        splits.append(PairSplit(name, tuple(pair for pair, _ in sourced)))
+        validation_reports += of_split
     measured = [pair for split in splits for pair in split.pairs]
     if settings.source is not None:
         pairs, reports, made = _registered(settings, seed)
