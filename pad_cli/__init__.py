@@ -178,8 +178,8 @@ _FORMER = {
     "reports.evaluation_tables": (
         "judge_tables",
         "report_table",
+        "sweep_table",
     ),
-    "reports.sweep_report": ("sweep_table",),
     "reports.training_report": ("console_tables",),
     "server.lora_export": (
         "check_adapter_output",

@@ -45,7 +45,7 @@ def sweep(
     settings = read_as("sweep", recipe, overrides, out)
     with importing():
         from pad_cli.evaluation.sweep import run_sweep
-        from pad_cli.reports.sweep_report import sweep_table
+        from pad_cli.reports.evaluation_tables import sweep_table
 
     result = run_sweep(settings, overwrite=overwrite)
     if as_json:

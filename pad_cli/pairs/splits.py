@@ -11,8 +11,16 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError, RecipeError
-from pad_cli.pairs.cleaning import SourcedPair, clean, contrast_pairs, normalised_prompts, prompt_key, without_leaks
-from pad_cli.pairs.sources import PreferenceReader, read_source
+from pad_cli.pairs.sources import (
+    PreferenceReader,
+    SourcedPair,
+    clean,
+    contrast_pairs,
+    normalised_prompts,
+    prompt_key,
+    read_source,
+    without_leaks,
+)
 from pad_cli.preference import Preference
 from pad_cli.principles import load_principles, shipped_principles
 from pad_cli.recipe import DataSettings, PairsSettings, Settings, make_with
