@@ -66,7 +66,7 @@ def sweep(
     settings = read_as("sweep", recipe, overrides, out)
     with importing():
         from pad_cli.evaluation.sweep import run_sweep
-        from pad_cli.reports.sweep_report import sweep_table
+        from pad_cli.reports.evaluation_tables import sweep_table
 
     result = run_sweep(settings, overwrite=overwrite)
     if as_json:
@@ -140,7 +140,7 @@ def judge(
     """
     with importing():
         from pad_cli.evaluation.judge.judging import judge, plan_judging
-        from pad_cli.reports.judge_tables import judge_tables
+        from pad_cli.reports.evaluation_tables import judge_tables
 
     limit = [] if max_cost is None else [f"judge.max_cost={max_cost!r}"]
     plan = plan_judging(run_directory, [*(overrides or []), *limit])

@@ -20,7 +20,6 @@ from pad_cli.recipe.recipe_file import recipe_text, shipped_recipes
 from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_FORMATS, PAIR_SOURCES, PRINCIPLES, SCORERS
 
 _DEFAULT = "embedded-generate"  # the recipe with the default reward model
-_MOST_WEIGHTS = 3  # of a profile, in one line
 _REGISTRIES = {
     "scorers": SCORERS,
     "methods": METHODS,
@@ -32,11 +31,7 @@ _REGISTRIES = {
 
 
 def names_of(kind: str, reward_model: str | None = None) -> dict[str, str]:
-    """The names of a kind, each with a line about it (which may be empty).
-
-    Args:
-        kind: one of `catalogue_kinds`.
-        reward_model: whose principles; by default those of the embedded one.
+    """The names of a kind, each with a line about it (which may be empty); principles are those of a reward model.
 
     Raises:
         UsageError: there is no such kind.
@@ -84,13 +79,12 @@ def _profiles() -> dict[str, str]:
 
 
 def _weights(profile: str) -> str:
-    """The largest weights of a profile, or what is wrong with its file."""
+    """The weights of a profile, the largest first, or what is wrong with its file."""
     try:
         weights = sorted(load_profile(profile).weights.items(), key=lambda item: -abs(item[1]))
     except PadError as error:
         return error.message
-    words = [f"{principle} {weight:+.2g}" for principle, weight in weights if weight]
-    return ", ".join([*words[:_MOST_WEIGHTS], *(["..."] if len(words) > _MOST_WEIGHTS else [])])
+    return ", ".join(f"{principle} {weight:+.2g}" for principle, weight in weights if weight)
 
 
 def _recipes() -> dict[str, str]:

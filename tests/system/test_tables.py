@@ -23,9 +23,7 @@ import pad_cli
 from pad_cli.bench.timing import bench_table
 from pad_cli.cli.train_rm import estimate_tables
 from pad_cli.models.dtype import DtypeChoice
-from pad_cli.reports.evaluation_tables import report_table
-from pad_cli.reports.judge_tables import judge_tables
-from pad_cli.reports.sweep_report import sweep_table
+from pad_cli.reports.evaluation_tables import judge_tables, report_table, sweep_table
 from pad_cli.reports.training_report import console_tables
 from pad_cli.system.terminal import FittingTable
 from pad_cli.training.estimate import Cost, Estimate, Volume
