@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from pad_cli.evaluation.contract import HINT, Answer, EvalContext, Score, Scorer
-from pad_cli.evaluation.scorers.classifier_model import file_state
+from pad_cli.evaluation.scorers.classifier import file_state
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -32,15 +32,10 @@ from pad_cli.recipe.settings import Settings, read_options
 from pad_cli.registry import resolve_model
 
 
-def _named(value: Any) -> Any:
-    """A model's name alone is short for `{model: name}`."""
-    return {"model": value} if isinstance(value, str) else value
-
-
 class PerplexityOptions(Settings):
-    model: Annotated[ModelSettings | None, BeforeValidator(_named)] = Field(
-        None, description="The model that reads: its name, or how it is loaded; by default the policy."
-    )
+    model: Annotated[
+        ModelSettings | None, BeforeValidator(lambda value: {"model": value} if isinstance(value, str) else value)
+    ] = Field(None, description="The model that reads: its name, or how it is loaded; by default the policy.")
     max_tokens: int | None = Field(
         None,
         ge=2,
@@ -62,12 +57,6 @@ class Perplexity(Scorer):
         return ["perplexity", self.logarithmic, self.options.max_tokens, reader]
 
     def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
-        """Scores of some answers.
-
-        Raises:
-            ModelLoadError: the model cannot be loaded.
-            ValueError: an answer is empty.
-        """
         settings = self.options.model
         model = context.policy if settings is None else _loaded(settings.model_dump_json())
         limit = min(self.options.max_tokens or sys.maxsize, model.context_length or sys.maxsize)
@@ -147,12 +136,7 @@ class Reward(Scorer):
 
 
 def reward(per_token: bool = False, batch_size: int = 64) -> Scorer:
-    """The summed token rewards of an answer, its end of sequence included, under the item's preference.
-
-    Args:
-        per_token: divide by the number of tokens.
-        batch_size: answers scored together.
-    """
+    """The summed token rewards of an answer, its end of sequence included; `per_token` divides by their number."""
     return Reward(
         description="the reward model's own reward of the answer under the asked preference",
         dimension="reward",
