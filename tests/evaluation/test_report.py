@@ -149,7 +149,7 @@ def test_a_verdict_is_in_the_scorers_direction(scorer: str, more: float, verdict
 def test_p_values_are_corrected_within_a_table_and_not_across() -> None:
     rng = np.random.default_rng(0)
     others = [scores(list(UP + rng.normal(size=8)), method=f"m{number}") for number in range(3)]
-    far = [score._replace(group="combination") for score in (*scores(UP), *others[0])]
+    far = [score._replace(cell=score.cell._replace(group="combination")) for score in (*scores(UP), *others[0])]
     rows = report_of(*scores(UP), *(each for other in others for each in other), *far)["comparisons"]
     near = sorted((row["p"], row["p_holm"]) for row in rows if row["group"] == "single")
     assert near[0][1] == pytest.approx(min(1, 3 * near[0][0]), abs=2e-3)

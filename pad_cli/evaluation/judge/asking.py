@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from pad_cli.errors import DataError, JudgeError
+from pad_cli.errors import JudgeError
 from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, Tokens, UnansweredError
 from pad_cli.evaluation.judge.questions import UnparsedVerdictError, read_verdict, repair, schema
 from pad_cli.recipe import JudgeSettings, Mode
@@ -28,7 +28,6 @@ from pad_cli.system.runs import ResultLog, fingerprint
 
 LOST = "lost"
 
-_COUNTS = ("tokens_in", "tokens_out", "requests", "characters")
 _REPAIR_BYTES = 2500  # of the message that shows a judge its error, at most
 _MAX_CONSECUTIVE_FAILURES = 5
 _CHARACTERS_PER_TOKEN = 4.0
@@ -127,21 +126,6 @@ class Reservation:
     def __exit__(self, *_: object) -> None:
         self._budget.reserved -= self._amount
         self._amount = 0.0
-
-
-def check_rows(log: ResultLog) -> None:
-    """Raises DataError if a log's row is none that is written here."""
-    for row in log.done.values():
-        mode, verdict = row.get("mode"), row.get("verdict")
-        counts = [row.get(name) for name in (_COUNTS[:2] if mode == LOST else _COUNTS)]
-        good = verdict is None and mode in ("pairwise", "rubric", LOST)
-        if isinstance(verdict, dict) and mode == "pairwise":
-            good = verdict.get("winner") in ("first", "second", "tie")
-        if isinstance(verdict, dict) and mode == "rubric":
-            ratings = verdict.get("ratings")
-            good = isinstance(ratings, dict) and all(type(rating) is int for rating in ratings.values())
-        if not good or not all(type(count) is int and count >= 0 for count in counts):
-            raise DataError("a row is damaged", path=log.path, hint="Delete the file, and judge again.")
 
 
 async def ask_all(

@@ -20,7 +20,7 @@ from pad_cli.evaluation.answering import prompt_key, question_key
 from pad_cli.evaluation.comparisons import reference_of
 from pad_cli.evaluation.contract import Answer, Method, System, load_method
 from pad_cli.evaluation.evaluate import ANSWERS, items_by_policy
-from pad_cli.evaluation.judge.asking import LOST, Question, Volume, ask_all, check_rows, cost_of, forecast
+from pad_cli.evaluation.judge.asking import LOST, Question, Volume, ask_all, cost_of, forecast
 from pad_cli.evaluation.judge.client import Endpoint, find_endpoint
 from pad_cli.evaluation.judge.judge_report import (
     VERSION,
@@ -105,8 +105,7 @@ def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgeP
     for answer in answers if "rubric" in settings.modes else ():
         question = Question("rubric", rate(answer.item, answer.text, settings.dimensions))
         ratings.append((answer, key_of(question)))
-    log = ResultLog(directory / REPLIES)
-    check_rows(log)
+    log = ResultLog(directory / REPLIES, needs=("mode", "tokens_in", "tokens_out"))
     waiting = [question.messages for key, question in questions.items() if key not in log.done]
     volume = forecast(waiting, settings)
     return JudgePlan(directory, recipe, settings, endpoint, answers, with_keys, ratings, questions, log, volume)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -70,21 +70,12 @@ class Perplexity(Scorer):
         ]
 
 
-def perplexity(**options: Any) -> Scorer:
-    """exp of the mean negative log-likelihood of an answer's tokens. Options: see `PerplexityOptions`.
+def _perplexity(name: str, what: str, unit: str, /, **options: Any) -> Scorer:
+    """exp of the mean negative log-likelihood of an answer's tokens, or that mean itself if there is a unit.
 
     Raises:
-        RecipeError: an option is wrong.
+        RecipeError: an option is wrong, see `PerplexityOptions`.
     """
-    return _perplexity("perplexity", options, "perplexity", "")
-
-
-def log_perplexity(**options: Any) -> Scorer:
-    """The mean negative log-likelihood of an answer's tokens, in nats; options and errors as of `perplexity`."""
-    return _perplexity("log_perplexity", options, "mean negative log-likelihood of a token", "nats per token")
-
-
-def _perplexity(name: str, options: Mapping[str, Any], what: str, unit: str) -> Scorer:
     read = read_options(PerplexityOptions, options, f"scorers: options of '{name}'", HINT)
     return Perplexity(
         description=f"{what} of the answer under {'the policy' if read.model is None else read.model.model}",
@@ -95,6 +86,12 @@ def _perplexity(name: str, options: Mapping[str, Any], what: str, unit: str) -> 
         options=read,
         logarithmic=bool(unit),
     )
+
+
+perplexity = functools.partial(_perplexity, "perplexity", "perplexity", "")
+log_perplexity = functools.partial(
+    _perplexity, "log_perplexity", "mean negative log-likelihood of a token", "nats per token"
+)
 
 
 @functools.lru_cache(maxsize=1)
