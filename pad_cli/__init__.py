@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pad_cli.decoding.processor import PreferenceLogitsProcessor as PreferenceLogitsProcessor
     from pad_cli.errors import PadError as PadError
     from pad_cli.evaluation.evaluate import evaluate as evaluate
+    from pad_cli.evaluation.evaluate import reproduce as reproduce
     from pad_cli.evaluation.judge.judging import judge as judge
     from pad_cli.evaluation.judge.judging import plan_judging as plan_judging
-    from pad_cli.evaluation.reproduce import reproduce as reproduce
     from pad_cli.evaluation.sweep import run_sweep as run_sweep
     from pad_cli.learning.choices import read_choices as read_choices
     from pad_cli.learning.choices import read_users as read_users
@@ -64,9 +64,8 @@ _PUBLIC = {
     "decoding.heat_map": ("heat_map",),
     "decoding.processor": ("PreferenceLogitsProcessor",),
     "errors": ("PadError",),
-    "evaluation.evaluate": ("evaluate",),
+    "evaluation.evaluate": ("evaluate", "reproduce"),
     "evaluation.judge.judging": ("judge", "plan_judging"),
-    "evaluation.reproduce": ("reproduce",),
     "evaluation.sweep": ("run_sweep",),
     "learning.choices": ("read_choices", "read_users"),
     "learning.new_principle": ("add_principle",),

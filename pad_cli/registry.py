@@ -106,17 +106,17 @@ BENCHMARKS = Registry(
 METHODS = Registry(
     "methods",
     {
-        "base": "pad_cli.evaluation.methods.untrained:Base",
-        "pad": "pad_cli.evaluation.methods.untrained:Pad",
-        "dpo": "pad_cli.evaluation.methods.trained:Dpo",
-        "soup": "pad_cli.evaluation.methods.trained:Soup",
-        "morl-dpo": "pad_cli.evaluation.methods.trained:MorlDpo",
-        "mod": "pad_cli.evaluation.methods.trained:Mod",
-        "sum": "pad_cli.evaluation.methods.trained:Sum",
-        "prompt": "pad_cli.evaluation.methods.untrained:Prompt",
-        "pad+prompt": "pad_cli.evaluation.methods.untrained:PadPrompt",
-        "best-of-n": "pad_cli.evaluation.methods.untrained:BestOfN",
-        "contrast": "pad_cli.evaluation.methods.untrained:Contrast",
+        "base": "pad_cli.evaluation.untrained_methods:Base",
+        "pad": "pad_cli.evaluation.untrained_methods:Pad",
+        "dpo": "pad_cli.evaluation.trained_methods:Dpo",
+        "soup": "pad_cli.evaluation.trained_methods:Soup",
+        "morl-dpo": "pad_cli.evaluation.trained_methods:MorlDpo",
+        "mod": "pad_cli.evaluation.trained_methods:Mod",
+        "sum": "pad_cli.evaluation.trained_methods:Sum",
+        "prompt": "pad_cli.evaluation.untrained_methods:Prompt",
+        "pad+prompt": "pad_cli.evaluation.untrained_methods:PadPrompt",
+        "best-of-n": "pad_cli.evaluation.untrained_methods:BestOfN",
+        "contrast": "pad_cli.evaluation.untrained_methods:Contrast",
     },
 )
 MODEL_SOURCES = Registry("model_sources", {})

@@ -88,7 +88,7 @@ def reproduce(
     """Run the paper's tables, at the scale of a recipe's models. Run again to continue."""
     settings = read_as("reproduce", recipe, overrides, out)
     with importing():
-        from pad_cli.evaluation.reproduce import reproduce
+        from pad_cli.evaluation.evaluate import reproduce
 
     result = reproduce(settings, overwrite=overwrite)
     if as_json:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pad_cli.errors import PadError
-from pad_cli.evaluation.cells import Scored
+from pad_cli.evaluation.comparisons import CellKey, ItemKey, Scored
 from pad_cli.evaluation.contract import Answer, EvalContext, Method, Score, Scorer, System
 from pad_cli.models.scoring import BatchSizeBackoff, is_out_of_memory
 from pad_cli.recipe import DecodingSettings
@@ -96,31 +96,25 @@ def _answer_batch(
         return job.method.answer(job.context, batch, job.settings, job.system.guidance_weight)
 
     started = time.monotonic()
-    halving = BatchSizeBackoff(f"questions to '{job.system.method}'")
-    generations = [answer for _, part in halving.batches(items, len(items), decode) for answer in part]
+    backoff = BatchSizeBackoff(f"questions to '{job.system.method}'")
+    generations = [answer for _, part in backoff.batches(items, len(items), decode) for answer in part]
     seconds = (time.monotonic() - started) / len(generations)
-    new = zip(keys, items, generations, strict=True)
-    rows = {
-        key: {
-            **job.system._asdict(),
-            "seed": job.settings.seed,
-            "item": item.id,
-            "preference": list(item.preference) if job.method.reads_preference else [],
-            "prompt": [dict(message) for message in item.prompt],
-            "text": generation.text,
-            "finish_reason": generation.finish_reason,
-            "tokens": len(generation.token_ids),
-        }
-        for key, item, generation in new
-        if key not in log.done
-    }
+    rows, time_rows = {}, {}
+    for key, item, generation in zip(keys, items, generations, strict=True):
+        time_rows[key] = {"tokens": len(generation.token_ids), "seconds": seconds}
+        if key not in log.done:
+            rows[key] = {
+                **job.system._asdict(),
+                "seed": job.settings.seed,
+                "item": item.id,
+                "preference": list(item.preference) if job.method.reads_preference else [],
+                "prompt": [dict(message) for message in item.prompt],
+                "text": generation.text,
+                "finish_reason": generation.finish_reason,
+                "tokens": len(generation.token_ids),
+            }
     log.append(rows)
-    times.append(
-        {
-            key: {"tokens": len(generation.token_ids), "seconds": seconds}
-            for key, generation in zip(keys, generations, strict=True)
-        }
-    )
+    times.append(time_rows)
 
 
 def score(
@@ -150,12 +144,16 @@ def score(
 
     progress = progress or Bar()
     progress.skip(len(answers) - len(missing))
-    halving = BatchSizeBackoff(f"answers for the scorer '{name}'")
-    for batch, scores in halving.batches(missing, scorer.batch_size, score_batch):
+    backoff = BatchSizeBackoff(f"answers for the scorer '{name}'")
+    for batch, scores in backoff.batches(missing, scorer.batch_size, score_batch):
         log.append({key: new._asdict() for (key, _), new in zip(batch, scores, strict=True) if new is not None})
         progress.advance(len(batch))
-    scores = [Score(**log.done[key]) if key in log.done else None for key in keys]
-    return [_scored(answer, name, result) for answer, result in zip(answers, scores, strict=True)]
+    scored = []
+    for key, (item, _, system, _) in zip(keys, answers, strict=True):
+        cell = CellKey(system.method, system.policy, item.group, item.label, system.guidance_weight, name)
+        result = log.done.get(key, {"value": None, "truncated": False})
+        scored.append(Scored(cell, ItemKey(prompt_key(item), item.label, item.id), **result))
+    return scored
 
 
 def _score_batch(name: str, scorer: Scorer, answers: Sequence[Answer], context: EvalContext) -> list[Score | None]:
@@ -174,19 +172,3 @@ def _score_batch(name: str, scorer: Scorer, answers: Sequence[Answer], context: 
             note(f"The scorer '{name}' failed on the answer to {answers[0].item.id}: {type(error).__name__}: {error}")
             return [None]
         return [result for answer in answers for result in _score_batch(name, scorer, [answer], context)]
-
-
-def _scored(answer: Answer, scorer: str, score: Score | None) -> Scored:
-    item, system = answer.item, answer.system
-    return Scored(
-        method=system.method,
-        policy=system.policy,
-        group=item.group,
-        preference=item.label,
-        guidance_weight=system.guidance_weight,
-        scorer=scorer,
-        item=item.id,
-        prompt=prompt_key(item),
-        value=None if score is None else score.value,
-        truncated=score is not None and score.truncated,
-    )

@@ -1,21 +1,102 @@
-"""Every method against a reference, on the same items: is the difference more than chance?
+"""Scores grouped into the cells of a report, and every method against a reference: is the difference more than chance?
 
-The p-values of one policy, group and scorer form a table and are corrected together.
+A cell is one method, policy, group, preference, guidance weight and scorer. Methods are compared on the same items; the
+p-values of one policy, group and scorer form a table and are corrected together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from pad_cli.evaluation.cells import DIGITS, POOLED, CellKey, Scores, limits, rounded
 from pad_cli.evaluation.contract import Method, Scorer
 from pad_cli.evaluation.statistics import Sample, by_prompt, holm, intervals, p_values
 from pad_cli.recipe import EvalRecipe
 from pad_cli.system.runs import fingerprint
 
-Verdict = Literal["better", "worse", "undecided"]
+POOLED = "*"
+"""In place of a preference: all preferences of the group."""
+_DIGITS = 4  # of figures in the report
+
+
+class CellKey(NamedTuple):
+    """Which cell of the report."""
+
+    method: str
+    policy: str
+    group: str
+    preference: str
+    guidance_weight: float
+    scorer: str
+
+
+class ItemKey(NamedTuple):
+    """Which item; the id alone is not unique across benchmarks.
+
+    `prompt` is a `prompt_key`: items of one prompt under several preferences are not independent.
+    """
+
+    prompt: str
+    preference: str
+    id: str
+
+
+class Scored(NamedTuple):
+    """One scorer's number for one answer; `value` is None if the scorer failed on it."""
+
+    cell: CellKey
+    item: ItemKey
+    value: float | None
+    truncated: bool = False
+
+
+@dataclass
+class Scores:
+    """The scores of one cell: one a seed for each item; how many failed, and how many are of a truncated answer."""
+
+    values: dict[ItemKey, list[float]] = field(default_factory=dict)
+    truncated: int = 0
+    failed: int = 0
+
+    def add(self, scored: Scored) -> None:
+        values = self.values.setdefault(scored.item, [])
+        if scored.value is None:
+            self.failed += 1
+        else:
+            values.append(scored.value)
+        self.truncated += scored.truncated
+
+    @property
+    def means(self) -> dict[ItemKey, float]:
+        """Each item's mean over its seeds, if nothing failed."""
+        return {item: sum(values) / len(values) for item, values in self.values.items()}
+
+    @property
+    def sample(self) -> Sample:
+        """The items' means by prompt, if nothing failed."""
+        return by_prompt((item.prompt, mean) for item, mean in self.means.items())
+
+
+def into_cells(scored: Iterable[Scored]) -> dict[CellKey, Scores]:
+    """The cells in the order of their first score; a pooled cell comes before its parts."""
+    cells: dict[CellKey, Scores] = {}
+    for score in scored:
+        for preference in (POOLED, score.cell.preference):
+            cells.setdefault(score.cell._replace(preference=preference), Scores()).add(score)
+    return cells
+
+
+def limits(scorer: Scorer, scores: Scores) -> tuple[float, float] | None:
+    """Bounds of a cell's scores: 0 and 1 if the scorer has no unit and all scores lie between them, else unknown."""
+    if scorer.unit or not all(0 <= value <= 1 for values in scores.values.values() for value in values):
+        return None
+    return 0.0, 1.0
+
+
+def rounded(value: float | None) -> float | None:
+    """A figure as the report writes it."""
+    return None if value is None else round(value, _DIGITS)
 
 
 class Reference(NamedTuple):
@@ -23,33 +104,6 @@ class Reference(NamedTuple):
 
     method: str
     guidance_weight: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A method against the reference on one policy and group, by one scorer, over the n items that both answered.
-
-    `difference` is the mean of the method's scores minus the reference's, on its interval (None for one prompt); `p` is
-    that of the paired test, `effect_size` Cohen's d_z over prompts. All figures are None if a score is missing. The
-    verdict is in the scorer's direction, and `undecided` if p_holm is above 1 - confidence.
-    """
-
-    policy: str
-    group: str
-    scorer: str
-    method: str
-    guidance_weight: float
-    reference: str
-    reference_weight: float
-    n: int
-    prompts: int
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    effect_size: float | None = None
-    verdict: Verdict = "undecided"
 
 
 def reference_of(recipe: EvalRecipe, methods: Mapping[str, Method]) -> Reference:
@@ -65,8 +119,8 @@ def reference_of(recipe: EvalRecipe, methods: Mapping[str, Method]) -> Reference
 
 def compare(
     cells: Mapping[CellKey, Scores], reference: Reference, scorers: Mapping[str, Scorer], recipe: EvalRecipe
-) -> list[Comparison]:
-    """All comparisons, in the order of the pooled cells."""
+) -> list[dict[str, Any]]:
+    """All comparisons, as in `report.json`, in the order of the pooled cells."""
     groups: dict[tuple[str, str], dict[CellKey, Scores]] = {}
     for key, scores in cells.items():
         if key.preference == POOLED:
@@ -76,8 +130,8 @@ def compare(
 
 def _compare_group(
     cells: Mapping[CellKey, Scores], reference: Reference, scorers: Mapping[str, Scorer], recipe: EvalRecipe
-) -> Iterator[Comparison]:
-    """The comparisons on one policy and group, by every scorer."""
+) -> Iterator[dict[str, Any]]:
+    """The comparisons on one policy and group, by every scorer; without figures where a score is missing."""
     sides: dict[CellKey, tuple[Scores, Scores]] = {}
     for key, scores in cells.items():
         theirs = cells.get(key._replace(method=reference.method, guidance_weight=reference.guidance_weight))
@@ -97,31 +151,26 @@ def _compare_group(
         p_holm.update(zip(table, holm([p[key] for key in table]), strict=True))
     for key, (ours, theirs) in sides.items():
         items = ours.values.keys() & theirs.values.keys()
-        comparison = Comparison(
-            policy=key.policy,
-            group=key.group,
-            scorer=key.scorer,
-            method=key.method,
-            guidance_weight=key.guidance_weight,
-            reference=reference.method,
-            reference_weight=reference.guidance_weight,
-            n=len(items),
-            prompts=len({item.prompt for item in items}),
-        )
-        if key not in whole:  # a score is missing
-            yield comparison
-            continue
-        difference, interval = whole[key].mean, interval_of[key]
-        yield replace(
-            comparison,
-            difference=rounded(difference),
-            low=rounded(interval.low) if interval else None,
-            high=rounded(interval.high) if interval else None,
-            p=_significant(p[key]),
-            p_holm=_significant(p_holm[key]),
-            effect_size=rounded(whole[key].effect_size),
-            verdict=_verdict(difference, p_holm[key], scorers[key.scorer].higher_is_better, recipe.confidence),
-        )
+        difference, interval = whole.get(key), interval_of.get(key)
+        better = scorers[key.scorer].higher_is_better
+        yield {
+            "policy": key.policy,
+            "group": key.group,
+            "scorer": key.scorer,
+            "method": key.method,
+            "guidance_weight": key.guidance_weight,
+            "reference": reference.method,
+            "reference_weight": reference.guidance_weight,
+            "n": len(items),
+            "prompts": len({item.prompt for item in items}),
+            "difference": rounded(difference.mean) if difference else None,
+            "low": rounded(interval.low) if interval else None,
+            "high": rounded(interval.high) if interval else None,
+            "p": _significant(p[key]) if difference else None,
+            "p_holm": _significant(p_holm[key]) if difference else None,
+            "effect_size": rounded(difference.effect_size) if difference else None,
+            "verdict": _verdict(difference.mean, p_holm[key], better, recipe.confidence) if difference else "undecided",
+        }
 
 
 def _differences(ours: Scores, theirs: Scores) -> Sample:
@@ -129,8 +178,8 @@ def _differences(ours: Scores, theirs: Scores) -> Sample:
     return by_prompt((item.prompt, left[item] - right[item]) for item in left if item in right)
 
 
-def _verdict(difference: float, p_holm: float, higher_is_better: bool, confidence: float) -> Verdict:
-    if not difference or p_holm > round(1 - confidence, DIGITS):
+def _verdict(difference: float, p_holm: float, higher_is_better: bool, confidence: float) -> str:
+    if not difference or p_holm > round(1 - confidence, _DIGITS):
         return "undecided"
     return "better" if (difference > 0) == higher_is_better else "worse"
 

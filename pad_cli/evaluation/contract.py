@@ -27,12 +27,9 @@ HINT = "See docs/evaluation.md for what it takes."
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method needs beyond the policy and before it answers.
+    """What a method needs beyond the policy and before it answers: trained models, and their trainable parameters.
 
-    Attributes:
-        seconds: of training, on the machine that trained; None if unknown.
-        models: trained models.
-        parameters: trainable parameters of all of them.
+    `seconds` are those of training, on the machine that trained; None if unknown.
     """
 
     seconds: float | None = 0.0
@@ -42,14 +39,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class EvalContext:
-    """One policy under evaluation.
+    """One policy under evaluation, with the reward model.
 
-    Attributes:
-        name: in the report.
-        settings: how it is loaded.
-        engine: the policy with the reward model.
-        items: all items of this policy, for methods that prepare for exactly those.
-        reward_model_cost: of training the reward model; the cost of every method that uses it.
+    `items` are all of this policy, for methods that prepare for exactly those; `reward_model_cost` is that of training
+    the reward model, and a cost of every method that uses it.
     """
 
     name: str
@@ -179,36 +172,23 @@ class TextScorer(Scorer):
 
 
 def load_method(settings: MethodSettings) -> Method:
-    """A method of a recipe.
-
-    Raises:
-        UsageError: no method has that name.
-        RecipeError: it does not take these options.
-    """
+    """A method of a recipe; UsageError if none has that name, RecipeError if it does not take these options."""
     where = f"methods: options of '{settings.method}'"
     method: Method = make_with(METHODS.get(settings.method), settings.options, where, HINT)
     return method
 
 
 def load_scorer(settings: ScorerSettings) -> Scorer:
-    """A scorer of a recipe.
-
-    Raises:
-        UsageError: no scorer has that name.
-        RecipeError: it does not take these options.
-    """
+    """A scorer of a recipe; raises as `load_method`."""
     entry = SCORERS.get(settings.scorer)
     if isinstance(entry, type) or not hasattr(entry, "higher_is_better"):
         entry = make_with(entry, settings.options, f"scorers: options of '{settings.scorer}'", HINT)
     elif settings.options:
         raise RecipeError(f"scorers: '{settings.scorer}' takes no options.", "Leave `options` out.")
-    scorer: Scorer = entry if hasattr(entry, "score") else _text_scorer(entry)
-    return scorer
-
-
-def _text_scorer(entry: Any) -> TextScorer:
-    """A registered `(text, facts) -> float`, of which `dimension`, `unit` and `facts` are optional."""
-    return TextScorer(
+    if hasattr(entry, "score"):
+        scorer: Scorer = entry
+        return scorer
+    return TextScorer(  # of a registered `(text, facts) -> float`
         name=entry.name,
         description=str(entry.description),
         higher_is_better=bool(entry.higher_is_better),

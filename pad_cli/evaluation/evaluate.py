@@ -1,4 +1,4 @@
-"""`evaluate`: the whole of `pad eval`, from benchmarks to the report.
+"""`evaluate` and `reproduce`: the whole of `pad eval`, from benchmarks to the report, and the tables of a paper.
 
     load benchmarks       items of each policy                                  `items_by_policy`
     for each policy       load it with the reward model, prepare methods        `each_policy`
@@ -9,6 +9,11 @@
 
 Answers and scores are written batch by batch, each under a key of everything that decides it. Running again does only
 what is missing, so an interrupted evaluation ends in the same report.
+
+The shape of `reproduce.json` (the costs of methods differ from run to run, so they are in its pages only):
+
+    {"version", "recipe", "environment",
+     "tables": {name: {"question", "scorers", "runs": {label: {"reference", "rows", "comparisons", "pairs"}}}}}
 """
 
 from __future__ import annotations
@@ -24,12 +29,11 @@ from typing import Any
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.answering import Job, answer, score
-from pad_cli.evaluation.cells import Scored
-from pad_cli.evaluation.comparisons import reference_of
+from pad_cli.evaluation.comparisons import Scored, reference_of
 from pad_cli.evaluation.contract import Answer, Cost, EvalContext, Method, Scorer, System, load_method, load_scorer
-from pad_cli.evaluation.outputs import OutputKey, choose_items, write_answered, write_costs, write_outputs
-from pad_cli.evaluation.pair_accuracy import PAIRS, PairRow, Splits, load_splits, measure_pairs
-from pad_cli.evaluation.report import REPORT, build_report, write_pages, write_report
+from pad_cli.evaluation.outputs import COSTS, OutputKey, choose_items, write_answered, write_costs, write_outputs
+from pad_cli.evaluation.pair_accuracy import PAIRS, load_splits, measure_pairs
+from pad_cli.evaluation.report import REPORT, build_report, write_pages
 from pad_cli.evaluation.sequence_rewards import RewardedText, rewarded_texts
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
@@ -38,17 +42,31 @@ from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import load_language_model
 from pad_cli.profiles import check_profiles
 from pad_cli.prompts import load_benchmarks, own_group
-from pad_cli.recipe import EvalRecipe
+from pad_cli.recipe import EvalRecipe, ReproduceRecipe
 from pad_cli.records import BenchmarkItem
+from pad_cli.reports.document import markdown, page
+from pad_cli.reports.evaluation_tables import reproduction_document
 from pad_cli.system.processes import ALONE, Processes, processes
-from pad_cli.system.progress import bar, stage
-from pad_cli.system.runs import RECIPE, ResultLog, check_output, merge_parts, only_here, recipe_kind, write_json
+from pad_cli.system.progress import bar, note, stage
+from pad_cli.system.runs import (
+    RECIPE,
+    ResultLog,
+    check_output,
+    environment,
+    merge_parts,
+    only_here,
+    recipe_kind,
+    write_json,
+    write_whole,
+)
 
 ANSWERS, TIMES, SCORES, TOKENS = "answers.jsonl", "times.jsonl", "scores.jsonl", "token_rewards.jsonl"
+REPRODUCE, SUMMARY, PAGE = "reproduce.json", "reproduce.md", "reproduce.html"
 DEMO_MODEL = "reward-model"
 """The directory of the reward model that a demo puts beside its evaluation."""
 CROSS_POLICY = "cross-policy"
 """The group of items meant for every policy but the first, the home policy."""
+_FIGURES = ("reference", "rows", "comparisons", "pairs")  # of each run's report, in `reproduce.json`
 
 Items = Mapping[str, tuple[BenchmarkItem, ...]]
 """Policy to the items that it answers."""
@@ -89,6 +107,49 @@ def evaluate(recipe: EvalRecipe, *, overwrite: bool = False) -> dict[str, Any]:
         return report
 
 
+def reproduce(recipe: ReproduceRecipe, *, overwrite: bool = False) -> dict[str, Any]:
+    """Run (or continue) all evaluations of a recipe, one or more for each of a paper's tables.
+
+    Args:
+        recipe: what to do.
+        overwrite: whether files in `recipe.output` may be replaced that no reproduction wrote.
+
+    Returns:
+        The result, as written to `reproduce.json` in `recipe.output`; `reproduce.md` and `reproduce.html`
+        show its main figures and the cost of each method.
+
+    Raises:
+        DataError, RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
+    """
+    output = Path(recipe.output)
+    with only_here(output):
+        if processes().main:
+            check_output(output, "reproduction of pad reproduce", _is_reproduction, overwrite=overwrite)
+        tables: dict[str, Any] = {}
+        costs = {}
+        for name, table in recipe.tables.items():
+            runs = {}
+            for label, settings in table.runs.items():
+                note(f"Table {name}: {label}")
+                directory = output / name / label
+                report = evaluate(settings.model_copy(update={"output": str(directory)}), overwrite=overwrite)
+                runs[label] = {key: report[key] for key in _FIGURES}
+                costs[name, label] = json.loads((directory / COSTS).read_text(encoding="utf-8"))
+            scorers = table.scorers or [scorer.label for run in table.runs.values() for scorer in run.scorers]
+            tables[name] = {"question": table.question, "scorers": list(dict.fromkeys(scorers)), "runs": runs}
+        result = {"version": 1, "recipe": recipe.model_dump(), "environment": environment(), "tables": tables}
+        write_json(output / REPRODUCE, result)
+        document = reproduction_document(result, costs)
+        links = {f"{name}: {label}": f"{name}/{label}/report.html" for name, label in costs}
+        write_whole(output / SUMMARY, markdown(document))
+        write_whole(output / PAGE, page(document, "reproduction.html.j2", links=links))
+        return result
+
+
+def _is_reproduction(directory: Path) -> bool:
+    return (directory / REPRODUCE).is_file() or any(map(is_evaluation, directory.glob("*/*")))
+
+
 def is_evaluation(directory: Path) -> bool:
     """Was this directory written by an evaluation, finished or not, or by a demo, which contains one?"""
     return recipe_kind(directory) == "eval" or (directory / DEMO_MODEL / CONFIG).is_file()
@@ -116,11 +177,7 @@ def _merge_logs(output: Path, everyone: Processes) -> None:
 
 
 def load_parts(recipe: EvalRecipe) -> tuple[dict[str, Method], dict[str, Scorer]]:
-    """Methods and scorers of a recipe, by their names in the report.
-
-    Raises:
-        UsageError, RecipeError: see `load_method` and `load_scorer`.
-    """
+    """Methods and scorers of a recipe, by their names in the report; raises as `load_method` and `load_scorer`."""
     scorers = {settings.label: load_scorer(settings) for settings in recipe.scorers}
     return {settings.label: load_method(settings) for settings in recipe.methods}, scorers
 
@@ -133,7 +190,7 @@ class PolicyRun:
         answers: of each job, in the order of the policy's items.
         keys: of these answers in the log.
         costs: (method, policy) to its cost before it answered.
-        pairs: measured on preference pairs; none for a share of the items.
+        pairs: rows of what was measured on preference pairs; none for a share of the items.
     """
 
     context: EvalContext
@@ -141,7 +198,7 @@ class PolicyRun:
     scored: list[Scored]
     keys: dict[System, list[str]]
     costs: dict[tuple[str, str], Cost]
-    pairs: list[PairRow]
+    pairs: list[dict[str, Any]]
 
 
 def each_policy(
@@ -151,11 +208,7 @@ def each_policy(
     scorers: Mapping[str, Scorer],
     everyone: Processes = ALONE,
 ) -> Iterator[PolicyRun]:
-    """Answer and score `items`, or a share of them, with one policy after the other.
-
-    Raises:
-        RecipeError, UsageError, CheckpointError, ModelLoadError, StorageError: see `pad_cli.errors`.
-    """
+    """Answer and score `items`, or a share of them, with one policy after the other; raises as `evaluate`."""
     output = Path(recipe.output)
     _check_facts(scorers, items)
     if everyone.main:
@@ -166,7 +219,7 @@ def each_policy(
     inspection = inspect_reward_model(recipe.reward_model)
     seconds = sum(inspection.seconds.values()) if inspection.seconds else None
     reward_model_cost = Cost(seconds, 1, sum(inspection.parameters.values()))
-    splits: Splits | None = None
+    splits = None
     for name in recipe.policies:
         context = _load_policy(recipe, name, items[name], reward_model_cost)
         splits = load_splits(recipe, scorers, context.reward_model.principles) if splits is None else splits
@@ -188,7 +241,7 @@ def each_policy(
                 for job_answers in answers:
                     scored += score(scorer_name, scorer, job_answers, context, score_log, progress)
 
-        pairs: list[PairRow] = []
+        pairs: list[dict[str, Any]] = []
         if everyone.count == 1:
             pair_log = ResultLog(output / PAIRS, needs=("rewards", "likelihoods"))
             pairs += measure_pairs(recipe, splits, context, scorers, scored, pair_log)
@@ -219,13 +272,12 @@ def _jobs(recipe: EvalRecipe, context: EvalContext, methods: Mapping[str, Method
 def _check_facts(scorers: Mapping[str, Scorer], items: Items) -> None:
     """Refuse a scorer that needs a fact which a group of items lacks."""
     first = {item.group: item for policy_items in items.values() for item in reversed(policy_items)}
-    for item in first.values():
-        for name, scorer in scorers.items():
-            if lacking := [fact for fact in scorer.facts if fact not in item.facts]:
-                raise RecipeError(
-                    f"scorers: '{name}' needs {', '.join(lacking)}, which items such as '{item.id}' do not give.",
-                    "Leave that scorer out, or evaluate it on the benchmark it was made for.",
-                )
+    for item, (name, scorer) in itertools.product(first.values(), scorers.items()):
+        if lacking := [fact for fact in scorer.facts if fact not in item.facts]:
+            raise RecipeError(
+                f"scorers: '{name}' needs {', '.join(lacking)}, which items such as '{item.id}' do not give.",
+                "Leave that scorer out, or evaluate it on the benchmark it was made for.",
+            )
 
 
 def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
@@ -235,7 +287,7 @@ def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
     scored: list[Scored] = []
     keys: dict[System, list[str]] = {}
     costs: dict[tuple[str, str], Cost] = {}
-    pairs: list[PairRow] = []
+    pairs: list[dict[str, Any]] = []
     tokens: dict[OutputKey, RewardedText | None] = {}
     token_log = ResultLog(output / TOKENS, needs=("tokens",))
     systems = sum(len(recipe.guidance_weights) if method.weighted else 1 for method in methods.values())
@@ -256,6 +308,6 @@ def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
         write_costs(output, costs, keys, ResultLog(output / TIMES, needs=("tokens", "seconds")))
         write_outputs(answers, scored, tokens, output)
         write_answered(output, recipe.model_dump(), keys)
-        write_report(report, output)
+        write_json(output / REPORT, report)
         write_pages(output)
     return report

@@ -35,7 +35,7 @@ from typing import Any
 
 from pad_cli.errors import DataError, UsageError
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.cells import Scored, rounded
+from pad_cli.evaluation.comparisons import ItemKey, Scored, rounded
 from pad_cli.evaluation.contract import Answer, Cost, System
 from pad_cli.evaluation.sequence_rewards import RewardedText
 from pad_cli.records import BenchmarkItem, Messages
@@ -72,7 +72,7 @@ def read_answered(directory: Path, recipe: Mapping[str, Any]) -> dict[System, li
         answered_recipe = content["recipe"]
         keys = {System(*(row[name] for name in System._fields)): list(row["keys"]) for row in content["answers"]}
         if not all(isinstance(key, str) for system_keys in keys.values() for key in system_keys):
-            raise TypeError("a key is a string")
+            raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError("cannot be read", path=path, hint=_AGAIN) from error
     if answered_recipe != _without_judge(recipe):
@@ -153,9 +153,8 @@ def write_outputs(
     items = {policy: [answer.item for answer in next(iter(systems.values()))] for policy, systems in by_policy.items()}
     scores: dict[tuple[Any, ...], dict[str, float | None]] = {}
     for score in scored:
-        place = (score.group, score.preference, score.item, score.prompt)
-        key = (score.method, score.policy, score.guidance_weight, *place)
-        scores.setdefault(key, {}).setdefault(score.scorer, rounded(score.value))
+        *names, scorer = score.cell
+        scores.setdefault((*names, score.item), {}).setdefault(scorer, rounded(score.value))
     rows: list[dict[str, Any]] = []
     letters = 0
     for policy, number in choose_items(items, max(map(len, by_policy.values()))):
@@ -164,33 +163,22 @@ def write_outputs(
         if rows and letters > _LETTERS:
             break
         item = items[policy][number]
-        place = (item.group, item.label, item.id, prompt_key(item))
-        rows.append(
-            {
-                "policy": policy,
-                "group": item.group,
-                "preference": item.label,
-                "item": item.id,
-                "prompt": in_words(item.prompt),
-                "answers": [
-                    {
-                        "method": answer.system.method,
-                        "guidance_weight": answer.system.guidance_weight,
-                        "text": answer.text,
-                        "scores": scores.get((*answer.system, *place), {}),
-                        "tokens": tokens.get((answer.system, number)),
-                    }
-                    for answer in side_by_side
-                ],
-            }
-        )
+        row = {"policy": policy, "group": item.group, "preference": item.label, "item": item.id}
+        item_key = ItemKey(prompt_key(item), item.label, item.id)
+        shown = []
+        for answer in side_by_side:
+            method, weight = answer.system.method, answer.system.guidance_weight
+            cell = (method, policy, item.group, item.label, weight)
+            figures = {"scores": scores.get((*cell, item_key), {}), "tokens": tokens.get((answer.system, number))}
+            shown.append({"method": method, "guidance_weight": weight, "text": answer.text, **figures})
+        rows.append({**row, "prompt": _in_words(item.prompt), "answers": shown})
     facts = {"version": _VERSION, "answers": len(answers), "shown": sum(len(row["answers"]) for row in rows)}
     # a line for each item: indented, every token would have a line
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     write_whole(directory / OUTPUTS, f'{json.dumps(facts)[:-1]}, "items": [\n{lines}\n]}}\n')
 
 
-def in_words(prompt: Messages) -> str:
+def _in_words(prompt: Messages) -> str:
     """A prompt for a reader; with roles if there is more than one message."""
     if len(prompt) == 1:
         return prompt[0]["content"]

@@ -6,17 +6,20 @@ policy accuracy  share of pairs whose chosen answer is likelier under the guided
 Ties count half. Pair accuracy says little about steering (arXiv 2512.23067), policy accuracy says more, and neither
 says whether texts are fluent; so a recipe with `pairs` must have a scorer of fluency or repetition, whose means over
 the guided policy's answers are in the same rows.
+
+A row of the report is one policy at one guidance weight (0: alone) on one split of n pairs. An interval is null for one
+prompt, the policy accuracy if the policy's vocabulary is not the reward model's. `fluency` maps a scorer to its mean
+over the answers of `pad` (at weight 0 of `base`); null if a score is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.cells import Scored, rounded
+from pad_cli.evaluation.comparisons import Scored, rounded
 from pad_cli.evaluation.contract import EvalContext, Scorer
 from pad_cli.evaluation.statistics import by_prompt, intervals
 from pad_cli.pairs import load_pairs
@@ -32,28 +35,6 @@ _FLUENCY = ("fluency", "repetition")
 Splits = Mapping[str, Sequence[PreferencePair]]
 
 
-@dataclass(frozen=True)
-class PairRow:
-    """One policy at one guidance weight (0: alone) on one split of n pairs; accuracies with their intervals.
-
-    An interval is None for one prompt, the policy accuracy if the policy's vocabulary is not the reward model's.
-    `fluency` maps a scorer to its mean over the answers of `pad` (at weight 0 of `base`); None if a score is missing.
-    """
-
-    policy: str
-    split: str
-    guidance_weight: float
-    n: int
-    prompts: int
-    pair_accuracy: float | None
-    pair_low: float | None
-    pair_high: float | None
-    policy_accuracy: float | None
-    policy_low: float | None
-    policy_high: float | None
-    fluency: dict[str, float | None]
-
-
 def load_splits(recipe: EvalRecipe, scorers: Mapping[str, Scorer], principles: Sequence[str]) -> Splits:
     """The pairs that a recipe measures, by split: the validation splits, else all pairs; none if it has no `pairs`.
 
@@ -63,7 +44,7 @@ def load_splits(recipe: EvalRecipe, scorers: Mapping[str, Scorer], principles: S
     """
     if recipe.pairs is None:
         return {}
-    if not _fluency_scorers(scorers):
+    if not any(scorer.dimension in _FLUENCY for scorer in scorers.values()):
         raise RecipeError(
             "pairs: accuracy on pairs says nothing of how texts read, and no scorer of this recipe does.",
             "Add one of fluency or repetition to `scorers`, for example log_perplexity or repeated_4grams.",
@@ -81,22 +62,27 @@ def measure_pairs(
     scorers: Mapping[str, Scorer],
     scored: Sequence[Scored],
     log: ResultLog,
-) -> Iterator[PairRow]:
+) -> Iterator[dict[str, Any]]:
     """Measure pairs on one policy, of whose answers `scored` are the scores; what the log lacks is added to it."""
     weights = list(dict.fromkeys([0.0, *recipe.guidance_weights]))
+    fluency = [name for name, scorer in scorers.items() if scorer.dimension in _FLUENCY]
     for split, pairs in splits.items():
         context.engine.check_prompts([(pair.place, pair.prompt) for pair in pairs])
         readings = _read(context, split, pairs, weights, log)
         prompts = [prompt_key(pair) for pair in pairs]
-        rewards = _share(recipe, prompts, [reading["rewards"] for reading in readings])
+        pair_accuracy = _accuracy("pair", recipe, prompts, [reading["rewards"] for reading in readings])
         for weight in weights:
             guided = [reading["likelihoods"].get(str(weight)) for reading in readings]
-            likelihoods = (None, None, None) if None in guided else _share(recipe, prompts, guided)
-            fluency = {
-                scorer: _mean(_guided_scores(recipe, context, scored, scorer, weight))
-                for scorer in _fluency_scorers(scorers)
+            yield {
+                "policy": context.name,
+                "split": split,
+                "guidance_weight": weight,
+                "n": len(pairs),
+                "prompts": len(set(prompts)),
+                **pair_accuracy,
+                **_accuracy("policy", recipe, prompts, guided),
+                "fluency": {name: _mean_score(recipe, context, scored, name, weight) for name in fluency},
             }
-            yield PairRow(context.name, split, weight, len(pairs), len(set(prompts)), *rewards, *likelihoods, fluency)
 
 
 def _read(
@@ -117,33 +103,32 @@ def _read(
     return [log.done[key] for key in keys]
 
 
-def _share(
-    recipe: EvalRecipe, prompts: Sequence[str], both: Sequence[tuple[float, float]]
-) -> tuple[float | None, float | None, float | None]:
-    """Share of pairs whose first number is higher, and its interval."""
-    wins = ((first > second) + 0.5 * (first == second) for first, second in both)
+def _accuracy(
+    name: str, recipe: EvalRecipe, prompts: Sequence[str], both: Sequence[tuple[float, float] | None]
+) -> dict[str, float | None]:
+    """Share of pairs whose first number is higher, and its interval; nulls if numbers are missing."""
+    wins = [(pair[0] > pair[1]) + 0.5 * (pair[0] == pair[1]) for pair in both if pair is not None]
+    if len(wins) < len(both):
+        return dict.fromkeys((f"{name}_accuracy", f"{name}_low", f"{name}_high"))
     sample = by_prompt(zip(prompts, wins, strict=True))
     (ends,) = intervals([sample], confidence=recipe.confidence, resamples=recipe.resamples, seed=0, bounds=[(0.0, 1.0)])
-    return rounded(sample.mean), rounded(ends.low if ends else None), rounded(ends.high if ends else None)
+    return {
+        f"{name}_accuracy": rounded(sample.mean),
+        f"{name}_low": rounded(ends and ends.low),
+        f"{name}_high": rounded(ends and ends.high),
+    }
 
 
-def _fluency_scorers(scorers: Mapping[str, Scorer]) -> list[str]:
-    return [name for name, scorer in scorers.items() if scorer.dimension in _FLUENCY]
-
-
-def _guided_scores(
-    recipe: EvalRecipe, context: EvalContext, scored: Iterable[Scored], scorer: str, weight: float
-) -> list[float | None]:
-    """The scores of the answers of `pad` at a guidance weight; at 0 those of `base`."""
+def _mean_score(
+    recipe: EvalRecipe, context: EvalContext, scored: Sequence[Scored], scorer: str, weight: float
+) -> float | None:
+    """The mean score of the answers of `pad` at a guidance weight; at 0 of those of `base`."""
     methods = {settings.label for settings in recipe.methods if settings.method == ("pad" if weight else "base")}
-    return [
+    values = [
         score.value
         for score in scored
-        if (score.policy, score.guidance_weight, score.scorer) == (context.name, weight, scorer)
-        and score.method in methods
+        if (score.cell.policy, score.cell.guidance_weight, score.cell.scorer) == (context.name, weight, scorer)
+        and score.cell.method in methods
     ]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return rounded(sum(known) / len(known)) if known and len(known) == len(values) else None

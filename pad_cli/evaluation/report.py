@@ -14,9 +14,14 @@ The shape of `report.json` is a promise:
 A row whose preference is `*` pools all preferences of its group. `n` counts items, `truncated` and `failed` answers: an
 item has one a seed, and its score is their mean. `low` and `high` bound the mean with the recipe's confidence, over
 prompts. Where a scorer failed on an answer, `mean` and what follows from it are null; running again tries it again.
-What comparisons hold is said in `comparisons.py`, what pairs in `pair_accuracy.py` (none where the recipe has no
-`pairs`), how figures are computed in `statistics.py`. Nothing in it depends on when, or in how many attempts, the run
-was made.
+
+A comparison is one on the n items that both methods answered, on one policy and group, by one scorer: `difference` is
+the mean of the method's scores minus the reference's, on its interval (null for one prompt); `p` is that of the paired
+test, `effect_size` Cohen's d_z over prompts. All are null if a score is missing. `verdict` is in the scorer's
+direction, and `undecided` if p_holm is above 1 - confidence.
+
+What pairs hold is said in `pair_accuracy.py` (none where the recipe has no `pairs`), how figures are computed in
+`statistics.py`. Nothing in it depends on when, or in how many attempts, the run was made.
 """
 
 from __future__ import annotations
@@ -30,17 +35,15 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from pad_cli.errors import DataError
-from pad_cli.evaluation.cells import CellKey, Scored, Scores, into_cells, limits, rounded
-from pad_cli.evaluation.comparisons import Reference, compare
+from pad_cli.evaluation.comparisons import CellKey, Reference, Scored, Scores, compare, into_cells, limits, rounded
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.outputs import COSTS, OUTPUTS
-from pad_cli.evaluation.pair_accuracy import PairRow
 from pad_cli.evaluation.statistics import Interval, intervals
 from pad_cli.recipe import EvalRecipe
 from pad_cli.records import Cell
 from pad_cli.reports.document import markdown
 from pad_cli.reports.evaluation_report import EvaluationFiles, evaluation_document, evaluation_page
-from pad_cli.system.runs import environment, fingerprint, write_json, write_whole
+from pad_cli.system.runs import environment, fingerprint, write_whole
 
 REPORT, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
 JUDGED = "judge.json"
@@ -55,17 +58,9 @@ def build_report(
     scored: Iterable[Scored],
     scorers: Mapping[str, Scorer],
     reference: Reference,
-    pairs: Iterable[PairRow] = (),
+    pairs: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The report as a mapping; rows stand in the order in which their cells were first scored, pooled ones first.
-
-    Args:
-        recipe: what was asked.
-        scored: every score.
-        scorers: by their names in the report.
-        reference: what every method is compared with.
-        pairs: what was measured on preference pairs.
-    """
+    """The report; rows stand in the order in which their cells were first scored, pooled ones first."""
     cells = into_cells(scored)
     ends = _intervals(cells, scorers, recipe)
     return {
@@ -73,19 +68,10 @@ def build_report(
         "recipe": recipe.model_dump(),
         "environment": environment(),
         "reference": reference._asdict(),
-        "rows": [asdict(_row(place, scores, ends.get(place), scorers)) for place, scores in cells.items()],
-        "comparisons": [asdict(comparison) for comparison in compare(cells, reference, scorers, recipe)],
-        "pairs": [asdict(row) for row in pairs],
+        "rows": [_row(place, scores, ends.get(place), scorers) for place, scores in cells.items()],
+        "comparisons": compare(cells, reference, scorers, recipe),
+        "pairs": [dict(row) for row in pairs],
     }
-
-
-def write_report(report: dict[str, Any], directory: Path) -> None:
-    """Write `report.json`.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    write_json(directory / REPORT, report)
 
 
 def has_report(directory: Path) -> bool:
@@ -100,9 +86,12 @@ def write_pages(directory: Path) -> None:
         DataError: a file is missing or damaged.
         StorageError: they cannot be written.
     """
-    judged = _read(directory / JUDGED) if (directory / JUDGED).exists() else None
+    judged = read_content(directory / JUDGED) if (directory / JUDGED).exists() else None
     files = EvaluationFiles(
-        _read(directory / REPORT), _read(directory / OUTPUTS), _read(directory / COSTS, list), judged
+        read_content(directory / REPORT),
+        read_content(directory / OUTPUTS),
+        read_content(directory / COSTS, list),
+        judged,
     )
     try:
         text, content = markdown(evaluation_document(files)), evaluation_page(files)
@@ -114,7 +103,8 @@ def write_pages(directory: Path) -> None:
     write_whole(directory / PAGE, content)
 
 
-def _read(path: Path, kind: type = dict) -> Any:
+def read_content(path: Path, kind: type = dict) -> Any:
+    """The JSON object, or array, of a finished evaluation's file; raises DataError if it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -145,9 +135,9 @@ def _intervals(
     return ends_of
 
 
-def _row(place: CellKey, scores: Scores, ends: Interval | None, scorers: Mapping[str, Scorer]) -> Cell:
+def _row(place: CellKey, scores: Scores, ends: Interval | None, scorers: Mapping[str, Scorer]) -> dict[str, Any]:
     scorer, sample = scorers[place.scorer], None if scores.failed else scores.sample
-    return Cell(
+    cell = Cell(
         **place._asdict(),
         n=len(scores.values),
         prompts=len({item.prompt for item in scores.values}),
@@ -161,3 +151,4 @@ def _row(place: CellKey, scores: Scores, ends: Interval | None, scorers: Mapping
         dimension=scorer.dimension,
         unit=scorer.unit,
     )
+    return asdict(cell)

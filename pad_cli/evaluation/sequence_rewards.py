@@ -48,8 +48,6 @@ def answer_tokens(model: RewardModel, text: str, *, ended: bool = True) -> tuple
 def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[AnswerToReward]) -> torch.Tensor:
     """Summed rewards of N answers: (N,) nats, float32, on the CPU; 0 for one without tokens.
 
-    The policy is read only if the reward model's rewards are relative to it.
-
     Raises:
         UsageError: rewards are relative to the policy, whose vocabulary is not the backbone's.
     """
@@ -60,11 +58,8 @@ def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequenc
 
 @torch.no_grad()
 def token_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[AnswerToReward]) -> list[torch.Tensor]:
-    """Rewards of the tokens of N answers: for each of T tokens (T,) nats, float32, on the CPU.
-
-    Arguments and errors as in `sequence_rewards`.
-    """
-    check_reference(model, policy)
+    """Rewards of the tokens of N answers: for each of T tokens (T,) nats, float32, on the CPU; raises as above."""
+    model.reference.check(model.backbone, policy)
     result = [torch.zeros(0)] * len(answers)
     rows = [row for row, answer in enumerate(answers) if answer.tokens]
 
@@ -78,11 +73,6 @@ def token_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[A
         for number, part in zip(numbers, parts, strict=True):
             result[rows[number]] = part
     return result
-
-
-def check_reference(model: RewardModel, policy: LanguageModel) -> None:
-    """Raises UsageError if rewards are relative to the policy, whose vocabulary is not the backbone's."""
-    model.reference.check(model.backbone, policy)
 
 
 def _sequence(model: RewardModel, answer: AnswerToReward) -> TokenSequence:
@@ -116,16 +106,15 @@ def rewarded_texts(context: EvalContext, answers: Sequence[Answer], log: ResultL
         for item, text, *_ in answers
     ]
     readable: dict[str, tuple[str, AnswerToReward]] = {}
-    problems: dict[str, str] = {}
+    problems: list[str] = []
     for key, answer in zip(keys, answers, strict=True):
         if key not in log.done:
             try:
                 readable[key] = answer.text, _readable(context, answer)
             except PadError as error:
-                problems[key] = error.message
+                problems.append(error.message)
     if problems:
-        left_out = sum(key in problems for key in keys)
-        note(f"No token rewards for {left_out} of {len(keys)} answers shown: {next(iter(problems.values()))}")
+        note(f"No token rewards for {len(problems)} of {len(keys)} answers shown: {problems[0]}")
     rows = list(readable.items())
     tokenizer = context.reward_model.backbone.tokenizer
     with bar(f"Token rewards on {context.name}", total=len(rows)) as progress:
@@ -146,7 +135,7 @@ def rewarded_texts(context: EvalContext, answers: Sequence[Answer], log: ResultL
 def _readable(context: EvalContext, answer: Answer) -> AnswerToReward:
     """An answer for the reward model; raises PadError if it cannot be rewarded token by token."""
     model = context.reward_model
-    check_reference(model, context.policy)
+    model.reference.check(model.backbone, context.policy)
     if not model.backbone.tokenizer.is_fast:
         raise UsageError("The backbone's tokenizer does not say where its tokens are in a text.", "Use its fast form.")
     preference = model.preference(answer.item.preference)
@@ -166,14 +155,9 @@ def _spans(tokenizer: Any, text: str) -> list[tuple[int, int]]:
 
 
 def _pieces(text: str, spans: Sequence[tuple[int, int]], rewards: Sequence[float]) -> RewardedText:
-    """A text cut where tokens meet, and its end of sequence.
+    """A text cut where tokens meet, and its end of sequence, which has the last reward.
 
     Tokens that share a character form one piece; text that no token covers belongs to the next piece, if there is one.
-
-    Args:
-        text: the answer.
-        spans: of each token.
-        rewards: of each token, and of the end of sequence.
     """
     if not text:
         return [("", _rounded(sum(rewards)))]

@@ -38,13 +38,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """Scores (or differences of scores), by prompt.
-
-    Attributes:
-        prompts: N names, sorted.
-        sums: (N,) sums of their scores.
-        sizes: (N,) how many scores each has.
-    """
+    """Scores (or differences of scores), by prompt: N names, sorted, with the (N,) sums and numbers of their scores."""
 
     prompts: tuple[str, ...]
     sums: Vector
@@ -101,10 +95,7 @@ def intervals(
     have zero width; but up to u = 1 - (1 - confidence)^(1/N) of all prompts (about 3/N at 95 %) may be different, so
     the interval is that of a mean with a share u of prompts at a bound; without bounds it is m.
 
-    Args:
-        samples: whose means are estimated.
-        confidence, resamples, seed: of the bootstrap.
-        bounds: for each sample the limits of its scores, None if unknown.
+    `bounds` are the limits of each sample's scores, None if unknown.
     """
     limits = bounds or [None] * len(samples)
     result: list[Interval | None] = [None] * len(samples)
@@ -164,11 +155,8 @@ def _bootstrap(
     count = sums.shape[1]
 
     def means(drawn: NDArray[np.int64], axis: int) -> Vector:
-        """(..., N') prompt numbers to (M, ...) means.
-
-        scipy resamples prompt numbers, once for all samples. Counting how often each prompt was drawn turns the means
-        of all samples into two matrix products.
-        """
+        # (..., N') prompt numbers, resampled once for all samples, to (M, ...) means: counting how often each prompt
+        # was drawn turns the means of all samples into two matrix products
         draws = drawn.reshape(-1, drawn.shape[-1])
         places = draws + count * np.arange(len(draws))[:, None]
         times = np.bincount(places.ravel(), minlength=count * len(draws)).reshape(-1, count).T

@@ -16,6 +16,7 @@ more points than another. `n` counts prompts. In arrays of points, more is bette
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.cells import rounded
+from pad_cli.evaluation.comparisons import rounded
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.evaluate import each_policy, is_evaluation, items_by_policy, load_parts
 from pad_cli.prompts import load_benchmark
@@ -44,18 +45,16 @@ _VERSION = 1
 Floats = NDArray[np.float64]
 Weights = tuple[float, ...]
 """One for each principle."""
+Values = dict[str, list[float | None]]
+"""Scorer to the scores of one point, in the prompts' order."""
 
 
 class Family(NamedTuple):
-    """Points that form one front: one method at one guidance weight and number of candidates."""
+    """Points that form one front."""
 
     method: str
     guidance_weight: float
     candidates: int
-
-
-Values = dict[str, list[float | None]]
-"""Scorer to the scores of one point, in the prompts' order."""
 
 
 def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]:
@@ -74,7 +73,8 @@ def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]
     output = Path(recipe.output)
     with only_here(output):
         check_output(output, "sweep of pad sweep", _is_sweep, overwrite=overwrite)
-        grid = {_label(weights): weights for weights in weight_grid(len(recipe.objectives), recipe.weight_steps)}
+        weightings = weight_grid(len(recipe.objectives), recipe.weight_steps)
+        grid = {"/".join(f"{weight:g}" for weight in weights): weights for weights in weightings}
         items = _items(recipe, grid)
         points: dict[tuple[Family, str], Values] = {}
         scorers: dict[str, Scorer] = {}
@@ -84,8 +84,9 @@ def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]
             with only_here(Path(evaluation.output)):
                 for run in each_policy(evaluation, items_by_policy(evaluation, [items]), methods, scorers):
                     for score in run.scored:
-                        point = Family(score.method, score.guidance_weight, candidates), score.preference
-                        points.setdefault(point, {}).setdefault(score.scorer, []).append(score.value)
+                        cell = score.cell
+                        point = Family(cell.method, cell.guidance_weight, candidates), cell.preference
+                        points.setdefault(point, {}).setdefault(cell.scorer, []).append(score.value)
         with stage("Computing Pareto fronts"):
             result = _result(recipe, grid, points, [scorers[name] for name in recipe.objectives])
         write_json(output / SWEEP, result)
@@ -94,32 +95,21 @@ def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]
 
 
 def _is_sweep(directory: Path) -> bool:
-    """Was this written by a sweep, finished or not?"""
     return (directory / SWEEP).is_file() or any(map(is_evaluation, directory.glob("candidates-*")))
 
 
 def _items(recipe: SweepRecipe, grid: dict[str, Weights]) -> list[BenchmarkItem]:
     """Every prompt under every weighting."""
     source = load_benchmark(recipe.benchmark)
-    prompts = list({prompt_key(item): item for item in reversed(source)}.values())[::-1][: recipe.prompts]
-    return [
-        BenchmarkItem(
-            id=f"sweep/{label}/{number}",
-            group="sweep",
-            label=label,
-            prompt=item.prompt,
-            preference=tuple(
-                f"{name}={weight:g}" for name, weight in zip(recipe.objectives, weights, strict=True) if weight
-            ),
-            facts=item.facts,
-        )
-        for label, weights in grid.items()
-        for number, item in enumerate(prompts)
-    ]
-
-
-def _label(weights: Weights) -> str:
-    return "/".join(f"{weight:g}" for weight in weights)
+    first = {prompt_key(item): item for item in reversed(source)}
+    items = []
+    for label, weights in grid.items():
+        weighted = zip(recipe.objectives, weights, strict=True)
+        preference = tuple(f"{name}={weight:g}" for name, weight in weighted if weight)
+        for number, item in enumerate(list(first.values())[::-1][: recipe.prompts]):
+            place = f"sweep/{label}/{number}"
+            items.append(BenchmarkItem(place, "sweep", label, item.prompt, preference, facts=item.facts))
+    return items
 
 
 def _evaluation(recipe: SweepRecipe, candidates: int) -> EvalRecipe:
@@ -161,18 +151,14 @@ def _result(
     fronts = []
     for family in dict.fromkeys(family for family, _ in points):
         labels = [label for label in grid if (family, label) in complete]
-        if not labels:
-            continue
-        front = pareto_front(
-            np.stack([complete[family, label] for label in labels]),
-            reference,
-            resamples=recipe.resamples,
-            confidence=recipe.confidence,
-            seed=recipe.seed,
-        )
-        on_front |= {(family, label) for label, member in zip(labels, front.members, strict=True) if member}
-        figures = {key: rounded(getattr(front, key)) for key in ("hypervolume", "low", "high", "spacing")}
-        fronts.append({**family._asdict(), "points": len(labels), "on_front": int(front.members.sum()), **figures})
+        if labels:
+            values = np.stack([complete[family, label] for label in labels])
+            front = pareto_front(
+                values, reference, resamples=recipe.resamples, confidence=recipe.confidence, seed=recipe.seed
+            )
+            on_front |= {(family, label) for label, member in zip(labels, front.members, strict=True) if member}
+            figures = {key: rounded(getattr(front, key)) for key in ("hypervolume", "low", "high", "spacing")}
+            fronts.append({**family._asdict(), "points": len(labels), "on_front": int(front.members.sum()), **figures})
     return {
         "version": _VERSION,
         "recipe": recipe.model_dump(),
@@ -217,12 +203,9 @@ class Front:
 
 
 def pareto_front(values: Floats, reference: Floats, *, resamples: int, confidence: float, seed: int) -> Front:
-    """The front of points whose coordinates are means over prompts.
+    """The front of N points from their scores (N, P, D) on P prompts; its interval resamples the prompts.
 
-    Args:
-        values: (N, P, D), the scores of N points on the same P prompts.
-        reference: (D,), the reference point; what does not exceed it in every column has no volume.
-        resamples, confidence, seed: of the hypervolume's interval.
+    What does not exceed the `reference` point (D,) in every column has no volume.
     """
     means: Floats = values.mean(axis=1)
     rng = np.random.default_rng(seed)
@@ -254,11 +237,5 @@ def spacing(front: Floats) -> float:
 
 def weight_grid(principles: int, steps: int) -> list[Weights]:
     """Weights that sum to 1, each a multiple of 1 / steps: for two principles (1, 0), ..., (0, 1)."""
-    return [tuple(part / steps for part in parts) for parts in _compositions(principles, steps)]
-
-
-def _compositions(places: int, total: int) -> list[tuple[int, ...]]:
-    """All ways to write a total as a sum of non-negative integers, in order."""
-    if places == 1:
-        return [(total,)]
-    return [(first, *rest) for first in range(total, -1, -1) for rest in _compositions(places - 1, total - first)]
+    parts = itertools.product(range(steps, -1, -1), repeat=principles)
+    return [tuple(part / steps for part in some) for some in parts if sum(some) == steps]

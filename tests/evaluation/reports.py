@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pad_cli.evaluation.cells import Scored
-from pad_cli.evaluation.comparisons import Reference
+from pad_cli.evaluation.comparisons import CellKey, ItemKey, Reference, Scored
 from pad_cli.evaluation.contract import load_scorer
 from pad_cli.evaluation.report import build_report
 from pad_cli.recipe import EvalRecipe, ScorerSettings
@@ -29,9 +28,10 @@ def make_recipe(**changed: Any) -> EvalRecipe:
 
 def score(value: float | None, prompt: int | str = 0, **changed: Any) -> Scored:
     """A score of `pad` on the first prompt, unless something is said otherwise."""
-    fields = {"method": "pad", "policy": "home", "group": "single", "preference": "formal", "guidance_weight": 1.0}
-    item = f"{changed.get('preference', 'formal')}/{prompt}"
-    return Scored(**{**fields, "scorer": "words", "item": item, "prompt": str(prompt), "value": value, **changed})
+    names = {"prompt": str(prompt), "truncated": False, "method": "pad", "policy": "home", "group": "single"}
+    fields = {**names, "preference": "formal", "guidance_weight": 1.0, "scorer": "words", **changed}
+    item = ItemKey(fields["prompt"], fields["preference"], fields.get("item", f"{fields['preference']}/{prompt}"))
+    return Scored(CellKey(**{name: fields[name] for name in CellKey._fields}), item, value, fields["truncated"])
 
 
 def scores(values: Sequence[float | None], **changed: Any) -> list[Scored]:

@@ -12,11 +12,11 @@ from rich.console import Console
 from scipy.stats import binom
 
 from pad_cli.evaluation.comparisons import Reference, reference_of
-from pad_cli.evaluation.methods.untrained import Base, Pad
-from pad_cli.evaluation.report import REPORT, write_report
+from pad_cli.evaluation.report import REPORT
 from pad_cli.evaluation.statistics import by_prompt, intervals
+from pad_cli.evaluation.untrained_methods import Base, Pad
 from pad_cli.reports.evaluation_tables import report_table
-from pad_cli.system.runs import fingerprint
+from pad_cli.system.runs import fingerprint, write_json
 from tests.evaluation.reports import make_recipe, only, report_of, score, scores
 
 BASE: dict[str, Any] = {"method": "base", "guidance_weight": 0.0}
@@ -149,7 +149,7 @@ def test_a_verdict_is_in_the_scorers_direction(scorer: str, more: float, verdict
 def test_p_values_are_corrected_within_a_table_and_not_across() -> None:
     rng = np.random.default_rng(0)
     others = [scores(list(UP + rng.normal(size=8)), method=f"m{number}") for number in range(3)]
-    far = [score._replace(group="combination") for score in (*scores(UP), *others[0])]
+    far = [score._replace(cell=score.cell._replace(group="combination")) for score in (*scores(UP), *others[0])]
     rows = report_of(*scores(UP), *(each for other in others for each in other), *far)["comparisons"]
     near = sorted((row["p"], row["p_holm"]) for row in rows if row["group"] == "single")
     assert near[0][1] == pytest.approx(min(1, 3 * near[0][0]), abs=2e-3)
@@ -222,7 +222,7 @@ def test_every_row_says_whether_higher_is_better() -> None:
 
 def test_the_written_report_reads_back_the_same(tmp_path: Path) -> None:
     report = report_of(*scores(UP), *scores(UP, **BASE))
-    write_report(report, tmp_path)
+    write_json(tmp_path / REPORT, report)
     assert json.loads((tmp_path / REPORT).read_text(encoding="utf-8")) == report
 
 

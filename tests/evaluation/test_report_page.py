@@ -14,7 +14,7 @@ from pad_cli.errors import DataError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Answer, System
 from pad_cli.evaluation.outputs import COSTS, OUTPUTS, write_outputs
-from pad_cli.evaluation.report import JUDGED, MARKDOWN, PAGE, write_pages, write_report
+from pad_cli.evaluation.report import JUDGED, MARKDOWN, PAGE, REPORT, write_pages
 from pad_cli.records import BenchmarkItem, as_messages
 from pad_cli.reports.document import MARKS
 from pad_cli.reports.evaluation_report import filter_script, full_colour
@@ -62,7 +62,7 @@ JUDGE = {
 
 def directory_of(directory: Path, report: dict[str, Any], answers: list[Answer] | None = None) -> Path:
     """A finished run without its logs."""
-    write_report(report, directory)
+    write_json(directory / REPORT, report)
     who = dict.fromkeys((row["method"], row["policy"], row["guidance_weight"]) for row in report["rows"])
     costs = [
         {"method": method, "policy": policy, **COST, "guidance_weight": weight, "seconds_per_100_tokens": 3.0 + number}
@@ -248,7 +248,7 @@ def test_text_of_unknown_origin_is_shown_as_it_is(tmp_path: Path) -> None:
 
 
 def test_answers_stand_beside_each_other_with_their_places_and_scores(report: dict[str, Any], tmp_path: Path) -> None:
-    write_report(report, tmp_path)
+    write_json(tmp_path / REPORT, report)
     write_json(tmp_path / COSTS, [])
     answers = [
         answer for method in ("base", "pad") for answer in answers_of("home", method, [f"{method} says\n1 < 2", "b"])
@@ -272,7 +272,7 @@ def test_answers_stand_beside_each_other_with_their_places_and_scores(report: di
 
 def with_tokens(directory: Path, report: dict[str, Any], *answers: list[tuple[str, float]] | None) -> str:
     """The page of a run with these answers, in pieces with their rewards; None for one that has no rewards."""
-    write_report(report, directory)
+    write_json(directory / REPORT, report)
     write_json(directory / COSTS, [])
     texts = ["plain" if each is None else "".join(text for text, _ in each) for each in answers]
     tokens = {(System("pad", "home", 1.0), number): each for number, each in enumerate(answers)}

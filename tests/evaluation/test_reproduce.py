@@ -13,8 +13,8 @@ import yaml
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
+from pad_cli.evaluation.evaluate import PAGE, REPRODUCE, SUMMARY, reproduce
 from pad_cli.evaluation.outputs import COSTS
-from pad_cli.evaluation.reproduce import PAGE, REPRODUCE, SUMMARY, reproduce
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ModelSettings, ReproduceRecipe, load_recipe

@@ -7,7 +7,7 @@ import torch
 import trl
 
 import pad_cli.cli.main
-import pad_cli.evaluation.reproduce
+import pad_cli.evaluation.evaluate
 import pad_cli.evaluation.sweep
 import pad_cli.learning.question_session
 import pad_cli.training.lora

@@ -12,7 +12,7 @@ from pad_cli.bench.paths import benchmark_prompts
 from pad_cli.decoding.batch import generate_file
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError
-from pad_cli.evaluation.scorers.classifier_model import fill_template
+from pad_cli.evaluation.scorers.classifier import fill_template
 from pad_cli.models.prompts import check_prompts, encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import DataSettings, DecodingSettings, TrainRecipe

@@ -14,24 +14,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from pad_cli.errors import DataError, JudgeError
-from pad_cli.evaluation.judge.budget import (
-    Budget,
-    OverBudgetError,
-    Prices,
-    Reservation,
-    Tokens,
-    characters,
-    cost_of,
-    most_tokens,
-    prices_of,
-)
-from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredError
+from pad_cli.errors import JudgeError
+from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, Tokens, UnansweredError
 from pad_cli.evaluation.judge.questions import UnparsedVerdictError, read_verdict, repair, schema
 from pad_cli.recipe import JudgeSettings, Mode
 from pad_cli.records import Messages
@@ -40,13 +28,18 @@ from pad_cli.system.runs import ResultLog, fingerprint
 
 LOST = "lost"
 
-_COUNTS = ("tokens_in", "tokens_out", "requests", "characters")
 _REPAIR_BYTES = 2500  # of the message that shows a judge its error, at most
 _MAX_CONSECUTIVE_FAILURES = 5
+_CHARACTERS_PER_TOKEN = 4.0
+_REPLY_TOKENS = 80.0
+_FRAME_TOKENS = 16  # of a chat template, around one message
 
 
-@dataclass(frozen=True)
-class Question:
+class OverBudgetError(Exception):
+    """The next request might exceed the budget."""
+
+
+class Question(NamedTuple):
     """One thing to ask a judge."""
 
     mode: Mode
@@ -58,36 +51,81 @@ class Question:
         return fingerprint([*decisive, self.mode, schema(self.mode, settings.dimensions), self.messages])
 
 
-@dataclass
-class Outcome:
-    """What came of the questions, beside the rows of the log.
+@dataclass(frozen=True)
+class Volume:
+    """Requests and their tokens; `usd` is None when prices are not known."""
 
-    Attributes:
-        failed: key to what went wrong, for questions without a reply; they are asked again by the next run.
-        over_budget: questions were left out because they might have cost too much.
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    usd: float | None
+
+
+def usd(settings: JudgeSettings, tokens_in: float, tokens_out: float) -> float | None:
+    """What tokens cost; None if the recipe does not say the prices."""
+    if settings.input_price is None or settings.output_price is None:
+        return None
+    return (tokens_in * settings.input_price + tokens_out * settings.output_price) / 1e6
+
+
+def cost_of(rows: Iterable[Mapping[str, Any]], settings: JudgeSettings) -> float | None:
+    """USD of log rows; None when prices are not known."""
+    costs = [usd(settings, row["tokens_in"], row["tokens_out"]) for row in rows]
+    return None if usd(settings, 0, 0) is None else sum(cost or 0.0 for cost in costs)
+
+
+def most_tokens(messages: Messages) -> int:
+    """No fewer tokens than the messages have: a token of a byte-level vocabulary is at least one byte of UTF-8."""
+    return sum(len(message["content"].encode(errors="replace")) + _FRAME_TOKENS for message in messages)
+
+
+def _characters(messages: Messages) -> int:
+    return sum(len(message["content"]) for message in messages)
+
+
+def forecast(waiting: Iterable[Messages], settings: JudgeSettings) -> Volume:
+    """What requests will probably cost, one each."""
+    sizes = [_characters(messages) for messages in waiting]
+    tokens_in, tokens_out = round(sum(sizes) / _CHARACTERS_PER_TOKEN), round(_REPLY_TOKENS * len(sizes))
+    return Volume(len(sizes), tokens_in, tokens_out, usd(settings, tokens_in, tokens_out))
+
+
+class Budget:
+    """USD that may be spent; `limit` None is no limit."""
+
+    def __init__(self, limit: float | None, spent: float = 0.0) -> None:
+        self.limit, self.spent, self.reserved = limit, spent, 0.0
+
+
+class Reservation:
+    """What is set aside of a budget for one question; as a context, the rest goes back at its end.
+
+    Every request is covered by the most that it can cost before it is sent, so that the limit holds.
     """
 
-    failed: dict[str, str] = field(default_factory=dict)
-    over_budget: bool = False
+    def __init__(self, budget: Budget) -> None:
+        self._budget, self._amount = budget, 0.0
 
+    def add(self, amount: float) -> None:
+        """Set more aside; raises OverBudgetError if it is not there."""
+        budget = self._budget
+        if budget.limit is not None and budget.spent + budget.reserved + amount > budget.limit:
+            raise OverBudgetError
+        budget.reserved += amount
+        self._amount += amount
 
-def check_rows(log: ResultLog) -> None:
-    """Make sure that a log's rows are such as are written here.
+    def pay(self, amount: float) -> None:
+        """Turn a part into money spent."""
+        self._budget.reserved -= amount
+        self._budget.spent += amount
+        self._amount -= amount
 
-    Raises:
-        DataError: one is not.
-    """
-    for row in log.done.values():
-        mode, verdict = row.get("mode"), row.get("verdict")
-        counts = [row.get(name) for name in (_COUNTS[:2] if mode == LOST else _COUNTS)]
-        good = verdict is None and mode in ("pairwise", "rubric", LOST)
-        if isinstance(verdict, dict) and mode == "pairwise":
-            good = verdict.get("winner") in ("first", "second", "tie")
-        if isinstance(verdict, dict) and mode == "rubric":
-            ratings = verdict.get("ratings")
-            good = isinstance(ratings, dict) and all(type(rating) is int for rating in ratings.values())
-        if not good or not all(type(count) is int and count >= 0 for count in counts):
-            raise DataError("a row is damaged", path=log.path, hint="Delete the file, and judge again.")
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.reserved -= self._amount
+        self._amount = 0.0
 
 
 async def ask_all(
@@ -96,32 +134,33 @@ async def ask_all(
     endpoint: Endpoint,
     log: ResultLog,
     advance: Callable[[int], None],
-) -> Outcome:
-    """Ask what the log lacks.
+) -> dict[str, str]:
+    """Ask what the log lacks, in order, until the budget is spent; the log takes in every verdict as it comes.
 
     Args:
-        questions: by key, in the order in which they are to be asked.
+        questions: by key.
         settings: of the judge.
         endpoint: where it is.
-        log: takes in every verdict as it comes.
+        log: of replies.
         advance: called with the number of questions just settled.
+
+    Returns:
+        Key to what went wrong, for questions without a reply; they are asked again by the next run.
 
     Raises:
         JudgeError: the judge refuses, or cannot be reached.
         StorageError: the log cannot be written.
     """
     waiting = deque((key, question) for key, question in questions.items() if key not in log.done)
-    prices = prices_of(settings)
     try:
         async with Chat(settings, endpoint) as chat, asyncio.TaskGroup() as group:
-            budget = Budget(settings.max_cost, cost_of(log.done.values(), prices))
-            workers = _Workers(chat, settings, prices, log, budget, waiting, advance)
+            budget = Budget(settings.max_cost, cost_of(log.done.values(), settings) or 0.0)
+            workers = _Workers(chat, settings, log, waiting, advance, budget)
             for _ in range(min(settings.concurrency, len(waiting))):
                 group.create_task(workers.work())
     except ExceptionGroup as several:
         raise several.exceptions[0] from None
-    workers.outcome.over_budget = bool(waiting)
-    return workers.outcome
+    return workers.failed
 
 
 @dataclass
@@ -130,13 +169,12 @@ class _Workers:
 
     chat: Chat
     settings: JudgeSettings
-    prices: Prices | None
     log: ResultLog
-    budget: Budget
     waiting: deque[tuple[str, Question]]
     advance: Callable[[int], None]
-    outcome: Outcome = field(default_factory=Outcome)
-    failures: int = 0
+    budget: Budget
+    failed: dict[str, str] = field(default_factory=dict)
+    failures: int = 0  # in a row
 
     async def work(self) -> None:
         """Settle questions until none waits, or the next might exceed the budget.
@@ -161,17 +199,27 @@ class _Workers:
 
     async def _settle(self, key: str, question: Question, reservation: Reservation) -> dict[str, Any]:
         """The row of one question; the most that its request and a repair can cost is set aside first."""
-        written = self.settings.max_tokens
+        written, dimensions = self.settings.max_tokens, self.settings.dimensions
         first = Tokens(most_tokens(question.messages), written)
         second = Tokens(first.read + written + _REPAIR_BYTES, written)
         reservation.add(self._usd(first) + self._usd(second))
-        dimensions, messages = self.settings.dimensions, question.messages
-        verdict, problem, used = None, "", list[Tokens]()
-        reply = Reply("")
+        messages, reply, verdict, problem = question.messages, Reply(""), None, ""
+        used: list[Tokens] = []
+
+        def lose(tokens: Tokens) -> None:
+            """Book tokens that brought no verdict."""
+            row = {"mode": LOST, "tokens_in": tokens.read, "tokens_out": tokens.written}
+            self.log.append({fingerprint([key, LOST, time.time_ns()]): row})
+            reservation.pay(self._usd(tokens))
+
+        def lose_attempt() -> None:
+            most = second if used else first
+            lose(most)
+            reservation.add(self._usd(most))  # for the next attempt
+
         try:
             for most in (first, second):
-                lose = partial(self._lose_attempt, key, most, reservation)
-                reply = await self.chat.ask(messages, schema(question.mode, dimensions), lose)
+                reply = await self.chat.ask(messages, schema(question.mode, dimensions), lose_attempt)
                 used.append(reply.tokens or most)
                 try:
                     verdict = read_verdict(question.mode, reply.text, dimensions)
@@ -181,33 +229,23 @@ class _Workers:
                     messages = repair(question.messages, reply.text, problem)
         except (UnansweredError, OverBudgetError):
             if used:  # what could not be read, and not be repaired either, was paid for all the same
-                self._lose(key, _total(used), reservation)
+                lose(used[0])
             raise
-        total = _total(used)
+        total = Tokens(sum(tokens.read for tokens in used), sum(tokens.written for tokens in used))
         reservation.pay(self._usd(total))
         return {
             "mode": question.mode,
             "verdict": verdict,
             "problem": problem,
             "reply": reply.text if verdict is None else "",
-            "characters": characters(question.messages),
+            "characters": _characters(question.messages),
             "requests": len(used),
             "tokens_in": total.read,
             "tokens_out": total.written,
         }
 
-    def _lose_attempt(self, key: str, most: Tokens, reservation: Reservation) -> None:
-        self._lose(key, most, reservation)
-        reservation.add(self._usd(most))  # for the next attempt
-
-    def _lose(self, key: str, tokens: Tokens, reservation: Reservation) -> None:
-        """Book tokens that brought no verdict."""
-        row = {"mode": LOST, "tokens_in": tokens.read, "tokens_out": tokens.written}
-        self.log.append({fingerprint([key, LOST, time.time_ns()]): row})
-        reservation.pay(self._usd(tokens))
-
     def _fail(self, key: str, problem: str) -> None:
-        self.outcome.failed[key] = problem
+        self.failed[key] = problem
         self.failures += 1
         note(f"The judge did not answer one question: {problem}")
         if self.failures >= _MAX_CONSECUTIVE_FAILURES:
@@ -217,8 +255,4 @@ class _Workers:
             )
 
     def _usd(self, tokens: Tokens) -> float:
-        return 0.0 if self.prices is None else self.prices.usd(*tokens)
-
-
-def _total(used: list[Tokens]) -> Tokens:
-    return Tokens(sum(each.read for each in used), sum(each.written for each in used))
+        return usd(self.settings, *tokens) or 0.0

@@ -14,15 +14,13 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import TracebackType
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
 from pad_cli.errors import JudgeError
-from pad_cli.evaluation.judge.budget import Tokens
 from pad_cli.recipe import JudgeSettings
 from pad_cli.records import Messages
 from pad_cli.system.offline import is_this_machine, offline
@@ -34,9 +32,13 @@ if TYPE_CHECKING:
 _OPENAI = "https://api.openai.com/v1"
 _LONGEST_WAIT = 600.0  # seconds; for a server that asks for more, the run ends
 _LONGEST_BACKOFF = 60.0  # seconds
-_REFUSED = {401: "check OPENAI_API_KEY", 403: "check what the key may do", 404: "check `judge.model` and the address"}
+_REFUSED = {
+    401: "Check OPENAI_API_KEY.",
+    403: "Check what the key may do.",
+    404: "Check `judge.model` and the address.",
+}
 _SECRET = 8  # letters; what stands in for a key where none is needed is shorter, and may be a word of the text
-_LATER = (408, 409, 425, 429)
+_RETRIED = (408, 409, 425, 429)
 _NOT_TAKEN = re.compile(r"unsupported|not support|unexpected|unrecogni[sz]ed|unknown|not permitted|unavailable", re.I)
 _OTHERWISE = {"response_format": None, "temperature": None, "max_tokens": "max_completion_tokens"}
 """What some servers do not take, and what they take in its place."""
@@ -44,6 +46,13 @@ _OTHERWISE = {"response_format": None, "temperature": None, "max_tokens": "max_c
 
 class UnansweredError(Exception):
     """No reply to one question; its text says why."""
+
+
+class Tokens(NamedTuple):
+    """Tokens that a judge reads and writes."""
+
+    read: int
+    written: int
 
 
 class Reply(NamedTuple):
@@ -57,11 +66,8 @@ class Reply(NamedTuple):
 class Endpoint:
     """Where the judge is. The key is in no representation, message or file."""
 
-    base_url: str
-    key: str
-
-    def __repr__(self) -> str:
-        return f"Endpoint({self.shown})"
+    base_url: str = field(repr=False)
+    key: str = field(repr=False)
 
     @property
     def shown(self) -> str:
@@ -71,6 +77,12 @@ class Endpoint:
 
     def without_key(self, text: str) -> str:
         return text.replace(self.key, "***") if len(self.key) >= _SECRET else text
+
+
+def find_endpoint(settings: JudgeSettings) -> Endpoint:
+    """The recipe's address or the environment's, with the environment's key, if there is one."""
+    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
+    return Endpoint(base_url, os.environ.get("OPENAI_API_KEY", ""))
 
 
 class _Message(BaseModel):
@@ -94,12 +106,6 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-def find_endpoint(settings: JudgeSettings) -> Endpoint:
-    """The recipe's address or the environment's, with the environment's key, if there is one."""
-    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
-    return Endpoint(base_url, os.environ.get("OPENAI_API_KEY", ""))
-
-
 class RateLimiter:
     """Gives requests their turns, evenly spaced; `per_minute` None spaces nothing."""
 
@@ -121,21 +127,12 @@ class RateLimiter:
 
 
 def backoff(first: float, attempt: int) -> float:
-    """Seconds to wait after a failed attempt: doubling, and spread so that many clients do not come back at once.
-
-    Args:
-        first: seconds after attempt 0, at most.
-        attempt: which one failed, counted from 0.
-    """
+    """Seconds to wait after attempt 0, 1, ...: doubling, and spread so that many clients do not come back at once."""
     return min(first * 2.0**attempt, _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait (`retry-after-ms`, or `Retry-After` in seconds); None if it does not say.
-
-    Args:
-        headers: of its reply; looked up in lower case.
-    """
+    """Seconds that a server asks to wait (`retry-after-ms`, or `Retry-After` in seconds); None if it does not say."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         with contextlib.suppress(KeyError, ValueError):
             if (wait := float(headers[name])) >= 0:
@@ -177,9 +174,7 @@ class Chat:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
     async def ask(self, messages: Messages, schema: Mapping[str, Any], lost: Callable[[], None]) -> Reply:
@@ -218,7 +213,8 @@ class Chat:
                     continue
                 problem = self._problem(error)
                 if error.status_code == 429:
-                    self._limiter.pause(self._requested_wait(error, wait))
+                    asked = retry_after(error.response.headers)
+                    self._limiter.pause(wait if asked is None else asked)
                     wait = 0.0  # the limiter holds this question back, too
             attempt += 1
             if attempt < self._settings.attempts:
@@ -226,11 +222,9 @@ class Chat:
         raise UnansweredError(self._endpoint.without_key(problem))
 
     def _options(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        verdict = {"name": "verdict", "strict": True, "schema": schema}
         options: dict[str, Any] = {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "verdict", "strict": True, "schema": schema},
-            },
+            "response_format": {"type": "json_schema", "json_schema": verdict},
             "temperature": self._settings.temperature,
             "max_tokens": self._settings.max_tokens,
         }
@@ -251,9 +245,7 @@ class Chat:
 
     def _can_do_without(self, error: APIStatusError, options: Mapping[str, Any]) -> bool:
         """Was the request refused for an option that can be left out? Then it is left out from now on."""
-        if error.status_code not in (400, 422):
-            return False
-        text = str(error)
+        text = str(error) if error.status_code in (400, 422) else ""
         for name in _OTHERWISE:
             if name in options and name in text and (name == "response_format" or _NOT_TAKEN.search(text)):
                 if name not in self._not_taken:
@@ -266,18 +258,14 @@ class Chat:
         """What went wrong, if another attempt may help; raises if not."""
         code, message = error.status_code, self._endpoint.without_key(error.message)[:500]
         if code in _REFUSED or error.code == "insufficient_quota":
-            hint = _REFUSED.get(code, "top up the account, or take another judge")
-            refusal = f"The judge at {self._endpoint.shown} refused ({code}): {message}"
-            raise JudgeError(refusal, f"{hint.capitalize()}.")
-        if code in _LATER or code >= 500:
-            return f"status {code}: {message}"
-        raise UnansweredError(f"status {code}: {message}")
-
-    def _requested_wait(self, error: APIStatusError, otherwise: float) -> float:
+            hint = _REFUSED.get(code, "Top up the account, or take another judge.")
+            raise JudgeError(f"The judge at {self._endpoint.shown} refused ({code}): {message}", hint)
         wait = retry_after(error.response.headers)
-        if wait is not None and wait > _LONGEST_WAIT:
+        if code == 429 and wait is not None and wait > _LONGEST_WAIT:
             raise JudgeError(
                 f"The judge at {self._endpoint.shown} asks to wait {wait:.0f} s.",
                 "Run the same command again then; what is judged is kept.",
             )
-        return otherwise if wait is None else wait
+        if code in _RETRIED or code >= 500:
+            return f"status {code}: {message}"
+        raise UnansweredError(f"status {code}: {message}")

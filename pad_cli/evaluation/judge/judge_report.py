@@ -27,20 +27,19 @@ of requests that may have been billed without a verdict coming of it; both null 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.cells import POOLED, rounded
-from pad_cli.evaluation.judge.answers import Answer, Match
+from pad_cli.evaluation.comparisons import POOLED, rounded
+from pad_cli.evaluation.contract import Answer
 from pad_cli.evaluation.judge.length import length_controlled, length_controlled_interval
 from pad_cli.evaluation.statistics import Interval, by_prompt, intervals
 from pad_cli.recipe import EvalRecipe
 from pad_cli.system.runs import fingerprint
 
-JUDGE_REPORT = "judge.json"
 VERSION = 2
 
 _VALUES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
@@ -48,16 +47,27 @@ _FORTH = {"first": "win", "second": "loss", "tie": "tie"}
 _BACK = {"first": "loss", "second": "win", "tie": "tie"}
 _WITHOUT = ("unparsed", "failed", "missing")
 _RATINGS = (1.0, 10.0)
+_SYSTEM = ("policy", "method", "guidance_weight")
+_OPPONENT = ("opponent", "opponent_weight")
+_CELL = ("group", "preference")
 
 Rows = Mapping[str, Mapping[str, Any]]
 """Those of `judge.jsonl`, by key."""
+Place = tuple[Any, ...]
+"""The names that a row of the report begins with."""
+
+
+class Match(NamedTuple):
+    """Two answers to one item."""
+
+    answer: Answer
+    opponent: Answer
 
 
 class Judged(NamedTuple):
     """What came of one match, or of one answer's rating.
 
     Attributes:
-        place: the names that its row of the report begins with.
         answer: the one judged.
         result: `win`, `tie` or `loss`, or `rated`; or why there is no verdict.
         keys: of its questions.
@@ -66,13 +76,18 @@ class Judged(NamedTuple):
         ratings: dimension to rating.
     """
 
-    place: tuple[Any, ...]
     answer: Answer
     result: str
     keys: tuple[str, ...]
     opponent: Answer | None = None
     disagreed: bool = False
     ratings: Mapping[str, int] = {}
+
+    @property
+    def place(self) -> Place:
+        method, policy, weight = self.answer.system
+        opponent = self.opponent.system if self.opponent else None
+        return (policy, method, weight, *([opponent.method, opponent.guidance_weight] if opponent else []))
 
 
 def decide(match: Match, keys: tuple[str, ...], rows: Rows, failed: Mapping[str, str]) -> Judged:
@@ -84,21 +99,19 @@ def decide(match: Match, keys: tuple[str, ...], rows: Rows, failed: Mapping[str,
         rows: of the log.
         failed: questions without a reply.
     """
-    answer, opponent = match
-    place = (*answer.system, opponent.system.method, opponent.system.guidance_weight)
     result, disagreed = _lacking(keys, rows, failed) or "tie", False
     if keys and result == "tie":
         forth, back = (rows[key]["verdict"]["winner"] for key in keys)
         disagreed = _FORTH[forth] != _BACK[back]
         result = "tie" if disagreed else _FORTH[forth]
-    return Judged(place, answer, result, keys, opponent, disagreed)
+    return Judged(match.answer, result, keys, match.opponent, disagreed)
 
 
 def rated(answer: Answer, key: str, rows: Rows, failed: Mapping[str, str]) -> Judged:
     """The ratings of one answer."""
     if lacking := _lacking((key,), rows, failed):
-        return Judged(answer.system, answer, lacking, (key,))
-    return Judged(answer.system, answer, "rated", (key,), ratings=rows[key]["verdict"]["ratings"])
+        return Judged(answer, lacking, (key,))
+    return Judged(answer, "rated", (key,), ratings=rows[key]["verdict"]["ratings"])
 
 
 def _lacking(keys: Iterable[str], rows: Rows, failed: Mapping[str, str]) -> str:
@@ -114,25 +127,27 @@ def _lacking(keys: Iterable[str], rows: Rows, failed: Mapping[str, str]) -> str:
 
 def pairwise_rows(judged: Sequence[Judged], recipe: EvalRecipe) -> list[dict[str, Any]]:
     """A row for each method, opponent, group and preference."""
-    names = ("policy", "method", "guidance_weight", "opponent", "opponent_weight", "group", "preference")
-    return list(_rows(judged, names, recipe, lambda place, cell: [_pairwise_cell(place, cell, recipe)]))
+    names = (*_SYSTEM, *_OPPONENT, *_CELL)
+    return [
+        {**dict(zip(names, place, strict=True)), **_pairwise_cell(place, cell, recipe)}
+        for place, cell in _cells(judged, recipe)
+    ]
 
 
 def rubric_rows(judged: Sequence[Judged], recipe: EvalRecipe, dimensions: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each method, group, preference and dimension."""
-    names = ("policy", "method", "guidance_weight", "group", "preference")
-    return list(
-        _rows(judged, names, recipe, lambda place, cell: [_rubric_cell(place, cell, d, recipe) for d in dimensions])
-    )
+    names = (*_SYSTEM, *_CELL)
+    return [
+        {**dict(zip(names, place, strict=True)), **_rubric_cell(place, cell, dimension, recipe)}
+        for place, cell in _cells(judged, recipe)
+        for dimension in dimensions
+    ]
 
 
 def outcome_row(one: Judged) -> dict[str, Any]:
     """One match in `outcomes`."""
-    assert one.opponent is not None
     return {
-        **one.answer.system._asdict(),
-        "opponent": one.opponent.system.method,
-        "opponent_weight": one.opponent.system.guidance_weight,
+        **dict(zip((*_SYSTEM, *_OPPONENT), one.place, strict=True)),
         "item": one.answer.item.id,
         "preference": one.answer.item.label,
         "seed": one.answer.seed,
@@ -148,29 +163,23 @@ def positions(keys: Iterable[str], rows: Rows) -> dict[str, int]:
     return {name: counts[name] for name in ("first", "second", "tie")}
 
 
-def _rows(
-    judged: Sequence[Judged],
-    names: Sequence[str],
-    recipe: EvalRecipe,
-    figures: Callable[[tuple[Any, ...], Sequence[Judged]], Iterable[dict[str, Any]]],
-) -> Iterator[dict[str, Any]]:
+def _cells(judged: Sequence[Judged], recipe: EvalRecipe) -> Iterator[tuple[Place, list[Judged]]]:
     """By group, then pooled ones first, then policies and methods as the recipe has them."""
-    cells: dict[tuple[Any, ...], list[Judged]] = {}
+    cells: dict[Place, list[Judged]] = {}
     for one in judged:
         for preference in (POOLED, one.answer.item.label):
             cells.setdefault((*one.place, one.answer.item.group, preference), []).append(one)
     policies, methods = list(recipe.policies), [method.label for method in recipe.methods]
 
-    def rank(place: tuple[Any, ...]) -> tuple[Any, ...]:
+    def rank(place: Place) -> Place:
         *_, group, preference = place
         return group, preference != POOLED, preference, policies.index(place[0]), methods.index(place[1]), place[2:]
 
     for place in sorted(cells, key=rank):
-        for row in figures(place, cells[place]):
-            yield {**dict(zip(names, place, strict=True)), **row}
+        yield place, cells[place]
 
 
-def _pairwise_cell(place: tuple[Any, ...], cell: Sequence[Judged], recipe: EvalRecipe) -> dict[str, Any]:
+def _pairwise_cell(place: Place, cell: Sequence[Judged], recipe: EvalRecipe) -> dict[str, Any]:
     counts = Counter(one.result for one in cell)
     judged = [one for one in cell if one.result in _VALUES]
     prompts = [prompt_key(one.answer.item) for one in judged]
@@ -204,7 +213,7 @@ def _pairwise_cell(place: tuple[Any, ...], cell: Sequence[Judged], recipe: EvalR
     }
 
 
-def _rubric_cell(place: tuple[Any, ...], cell: Sequence[Judged], dimension: str, recipe: EvalRecipe) -> dict[str, Any]:
+def _rubric_cell(place: Place, cell: Sequence[Judged], dimension: str, recipe: EvalRecipe) -> dict[str, Any]:
     counts = Counter(one.result for one in cell)
     read = [one for one in cell if one.ratings]
     prompts = [prompt_key(one.answer.item) for one in read]
@@ -221,7 +230,7 @@ def _rubric_cell(place: tuple[Any, ...], cell: Sequence[Judged], dimension: str,
 
 
 def _mean(
-    prompts: Sequence[str], values: Any, bounds: tuple[float, float], place: tuple[Any, ...], recipe: EvalRecipe
+    prompts: Sequence[str], values: Any, bounds: tuple[float, float], place: Place, recipe: EvalRecipe
 ) -> tuple[float | None, float | None, float | None]:
     """A mean and the ends of its interval."""
     if not prompts:
@@ -233,5 +242,5 @@ def _mean(
     return rounded(sample.mean), rounded(ends and ends.low), rounded(ends and ends.high)
 
 
-def _seed(place: tuple[Any, ...]) -> int:
+def _seed(place: Place) -> int:
     return int(fingerprint(list(place)), 16)

@@ -7,20 +7,24 @@ Files in the run's directory: `judge.jsonl`, every reply under a key of what was
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+import json
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pad_cli.errors import RecipeError
-from pad_cli.evaluation.judge.answers import Answer, Answers, Match, read_answers, read_run
-from pad_cli.evaluation.judge.asking import LOST, Outcome, Question, ask_all, check_rows
-from pad_cli.evaluation.judge.budget import Volume, cost_of, forecast, prices_of
+from pad_cli.errors import DataError, RecipeError, UsageError, did_you_mean
+from pad_cli.evaluation.answering import prompt_key, question_key
+from pad_cli.evaluation.comparisons import reference_of
+from pad_cli.evaluation.contract import Answer, Method, System, load_method
+from pad_cli.evaluation.evaluate import ANSWERS, items_by_policy
+from pad_cli.evaluation.judge.asking import LOST, Question, Volume, ask_all, cost_of, forecast
 from pad_cli.evaluation.judge.client import Endpoint, find_endpoint
 from pad_cli.evaluation.judge.judge_report import (
-    JUDGE_REPORT,
     VERSION,
+    Match,
     decide,
     outcome_row,
     pairwise_rows,
@@ -29,12 +33,17 @@ from pad_cli.evaluation.judge.judge_report import (
     rubric_rows,
 )
 from pad_cli.evaluation.judge.questions import compare, rate
-from pad_cli.evaluation.report import has_report, write_pages
-from pad_cli.recipe import EvalRecipe, JudgeSettings
-from pad_cli.system.progress import bar
-from pad_cli.system.runs import ResultLog, write_json
+from pad_cli.evaluation.outputs import read_answered
+from pad_cli.evaluation.report import JUDGED, REPORT, has_report, read_content, write_pages
+from pad_cli.prompts import load_benchmarks
+from pad_cli.recipe import EvalRecipe, JudgeSettings, read_recipe
+from pad_cli.records import BenchmarkItem
+from pad_cli.system.progress import bar, note
+from pad_cli.system.runs import RECIPE, ResultLog, fingerprint, write_json
 
 REPLIES = "judge.jsonl"
+_SWEPT = ("guidance_weight", "seed")  # of decoding: an evaluation has lists of them in their place
+_AGAIN = "Run `pad eval` again; it answers only what is missing."
 
 
 @dataclass(frozen=True)
@@ -45,9 +54,9 @@ class JudgePlan:
     recipe: EvalRecipe
     settings: JudgeSettings
     endpoint: Endpoint
-    answers: Answers
-    matches: tuple[tuple[Match, tuple[str, ...]], ...]  # with the keys of its questions; none if the answers are equal
-    ratings: tuple[tuple[Answer, str], ...]  # each answer to be rated with the key of its question
+    answers: list[Answer]
+    matches: list[tuple[Match, tuple[str, ...]]]  # with the keys of its questions; none if the answers are equal
+    ratings: list[tuple[Answer, str]]  # each answer to be rated with the key of its question
     questions: dict[str, Question]  # by key, each once
     log: ResultLog  # replies so far
     volume: Volume  # what the questions that wait will probably take
@@ -60,8 +69,7 @@ class JudgePlan:
     @property
     def spent(self) -> float | None:
         """USD that judging this run has cost so far, at today's prices; None when they are not known."""
-        prices = prices_of(self.settings)
-        return None if prices is None else cost_of(self.log.done.values(), prices)
+        return cost_of(self.log.done.values(), self.settings)
 
 
 def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgePlan:
@@ -77,10 +85,10 @@ def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgeP
         DataError: the run's files are damaged.
     """
     directory = Path(directory)
-    recipe = read_run(directory, overrides)
+    recipe = _read_run(directory, overrides)
     if (settings := recipe.judge) is None:
         raise RecipeError("judge: is missing", "Name one, for example: --set judge.model=NAME")
-    endpoint, answers = find_endpoint(settings), read_answers(directory, recipe, settings)
+    endpoint, answers = find_endpoint(settings), _read_answers(directory, recipe, settings.limit)
     questions: dict[str, Question] = {}
 
     def key_of(question: Question) -> str:
@@ -88,22 +96,19 @@ def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgeP
         questions.setdefault(key, question)
         return key
 
-    matches, ratings = [], []
-    for match in answers.matches() if "pairwise" in settings.modes else ():
+    with_keys, ratings = [], []
+    pairs = list(_matches(answers, recipe, settings))
+    for match in pairs if "pairwise" in settings.modes else ():
         item, ours, theirs = match.answer.item, match.answer.text, match.opponent.text
         orders = [] if ours == theirs else [(ours, theirs), (theirs, ours)]
-        matches.append((match, tuple(key_of(Question("pairwise", compare(item, *order))) for order in orders)))
-    for answer in answers.answers if "rubric" in settings.modes else ():
+        with_keys.append((match, tuple(key_of(Question("pairwise", compare(item, *order))) for order in orders)))
+    for answer in answers if "rubric" in settings.modes else ():
         question = Question("rubric", rate(answer.item, answer.text, settings.dimensions))
         ratings.append((answer, key_of(question)))
-    log = ResultLog(directory / REPLIES)
-    check_rows(log)
+    log = ResultLog(directory / REPLIES, needs=("mode", "tokens_in", "tokens_out"))
     waiting = [question.messages for key, question in questions.items() if key not in log.done]
-    done = [row for key, row in log.done.items() if key in questions]
-    volume = forecast(waiting, done, prices_of(settings))
-    return JudgePlan(
-        directory, recipe, settings, endpoint, answers, tuple(matches), tuple(ratings), questions, log, volume
-    )
+    volume = forecast(waiting, settings)
+    return JudgePlan(directory, recipe, settings, endpoint, answers, with_keys, ratings, questions, log, volume)
 
 
 def judge(plan: JudgePlan) -> dict[str, Any]:
@@ -117,18 +122,18 @@ def judge(plan: JudgePlan) -> dict[str, Any]:
         DataError: a file of the evaluation is damaged; `judge.json` is written, the report is not.
         StorageError: a file cannot be written.
     """
-    outcome = Outcome()
+    failed: dict[str, str] = {}
     if plan.waiting:
         with bar(f"Asking {plan.settings.model}", total=plan.waiting) as progress:
-            outcome = _run(ask_all(plan.questions, plan.settings, plan.endpoint, plan.log, progress.advance))
-    report = _report(plan, outcome)
-    write_json(plan.directory / JUDGE_REPORT, report)
+            failed = _run(ask_all(plan.questions, plan.settings, plan.endpoint, plan.log, progress.advance))
+    report = _report(plan, failed)
+    write_json(plan.directory / JUDGED, report)
     if has_report(plan.directory):
         write_pages(plan.directory)
     return report
 
 
-def _run(asking: Coroutine[Any, Any, Outcome]) -> Outcome:
+def _run(asking: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str]:
     """Run to the end; in a thread of its own where this one runs a loop already, as in a notebook."""
     try:
         asyncio.get_running_loop()
@@ -138,29 +143,116 @@ def _run(asking: Coroutine[Any, Any, Outcome]) -> Outcome:
         return outside.submit(asyncio.run, asking).result()
 
 
-def _report(plan: JudgePlan, outcome: Outcome) -> dict[str, Any]:
+def _report(plan: JudgePlan, failed: dict[str, str]) -> dict[str, Any]:
     rows, recipe = plan.log.done, plan.recipe
-    decided = [decide(match, keys, rows, outcome.failed) for match, keys in plan.matches]
-    ratings = [rated(answer, key, rows, outcome.failed) for answer, key in plan.ratings]
+    decided = [decide(match, keys, rows, failed) for match, keys in plan.matches]
+    ratings = [rated(answer, key, rows, failed) for answer, key in plan.ratings]
+    used = [rows[key] for key in plan.questions if key in rows]
+    lost = [row for row in rows.values() if row["mode"] == LOST]
     return {
         "version": VERSION,
         "model": plan.settings.model,
         "endpoint": plan.endpoint.shown,
         "modes": list(plan.settings.modes),
         "complete": plan.waiting == 0,
-        "over_budget": outcome.over_budget,
+        "over_budget": any(key not in rows and key not in failed for key in plan.questions),
         "pairwise": pairwise_rows(decided, recipe),
         "rubric": rubric_rows(ratings, recipe, list(plan.settings.dimensions)),
         "position": positions(plan.questions, rows),
-        "cost": _cost(plan),
+        "cost": {
+            "questions": len(used),
+            **{name: sum(row[name] for row in used) for name in ("requests", "tokens_in", "tokens_out")},
+            "usd": cost_of(used, plan.settings),
+            "lost_usd": cost_of(lost, plan.settings),
+        },
         "outcomes": [outcome_row(one) for one in decided],
     }
 
 
-def _cost(plan: JudgePlan) -> dict[str, Any]:
-    prices = prices_of(plan.settings)
-    used = [plan.log.done[key] for key in plan.questions if key in plan.log.done]
-    lost = [row for row in plan.log.done.values() if row["mode"] == LOST]
-    sums = {name: sum(row[name] for row in used) for name in ("requests", "tokens_in", "tokens_out")}
-    usd = {} if prices is None else {"usd": cost_of(used, prices), "lost_usd": cost_of(lost, prices)}
-    return {"questions": len(used), **sums, **({"usd": None, "lost_usd": None} | usd)}
+def _read_run(directory: Path, overrides: Iterable[str] = ()) -> EvalRecipe:
+    """The recipe of a finished evaluation, with `key=value` overrides, for example `judge.model=...`."""
+    path = directory / RECIPE
+    if not path.is_file() or not (directory / REPORT).is_file():
+        raise UsageError(f"{directory}: no finished evaluation.", "Run `pad eval` first, and give its directory.")
+    decoding = read_content(path).get("decoding", {})
+    if not isinstance(decoding, dict):
+        raise DataError("cannot be read", path=path, hint=_AGAIN)
+    decoding = {key: value for key, value in decoding.items() if key not in _SWEPT}
+    recipe = read_recipe(str(path), [f"decoding={json.dumps(decoding)}", *overrides])
+    if recipe.kind != "eval":
+        raise UsageError(f"{directory}: a run of kind '{recipe.kind}'.", "Give the directory of a `pad eval`.")
+    return recipe
+
+
+def _read_answers(directory: Path, recipe: EvalRecipe, limit: int | None) -> list[Answer]:
+    """The answers that the run's report is about, item by item, to at most `limit` items of a group."""
+    methods = {method.label: load_method(method) for method in recipe.methods}
+    benchmarks = load_benchmarks(recipe.benchmarks)
+    requested = {policy: set(map(id, items)) for policy, items in items_by_policy(recipe, benchmarks).items()}
+    items = _sampled([item for benchmark in benchmarks for item in benchmark], limit)
+    systems = [
+        System(name, policy, weight)
+        for policy in recipe.policies
+        for name, method in methods.items()
+        for weight in (recipe.guidance_weights if method.weighted else [0.0])
+    ]
+    texts = _texts(directory, methods)
+    answers = [
+        Answer(item, text, system, seed)
+        for item in items
+        for system in systems
+        if id(item) in requested[system.policy]
+        for seed in recipe.seeds
+        if (text := texts.get((system, seed, question_key(methods[system.method], item)))) is not None
+    ]
+    if not answers:
+        raise DataError("no answer to any item of the recipe", path=directory / ANSWERS, hint=_AGAIN)
+    if lacking := len(items) - len({id(answer.item) for answer in answers}):
+        note(f"{lacking} of {len(items)} items have no answer in this run; they are not judged.")
+    return answers
+
+
+def _matches(answers: Sequence[Answer], recipe: EvalRecipe, settings: JudgeSettings) -> Iterator[Match]:
+    """Every answer with those of the opponent to the same item, at each of its guidance weights; item by item."""
+    methods = {method.label: load_method(method) for method in recipe.methods}
+    opponent = settings.opponent or reference_of(recipe, methods).method
+    if opponent not in methods:
+        raise UsageError(f"judge.opponent: no method is called '{opponent}'.", did_you_mean(opponent, methods))
+    for _, group in groupby(answers, key=lambda answer: id(answer.item)):
+        of_item = list(group)
+        opponents = [answer for answer in of_item if answer.system.method == opponent]
+        for answer in of_item:
+            for other in opponents if answer.system.method != opponent else ():
+                if (other.system.policy, other.seed) == (answer.system.policy, answer.seed):
+                    yield Match(answer, other)
+
+
+def _sampled(items: Sequence[BenchmarkItem], limit: int | None) -> list[BenchmarkItem]:
+    """Items in an order that does not depend on what they ask, at most `limit` of a group.
+
+    A part of them, cut off by a budget or a limit, is then a fair sample, and a larger limit contains a smaller one's.
+    """
+    counts: dict[str, int] = {}
+    sample = []
+    for item in sorted(items, key=lambda item: fingerprint([item.id, prompt_key(item), item.preference])):
+        counts[item.group] = counts.get(item.group, 0) + 1
+        if limit is None or counts[item.group] <= limit:
+            sample.append(item)
+    return sample
+
+
+def _texts(directory: Path, methods: Mapping[str, Method]) -> dict[tuple[System, int, tuple[str, ...]], str]:
+    """The texts of the finished evaluation, by system, seed and `question_key`."""
+    rows = ResultLog(directory / ANSWERS).done
+    texts: dict[tuple[System, int, tuple[str, ...]], str] = {}
+    for system, keys in read_answered(directory, read_content(directory / RECIPE)).items():
+        if (method := methods.get(system.method)) is None:
+            continue
+        for row in (rows[key] for key in keys if key in rows):
+            try:
+                prompt = fingerprint(row["prompt"])
+                question = (row["item"], prompt, *row["preference"]) if method.reads_preference else (prompt,)
+                texts[system, row["seed"], question] = str(row["text"])
+            except (KeyError, TypeError) as error:
+                raise DataError("cannot be read", path=directory / ANSWERS, hint=_AGAIN) from error
+    return texts

@@ -2,11 +2,19 @@
 
     score = (activation(logits)[label] - mean) / sd
 
+A template says in what form the classifier reads a prompt and an answer:
+
+`chat`      the classifier's chat template, the answer as the assistant's last turn
+`pair`      two texts: the prompt, and the answer
+`answer`    the answer alone
+`hh`        two texts: "\\n\\nHuman: PROMPT \\n\\nAssistant:", as HH-RLHF spells conversations, and the answer
+`auto`      `chat` if there is a chat template, else `pair`
+otherwise   a text with {answer} and {prompt} (the messages, one paragraph each) in it, or a list of two for a text pair
+
 `helpful`, `harmless` and `humor` are the reward models of Rewards-in-Context (arXiv 2402.10207), which the paper's
-tables use; means and standard deviations are those of RiC's data. In that code (github.com/YangRui2015/RiC,
-ppo/multi_reward_models.py and ppo/utils.py) the first two read a text pair, the conversation as
-"\\n\\nHuman: ... \\n\\nAssistant:" and then the answer, and their one logit is the score; the third reads the answer
-alone, and its score is the logit of its second class, the positive one.
+tables use; means and standard deviations are those of RiC's data (github.com/YangRui2015/RiC, ppo/utils.py). The first
+two read the form `hh`, and their one logit is the score; the third reads the answer alone, and its score is the logit
+of its second class, the positive one.
 
 `armorm` is ArmoRM (arXiv 2406.12845): nineteen dimensions, read from its chat template at the last token. Its
 repository's code does not run with transformers 5, and none of it is needed: the dimensions are one linear layer on a
@@ -15,27 +23,38 @@ plain Llama. (The authors of PAD take the same numbers, `output.rewards[0][dimen
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
-from pad_cli.errors import RecipeError, did_you_mean
+from pad_cli.errors import ModelLoadError, PadError, RecipeError, did_you_mean
 from pad_cli.evaluation.contract import HINT, Answer, EvalContext, Score, Scorer
-from pad_cli.evaluation.scorers.classifier_model import (
-    Classifier,
-    check_template,
-    file_state,
-    fill_template,
-    load_classifier,
-)
+from pad_cli.models.dtype import choose_dtype
+from pad_cli.models.language_model import context_length
+from pad_cli.models.loading import own_dtype
+from pad_cli.models.prompts import render
 from pad_cli.recipe.settings import Settings, read_options
+from pad_cli.records import Messages
+from pad_cli.system.offline import hub_hint
+from pad_cli.system.progress import stage
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_TEMPLATES: Mapping[str, tuple[str, ...]] = {"pair": ("{prompt}", "{answer}"), "answer": ("{answer}",)}
+_NAMES = ("auto", "chat", "hh", *_TEMPLATES)
+_SLOT = re.compile(r"\{(prompt|answer)\}")
+_HH_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
+_HEAD = "score"  # what transformers calls the last linear layer of a decoder that classifies
 
 
 class ClassifierOptions(Settings):
@@ -71,7 +90,11 @@ class ClassifierOptions(Settings):
 
     @model_validator(mode="after")
     def _checked(self) -> ClassifierOptions:
-        check_template(self.template)
+        if isinstance(self.template, str):
+            if self.template not in _NAMES and "{answer}" not in self.template:
+                raise ValueError(f"`template` is neither one of {', '.join(_NAMES)} nor a text with {{answer}} in it")
+        elif len(self.template) != 2 or "{answer}" not in "".join(self.template):
+            raise ValueError("`template` is not two texts with {answer} in them")
         if self.trust_remote_code and not _COMMIT.fullmatch(self.revision or ""):
             raise ValueError(
                 "`trust_remote_code` runs somebody's code on this machine: give `revision`, the full hash of a commit "
@@ -84,11 +107,7 @@ class ClassifierOptions(Settings):
         return self
 
     def position(self, names: Sequence[str]) -> int:
-        """The number of the score among a classifier's outputs.
-
-        Raises:
-            ValueError: there is no such output, or none is named and there are several.
-        """
+        """The number of the score among a classifier's outputs; ValueError if there is none, or no single one."""
         if self.label is None and len(names) == 1:
             return 0
         if isinstance(self.label, int) and self.label < len(names):
@@ -100,6 +119,175 @@ class ClassifierOptions(Settings):
             raise ValueError(f"`label` says which output is the score; {known}")
         close = did_you_mean(str(self.label), names)
         raise ValueError(f"`label` {self.label!r} is no output of the classifier; {known}. {close}".rstrip())
+
+
+class Text(NamedTuple):
+    """What is tokenized: one text, or a pair; `special` says whether the tokenizer adds its special tokens."""
+
+    first: str
+    second: str | None = None
+    special: bool = True
+
+
+def fill_template(template: str | tuple[str, ...], tokenizer: Any, prompt: Messages, answer: str) -> Text:
+    """A prompt and an answer in the form of a template.
+
+    Raises:
+        ModelLoadError: the template is `chat`, and the tokenizer has none.
+        DataError: the chat template refuses the conversation.
+    """
+    if template == "auto":
+        template = "chat" if tokenizer.chat_template else "pair"
+    if template == "chat":
+        if not tokenizer.chat_template:
+            raise ModelLoadError(
+                "The classifier's tokenizer has no chat template.", "Give another `template`: pair, hh, or a text."
+            )
+        return Text(render(tokenizer, (*prompt, {"role": "assistant", "content": answer}), prompt=False), special=False)
+    if template == "hh":
+        turns = ((_HH_SPEAKERS.get(turn["role"], turn["role"].title()), turn["content"].strip()) for turn in prompt)
+        spelled = "".join(f"\n\n{speaker}: {content}" for speaker, content in turns)
+        return Text(f"{spelled} \n\nAssistant:", answer)
+    parts = _TEMPLATES.get(template, (template,)) if isinstance(template, str) else template
+    values = {"prompt": "\n\n".join(message["content"] for message in prompt), "answer": answer}
+    first, *second = (_SLOT.sub(lambda slot: values[slot[1]], part) for part in parts)
+    return Text(first, second[0] if second else None)
+
+
+class Reading(NamedTuple):
+    """A classifier's outputs for one text, and whether it read only a part of it."""
+
+    logits: list[float]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A transformers model, its tokenizer and padding token, and its readings: a text is read once for all outputs."""
+
+    model: Any
+    tokenizer: Any
+    padding: int | None
+    readings: dict[tuple[Text, int], Reading] = field(default_factory=dict)
+
+    def read(self, texts: Sequence[Text], max_tokens: int | None) -> list[Reading]:
+        """Read one batch of texts; a long one is cut at its end (of a pair, the longer text is).
+
+        Raises:
+            ValueError: a text has no tokens.
+        """
+        longest = int(min(self.tokenizer.model_max_length, context_length(self.model) or sys.maxsize))
+        limit = min(max_tokens or longest, longest)
+        new = list(dict.fromkeys(text for text in texts if (text, limit) not in self.readings))
+        if new:
+            inputs, truncated = zip(*(self._encoded(text, limit) for text in new), strict=True)
+            for text, logits, cut in zip(new, self._forward(inputs), truncated, strict=True):
+                self.readings[text, limit] = Reading(logits, cut)
+        return [self.readings[text, limit] for text in texts]
+
+    def _encoded(self, text: Text, limit: int) -> tuple[Mapping[str, list[int]], bool]:
+        arguments = {"text": text.first, "text_pair": text.second, "add_special_tokens": text.special}
+        whole = self.tokenizer(**arguments, verbose=False)
+        if not whole["input_ids"]:
+            raise ValueError("a text without tokens")
+        if len(whole["input_ids"]) <= limit:
+            return whole, False
+        return self.tokenizer(**arguments, truncation=True, max_length=limit), True
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[Mapping[str, list[int]]]) -> list[list[float]]:
+        """Logits of a batch, padded on the right: a causal model never sees the padding, others have the mask."""
+
+        def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
+            return pad_sequence([torch.tensor(row) for row in rows], True, value).to(self.model.device)
+
+        ids = [row["input_ids"] for row in rows]
+        inputs = {
+            "input_ids": padded(ids, self._padding_of(ids)),
+            "attention_mask": padded([[1] * len(row) for row in ids], 0),
+        }
+        if "token_type_ids" in rows[0] and getattr(self.model.config, "type_vocab_size", 0) > 1:
+            inputs["token_type_ids"] = padded([row["token_type_ids"] for row in rows], 0)
+        logits: torch.Tensor = self.model(**inputs).logits.float()
+        numbers: list[list[float]] = (logits if logits.ndim == 2 else logits[:, None]).tolist()
+        return numbers
+
+    def _padding_of(self, rows: Sequence[list[int]]) -> int:
+        """The padding token; a decoder's score is read at the last token that is another one.
+
+        A model without a padding token gets one that these rows do not contain. The end of sequence, which is often
+        used instead, may be the very token that the score is read at.
+        """
+        if self.padding is not None:
+            return self.padding
+        used = {token for row in rows for token in row}
+        free = next(token for token in range(len(used) + 1) if token not in used)
+        self.model.config.get_text_config().pad_token_id = free
+        return free
+
+
+@functools.lru_cache(maxsize=1)
+def load_classifier(
+    model: str, revision: str | None, dtype: str, device: str, head: str | None, outputs: int, trust_remote_code: bool
+) -> Classifier:
+    """Load a classifier; the last one stays in memory, because scorers that share it follow each other.
+
+    Args:
+        model, revision, dtype, head, trust_remote_code: see `ClassifierOptions`.
+        device: of the model.
+        outputs: number of outputs; 0 for what its configuration says.
+
+    Raises:
+        ModelLoadError: it is missing, damaged, or no trained classifier.
+    """
+    shared = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {}
+    if trust_remote_code:
+        options["code_revision"] = revision  # else code of another repository would come unpinned
+    if head is not None:
+        options["key_mapping"] = {rf"^{re.escape(head)}\.": f"{_HEAD}."}
+    if outputs:
+        options["num_labels"] = outputs
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with stage(f"Loading {model}"):
+            tokenizer = AutoTokenizer.from_pretrained(model, **shared)
+            options["dtype"] = getattr(torch, dtype, None)
+            if dtype == "auto":
+                own = own_dtype(AutoConfig.from_pretrained(model, **shared))
+                options["dtype"] = "auto" if own is None else choose_dtype(own, torch.device(device)).dtype
+            network, report = AutoModelForSequenceClassification.from_pretrained(
+                model, **shared, **options, output_loading_info=True
+            )
+            network = network.eval().requires_grad_(False).to(device)
+    except PadError:
+        raise
+    except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
+        if not Path(model).exists():
+            hint = hub_hint(hint, f"hf download {model}")
+        raise ModelLoadError(f"Cannot load a classifier from '{model}': {reason}", hint) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    if missing := sorted(report["missing_keys"]):
+        raise ModelLoadError(
+            f"'{model}' is no trained classifier: it lacks {missing[0]}.",
+            "Name a sequence classifier or reward model; `head` names its last layer if that has another name.",
+        )
+    return Classifier(network, tokenizer, network.config.get_text_config().pad_token_id)
+
+
+def file_state(location: str) -> Any:
+    """Names, sizes and times of the files of a local model, for a scorer's key; nothing for one on the hub.
+
+    Scores of a model that has changed on the disk are no longer its scores; on the hub the revision is an option.
+    """
+    path = Path(location)
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files if file.is_file()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,25 +307,8 @@ class ClassifierScorer(Scorer):
             ModelLoadError: the classifier cannot be loaded.
             RecipeError: it has no such output.
         """
-        options, classifier = self.options, self._loaded(context)
-        texts = [
-            fill_template(options.template, classifier.tokenizer, answer.item.prompt, answer.text) for answer in answers
-        ]
-        readings = classifier.read(texts, options.max_tokens)
-        logits = torch.tensor([reading.logits for reading in readings], dtype=torch.float64)
-        if options.activation == "sigmoid":
-            logits = logits.sigmoid()
-        elif options.activation == "softmax":
-            logits = logits.softmax(-1)
-        values = logits[:, self._position(classifier, logits.shape[1])].tolist()
-        return [
-            Score((value - options.mean) / options.sd, reading.truncated)
-            for value, reading in zip(values, readings, strict=True)
-        ]
-
-    def _loaded(self, context: EvalContext) -> Classifier:
         options = self.options
-        return load_classifier(
+        classifier = load_classifier(
             options.model,
             options.revision,
             options.dtype,
@@ -146,16 +317,26 @@ class ClassifierScorer(Scorer):
             len(options.labels),
             options.trust_remote_code,
         )
-
-    def _position(self, classifier: Classifier, outputs: int) -> int:
-        names = self.options.labels or classifier.labels
+        tokenizer = classifier.tokenizer
+        texts = [fill_template(options.template, tokenizer, answer.item.prompt, answer.text) for answer in answers]
+        readings = classifier.read(texts, options.max_tokens)
+        logits = torch.tensor([reading.logits for reading in readings], dtype=torch.float64)
+        if options.activation == "sigmoid":
+            logits = logits.sigmoid()
+        elif options.activation == "softmax":
+            logits = logits.softmax(-1)
+        names = options.labels or [name for _, name in sorted(classifier.model.config.id2label.items())]
+        if len(names) != logits.shape[1]:  # a model with code of its own may have others than its configuration names
+            names = [str(number) for number in range(logits.shape[1])]
         try:
-            # a model with code of its own may have other outputs than its configuration names
-            return self.options.position(names if len(names) == outputs else [str(n) for n in range(outputs)])
+            values = logits[:, options.position(names)].tolist()
         except ValueError as error:
-            raise RecipeError(
-                f"scorers: options of 'classifier': {error}.", f"The classifier is {self.options.model}."
-            ) from error
+            reason = f"scorers: options of 'classifier': {error}."
+            raise RecipeError(reason, f"The classifier is {options.model}.") from error
+        return [
+            Score((value - options.mean) / options.sd, reading.truncated)
+            for value, reading in zip(values, readings, strict=True)
+        ]
 
 
 def classifier(**options: Any) -> Scorer:

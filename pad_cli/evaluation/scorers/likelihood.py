@@ -15,14 +15,14 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from pad_cli.evaluation.contract import HINT, Answer, EvalContext, Score, Scorer
-from pad_cli.evaluation.scorers.classifier_model import file_state
+from pad_cli.evaluation.scorers.classifier import file_state
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -32,15 +32,10 @@ from pad_cli.recipe.settings import Settings, read_options
 from pad_cli.registry import resolve_model
 
 
-def _named(value: Any) -> Any:
-    """A model's name alone is short for `{model: name}`."""
-    return {"model": value} if isinstance(value, str) else value
-
-
 class PerplexityOptions(Settings):
-    model: Annotated[ModelSettings | None, BeforeValidator(_named)] = Field(
-        None, description="The model that reads: its name, or how it is loaded; by default the policy."
-    )
+    model: Annotated[
+        ModelSettings | None, BeforeValidator(lambda value: {"model": value} if isinstance(value, str) else value)
+    ] = Field(None, description="The model that reads: its name, or how it is loaded; by default the policy.")
     max_tokens: int | None = Field(
         None,
         ge=2,
@@ -62,12 +57,6 @@ class Perplexity(Scorer):
         return ["perplexity", self.logarithmic, self.options.max_tokens, reader]
 
     def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
-        """Scores of some answers.
-
-        Raises:
-            ModelLoadError: the model cannot be loaded.
-            ValueError: an answer is empty.
-        """
         settings = self.options.model
         model = context.policy if settings is None else _loaded(settings.model_dump_json())
         limit = min(self.options.max_tokens or sys.maxsize, model.context_length or sys.maxsize)
@@ -81,21 +70,12 @@ class Perplexity(Scorer):
         ]
 
 
-def perplexity(**options: Any) -> Scorer:
-    """exp of the mean negative log-likelihood of an answer's tokens. Options: see `PerplexityOptions`.
+def _perplexity(name: str, what: str, unit: str, /, **options: Any) -> Scorer:
+    """exp of the mean negative log-likelihood of an answer's tokens, or that mean itself if there is a unit.
 
     Raises:
-        RecipeError: an option is wrong.
+        RecipeError: an option is wrong, see `PerplexityOptions`.
     """
-    return _perplexity("perplexity", options, "perplexity", "")
-
-
-def log_perplexity(**options: Any) -> Scorer:
-    """The mean negative log-likelihood of an answer's tokens, in nats; options and errors as of `perplexity`."""
-    return _perplexity("log_perplexity", options, "mean negative log-likelihood of a token", "nats per token")
-
-
-def _perplexity(name: str, options: Mapping[str, Any], what: str, unit: str) -> Scorer:
     read = read_options(PerplexityOptions, options, f"scorers: options of '{name}'", HINT)
     return Perplexity(
         description=f"{what} of the answer under {'the policy' if read.model is None else read.model.model}",
@@ -106,6 +86,12 @@ def _perplexity(name: str, options: Mapping[str, Any], what: str, unit: str) -> 
         options=read,
         logarithmic=bool(unit),
     )
+
+
+perplexity = functools.partial(_perplexity, "perplexity", "perplexity", "")
+log_perplexity = functools.partial(
+    _perplexity, "log_perplexity", "mean negative log-likelihood of a token", "nats per token"
+)
 
 
 @functools.lru_cache(maxsize=1)
@@ -147,12 +133,7 @@ class Reward(Scorer):
 
 
 def reward(per_token: bool = False, batch_size: int = 64) -> Scorer:
-    """The summed token rewards of an answer, its end of sequence included, under the item's preference.
-
-    Args:
-        per_token: divide by the number of tokens.
-        batch_size: answers scored together.
-    """
+    """The summed token rewards of an answer, its end of sequence included; `per_token` divides by their number."""
     return Reward(
         description="the reward model's own reward of the answer under the asked preference",
         dimension="reward",

@@ -69,20 +69,16 @@ def readability() -> Scorer:
         PluginError: the extra `text` is not installed.
     """
     library, version = _library("textstat", "readability")
-    description, unit = f"Flesch reading ease (textstat {version})", "Flesch reading ease"
-    return _of_words("readability", description, library.flesch_reading_ease, unit)
+    unit = "Flesch reading ease"
+    return _of_words("readability", f"{unit} (textstat {version})", library.flesch_reading_ease, unit)
 
 
 def sentiment() -> Scorer:
-    """VADER's compound sentiment, from -1 (negative) to 1 (positive).
-
-    Raises:
-        PluginError: the extra `text` is not installed.
-    """
+    """VADER's compound sentiment, from -1 (negative) to 1 (positive); raises as `readability`."""
     library, version = _library("vaderSentiment", "sentiment", "vaderSentiment.vaderSentiment")
-    analyzer = library.SentimentIntensityAnalyzer()
+    scores = library.SentimentIntensityAnalyzer().polarity_scores
     description = f"VADER's compound sentiment (vaderSentiment {version})"
-    return _of_words("sentiment", description, lambda text: analyzer.polarity_scores(text)["compound"])
+    return _of_words("sentiment", description, lambda text: scores(text)["compound"])
 
 
 def _of_words(name: str, description: str, measure: Callable[[str], float], unit: str = "") -> TextScorer:

@@ -1,4 +1,4 @@
-"""Costs before they are made: bounds that hold, forecasts that learn, a budget that is kept."""
+"""Costs before they are made: bounds that hold, forecasts, a budget that is kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.evaluation.judge.budget import Budget, OverBudgetError, Prices, Reservation, forecast, most_tokens
+from pad_cli.evaluation.judge.asking import Budget, OverBudgetError, Reservation, forecast, most_tokens
+from pad_cli.recipe import JudgeSettings
 
 
 @given(text=st.text(max_size=60))
@@ -18,17 +19,11 @@ def test_no_message_has_more_tokens_than_the_bound(byte_tokenizer: Any, text: st
     assert len(ids) <= most_tokens(tuple(messages))
 
 
-def test_a_forecast_without_replies_takes_four_characters_for_a_token() -> None:
+def test_a_forecast_takes_four_characters_for_a_token() -> None:
     waiting = [({"role": "user", "content": "x" * 400},)] * 3
-    volume = forecast(waiting, [], Prices(2.0, 10.0))
+    volume = forecast(waiting, JudgeSettings(model="m", input_price=2.0, output_price=10.0))
     assert (volume.requests, volume.tokens_in, volume.tokens_out) == (3, 300, 240)
     assert volume.usd == pytest.approx((300 * 2 + 240 * 10) / 1e6)
-
-
-def test_a_forecast_counts_the_repairs_that_replies_needed() -> None:
-    row = {"characters": 100, "requests": 2, "tokens_in": 90, "tokens_out": 40}
-    volume = forecast([({"role": "user", "content": "x" * 200},)], [row] * 5, None)
-    assert (volume.requests, volume.tokens_in, volume.tokens_out, volume.usd) == (2, 180, 40, None)
 
 
 @given(

@@ -286,16 +286,6 @@ def test_replies_without_counts_cost_the_most_they_can(write_run: WriteRun, serv
     assert report["cost"]["tokens_in"] > 12 * 300
 
 
-def test_the_forecast_learns_from_replies(write_run: WriteRun, server: JudgeServer) -> None:
-    server.tokens = lambda body: (3000, 7)
-    run = planned(write_run, server).directory
-    judge(plan_judging(run, ["judge.limit=3"]))
-    volume = plan_judging(run, ["judge.limit=6"]).volume
-    assert volume.requests == 6
-    assert volume.tokens_in == pytest.approx(6 * 3000, rel=0.05)
-    assert volume.tokens_out == 6 * 7
-
-
 def test_a_log_that_was_cut_in_a_line_is_continued(write_run: WriteRun, server: JudgeServer) -> None:
     plan = planned(write_run, server)
     judge(plan)

@@ -348,7 +348,7 @@ def test_an_evaluation_that_returns_to_an_earlier_reward_model_is_judged_by_that
     for seed in (0, 4, 0):
         save_reward_model(make_reward_model(policy, seed=seed), tmp_path / "reward-model", settings)
         evaluate(recipe)
-        answers = plan_judging(tmp_path / "run", ["judge.model=tiny"]).answers.answers
+        answers = plan_judging(tmp_path / "run", ["judge.model=tiny"]).answers
         judged.append({(each.system, each.item.id, each.seed): each.text for each in answers})
     assert len(judged[0]) == 3 * 4 * 2
     assert judged[0].keys() == judged[1].keys()
@@ -371,7 +371,7 @@ def test_a_policy_is_judged_on_what_it_was_asked(
     policies = dict.fromkeys(("home", "other"), evaluation["policies"]["home"])
     changed = {"policies": policies, "benchmarks": [{"benchmark": "mixed"}], "methods": ["base", "pad"], "seeds": [0]}
     evaluate(EvalRecipe.model_validate({**evaluation, **changed}))
-    answers = plan_judging(tmp_path / "run", ["judge.model=tiny"]).answers.answers
+    answers = plan_judging(tmp_path / "run", ["judge.model=tiny"]).answers
     found = {(each.system.policy, each.system.method, each.item.id) for each in answers}
     assert found == {
         (policy, method, item)

@@ -9,7 +9,7 @@ import torch
 
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.contract import EvalContext, load_method
-from pad_cli.evaluation.methods.untrained import BestOfN
+from pad_cli.evaluation.untrained_methods import BestOfN
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.recipe import DecodingSettings, MethodSettings

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from pad_cli.errors import DataError, RecipeError
+from pad_cli.evaluation import trained_methods as competitors
 from pad_cli.evaluation.contract import EvalContext, load_method
-from pad_cli.evaluation.methods import competitors
-from pad_cli.evaluation.methods.competitors import Competitors, attached, goal_pairs
+from pad_cli.evaluation.trained_methods import Competitors, attached, goal_pairs
 from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from pad_cli.errors import DataError
-from pad_cli.evaluation.methods.examples import Example, Examples, draw_examples, with_examples
-from pad_cli.evaluation.methods.untrained import Prompt
+from pad_cli.evaluation.untrained_methods import Example, Examples, Prompt, draw_examples, with_examples
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference, parse_preference

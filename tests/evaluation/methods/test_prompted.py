@@ -9,7 +9,7 @@ import pytest
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.contract import EvalContext, load_method
-from pad_cli.evaluation.methods.untrained import Contrast, PadPrompt, Prompt
+from pad_cli.evaluation.untrained_methods import Contrast, PadPrompt, Prompt
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import MethodSettings

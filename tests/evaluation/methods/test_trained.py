@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from pad_cli.decoding.mixture import Expert, _request, generate_mixture
 from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.evaluate import evaluate
-from pad_cli.evaluation.methods.competitors import attached
-from pad_cli.evaluation.methods.trained import Dpo, Mod, MorlDpo, Soup, Sum, write_soup
+from pad_cli.evaluation.trained_methods import Dpo, Mod, MorlDpo, Soup, Sum, attached, write_soup
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
@@ -68,7 +67,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
             assert_agree([first.setdefault(name, answer)], [answer], [request])
         return made
 
-    monkeypatch.setattr("pad_cli.evaluation.methods.trained.generate_mixture", watched)
+    monkeypatch.setattr("pad_cli.evaluation.trained_methods.generate_mixture", watched)
     return first
 
 

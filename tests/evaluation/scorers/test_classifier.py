@@ -15,8 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from pad_cli.errors import ModelLoadError, RecipeError
 from pad_cli.evaluation.answering import score
 from pad_cli.evaluation.contract import EvalContext, load_scorer
-from pad_cli.evaluation.scorers.classifier import ARMORM_DIMENSIONS
-from pad_cli.evaluation.scorers.classifier_model import load_classifier
+from pad_cli.evaluation.scorers.classifier import ARMORM_DIMENSIONS, Classifier, load_classifier
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import ScorerSettings
 from pad_cli.system.runs import ResultLog
@@ -229,12 +228,14 @@ def test_an_answer_without_tokens_fails_alone(tmp_path: Path, subject: EvalConte
     )
 
 
-def test_two_outputs_of_one_model_read_an_answer_once(tmp_path: Path, subject: EvalContext) -> None:
+def test_two_outputs_of_one_model_read_an_answer_once(
+    tmp_path: Path, subject: EvalContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = {"model": str(make_classifier(tmp_path, "bert", labels=2))}
     first, second = scorer_of(**source, label=0), scorer_of(**source, label=1)
     read: list[int] = []
-    model = first._loaded(subject).model
-    model.register_forward_hook(lambda _, __, result: read.append(len(result.logits)))
+    forward = Classifier._forward
+    monkeypatch.setattr(Classifier, "_forward", lambda self, rows: read.append(len(rows)) or forward(self, rows))
     assert values_of(first, subject) != values_of(second, subject)
     assert read == [len(ANSWERS)]
 

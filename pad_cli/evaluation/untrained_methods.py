@@ -9,29 +9,36 @@ pad+prompt   both; the reward model reads the plain prompt
 contrast     (1 + g) log pi(a | x, p) - g log pi(a | x), g = guidance weight * scale: the policy with the preference in
              its prompt, contrasted with itself without (context steering, arXiv 2405.01768)
 
-The words are those of one template, `pad_cli.preference.prompted`. They need no reward model, but its principles say
-which words of a preference are names.
+The words are those of one template, `pad_cli.preference.prompted`; the reward model's principles say which words of a
+preference are names. Few-shot examples are answered prompts before the question, each asking for its own preference.
 """
 
 from __future__ import annotations
 
+import functools
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pad_cli.decoding.mixture import Expert, generate_mixture
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.contract import Cost, EvalContext, Method
-from pad_cli.evaluation.methods.examples import Examples, draw_examples, read_examples, with_examples
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.language_model import same_vocabulary
 from pad_cli.models.prompts import encode_prompt
-from pad_cli.preference import Preference, parse_preference, prompted
-from pad_cli.recipe import DecodingSettings
+from pad_cli.pairs import load_pairs
+from pad_cli.preference import Preference, expand_profiles, parse_preference, prompted
+from pad_cli.profiles import profile_weights
+from pad_cli.recipe import DataSettings, DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation, Messages, as_messages
+from pad_cli.registry import PAIR_SOURCES
+from pad_cli.system.runs import fingerprint
 
 _PROBE = Preference({"a": 1.0, "b": -0.5}, {"c": 2.0})
 """Its wording has every word of the template: answers are kept under a key of that."""
+_FIELDS = {"prompt", "preference", "answer"}
 
 
 class Base(Method):
@@ -67,14 +74,7 @@ class Pad(Method):
 
 @dataclass(frozen=True)
 class BestOfN(Method):
-    """The policy's sampled answer with the highest summed reward under the item's preference.
-
-    Its time is that of all n answers and their rewards.
-
-    Options:
-        n: answers to choose from.
-        temperature: of sampling, if the recipe decodes greedily.
-    """
+    """The best of `n` sampled answers by summed reward; `temperature` is that of sampling if decoding is greedy."""
 
     n: int = 8
     temperature: float = 1.0
@@ -121,9 +121,7 @@ class Prompt(Method):
 
     Options:
         examples: few-shot examples: a list of `{prompt, preference, answer}`, all of which are shown; or a JSONL file
-            of preference pairs, or a registered source of them, from which chosen answers are drawn for each question.
-        shots: how many are drawn.
-        seed: of the draw.
+            of preference pairs, or a registered source of them, from which `shots` chosen answers are drawn.
     """
 
     examples: str | Sequence[Mapping[str, Any]] = ()
@@ -155,22 +153,22 @@ class Prompt(Method):
     def prompts(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
     ) -> list[Messages]:
-        """What the policy reads for each item.
-
-        Raises:
-            RecipeError: examples leave no room for an answer.
-        """
-        prompts = [self._prompt(context, item) for item in items]
-        if self.examples:
-            _check_length(context, prompts, settings)
+        """What the policy reads for each item; raises RecipeError if examples leave no room for an answer."""
+        prompts: list[Messages] = []
+        for item in items:
+            preference = parse_preference(item.preference, context.reward_model.principles, accepts_text=True)
+            examples = self._examples(context).of(item, preference) if self.examples else ()
+            prompts.append(with_examples(prompted(item.prompt, preference), examples))
+        policy = context.policy
+        if self.examples and policy.context_length is not None:
+            longest = max((len(encode_prompt(policy.tokenizer, prompt)) for prompt in prompts), default=0)
+            if longest + settings.max_new_tokens > policy.context_length:
+                raise RecipeError(
+                    f"methods: with its examples a prompt has {longest} tokens, and {settings.max_new_tokens} may "
+                    f"follow; '{policy.name}' reads at most {policy.context_length}.",
+                    "Show fewer or shorter examples, or lower decoding.max_new_tokens.",
+                )
         return prompts
-
-    def _prompt(self, context: EvalContext, item: BenchmarkItem) -> Messages:
-        preference = parse_preference(item.preference, context.reward_model.principles, accepts_text=True)
-        conversation = prompted(item.prompt, preference)
-        if not self.examples:
-            return conversation
-        return with_examples(conversation, self._examples(context).of(item, preference))
 
     def _wording(self, context: EvalContext) -> Any:
         """What decides the words, for a method's key."""
@@ -217,12 +215,7 @@ class PadPrompt(Prompt):
 
 @dataclass(frozen=True)
 class Contrast(Prompt):
-    """The policy with the preference in its prompt, contrasted with itself without; at guidance weight 0 `prompt`.
-
-    Options:
-        scale: multiplier of the guidance weight.
-        examples, shots, seed: as of `Prompt`, for the prompt with the preference.
-    """
+    """The policy with the preference in its prompt, contrasted with itself without, at `scale` times the weight."""
 
     scale: float = 1.0
     description: ClassVar[str] = "the policy with the preference in its prompt, contrasted with itself without"
@@ -257,13 +250,100 @@ def _preferences(context: EvalContext, items: Sequence[BenchmarkItem]) -> list[P
     return [context.engine.preference(item.preference) for item in items]
 
 
-def _check_length(context: EvalContext, prompts: Sequence[Messages], settings: DecodingSettings) -> None:
-    policy = context.policy
-    limit = policy.context_length
-    longest = max((len(encode_prompt(policy.tokenizer, prompt)) for prompt in prompts), default=0)
-    if limit is not None and longest + settings.max_new_tokens > limit:
-        raise RecipeError(
-            f"methods: with its examples a prompt has {longest} tokens, and {settings.max_new_tokens} may follow; "
-            f"'{policy.name}' reads at most {limit}.",
-            "Show fewer or shorter examples, or lower decoding.max_new_tokens.",
+@dataclass(frozen=True)
+class Example:
+    """An answer as it should be."""
+
+    prompt: Messages
+    preference: Preference
+    answer: str
+
+    def messages(self) -> Messages:
+        """The conversation without its system message, which cannot be in the middle of another."""
+        prompt = tuple(message for message in self.prompt if message["role"] != "system")
+        return (*prompted(prompt, self.preference), {"role": "assistant", "content": self.answer})
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of a method, of which `shots` are drawn for each question; None shows all."""
+
+    examples: tuple[Example, ...]
+    shots: int | None = None
+    seed: int = 0
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Of everything that decides which examples are shown."""
+        all_of_them = fingerprint([example.messages() for example in self.examples])
+        return all_of_them if self.shots is None else fingerprint([all_of_them, self.shots, self.seed])
+
+    def of(self, item: BenchmarkItem, preference: Preference) -> Sequence[Example]:
+        """Those to show before an item: of the same preference, then of those that differ in the fewest principles."""
+        if self.shots is None:
+            return self.examples
+        rng, drawn = random.Random(f"{self.seed}/{item.id}"), list[Example]()
+        signs = _signs(preference)
+        for distance in sorted({len(signs ^ others) for others in self._by_signs}):
+            others = [
+                example
+                for other, examples in self._by_signs.items()
+                if len(signs ^ other) == distance
+                for example in examples
+                if example.prompt != item.prompt  # which is never shown
+            ]
+            drawn += rng.sample(others, min(self.shots - len(drawn), len(others)))
+            if len(drawn) == self.shots:
+                break
+        return drawn
+
+    @functools.cached_property
+    def _by_signs(self) -> dict[frozenset[tuple[str, bool]], list[Example]]:
+        groups: dict[frozenset[tuple[str, bool]], list[Example]] = {}
+        for example in self.examples:
+            groups.setdefault(_signs(example.preference), []).append(example)
+        return groups
+
+
+def _signs(preference: Preference) -> frozenset[tuple[str, bool]]:
+    """A preference without its strengths: each name or text, and whether its weight is positive."""
+    return frozenset((text, weight > 0) for text, weight in [*preference.weights.items(), *preference.texts.items()])
+
+
+def with_examples(conversation: Messages, examples: Sequence[Example]) -> Messages:
+    """A conversation with examples before it, but after its system message."""
+    start = next((number for number, message in enumerate(conversation) if message["role"] != "system"), 0)
+    messages = [message for example in examples for message in example.messages()]
+    return (*conversation[:start], *messages, *conversation[start:])
+
+
+def read_examples(rows: Sequence[Mapping[str, Any]], principles: Sequence[str]) -> Examples:
+    """Examples of a recipe: `{prompt, preference, answer}` each, preferences as typed after `--pref`."""
+    examples = []
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping) or set(row) != _FIELDS or not all(row.values()):
+            raise RecipeError(
+                f"methods: options.examples.{number} is not an example.",
+                "Give each a prompt, a preference and an answer.",
+            )
+        specs = [row["preference"]] if isinstance(row["preference"], str) else row["preference"]
+        expanded = expand_profiles(specs, profile_weights, principles)
+        preference = parse_preference(expanded, principles, accepts_text=True)
+        examples.append(Example(as_messages(row["prompt"]), preference, str(row["answer"])))
+    return Examples(tuple(examples))
+
+
+def draw_examples(location: str, principles: Sequence[str], shots: int, seed: int) -> Examples:
+    """Examples from a registered source of pairs, or a JSONL file: the chosen answers of the training pairs, each once.
+
+    `principles` are names that the file's preferences may use. Raises as `load_pairs`.
+    """
+    registered = location in PAIR_SOURCES.names() and not Path(location).exists()
+    settings = DataSettings(source=location) if registered else DataSettings(train=location, contrast=False)
+    examples = {
+        (fingerprint([pair.prompt, pair.preference, pair.texts]), pair.chosen): Example(
+            pair.prompt, Preference(dict(pair.preference), dict(pair.texts)), pair.chosen
         )
+        for pair in load_pairs(settings, seed, principles).train
+    }
+    return Examples(tuple(examples.values()), shots, seed)
