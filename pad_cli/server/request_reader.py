@@ -122,20 +122,23 @@ class RequestReader:
             ApiError: 400 or 404; what is wrong, and where.
         """
         preference, weight = self._steering(request)
-        settings = self._sampling(request)
+        changes = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
+        if request.pad.candidates is not None:
+            changes["candidates"] = request.pad.candidates
+        if request.top_k == -1:
+            changes["top_k"] = 0
+        settings = self._settings.model_copy(update=changes)
         seed = request.seed
         if seed is None:
             seed = random.SystemRandom().getrandbits(31) if settings.temperature else settings.seed
         choices, chat = request.n or 1, isinstance(request, ChatRequest)
-        prompts = [self._messages(request)] if isinstance(request, ChatRequest) else _prompts(request)
+        prompts: list[Any] = [self._messages(request)] if isinstance(request, ChatRequest) else self._prompts(request)
         if (count := choices * len(prompts)) > self._limits.max_batch:
             raise ApiError(400, f"{count} choices; this server gives at most {self._limits.max_batch}.", param="n")
         if len(request.stops) > self._limits.max_stops:
             raise ApiError(400, f"At most {self._limits.max_stops} stop strings.", param="stop")
-        if not chat:
-            prompts = [self._tokens(number, prompt) for number, prompt in enumerate(prompts)]
         param = "messages" if chat else "prompt"
-        rows: list[Any] = [prompt for prompt in prompts for _ in range(choices)]
+        rows = [prompt for prompt in prompts for _ in range(choices)]
         steered = [preference] * count, settings.model_copy(update={"seed": seed}), [weight] * count
         try:
             if isinstance(request, ChatRequest):
@@ -146,9 +149,10 @@ class RequestReader:
             raise ApiError(400, str(error), param=param) from error
         firsts = items[::choices]
         longest = max(max(len(item.prompt), len(item.backbone_prompt)) for item in firsts)
-        limit = self._limit(request.token_limit, longest, param)
+        requested = getattr(request, "max_completion_tokens", None) or request.max_tokens
+        limit = self._limit(requested, longest, param)
         pad = {"preference": preference.describe(), "guidance_weight": weight, "seed": seed}
-        if request.token_limit is not None and request.token_limit > limit:
+        if requested is not None and requested > limit:
             pad["max_tokens"] = limit
         tokens = sum(len(item.prompt) for item in firsts)
         return Work(items, settings, limit, request.stops, not chat, tokens, pad)
@@ -169,14 +173,6 @@ class RequestReader:
         except PadError as error:
             raise ApiError(400, str(error), code="unknown_preference", param="pad.preference") from error
 
-    def _sampling(self, request: ChatRequest | TextRequest) -> DecodingSettings:
-        changes = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
-        if request.pad.candidates is not None:
-            changes["candidates"] = request.pad.candidates
-        if request.top_k == -1:
-            changes["top_k"] = 0
-        return self._settings.model_copy(update=changes)
-
     def _messages(self, request: ChatRequest) -> tuple[dict[str, str], ...]:
         if reserved := _TEMPLATE_ARGUMENTS & (request.chat_template_kwargs or {}).keys():
             name = f"chat_template_kwargs.{min(reserved)}"
@@ -184,12 +180,17 @@ class RequestReader:
         roles = {"developer": "system"}
         return tuple({"role": roles.get(each.role, each.role), "content": each.text} for each in request.messages)
 
-    def _tokens(self, number: int, prompt: str | list[int]) -> list[int]:
-        policy = self._engine.policy
-        tokens = prompt if isinstance(prompt, list) else encode_text(policy.tokenizer, prompt)
-        if not all(0 <= token < policy.vocabulary_size for token in tokens):
-            raise ApiError(400, "There is no such token.", param=f"prompt.{number}")
-        return tokens
+    def _prompts(self, request: TextRequest) -> list[list[int]]:
+        """The tokens of each prompt."""
+        policy, prompt = self._engine.policy, request.prompt
+        if not prompt and not isinstance(prompt, str):
+            raise ApiError(400, "There is no prompt.", param="prompt")
+        several: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)
+        rows = [encode_text(policy.tokenizer, each) if isinstance(each, str) else each for each in several]
+        for number, tokens in enumerate(rows):
+            if not all(0 <= token < policy.vocabulary_size for token in tokens):
+                raise ApiError(400, "There is no such token.", param=f"prompt.{number}")
+        return rows
 
     def _limit(self, requested: int | None, prompt: int, param: str) -> int:
         """The longest answer, given the longest prompt (tokens)."""
@@ -205,11 +206,3 @@ class RequestReader:
 
 def _unknown(model: str, reason: str) -> ApiError:
     return ApiError(404, f"There is no model '{model}'. {reason}", code="model_not_found", param="model")
-
-
-def _prompts(request: TextRequest) -> list[Any]:
-    """A text or a list of tokens for each prompt."""
-    prompt = request.prompt
-    if not prompt and not isinstance(prompt, str):
-        raise ApiError(400, "There is no prompt.", param="prompt")
-    return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)

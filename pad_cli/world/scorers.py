@@ -74,11 +74,10 @@ class Present:
     facts: tuple[str, ...] = ("topic",)
 
     def __post_init__(self) -> None:
-        if self.principle not in load_world().principles:
-            raise RecipeError(
-                f"scorers: present: no principle is named '{self.principle}'.",
-                did_you_mean(self.principle, load_world().principles),
-            )
+        known = load_world().principles
+        if self.principle not in known:
+            message = f"scorers: present: no principle is named '{self.principle}'."
+            raise RecipeError(message, did_you_mean(self.principle, known))
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ def model_directory(name: str) -> Path:
 
     Raises:
         UsageError: there is no such model.
-        StorageError: the installation lacks its files, or `PAD_HOME` cannot be written (`enlarged` only).
+        StorageError: the installation lacks its files, or `PAD_HOME` cannot be written.
     """
     if name == _ENLARGED:
         from pad_cli.world.enlarge import enlarged_directory  # it brings torch
