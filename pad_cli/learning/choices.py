@@ -19,9 +19,7 @@ from pad_cli.records import Messages
 FEWEST = 3
 """Choices that a profile needs."""
 
-_HINT = (
-    'Write {"prompt": "...", "chosen": "...", "rejected": "..."} a line, where the answers differ in what you care for.'
-)
+_HINT = 'Write {"prompt": "...", "chosen": "...", "rejected": "..."} a line; the answers differ in what you care for.'
 
 
 @dataclass(frozen=True)
@@ -83,19 +81,16 @@ def collect_choices(rows: Iterable[Choice | None], origin: str = "") -> Choices:
     """
     every = list(rows)
     choices = [choice for choice in every if choice is not None]
-    made = {(_key(choice.prompt), choice.chosen, choice.rejected) for choice in choices}
-    consistent = [choice for choice in choices if (_key(choice.prompt), choice.rejected, choice.chosen) not in made]
+    made = {(str(choice.prompt), choice.chosen, choice.rejected) for choice in choices}
+    consistent = [choice for choice in choices if (str(choice.prompt), choice.rejected, choice.chosen) not in made]
     ties, contradictions = len(every) - len(choices), len(choices) - len(consistent)
     if len(consistent) >= FEWEST:
         return Choices(tuple(consistent), ties, contradictions)
     if not every:
         raise DataError("holds no choices", path=origin, hint=_HINT)
-    left_out = [f"{ties} {'tie' if ties == 1 else 'ties'}"] if ties else []
-    if contradictions:
-        left_out.append(f"{contradictions} that contradict each other (the same answers both ways)")
-    besides = f" (left out: {', '.join(left_out)})" if left_out else ""
-    count = f"there {'is' if len(consistent) == 1 else 'are'} {len(consistent)}{besides}"
-    raise DataError(f"a profile needs at least {FEWEST} choices, and {count}", path=origin, hint=_HINT)
+    left_out = f"left out: {ties} ties, {contradictions} that contradict each other (the same answers both ways)"
+    reason = f"a profile needs at least {FEWEST} choices, and there are {len(consistent)} ({left_out})"
+    raise DataError(reason, path=origin, hint=_HINT)
 
 
 def _read(row: Row) -> Choice | None:
@@ -124,7 +119,3 @@ def _choice(row: Row) -> Choice | None:
     if chosen.strip() == rejected.strip():
         raise RowError("both answers are the same", hint="Leave this row out: it says nothing of what you prefer.")
     return Choice(prompt, chosen, rejected, row.place)
-
-
-def _key(prompt: Messages) -> tuple[tuple[str, str], ...]:
-    return tuple((message["role"], message["content"]) for message in prompt)

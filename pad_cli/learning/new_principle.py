@@ -50,27 +50,16 @@ _HINT = (
 
 @dataclass(frozen=True)
 class AddedPrinciple:
-    """The result.
+    """The result."""
 
-    Attributes:
-        directory: of the new version.
-        name: of the principle.
-        examples: number of pairs.
-        pair_accuracy: share of them that heads trained on the others rank correctly.
-        margin: mean difference of the summed rewards in that cross-validation, nats.
-        paraphrases: texts that the preference encoder now knows, the name among them; 0 without an encoder.
-        parent: fingerprint of the reward model that it was added to.
-        seconds: that training and cross-validation took.
-    """
-
-    directory: Path
+    directory: Path  # of the new version
     name: str
-    examples: int
-    pair_accuracy: Share
-    margin: float
-    paraphrases: int
-    parent: str
-    seconds: float
+    examples: int  # number of pairs
+    pair_accuracy: Share  # of them that heads trained on the others rank correctly
+    margin: float  # mean difference of the summed rewards in that cross-validation, nats
+    paraphrases: int  # texts that the preference encoder now knows, the name among them; 0 without an encoder
+    parent: str  # fingerprint of the reward model that it was added to
+    seconds: float  # that training and cross-validation took
 
 
 def add_principle(
@@ -89,10 +78,9 @@ def add_principle(
         name: as a preference will use it.
         examples: JSONL of prompt, chosen (shows the principle) and rejected (does not), at least four.
         reward_model: a directory, a registered source, or an id on the hub.
-        out: directory of the new version; must not exist yet, unless it is this very version.
+        out: directory of the new version; must not exist yet, unless it is this very version or with `overwrite`.
         paraphrases: other words for the principle, for a reward model that reads free text.
         device: of the backbone.
-        overwrite: whether files in `out` may be replaced.
 
     Raises:
         DataError: the examples cannot be read, are too few, or contradict each other.
@@ -115,27 +103,24 @@ def add_principle(
     if (finished := _finished(out, key)) is not None:
         note(f"{out} is finished; nothing to do.")
         return finished
-    what = "empty directory: it exists already"  # a new version never replaces an older one unasked
-    check_output(out, what, lambda _: False, overwrite=overwrite)
+    # a new version never replaces an older one unasked
+    check_output(out, "empty directory: it exists already", lambda _: False, overwrite=overwrite)
     encoder = _extended_encoder(model, name, texts)
     started = time.monotonic()
     head, margins = _train(model, name, pairs)
+    accuracy, margin, seconds = share_of(outcomes(margins)), margins.mean().item(), time.monotonic() - started
+    known = 0 if encoder is None else len(texts)
     added = AddedPrinciple(
-        out,
-        name,
-        len(pairs),
-        share_of(outcomes(margins)),
-        round(margins.mean().item(), 4),
-        0 if encoder is None else len(texts),
-        model.fingerprint,
-        round(time.monotonic() - started, 2),
+        out, name, len(pairs), accuracy, round(margin, 4), known, model.fingerprint, round(seconds, 2)
     )
     if added.pair_accuracy.low <= 0.5:
-        note(
-            f"Warning: {added.pair_accuracy.value:.0%} of the examples are predicted from the others, which may be "
-            f"chance: they hardly define '{name}'. Give more of them, or pairs that differ in nothing else."
-        )
-    version = dataclasses.replace(model, heads=_joined(model.heads, head), encoder=encoder)
+        share = f"{added.pair_accuracy.value:.0%} of the examples are predicted from the others, which may be chance"
+        note(f"Warning: {share}: they hardly define '{name}'. Give more, or pairs that differ in nothing else.")
+    heads = PreferenceHeads([*model.heads.names, name], model.heads.down.shape[2], model.heads.rank)
+    heads.requires_grad_(False)
+    heads.down.copy_(torch.cat([model.heads.down.cpu(), head.down]))
+    heads.up.copy_(torch.cat([model.heads.up.cpu(), head.up]))
+    version = dataclasses.replace(model, heads=heads.eval(), encoder=encoder)
     version.details = _details(model.details, added, texts, key)
     _write(version, parent.data, out)
     return added
@@ -216,14 +201,6 @@ def _train(
         scales = reward_scales(trained, rewards, title="Calibrating")
         normalise_heads(trained, scales * model.calibration)
     return trained, margins
-
-
-def _joined(heads: PreferenceHeads, new: PreferenceHeads) -> PreferenceHeads:
-    """All heads of two modules of one rank, in order."""
-    joined = PreferenceHeads([*heads.names, *new.names], heads.down.shape[2], heads.rank).requires_grad_(False)
-    joined.down.copy_(torch.cat([heads.down.cpu(), new.down]))
-    joined.up.copy_(torch.cat([heads.up.cpu(), new.up]))
-    return joined.eval()
 
 
 def _details(parent: Mapping[str, Any], added: AddedPrinciple, texts: Sequence[str], key: str) -> dict[str, Any]:
