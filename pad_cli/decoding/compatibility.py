@@ -1,10 +1,4 @@
-"""Which path a policy and a reward model take, and whether they fit at all.
-
-fused      the policy is the backbone, and the reward model reads what the policy reads: one forward pass
-paired     the policy is the backbone, but the reward model reads through an adapter or reads another prompt
-separate   another backbone with the policy's vocabulary; a small one can draft for a large policy
-bridged    another backbone with another vocabulary
-"""
+"""Which path a policy and a reward model take, and whether they fit at all; see `_MEANING` for the paths."""
 
 from __future__ import annotations
 

@@ -250,14 +250,21 @@ class PadEngine:
         self._check_room(self.items([prompt], [preference]), place)
 
     def steps(
-        self, items: Sequence[Item], settings: DecodingSettings, stopped: Callable[[int], bool] | None = None
+        self,
+        items: Sequence[Item],
+        settings: DecodingSettings,
+        stopped: Callable[[int], bool] | None = None,
+        *,
+        ignore_eos: bool = False,
     ) -> Iterator[Step]:
         """Decode B items in one batch, at most `batch_size`, token by token.
 
         Seed and guidance weight are in the items already. `stopped(number)` says after each token whether that item's
         answer is to end here.
         """
-        return self._steps(replace(self._request(items, settings), stopped=stopped), settings)
+        request = replace(self._request(items, settings), stopped=stopped, ignore_eos=ignore_eos)
+        length = draft_length(request, settings.draft_tokens)
+        return decode_steps(request) if length is None else speculate_steps(request, length)
 
     def batch_size(self, settings: DecodingSettings) -> int:
         """How many answers are decoded together: one where rows cannot advance by different numbers of tokens."""
@@ -320,8 +327,7 @@ class PadEngine:
         self._check_room(items)
 
         def decoded(batch: Sequence[Item]) -> list[list[int]]:
-            request = replace(self._request(batch, settings), ignore_eos=ignore_eos)
-            return collect(len(batch), self._steps(request, settings))
+            return collect(len(batch), self.steps(batch, settings, ignore_eos=ignore_eos))
 
         answers: list[list[int]] = []
         for batch, tokens in self._backoff.batches(items, self.batch_size(settings), decoded):
@@ -329,10 +335,6 @@ class PadEngine:
             if on_batch is not None:
                 on_batch(len(batch))
         return answers
-
-    def _steps(self, request: Request, settings: DecodingSettings) -> Iterator[Step]:
-        length = draft_length(request, settings.draft_tokens)
-        return decode_steps(request) if length is None else speculate_steps(request, length)
 
     def _request(self, items: Sequence[Item], settings: DecodingSettings) -> Request:
         return Request(

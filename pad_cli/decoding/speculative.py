@@ -20,9 +20,11 @@ cheaper than times two. An optimistic prior takes over where nothing was measure
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
@@ -36,7 +38,7 @@ _DRAFT_FROM = 8  # auto drafts when the policy has this many times the backbone'
 _LONGEST = 12  # tokens in one draft
 _FIRST = 4  # tokens in the first draft, before any cost is known
 _IDLE, _PROBE = 16, 2  # after so many blocks without a draft, one of this length
-_FADE = 0.9  # weight of the past after each observation
+_FADE, _LATEST = 0.9, 64  # weight of the past after each observation; observations that have any
 
 
 class _Mean:
@@ -54,49 +56,25 @@ class _Mean:
         self._sum, self.weight = fade * self._sum + total, fade * self.weight + count
 
 
-class _Line:
-    """Seconds that the policy needs for a number of tokens: a + b * tokens, by least squares with fading weights."""
-
-    def __init__(self) -> None:
-        self._tokens, self._seconds, self._squares, self._products = _Mean(), _Mean(), _Mean(), _Mean()
-
-    @property
-    def known(self) -> bool:
-        return self._tokens.weight > 0
-
-    def at(self, tokens: int) -> float:
-        """Predicted seconds; the prior is b = a / 30, which rules while every block was equally long."""
-        middle, mean = self._tokens.value(), self._seconds.value()
-        variance = self._squares.value() - middle**2
-        covariance = self._products.value() - middle * mean
-        prior = mean / (30 + middle)
-        slope = (covariance + prior) / (variance + 1)  # the prior counts as a variance of one token
-        return mean + min(max(slope, 0.0), mean / middle) * (tokens - middle)
-
-    def learn(self, tokens: int, seconds: float, count: int = 1) -> None:
-        self._tokens.learn(count * tokens, count)
-        self._seconds.learn(count * seconds, count)
-        self._squares.learn(count * tokens**2, count)
-        self._products.learn(count * tokens * seconds, count)
-
-
 class BlockLength:
     """How many tokens to draft next: always `fixed`, or as the cost model says."""
 
     def __init__(self, fixed: int | None = None) -> None:
         self._fixed = fixed
         self._right = _Mean()  # share of drafts
-        self._draft, self._plain, self._verify = _Mean(), _Mean(), _Line()  # seconds
+        self._draft, self._plain = _Mean(), _Mean()  # seconds
+        self._verified: deque[tuple[int, float]] = deque(maxlen=_LATEST)  # tokens and seconds
         self._idle = 0
 
     def next(self, rows: int) -> int:
         if self._fixed is not None:
             return self._fixed
-        if not self._verify.known:
+        if not self._verified:
             return _FIRST
         if self._idle >= _IDLE:
             return _PROBE
-        return max(range(_LONGEST + 1), key=lambda count: self._rate(count, rows))
+        line = self._verification()
+        return max(range(_LONGEST + 1), key=lambda count: self._rate(count, line(rows * (count + 1))))
 
     def learn(self, rows: int, count: int, tried: int, right: int, draft_seconds: float, verify_seconds: float) -> None:
         """Add the observations of one block: `count` tokens were drafted in each of B rows.
@@ -104,17 +82,27 @@ class BlockLength:
         `tried` drafts are those up to each row's first wrong one, `right` those before it; `draft_seconds` is for one
         draft in all rows.
         """
-        drafted = min(count, 1)
         self._right.learn(right / rows, tried / rows)
         self._draft.learn(draft_seconds)
-        self._verify.learn(rows * (count + 1), verify_seconds, drafted)
-        self._plain.learn(verify_seconds * (1 - drafted), 1 - drafted)
-        self._idle = 0 if drafted else self._idle + 1
+        if count:
+            self._verified.append((rows * (count + 1), verify_seconds))
+        self._plain.learn(0.0 if count else verify_seconds, 0 if count else 1)
+        self._idle = 0 if count else self._idle + 1
 
-    def _rate(self, count: int, rows: int) -> float:
+    def _verification(self) -> Callable[[int], float]:
+        """Predicted seconds for a number of tokens, by least squares; the prior is b = a / 30."""
+        tokens, seconds = np.array(self._verified).T
+        weights = _FADE ** np.arange(len(tokens))[::-1]
+        middle, mean = np.average(tokens, weights=weights), np.average(seconds, weights=weights)
+        variance = np.average((tokens - middle) ** 2, weights=weights)
+        covariance = np.average((tokens - middle) * (seconds - mean), weights=weights)
+        slope = (covariance + mean / (30 + middle)) / (variance + 1)  # the prior counts as a variance of one token
+        slope = min(max(slope, 0.0), mean / middle)
+        return lambda count: float(mean + slope * (count - middle))
+
+    def _rate(self, count: int, verify: float) -> float:
         """Expected tokens per second."""
         right = self._right.value(prior=0.8, prior_weight=1.0)
-        verify = self._verify.at(rows * (count + 1))
         if not count:
             verify = self._plain.value(prior=0.6 * verify, prior_weight=0.2)
         return sum(right**power for power in range(count + 1)) / ((count + 1) * self._draft.value() + verify)

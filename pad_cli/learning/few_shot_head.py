@@ -12,7 +12,6 @@ rejected ones less likely, which differ from them in many ways that have nothing
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from pad_cli.equation import LogitHead, answer_sums, log_prob, preference_loss
 from pad_cli.errors import TrainingError
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.training.hidden_cache import HiddenCache
+from pad_cli.training.loop import learning_rate
 from pad_cli.training.pair_table import PairTable
 
 STEPS, WARMUP, LEARNING_RATE = 40, 5, 0.01  # of AdamW, on a cosine after the warm-up
@@ -100,7 +100,9 @@ def train_maps(examples: Examples, rows: Sequence[int], rank: int) -> RankOneMap
     down = (torch.randn(rank, size, generator=generator) / size**0.5).requires_grad_()
     maps = RankOneMaps(down, torch.zeros(rank, size, requires_grad=True))
     optimiser = torch.optim.AdamW(maps, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _share_of_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: learning_rate(step, WARMUP, STEPS, from_zero=False)
+    )
     chosen, rejected = (side[list(rows)] for side in (examples.chosen, examples.rejected))
     for step in range(STEPS):
         sums = examples.answer_rewards(maps)  # (M, S)
@@ -138,9 +140,3 @@ def _folds(prompts: Sequence[int]) -> list[list[int]]:
     random.Random(_SEED).shuffle(distinct)
     parts = [set(distinct[part::FOLDS]) for part in range(min(FOLDS, len(distinct)))]
     return [[row for row, group in enumerate(groups) if group in part] for part in parts]
-
-
-def _share_of_rate(step: int) -> float:
-    if step < WARMUP:
-        return (step + 1) / WARMUP
-    return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))

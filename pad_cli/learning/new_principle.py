@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from pad_cli.errors import DataError, PreferenceError, UsageError
+from pad_cli.learning.choices import read_choice
 from pad_cli.learning.few_shot_head import SETTINGS, Examples, cross_validated_margins, train_maps
+from pad_cli.learning.user_weights import with_heads
 from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
@@ -24,7 +26,7 @@ from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.pairs import RowError, is_text, note_changes, read_rows, read_sample
+from pad_cli.pairs import RowError, is_text, note_changes, read_rows
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
 from pad_cli.system.progress import note
@@ -92,12 +94,7 @@ def add_principle(
     pairs = read_examples(examples, name)
     parent = inspect_reward_model(reward_model)
     _check_name(name, parent.config.get("principles") or ())
-    model = load_reward_model(reward_model, device=device)
-    if not isinstance(model, PersonalizedRewardModel):
-        raise UsageError(
-            f"'{reward_model}' reads preferences in its prompt: it has no heads to add one to.",
-            "Use one with preference heads; pad train-rm makes them unless the recipe says `conditioning: prompt`.",
-        )
+    model = with_heads(load_reward_model(reward_model, device=device))
     texts = tuple(dict.fromkeys([name, *(" ".join(text.split()) for text in paraphrases)]))
     key = fingerprint([model.fingerprint, name, [pair.content() for pair in pairs], texts, SETTINGS, 0])
     if (finished := _finished(out, key)) is not None:
@@ -127,27 +124,18 @@ def add_principle(
 
 
 def read_examples(path: Path, name: str) -> tuple[PreferencePair, ...]:
-    """The pairs of a file; duplicates count once.
-
-    Raises:
-        DataError: a row is wrong, there are fewer than four pairs, or some contradict each other.
-    """
-    lines: dict[tuple[Any, str, str], tuple[int, PreferencePair]] = {}
+    """The pairs of a file, at least four, duplicates once (DataError: a row is wrong, or contradicts another)."""
+    lines: dict[tuple[str, str, str], tuple[int, PreferencePair]] = {}
     rows = read_rows(path)
     for row in rows:
-        try:
-            sides = [(side, row.values.get(side)) for side in ("chosen", "rejected")]
-            prompt, (chosen, rejected) = read_sample(row, sides)
-            key = tuple((message["role"], message["content"]) for message in prompt)
-            if chosen.strip() == rejected.strip():
-                raise RowError("both answers are the same", hint=_HINT)
-            if (other := lines.get((key, rejected, chosen))) is not None:
-                reason = f"contradicts line {other[0]}: the same two answers the other way round"
-                raise RowError(reason, hint="Keep the row whose chosen answer shows the principle.")
-        except RowError as problem:
-            raise problem.at(row) from problem
-        pair = PreferencePair(prompt, {name: 1.0}, chosen, rejected, place=row.place)
-        lines.setdefault((key, chosen, rejected), (row.number, pair))
+        if (choice := read_choice(row)) is None:
+            continue
+        prompt = str(choice.prompt)
+        if (other := lines.get((prompt, choice.rejected, choice.chosen))) is not None:
+            reason = f"contradicts line {other[0]}: the same two answers the other way round"
+            raise RowError(reason, hint="Keep the row whose chosen answer shows the principle.").at(row)
+        pair = PreferencePair(choice.prompt, {name: 1.0}, choice.chosen, choice.rejected, place=row.place)
+        lines.setdefault((prompt, choice.chosen, choice.rejected), (row.number, pair))
     note_changes(rows)
     if len(lines) < FEWEST:
         raise DataError(f"a new principle needs at least {FEWEST} pairs, here are {len(lines)}", path=path, hint=_HINT)

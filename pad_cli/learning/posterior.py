@@ -17,8 +17,9 @@ the probability, a new sample is drawn from them and spread by Metropolis steps 
 two, or draw one anew. "Neither" is worth as much as the others: that nothing which two answers differ in matters.
 
 Which principles two answers differ in: heads are trained one by one, so an answer that is concise is rewarded a little
-for being simple, too, and every head adds a little noise to every answer. With M the second moments of the training pairs' margins (a reward model's
-`pair_moments`), s the root of its diagonal, and C the correlations, shrunk half-way to none, rewards are read as
+for being simple, too, and every head adds a little noise to every answer. With M the second moments of the training
+pairs' margins (a reward model's `pair_moments`), s the root of its diagonal, and C the correlations, shrunk half-way to
+none, rewards are read as
 
     z = x diag(1/s) C^(-1/2)
 

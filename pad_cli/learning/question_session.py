@@ -17,7 +17,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import FEWEST, Choice
 from pad_cli.learning.posterior import Array, Posterior, basis_of, differences
-from pad_cli.learning.user_weights import Learned, Reply, choice_features, head_weights, learn_replies
+from pad_cli.learning.user_weights import Learned, Reply, choice_features, head_weights, learn_replies, with_heads
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs.parsed_rows import is_text
 from pad_cli.preference import Preference
@@ -66,9 +66,7 @@ def make_pool(
     Raises:
         UsageError: the reward model has no preference heads, or all answers to each prompt are the same.
     """
-    model = engine.reward_model
-    if not isinstance(model, PersonalizedRewardModel):
-        raise UsageError("Weights are learned for a reward model with preference heads.", "Name one: --reward-model")
+    model = with_heads(engine.reward_model)
     rng = random.Random(seed)
     preferences = [_random_preference(rng, model.principles) for _ in range(len(prompts) * answers)]
     sampled = settings.model_copy(update={"temperature": settings.temperature or _TEMPERATURE, "seed": seed})

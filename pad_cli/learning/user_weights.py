@@ -44,18 +44,20 @@ class Features:
     offsets: Array  # (N,)
 
 
-@torch.no_grad()
-def choice_features(model: RewardModel, choices: Sequence[Choice]) -> Features:
-    """Features of choices; every distinct answer to a prompt is read once.
-
-    Raises:
-        UsageError: the reward model has no preference heads, so there are no weights to learn.
-    """
+def with_heads(model: RewardModel | None) -> PersonalizedRewardModel:
+    """The reward model, if it has preference heads (UsageError)."""
     if not isinstance(model, PersonalizedRewardModel):
         raise UsageError(
-            "This reward model reads preferences in its prompt: it has no weights that could be learned from choices.",
+            "A reward model that reads preferences in its prompt has no heads, so no weights that could be learned.",
             "Use one with preference heads; pad train-rm makes them unless the recipe says `conditioning: prompt`.",
         )
+    return model
+
+
+@torch.no_grad()
+def choice_features(model: RewardModel, choices: Sequence[Choice]) -> Features:
+    """Features of choices; every distinct answer is read once (UsageError: the reward model has no heads)."""
+    model = with_heads(model)
     backbone, context, cut = model.backbone, model.backbone.context_length, 0
     numbers: dict[TokenSequence, int] = {}
     pairs = []
@@ -155,8 +157,8 @@ def learn_user(model: RewardModel, choices: Choices) -> Learned:
 
 def learn_users(model: RewardModel, users: Mapping[str, Choices]) -> dict[str, Learned]:
     """As `learn_user` for each of many users, but every answer is read once and in large batches."""
+    model = with_heads(model)
     features = choice_features(model, [choice for user in users.values() for choice in user.choices])
-    assert isinstance(model, PersonalizedRewardModel)  # choice_features refuses others
     ends = np.cumsum([len(user.choices) for user in users.values()])[:-1]
     parts = zip(np.split(features.slopes, ends), np.split(features.offsets, ends), strict=True)
     learned = {}

@@ -59,7 +59,6 @@ def serve(
         recipe: policy, reward model, and the defaults of requests.
         limits: what the server accepts.
         default: the preference that model `pad` stands for.
-        host: address to listen at.
         port: 0 for any that is free.
         api_key: what clients must send as a bearer token; None lets everybody in.
         allow_origins: web pages that may ask, by origin (`http://localhost:3000`); "*" for all.

@@ -29,13 +29,7 @@ class ApiError(Exception):
     """A request ends with this error object; `code` is for programs, and `param` the key of the request."""
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str = "invalid_value",
-        param: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, status: int, message: str, *, code: str = "invalid_value", param: str | None = None, headers: Any = None
     ) -> None:
         message = " ".join(message.split("\n"))
         super().__init__(message)
@@ -217,12 +211,14 @@ Request = TypeVar("Request", ChatRequest, TextRequest)
 
 
 def read_request(schema: type[Request], body: bytes) -> Request:
-    """Validate the body of a request.
-
-    Raises:
-        ApiError: 400; what is wrong, and where.
-    """
-    content: dict[str, Any] = _json_object(body)
+    """Validate the body of a request (ApiError 400: what is wrong, and where)."""
+    try:
+        content = json.loads(body)
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # JSON can spell lone surrogates, no text
+    except (RecursionError, ValueError) as error:  # includes bytes that are not UTF-8
+        raise ApiError(400, f"The body is not JSON: {error}.", code="invalid_json") from error
+    if not isinstance(content, dict):
+        raise ApiError(400, "The body is not a JSON object.", code="invalid_json")
     for name in _NEUTRAL.keys() & content.keys():
         value = content.pop(name)
         if value is not None and value not in _NEUTRAL[name]:
@@ -253,17 +249,6 @@ def _location(content: Any, error: ErrorDetails) -> list[int | str]:
             inner = inner[part]
             location.append(part)
     return [*location, error["loc"][-1]] if error["type"] == "missing" else location
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body)
-        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # JSON can spell lone surrogates, no text
-    except (RecursionError, ValueError) as error:  # includes bytes that are not UTF-8
-        raise ApiError(400, f"The body is not JSON: {error}.", code="invalid_json") from error
-    if not isinstance(content, dict):
-        raise ApiError(400, "The body is not a JSON object.", code="invalid_json")
-    return content
 
 
 class Reply:

@@ -30,33 +30,19 @@ _STEERED, _PLAIN = "pad", "base"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server accepts. Times are in seconds, `None` is no limit but the models' own.
+    """What a server accepts. Times are in seconds, `None` is no limit but the models' own."""
 
-    Attributes:
-        max_batch: answers decoded together, and choices of one request.
-        max_queue: answers that wait; requests beyond are refused with 429.
-        batch_wait: how long a batch that is not full waits for more.
-        timeout: for an answer.
-        read_timeout: for the body of a request, and for a client to take what it was sent.
-        grace: for answers under way when the server is told to stop.
-        max_body: bytes of a request.
-        max_prompt_tokens: of a prompt.
-        max_new_tokens: of an answer; a request for more is capped.
-        max_stops: stop strings of a request.
-        keep_alive: for an idle connection; clients keep pooled ones up to 90 s.
-    """
-
-    max_batch: int = 32
-    max_queue: int = 256
-    batch_wait: float = 0.005
-    timeout: float = 120.0
-    read_timeout: float = 20.0
-    grace: float = 20.0
-    max_body: int = 1 << 20
+    max_batch: int = 32  # answers decoded together, and choices of one request
+    max_queue: int = 256  # answers that wait; requests beyond are refused with 429
+    batch_wait: float = 0.005  # how long a batch that is not full waits for more
+    timeout: float = 120.0  # for an answer
+    read_timeout: float = 20.0  # for the body of a request, and for a client to take what it was sent
+    grace: float = 20.0  # for answers under way when the server is told to stop
+    max_body: int = 1 << 20  # bytes of a request
     max_prompt_tokens: int | None = None
-    max_new_tokens: int = 1024
-    max_stops: int = 4
-    keep_alive: int = 120
+    max_new_tokens: int = 1024  # of an answer; a request for more is capped
+    max_stops: int = 4  # stop strings of a request
+    keep_alive: int = 120  # for an idle connection; clients keep pooled ones up to 90 s
 
 
 @dataclass(frozen=True)
@@ -92,11 +78,7 @@ class RequestReader:
         return [_STEERED, *plain, *(f"{_STEERED}/{name}" for name in [*self._principles, *profiles])]
 
     def specs(self, model: str) -> list[str] | None:
-        """The preference that a model name stands for, `pad/humorous+concise=0.5`; None for the policy alone.
-
-        Raises:
-            ApiError: 404, there is no such model.
-        """
+        """The preference of a model name, `pad/humorous+concise=0.5` (ApiError 404); None for the policy alone."""
         if model == _PLAIN and not self._engine.always:
             return None
         if model == _STEERED:
@@ -116,11 +98,7 @@ class RequestReader:
         return specs
 
     def work(self, request: ChatRequest | TextRequest) -> Work:
-        """Read a request.
-
-        Raises:
-            ApiError: 400 or 404; what is wrong, and where.
-        """
+        """Read a request (ApiError 400 or 404: what is wrong, and where)."""
         preference, weight = self._steering(request)
         changes = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
         if request.pad.candidates is not None:

@@ -101,10 +101,9 @@ class Answer:
             self.expire_if_late()
 
     def restart(self) -> None:
-        """Expect all tokens once more from the first one; those known already are compared, and not emitted again.
+        """Expect all tokens once more; those known already are compared, and not emitted again.
 
-        They are the same in every batch except at near ties, which are rare in float32. Where one differs the answer
-        fails: its beginning, which a client may have read, would not fit its end.
+        Where one differs (at near ties) the answer fails: its beginning, which a client may have read, would not fit.
         """
         self._replay = deque(self._tokens)
 
@@ -147,11 +146,7 @@ class Job:
         self.answers = [Answer(engine, work, index, streamed, timeout, emit) for index in range(len(work.items))]
 
     async def events(self) -> AsyncIterator[Event]:
-        """Events until all answers are whole.
-
-        Raises:
-            ApiError: one has failed.
-        """
+        """Events until all answers are whole (ApiError if one fails)."""
         left = len(self.answers)
         while left:
             event = await self._events.get()
@@ -210,11 +205,7 @@ class Scheduler:
         return self._thread.is_alive()
 
     def submit(self, job: Job) -> None:
-        """Queue the answers of one request, all or none.
-
-        Raises:
-            ApiError: 429, the queue has no room; 503, the server is shutting down.
-        """
+        """Queue the answers of one request, all or none (ApiError: 429 no room; 503 shutting down)."""
         with self._changed:
             if self._closing:
                 raise shutting_down()
@@ -228,7 +219,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def give_up(self) -> None:
-        """Take nothing more, and end what waits and what runs."""
+        """Take nothing more, and end what waits and what runs; `close` waits for the thread to end, too."""
         with self._changed:
             self._closing = True
             for answer in self._queue:
@@ -237,7 +228,6 @@ class Scheduler:
             self._changed.notify_all()
 
     def close(self, timeout: float) -> None:
-        """As `give_up`; returns when the thread has ended, or after `timeout` seconds."""
         self.give_up()
         self._thread.join(timeout)
 
@@ -247,9 +237,9 @@ class Scheduler:
             self.metrics.batch_rows.observe(len(batch))
             for answer in batch:
                 self.metrics.wait_seconds.observe(time.monotonic() - answer.submitted)
-            too_large = False
             try:
                 self._decode(batch)
+                too_large = False
             except Exception as error:  # it ends these requests, whatever it is, and not the server
                 too_large = len(batch) > 1 and is_out_of_memory(error)
                 if not too_large:

@@ -16,8 +16,9 @@ from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.evaluate import evaluate
 from pad_cli.evaluation.methods.competitors import attached
 from pad_cli.evaluation.methods.trained import Dpo, Mod, MorlDpo, Soup, Sum, write_soup
+from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS
 from pad_cli.models.checkpoint import save_reward_model
-from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS, CONFIG
+from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
