@@ -276,8 +276,8 @@ class PadEngine:
     def read_answer(self, tokens: list[int]) -> Generation:
         """New tokens of the policy's, as text and with the reason why they end."""
         ends = self.policy.end_tokens
-        reason = "stop" if tokens and tokens[-1] in ends else "length"
-        return Generation(decode_answer(self.policy.tokenizer, tokens, ends), tuple(tokens), reason)
+        text = decode_answer(self.policy.tokenizer, tokens, ends)
+        return Generation(text, tuple(tokens), "stop" if tokens and tokens[-1] in ends else "length")
 
     def _model(self) -> RewardModel:
         if self.reward_model is None:

@@ -63,8 +63,8 @@ class BlockLength:
         self._fixed = fixed
         self._right = _Mean()  # share of drafts
         self._draft, self._plain = _Mean(), _Mean()  # seconds
-        self._verified: deque[tuple[int, float]] = deque(maxlen=_LATEST)  # tokens and seconds
-        self._idle = 0
+        self._verified: deque[tuple[int, int, float]] = deque(maxlen=_LATEST)  # block, tokens and seconds
+        self._blocks, self._idle = 0, 0
 
     def next(self, rows: int) -> int:
         if self._fixed is not None:
@@ -85,14 +85,14 @@ class BlockLength:
         self._right.learn(right / rows, tried / rows)
         self._draft.learn(draft_seconds)
         if count:
-            self._verified.append((rows * (count + 1), verify_seconds))
+            self._verified.append((self._blocks, rows * (count + 1), verify_seconds))
         self._plain.learn(0.0 if count else verify_seconds, 0 if count else 1)
-        self._idle = 0 if count else self._idle + 1
+        self._blocks, self._idle = self._blocks + 1, 0 if count else self._idle + 1
 
     def _verification(self) -> Callable[[int], float]:
         """Predicted seconds for a number of tokens, by least squares; the prior is b = a / 30."""
-        tokens, seconds = np.array(self._verified).T
-        weights = _FADE ** np.arange(len(tokens))[::-1]
+        blocks, tokens, seconds = np.array(self._verified).T
+        weights = _FADE ** (blocks[-1] - blocks)
         middle, mean = np.average(tokens, weights=weights), np.average(seconds, weights=weights)
         variance = np.average((tokens - middle) ** 2, weights=weights)
         covariance = np.average((tokens - middle) * (seconds - mean), weights=weights)

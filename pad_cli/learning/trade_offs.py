@@ -133,8 +133,8 @@ def measure_effect(
     for unit in [Preference({name: 1.0}, {}) for name in model.principles] or parts_of(preference):
         before, after = (_rewards(engine, prompts, answers, unit).mean() for answers in (plain, steered))
         rewards.append(MeanReward(unit.describe(), float(before), float(after)))
-    texts = [tuple(answer.text for answer in answers) for answers in (plain, steered)]
-    return Effect(preference.describe(), settings.guidance_weight, tuple(prompts), *texts, tuple(rewards))
+    without, under = (tuple(answer.text for answer in answers) for answers in (plain, steered))
+    return Effect(preference.describe(), settings.guidance_weight, tuple(prompts), without, under, tuple(rewards))
 
 
 def count_answers(preferences: int, prompts: int) -> int:

@@ -232,10 +232,10 @@ class _Service:
         job = Job(self._engine, work, streamed=streamed, timeout=self._limits.timeout)
         self.scheduler.submit(job)
         self.scheduler.metrics.prompt_tokens.inc(work.prompt_tokens)
-        events = job.events()
         try:
             if not streamed:
                 return JSONResponse(reply.whole(await _unless_disconnected(http, job.all_events())))
+            events = job.events()
             first = await _unless_disconnected(http, anext(events))  # what fails before the first text has a status
         finally:
             if not streamed or sys.exception() is not None:

@@ -212,6 +212,7 @@ Request = TypeVar("Request", ChatRequest, TextRequest)
 
 def read_request(schema: type[Request], body: bytes) -> Request:
     """Validate the body of a request (ApiError 400: what is wrong, and where)."""
+    content: dict[str, Any]
     try:
         content = json.loads(body)
         json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # JSON can spell lone surrogates, no text
