@@ -37,9 +37,8 @@ from learn_users import (  # the same users, answers and tests
 
 from pad_cli import DecodingSettings, PadEngine
 from pad_cli.learning.choices import FEWEST, Choice, Choices
-from pad_cli.learning.features import Features, choice_features
 from pad_cli.learning.question_session import Pool, Question, Session, make_pool
-from pad_cli.learning.user_weights import learn_features
+from pad_cli.learning.user_weights import Features, choice_features, learn_features
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.records import as_messages
 from pad_cli.world.grammar import Topic, World, load_world

@@ -33,8 +33,7 @@ import typer
 
 from pad_cli import DecodingSettings, PadEngine
 from pad_cli.learning.choices import Choice, Choices
-from pad_cli.learning.features import Features, choice_features
-from pad_cli.learning.user_weights import Learned, learn_features, learn_user, learn_users
+from pad_cli.learning.user_weights import Features, Learned, choice_features, learn_features, learn_user, learn_users
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference

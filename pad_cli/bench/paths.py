@@ -22,12 +22,11 @@ from transformers import LogitsProcessorList
 
 from pad_cli.bench.measure import top_two
 from pad_cli.decoding import strategies
-from pad_cli.decoding.block_length import BlockLength
 from pad_cli.decoding.compatibility import choose_path
 from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_steps
 from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
 from pad_cli.decoding.session import can_roll_back, left_padded
-from pad_cli.decoding.speculative import can_speculate, speculate_steps
+from pad_cli.decoding.speculative import BlockLength, can_speculate, speculate_steps
 from pad_cli.decoding.strategies import Guidance, score_uncached
 from pad_cli.errors import UsageError
 from pad_cli.models.language_model import same_vocabulary

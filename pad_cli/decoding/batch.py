@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.models.distributed import wait_for_all
-from pad_cli.pairs import Row, RowError, note_changes, prompt_of, read_rows
+from pad_cli.pairs import RowError, note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Generation, Messages
@@ -53,9 +53,32 @@ def generate_file(
         DataError, PreferenceError: a line is wrong; nothing is answered then.
         UsageError: another process writes this target, or it holds something else.
     """
+    everyone = processes()
     with only_here(target):
         check_answers_output(target, overwrite=overwrite)
-        return _generate(engine, source, target, specs, settings)
+        if everyone.main:
+            merge_parts(target, _by_line)
+        wait_for_all()
+        log = ResultLog(target, everyone.part, needs=("line", "text"))
+        todo = _unanswered(engine, source, specs, settings, log)
+        keys = everyone.share(list(todo))
+        with bar(f"Answering {source.name}", total=len(keys)) as progress:
+            for start in range(0, len(keys), settings.batch_size):
+                batch = keys[start : start + settings.batch_size]
+                lines = [todo[key] for key in batch]
+                answers = engine.generate(
+                    [line.prompt for line in lines],
+                    [line.preference for line in lines],
+                    settings,
+                    streams=[str(line.number) for line in lines],
+                )
+                rows = [_row(engine, line, settings, answer) for line, answer in zip(lines, answers, strict=True)]
+                log.append(dict(zip(batch, rows, strict=True)))
+                progress.advance(len(batch))
+        wait_for_all()
+        if everyone.main:
+            merge_parts(target, _by_line)
+    return len(todo)
 
 
 def check_answers_output(target: Path, *, overwrite: bool = False) -> None:
@@ -64,55 +87,38 @@ def check_answers_output(target: Path, *, overwrite: bool = False) -> None:
         target.unlink()
 
 
-def _generate(engine: PadEngine, source: Path, target: Path, specs: Sequence[str], settings: DecodingSettings) -> int:
-    everyone = processes()
-    if everyone.main:
-        merge_parts(target, _by_line)
-    wait_for_all()
-    log = ResultLog(target, everyone.part, needs=("line", "text"))
+def _unanswered(
+    engine: PadEngine, source: Path, default: Sequence[str], settings: DecodingSettings, log: ResultLog
+) -> dict[str, _Line]:
+    """The rows of a file that are not in the log, by their key there, all of them checked."""
     model = engine.reward_model.fingerprint if engine.reward_model else None
     context = [engine.policy.fingerprint, model, settings.model_dump()]
     todo: dict[str, _Line] = {}
     rows = read_rows(source)
     for row in rows:
-        line = _Line(row.number, row.place, prompt_of(row), _specs(row, specs), engine.preference(_specs(row, specs)))
+        specs = row.values.get("preference")
+        specs = list(default) if specs is None else [specs] if isinstance(specs, str) else specs
+        if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
+            hint = 'Write "preference": "humorous" or "preference": ["humorous", "concise=0.5"].'
+            raise RowError("neither a text nor a list of texts", field="preference", hint=hint).at(row)
+        line = _Line(row.number, row.place, prompt_of(row), specs, engine.preference(specs))
         messages = [dict(message) for message in line.prompt]
         key = fingerprint([*context, line.number, messages, line.preference.describe()])
         if key not in log.done:
             todo[key] = line
-    if everyone.main:
+    if processes().main:
         note_changes(rows)
     engine.check_prompts([(line.place, line.prompt) for line in todo.values()])
     for line in todo.values():
         engine.check_room(line.place, line.prompt, line.preference)
-    keys = everyone.share(list(todo))
-    with bar(f"Answering {source.name}", total=len(keys)) as progress:
-        for start in range(0, len(keys), settings.batch_size):
-            batch = keys[start : start + settings.batch_size]
-            answers = engine.generate(
-                [todo[key].prompt for key in batch],
-                [todo[key].preference for key in batch],
-                settings,
-                streams=[str(todo[key].number) for key in batch],
-            )
-            log.append(
-                {
-                    key: _answer_row(engine, todo[key], settings, answer)
-                    for key, answer in zip(batch, answers, strict=True)
-                }
-            )
-            progress.advance(len(batch))
-    wait_for_all()
-    if everyone.main:
-        merge_parts(target, _by_line)
-    return len(todo)
+    return todo
 
 
 def _by_line(row: Mapping[str, Any]) -> int:
     return int(row["line"])
 
 
-def _answer_row(engine: PadEngine, line: _Line, settings: DecodingSettings, answer: Generation) -> dict[str, Any]:
+def _row(engine: PadEngine, line: _Line, settings: DecodingSettings, answer: Generation) -> dict[str, Any]:
     return {
         "line": line.number,
         "prompt": [dict(message) for message in line.prompt],
@@ -124,15 +130,3 @@ def _answer_row(engine: PadEngine, line: _Line, settings: DecodingSettings, answ
         "finish_reason": answer.finish_reason,
         "tokens": len(answer.token_ids),
     }
-
-
-def _specs(row: Row, default: Sequence[str]) -> list[str]:
-    value = row.values.get("preference")
-    if value is None:
-        return list(default)
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list) and all(isinstance(spec, str) for spec in value):
-        return list(value)
-    hint = 'Write "preference": "humorous" or "preference": ["humorous", "concise=0.5"].'
-    raise RowError("neither a text nor a list of texts", field="preference", hint=hint).at(row)

@@ -25,25 +25,15 @@ _STATES = 32  # states whose logits are taken at once, over the whole vocabulary
 
 @dataclass
 class _Row:
-    """One answer as the backbone reads it.
+    """One answer as the backbone reads it."""
 
-    Attributes:
-        written: its tokens in the policy's vocabulary.
-        tokens: n tokens in the backbone's.
-        rewards: of those n tokens, nats.
-        states: n + 1 states (H,), before each of them and after the last.
-        room: the most tokens that the backbone can read here; None where nothing limits them.
-        known: what the bridge has settled of it.
-        changes: what each candidate of this step would do to it.
-    """
-
-    states: list[torch.Tensor]
-    room: int | None
-    written: list[int] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    known: KnownAnswer = field(default_factory=KnownAnswer)
-    changes: dict[int, _Change] = field(default_factory=dict)
+    states: list[torch.Tensor]  # n + 1 of (H,), before each of n tokens and after the last
+    room: int | None  # the most tokens that the backbone can read here; None where nothing limits them
+    written: list[int] = field(default_factory=list)  # tokens in the policy's vocabulary
+    tokens: list[int] = field(default_factory=list)  # n in the backbone's
+    rewards: list[float] = field(default_factory=list)  # of those n, nats
+    known: KnownAnswer = field(default_factory=KnownAnswer)  # what the bridge has settled of it
+    changes: dict[int, _Change] = field(default_factory=dict)  # what each candidate of this step would do to it
 
 
 @dataclass
@@ -128,13 +118,15 @@ class BridgedStrategy(DecodingStrategy):
             return
         places = {place: number for number, place in enumerate(dict.fromkeys((c.row, c.common) for c in changes))}
         states, rows = [self._rows[row].states[common] for row, common in places], [row for row, _ in places]
-        before, tokens = (
-            [places[change.row, change.common] for change in changes],
-            [change.new[0] for change in changes],
-        )
+        before = [places[change.row, change.common] for change in changes]
+        tokens = [change.new[0] for change in changes]
         rewarded = list(changes)
         for group in self._readable_together([change for change in changes if len(change.new) > 1]):
-            for change, own in zip(group, self._read_copies(group), strict=True):
+            copies = self._reward.fork([change.row for change in group])
+            copies.rollback([len(self._rows[change.row].tokens) - change.common for change in group])
+            read = copies.read([change.new[:-1] for change in group])
+            for change, padded in zip(group, read, strict=True):
+                own = padded[1 - len(change.new) :]  # (N - 1, H) states before N new tokens, the first left out
                 before += range(len(states), len(states) + len(own))
                 states += own
                 rows += [change.row] * len(own)
@@ -150,13 +142,6 @@ class BridgedStrategy(DecodingStrategy):
         for change in changes:
             alike.setdefault(None if self._ragged else (change.common, len(change.new)), []).append(change)
         return [group[start : start + _COPIES] for group in alike.values() for start in range(0, len(group), _COPIES)]
-
-    def _read_copies(self, changes: Sequence[_Change]) -> list[torch.Tensor]:
-        """For each change the states (N - 1, H) before its N new tokens, the first left out: copies of rows read it."""
-        copies = self._reward.fork([change.row for change in changes])
-        copies.rollback([len(self._rows[change.row].tokens) - change.common for change in changes])
-        states = copies.read([change.new[:-1] for change in changes])
-        return [state[1 - len(change.new) :] for state, change in zip(states, changes, strict=True)]
 
     def _token_rewards(
         self, states: torch.Tensor, rows: Sequence[int], before: Sequence[int], tokens: Sequence[int]

@@ -1,10 +1,4 @@
-"""Which path a policy and a reward model take, and whether they fit at all.
-
-fused      the policy is the backbone, and the reward model reads what the policy reads: one forward pass
-paired     the policy is the backbone, but the reward model reads through an adapter or reads another prompt
-separate   another backbone with the policy's vocabulary; a small one can draft for a large policy
-bridged    another backbone with another vocabulary
-"""
+"""Which path a policy and a reward model take, and whether they fit at all; see `_MEANING` for the paths."""
 
 from __future__ import annotations
 
@@ -69,15 +63,7 @@ _MEANING: dict[Path, str] = {
 
 @dataclass(frozen=True)
 class Fit:
-    """How a reward model would steer a policy.
-
-    Attributes:
-        policy: as the user named it.
-        path: the decoding path; None when it cannot be steered.
-        same_vocabulary: do policy and backbone mean the same by every token?
-        is_backbone: is the policy the reward model's backbone?
-        reason: what that means, and what to do where it does not fit.
-    """
+    """How a reward model would steer a policy; `path` is None when it cannot, and `reason` says why."""
 
     policy: str
     path: Path | None
@@ -87,11 +73,7 @@ class Fit:
 
 
 def fit_policy(reward_model: str, policy: ModelSettings) -> Fit:
-    """Load a reward model and a policy, and say which path they take.
-
-    Raises:
-        CheckpointError, ModelLoadError: one of them cannot be loaded.
-    """
+    """Load a reward model and a policy (CheckpointError, ModelLoadError), and say which path they take."""
     steered = load_language_model(policy)
     model = load_reward_model(reward_model, backbone=steered, dtype=policy.dtype, device=policy.device)
     backbone = model.backbone

@@ -47,14 +47,10 @@ def policy_processors(settings: DecodingSettings) -> LogitsProcessorList:
 
 
 class Sampler:
-    """Picks one candidate in each row: the best, or a draw.
+    """Picks one candidate in each row: the best (temperature 0), or a draw.
 
     Each row has its own stream of random numbers, and each of its tokens one number of that stream. So a row's answer
     depends neither on the rows it is decoded with nor on how often a token is proposed before it is written.
-
-    Args:
-        settings: temperature (0 for the best candidate), top_k, top_p, min_p.
-        streams: one random stream a row.
     """
 
     def __init__(self, settings: DecodingSettings, streams: Sequence[random.Random]) -> None:
@@ -99,31 +95,18 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Request:
-    """A batch of prompts, and how to answer them.
-
-    Attributes:
-        policy: the frozen model to steer.
-        prompts: B prompts in the policy's tokens.
-        guidance: the reward side; None is plain decoding among the top candidates.
-        candidates: C.
-        reward_ngram: n-grams whose repetition earns no reward; 0 for none.
-        max_new_tokens: longest answer; see `limits`.
-        sampler: chooses among candidates.
-        processors: act on the policy's logits first.
-        ignore_eos: go on after an end of sequence, to `max_new_tokens` (for measuring).
-        stopped: called after each token with the row's number; whether its answer is to end there.
-    """
+    """A batch of prompts, and how to answer them."""
 
     policy: LanguageModel
-    prompts: Sequence[list[int]]
-    guidance: Guidance | None
-    candidates: int
-    reward_ngram: int
-    max_new_tokens: int
+    prompts: Sequence[list[int]]  # B, in the policy's tokens
+    guidance: Guidance | None  # None is plain decoding among the top candidates
+    candidates: int  # C
+    reward_ngram: int  # n-grams whose repetition earns no reward; 0 for none
+    max_new_tokens: int  # see `limits`
     sampler: Sampler
-    processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)
-    ignore_eos: bool = False
-    stopped: Callable[[int], bool] | None = None
+    processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)  # act on the policy's logits first
+    ignore_eos: bool = False  # go on after an end of sequence, to `max_new_tokens` (for measuring)
+    stopped: Callable[[int], bool] | None = None  # after each token, with the row's number: does its answer end there?
 
     @property
     def reads(self) -> list[tuple[LanguageModel, Sequence[list[int]]]]:
@@ -144,13 +127,12 @@ class Request:
         return min(model.vocabulary_size for model, _ in self.reads)
 
     def strategy(self) -> DecodingStrategy:
-        """The models, having read the prompts."""
         if self.guidance is None:
             return DecodingStrategy(self.policy, self.prompts)
         return _STRATEGIES[self.guidance.path](self.policy, self.prompts, self.guidance)
 
     def ends(self) -> torch.Tensor:
-        """The tokens that end an answer: (E,)."""
+        """(E,) tokens that end an answer."""
         tokens = [] if self.ignore_eos else sorted(self.policy.end_tokens)
         return torch.tensor(tokens, dtype=torch.long, device=self.policy.device)
 
@@ -186,23 +168,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the loop, for the B rows that are in the batch.
+    """One step of the loop, for the B rows that are in the batch."""
 
-    Attributes:
-        rows: B numbers: which prompt each row answers.
-        running: B flags: whether the row was still unfinished, so that its token counts.
-        tokens: (B,) the tokens chosen.
-        candidates: (B, C) token ids, the policy's likeliest first.
-        log_probs: (B, C) of the candidates under the policy.
-        scores: (B, C) what was chosen by: equal to `log_probs` without guidance.
-    """
-
-    rows: list[int]
-    running: list[bool]
-    tokens: torch.Tensor
-    candidates: torch.Tensor
-    log_probs: torch.Tensor
-    scores: torch.Tensor
+    rows: list[int]  # which prompt each row answers
+    running: list[bool]  # whether the row was still unfinished, so that its token counts
+    tokens: torch.Tensor  # (B,) chosen
+    candidates: torch.Tensor  # (B, C) token ids, the policy's likeliest first
+    log_probs: torch.Tensor  # (B, C) of the candidates under the policy
+    scores: torch.Tensor  # (B, C) what was chosen by: equal to `log_probs` without guidance
 
 
 def collect(count: int, steps: Iterator[Step]) -> list[list[int]]:
@@ -236,8 +209,10 @@ def decode_steps(request: Request) -> Iterator[Step]:
         running = running & ~torch.isin(tokens, ends)
         if request.stopped is not None:
             running &= torch.tensor([not request.stopped(row) for row in rows], device=running.device)
-        full = [request.limits[row] <= position + 1 for row in rows]
-        full = [one or other for one, other in zip(full, strategy.full(tokens), strict=True)]
+        full = [
+            unreadable or request.limits[row] <= position + 1
+            for row, unreadable in zip(rows, strategy.full(tokens), strict=True)
+        ]
         running &= ~torch.tensor(full, device=running.device)
         answers = torch.cat([answers, tokens[:, None]], dim=1)
         left = int(running.sum())

@@ -19,8 +19,7 @@ class IncrementalDetokenizer:
     """Turns a growing list of tokens into pieces of text.
 
     A piece is held back while the text ends inside a character, or an answer in white space, so that the pieces
-    together are the text that `decode_answer` gives for all tokens, or `Continuation` where the text goes on from that
-    of a prompt (`continues`, its tokens).
+    together are the text that `decode_answer` gives for all tokens, or `Continuation` after a prompt (`continues`).
     """
 
     def __init__(self, tokenizer: Any, ends: Collection[int] = (), continues: Sequence[int] | None = None) -> None:
@@ -51,32 +50,22 @@ class IncrementalDetokenizer:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the policy's top tokens, and its probability under the policy.
-
-    Attributes:
-        push: guidance_weight * reward, relative to the candidates' average under the policy (nats).
-    """
+    """One of the policy's top tokens, and its probability under the policy."""
 
     text: str
     probability: float
-    push: float
+    push: float  # guidance_weight * reward, relative to the candidates' average under the policy (nats)
 
 
 @dataclass(frozen=True)
 class TokenChoice:
-    """One token of an answer.
-
-    Attributes:
-        plain_text: of the token that the policy alone would have chosen here.
-        push: of the chosen token (nats).
-        candidates: by guided score, best first.
-    """
+    """One token of an answer."""
 
     token: int
     text: str
-    plain_text: str
-    push: float
-    candidates: tuple[Candidate, ...]
+    plain_text: str  # of the token that the policy alone would have chosen here
+    push: float  # of the chosen token (nats)
+    candidates: tuple[Candidate, ...]  # by guided score, best first
 
     @property
     def steered(self) -> bool:

@@ -70,12 +70,9 @@ class PadEngine:
         """Load the policy and the reward model of a recipe of kind `generate` (RecipeError if it is of another)."""
         if not isinstance(recipe, GenerateRecipe):
             raise RecipeError(f"This is a recipe of kind '{recipe.kind}'.", "An engine needs kind: generate")
-        policy = load_language_model(recipe.policy)
-        settings = recipe.policy
-        reward_model = load_reward_model(
-            recipe.reward_model, backbone=policy, dtype=settings.dtype, device=settings.device
-        )
-        return cls(policy, reward_model, always=recipe.always)
+        settings, policy = recipe.policy, load_language_model(recipe.policy)
+        model = load_reward_model(recipe.reward_model, backbone=policy, dtype=settings.dtype, device=settings.device)
+        return cls(policy, model, always=recipe.always)
 
     def preference(self, specs: Sequence[str]) -> Preference:
         """Read a preference as typed after `--pref`, see `pad_cli.preference`, and add the safety floor to it."""
@@ -124,7 +121,6 @@ class PadEngine:
         items = self.items(
             prompts, preferences, settings, guidance_weights, streams=streams, policy_prompts=policy_prompts
         )
-        self._check_room(items)
         return [self.read_answer(tokens) for tokens in self._decode(items, settings, on_batch=on_batch)]
 
     def generate_ids(
@@ -148,7 +144,6 @@ class PadEngine:
         """
         settings = settings or DecodingSettings()
         items = self.id_items(prompts, preference, settings, guidance_weight, streams=streams)
-        self._check_room(items)
         return self._decode(items, settings, ignore_eos=ignore_eos)
 
     def score_candidates(
@@ -163,9 +158,8 @@ class PadEngine:
         A prompt may end with the answer so far, but `decoding.reward_ngram` does not count it.
         """
         settings = settings or DecodingSettings()
-        return next(
-            decode_steps(self._request(self.id_items(prompts, preference, settings, guidance_weight), settings))
-        )
+        items = self.id_items(prompts, preference, settings, guidance_weight)
+        return next(decode_steps(self._request(items, settings)))
 
     def stream(
         self,
@@ -203,13 +197,7 @@ class PadEngine:
     ) -> list[Item]:
         """Read B prompts, for `steps`; `template_options` as in `encode_prompt`, the rest as in `generate`."""
         settings = settings or DecodingSettings()
-        check_one_each(
-            len(prompts),
-            preferences=preferences,
-            guidance_weights=guidance_weights,
-            streams=streams,
-            policy_prompts=policy_prompts,
-        )
+        check_one_each(len(prompts), policy_prompts=policy_prompts)
         preferences = self._with_floor(preferences, len(prompts))
 
         def encode(reader: LanguageModel, conversations: Sequence[Messages]) -> list[list[int]]:
@@ -238,7 +226,7 @@ class PadEngine:
         *,
         streams: Sequence[str] | None = None,
     ) -> list[Item]:
-        """The same for token ids; arguments and errors as in `generate_ids`."""
+        """The same for token ids, see `generate_ids`."""
         settings = settings or DecodingSettings()
         if self.path(settings) == "bridged" or (self.reward_model and self.reward_model.reference == "policy"):
             raise UsageError("This reward model needs prompts as text.", "Use PadEngine.generate.")
@@ -249,11 +237,10 @@ class PadEngine:
             preference = self.preference([preference])
         listed = [preference] * len(tokens) if isinstance(preference, Preference) else preference
         weights = [guidance_weight] * len(tokens) if isinstance(guidance_weight, int | float) else guidance_weight
-        check_one_each(len(tokens), preferences=listed, guidance_weights=weights, streams=streams)
         return as_items(tokens, tokens, self._with_floor(listed, len(tokens)), settings, weights, streams)
 
     def check_prompts(self, prompts: Sequence[tuple[str, Messages]]) -> None:
-        """Refuse what a chat template refuses before anything is answered; see `models.prompts.check_prompts`."""
+        """Refuse what a chat template refuses; see `models.prompts.check_prompts`."""
         models = [self.policy] if self.reward_model is None else [self.policy, self.reward_model.backbone]
         for tokenizer in {id(model.tokenizer): model.tokenizer for model in models}.values():
             check_prompts(tokenizer, prompts)
@@ -263,14 +250,21 @@ class PadEngine:
         self._check_room(self.items([prompt], [preference]), place)
 
     def steps(
-        self, items: Sequence[Item], settings: DecodingSettings, stopped: Callable[[int], bool] | None = None
+        self,
+        items: Sequence[Item],
+        settings: DecodingSettings,
+        stopped: Callable[[int], bool] | None = None,
+        *,
+        ignore_eos: bool = False,
     ) -> Iterator[Step]:
-        """Decode B items in one batch, token by token; at most `batch_size` of them.
+        """Decode B items in one batch, at most `batch_size`, token by token.
 
-        Seed and guidance weight are in the items already. `stopped` is called after each token with the item's number:
-        whether its answer is to end here.
+        Seed and guidance weight are in the items already. `stopped(number)` says after each token whether that item's
+        answer is to end here.
         """
-        return self._steps(replace(self._request(items, settings), stopped=stopped), settings)
+        request = replace(self._request(items, settings), stopped=stopped, ignore_eos=ignore_eos)
+        length = draft_length(request, settings.draft_tokens)
+        return decode_steps(request) if length is None else speculate_steps(request, length)
 
     def batch_size(self, settings: DecodingSettings) -> int:
         """How many answers are decoded together: one where rows cannot advance by different numbers of tokens."""
@@ -282,9 +276,8 @@ class PadEngine:
     def read_answer(self, tokens: list[int]) -> Generation:
         """New tokens of the policy's, as text and with the reason why they end."""
         ends = self.policy.end_tokens
-        stopped = bool(tokens) and tokens[-1] in ends
         text = decode_answer(self.policy.tokenizer, tokens, ends)
-        return Generation(text, tuple(tokens), "stop" if stopped else "length")
+        return Generation(text, tuple(tokens), "stop" if tokens and tokens[-1] in ends else "length")
 
     def _model(self) -> RewardModel:
         if self.reward_model is None:
@@ -295,6 +288,7 @@ class PadEngine:
         """One for each of N prompts; without any the policy is on its own, and the safety floor does not count."""
         if preferences is None:
             return [NO_PREFERENCE] * count
+        check_one_each(count, preferences=preferences)
         return [with_floor(preference, self.always) for preference in preferences]
 
     def _check_room(self, items: Sequence[Item], place: str = "") -> None:
@@ -330,10 +324,10 @@ class PadEngine:
         on_batch: Callable[[int], None] | None = None,
     ) -> list[list[int]]:
         """The tokens of the answers, decoded in batches that fit into memory."""
+        self._check_room(items)
 
         def decoded(batch: Sequence[Item]) -> list[list[int]]:
-            request = replace(self._request(batch, settings), ignore_eos=ignore_eos)
-            return collect(len(batch), self._steps(request, settings))
+            return collect(len(batch), self.steps(batch, settings, ignore_eos=ignore_eos))
 
         answers: list[list[int]] = []
         for batch, tokens in self._backoff.batches(items, self.batch_size(settings), decoded):
@@ -341,10 +335,6 @@ class PadEngine:
             if on_batch is not None:
                 on_batch(len(batch))
         return answers
-
-    def _steps(self, request: Request, settings: DecodingSettings) -> Iterator[Step]:
-        length = draft_length(request, settings.draft_tokens)
-        return decode_steps(request) if length is None else speculate_steps(request, length)
 
     def _request(self, items: Sequence[Item], settings: DecodingSettings) -> Request:
         return Request(

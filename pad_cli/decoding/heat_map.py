@@ -14,27 +14,17 @@ _STRONGEST = 4.0  # nats at which a colour is full
 
 
 def check_page_output(target: Path, *, overwrite: bool = False) -> None:
-    """Make sure that a page written to a file replaces nothing but an earlier one.
+    """Refuse to write a page over anything but an earlier one (UsageError)."""
 
-    Raises:
-        UsageError: it holds something else, which may not be replaced.
-    """
-    check_output(target, "page of pad", _is_page, folder=False, overwrite=overwrite)
+    def is_page(path: Path) -> bool:
+        with path.open("rb") as file:
+            return POLICY.encode() in file.read(_HEAD)
 
-
-def _is_page(path: Path) -> bool:
-    with path.open("rb") as file:
-        return POLICY.encode() in file.read(_HEAD)
+    check_output(target, "page of pad", is_page, folder=False, overwrite=overwrite)
 
 
 def heat_map(prompt: str, preference: str, choices: Sequence[TokenChoice]) -> str:
-    """The page for one answer; each token's competitors are listed under the pointer.
-
-    Args:
-        prompt: what was answered.
-        preference: as described by `Preference.describe`.
-        choices: from `PadEngine.explain`.
-    """
+    """The page for one answer, from `PadEngine.explain`; each token's competitors are listed under the pointer."""
     document = Document(f"{prompt} [{preference or 'no preference'}]")
     return page(document, "heat_map.html.j2", strongest=_STRONGEST, tokens=list(map(_token, choices)))
 

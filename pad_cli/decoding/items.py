@@ -17,21 +17,13 @@ from pad_cli.recipe import DecodingSettings
 
 @dataclass(frozen=True)
 class Item:
-    """One prompt to answer.
+    """One prompt to answer."""
 
-    Attributes:
-        prompt: in the policy's tokens.
-        backbone_prompt: in the backbone's.
-        preference: empty for none.
-        guidance_weight: not calibrated.
-        stream: decides what sampling draws.
-    """
-
-    prompt: list[int]
-    backbone_prompt: list[int]
-    preference: Preference
-    guidance_weight: float
-    stream: str
+    prompt: list[int]  # in the policy's tokens
+    backbone_prompt: list[int]  # in the backbone's
+    preference: Preference  # empty for none
+    guidance_weight: float  # not calibrated
+    stream: str  # decides what sampling draws
 
 
 def check_one_each(count: int, **lists: Sequence[Any] | None) -> None:
@@ -50,17 +42,14 @@ def as_items(
     streams: Sequence[str] | None,
 ) -> list[Item]:
     """Items from lists of the same length; `settings` fill in guidance weights, and the seed is in every stream."""
+    check_one_each(len(prompts), guidance_weights=guidance_weights, streams=streams)
     weights = guidance_weights or [settings.guidance_weight] * len(prompts)
     names = [f"{settings.seed}/{name}" for name in streams or range(len(prompts))]
     return [Item(*fields) for fields in zip(prompts, backbone_prompts, preferences, weights, names, strict=True)]
 
 
 def safety_floor(always: Mapping[str, float], model: RewardModel | None) -> dict[str, float]:
-    """The safety floor (`always` in a recipe) in the reward model's own names: w_k >= always_k in guided answers.
-
-    Named weights are clamped by `with_floor`, and once free text was added to them by `clamp_to_minimum`. Errors are
-    those of `PadEngine`.
-    """
+    """The safety floor (`always` in a recipe) in the reward model's own names: w_k >= always_k in guided answers."""
     if always and (model is None or not model.principles):
         raise UsageError(
             "`always` needs a reward model with named principles: words in a prompt have no minimum weight.",

@@ -25,16 +25,11 @@ from pad_cli.recipe import DecodingSettings
 
 @dataclass(frozen=True)
 class Expert:
-    """One component of the mixture: a model, read through an adapter if there is one, and B rows.
-
-    Attributes:
-        prompts: B prompts in the model's tokens.
-        weights: B weights, one a row, of any sign.
-    """
+    """One component of the mixture: a model, read through an adapter if there is one, and B rows."""
 
     model: LanguageModel
-    prompts: list[list[int]]
-    weights: list[float]
+    prompts: list[list[int]]  # in the model's tokens
+    weights: list[float]  # one a row, of any sign
     adapter: Adapter | None = None
 
     def part(self, start: int, stop: int) -> Expert:
@@ -79,7 +74,7 @@ class MixtureStrategy(DecodingStrategy):
 
     @property
     def hidden(self) -> torch.Tensor:
-        return self._hidden(0)
+        return self._states_of(0)
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
         """As in `DecodingStrategy`; up to a constant of the state."""
@@ -87,7 +82,7 @@ class MixtureStrategy(DecodingStrategy):
         for number, (head, weights) in enumerate(zip(self._heads, self._weights, strict=True)):
             weights = weights - 1 if number == 0 else weights  # the first one's log-probabilities count once already
             if weights.any():
-                hidden = self._hidden(number).float()
+                hidden = self._states_of(number).float()
                 total += weights[:, None] * head.at(hidden, candidates.to(hidden.device)).to(total.device)
         return total
 
@@ -102,8 +97,8 @@ class MixtureStrategy(DecodingStrategy):
         self._weights = [weights[rows] for weights in self._weights]
         self._count = len(rows)
 
-    def _hidden(self, number: int) -> torch.Tensor:
-        """(B, H) an expert's states."""
+    def _states_of(self, number: int) -> torch.Tensor:
+        """(B, H)"""
         session, block = self._blocks[number]
         return session.hidden[block * self._count : (block + 1) * self._count]
 

@@ -27,12 +27,8 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
 
     Reusable: a call whose tokens do not continue the last call's starts anew (a new prompt, beams that were reordered).
 
-    Args:
-        reward_model: shares its vocabulary with the model that generates.
-        preferences: one for all rows, or one a row.
-        guidance_weight: multiplier of the reward.
-        candidates: C, the policy's top tokens that compete.
-        reward_ngram: n-grams of the answer whose repetition earns no reward; 0 for none.
+    The reward model shares its vocabulary with the model that generates; there is one preference for all rows, or one a
+    row; `candidates` and `reward_ngram` are as in a recipe's `decoding`.
 
     Raises:
         UsageError: the reward model reads the preference in its prompt; or, in a call, there are neither one nor B
@@ -89,8 +85,8 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         if self._reward is not None and before is not None and torch.equal(tokens[:, :-1], before):
             self._reward.push(tokens[:, -1])
             return self._reward
-        grown = before is not None and tokens.shape == (before.shape[0], before.shape[1] + 1)
         start = slice(0, self._prompt_length)
+        grown = before is not None and tokens.shape == (before.shape[0], before.shape[1] + 1)
         if before is None or not grown or not torch.equal(tokens[:, start], before[:, start]):
             self._prompt_length = tokens.shape[1]  # another prompt; otherwise beams of this one were reordered
         pad = backbone.tokenizer.pad_token_id

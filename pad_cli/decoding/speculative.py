@@ -4,18 +4,30 @@ The reward model's backbone stands in for the policy: its own logits plus the gu
 and so on. The policy then reads the whole block at once, and the true guided scores at every place decide, with the
 same random number that the draft had. Drafted tokens are kept up to the first that differs, and there the true one is
 written. So the text is the one that `decode_steps` writes, greedy or sampled, up to rounding; only its price differs.
+
+How many tokens n are drafted follows from a cost model. If a share p of drafts is right, n drafts bring
+1 + p + ... + p^n tokens a row on average. They cost n + 1 forward passes of the backbone (it also reads the last token)
+and one of the policy over rows * (n + 1) tokens:
+
+    tokens per second (n) = (1 + p + ... + p^n) / ((n + 1) draft + verify(rows * (n + 1)))
+    verify(tokens) = a + b * tokens
+
+p, draft, a and b are estimated while decoding, from observations whose weight fades, since p changes with the text and
+the cost with the number of rows. A plain step (n = 0) has a cost of its own: a matrix times one vector can be much
+cheaper than times two. An optimistic prior takes over where nothing was measured lately, so that it is tried again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from pad_cli.decoding.block_length import BlockLength
 from pad_cli.decoding.decode import Request, Step
 from pad_cli.decoding.session import RollbackSession, can_roll_back
 from pad_cli.decoding.strategies import Guidance
@@ -23,6 +35,77 @@ from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel
 
 _DRAFT_FROM = 8  # auto drafts when the policy has this many times the backbone's parameters
+_LONGEST = 12  # tokens in one draft
+_FIRST = 4  # tokens in the first draft, before any cost is known
+_IDLE, _PROBE = 16, 2  # after so many blocks without a draft, one of this length
+_FADE, _LATEST = 0.9, 64  # weight of the past after each observation; observations that have any
+
+
+class _Mean:
+    """A mean with fading weights, and with `prior_weight` more observations of the prior."""
+
+    def __init__(self) -> None:
+        self._sum, self.weight = 0.0, 0.0
+
+    def value(self, prior: float = 0.0, prior_weight: float = 0.0) -> float:
+        return (self._sum + prior_weight * prior) / (self.weight + prior_weight)
+
+    def learn(self, total: float, count: float = 1.0) -> None:
+        """Add observations with this sum; none fade the past as much as one does."""
+        fade = _FADE ** max(count, 1.0)
+        self._sum, self.weight = fade * self._sum + total, fade * self.weight + count
+
+
+class BlockLength:
+    """How many tokens to draft next: always `fixed`, or as the cost model says."""
+
+    def __init__(self, fixed: int | None = None) -> None:
+        self._fixed = fixed
+        self._right = _Mean()  # share of drafts
+        self._draft, self._plain = _Mean(), _Mean()  # seconds
+        self._verified: deque[tuple[int, int, float]] = deque(maxlen=_LATEST)  # block, tokens and seconds
+        self._blocks, self._idle = 0, 0
+
+    def next(self, rows: int) -> int:
+        if self._fixed is not None:
+            return self._fixed
+        if not self._verified:
+            return _FIRST
+        if self._idle >= _IDLE:
+            return _PROBE
+        line = self._verification()
+        return max(range(_LONGEST + 1), key=lambda count: self._rate(count, line(rows * (count + 1))))
+
+    def learn(self, rows: int, count: int, tried: int, right: int, draft_seconds: float, verify_seconds: float) -> None:
+        """Add the observations of one block: `count` tokens were drafted in each of B rows.
+
+        `tried` drafts are those up to each row's first wrong one, `right` those before it; `draft_seconds` is for one
+        draft in all rows.
+        """
+        self._right.learn(right / rows, tried / rows)
+        self._draft.learn(draft_seconds)
+        if count:
+            self._verified.append((self._blocks, rows * (count + 1), verify_seconds))
+        self._plain.learn(0.0 if count else verify_seconds, 0 if count else 1)
+        self._blocks, self._idle = self._blocks + 1, 0 if count else self._idle + 1
+
+    def _verification(self) -> Callable[[int], float]:
+        """Predicted seconds for a number of tokens, by least squares; the prior is b = a / 30."""
+        blocks, tokens, seconds = np.array(self._verified).T
+        weights = _FADE ** (blocks[-1] - blocks)
+        middle, mean = np.average(tokens, weights=weights), np.average(seconds, weights=weights)
+        variance = np.average((tokens - middle) ** 2, weights=weights)
+        covariance = np.average((tokens - middle) * (seconds - mean), weights=weights)
+        slope = (covariance + mean / (30 + middle)) / (variance + 1)  # the prior counts as a variance of one token
+        slope = min(max(slope, 0.0), mean / middle)
+        return lambda count: float(mean + slope * (count - middle))
+
+    def _rate(self, count: int, verify: float) -> float:
+        """Expected tokens per second."""
+        right = self._right.value(prior=0.8, prior_weight=1.0)
+        if not count:
+            verify = self._plain.value(prior=0.6 * verify, prior_weight=0.2)
+        return sum(right**power for power in range(count + 1)) / ((count + 1) * self._draft.value() + verify)
 
 
 def can_speculate(policy: LanguageModel, guidance: Guidance | None, rows: int) -> bool:
@@ -88,10 +171,7 @@ def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
 
 
 class _Batch:
-    """The rows of a batch that are not finished, and both models' sessions.
-
-    The models have read everything but the last token of each row.
-    """
+    """The rows of a batch that are not finished; both models have read all but the last token of each."""
 
     def __init__(self, request: Request) -> None:
         assert request.guidance is not None
@@ -99,11 +179,10 @@ class _Batch:
         self.rows = list(range(len(request.prompts)))
         self.answers: list[list[int]] = [[] for _ in self.rows]  # of all rows, finished ones too
         self._policy = RollbackSession(request.policy, [prompt[:-1] for prompt in request.prompts])
-        self._reward = RollbackSession(
-            self._guidance.model.backbone, [prompt[:-1] for prompt in self._guidance.prompts]
-        )
+        reward_prompts = self._guidance.prompts
+        self._reward = RollbackSession(self._guidance.model.backbone, [prompt[:-1] for prompt in reward_prompts])
         self._last = [prompt[-1] for prompt in request.prompts]
-        self._reward_last = [prompt[-1] for prompt in self._guidance.prompts]
+        self._reward_last = [prompt[-1] for prompt in reward_prompts]
 
     def draft(self, count: int) -> tuple[list[list[int]], torch.Tensor]:
         """Propose N tokens for every row; also the backbone's states (B, N + 1, H) before each and after all."""
@@ -156,16 +235,12 @@ class _Batch:
     def _step(
         self,
         guidance: Guidance,
-        logits: torch.Tensor,
-        hidden: torch.Tensor,
-        answers: torch.Tensor,
+        logits: torch.Tensor,  # (B, V) of the policy
+        hidden: torch.Tensor,  # (B, H) of the backbone
+        answers: torch.Tensor,  # (B, T) so far, on the right
         lengths: Sequence[int],
         rows: Sequence[int],
     ) -> Step:
-        """A step of guided decoding from (B, V) logits of the policy and (B, H) states of the backbone.
-
-        The answers so far are (B, T), on the right, and have these lengths.
-        """
         request = self._request
         candidates, log_probs = request.select(logits, rows, answers)
         model = guidance.model

@@ -28,21 +28,13 @@ Path = Literal["fused", "paired", "separate", "bridged"]
 
 @dataclass(frozen=True)
 class Guidance:
-    """The reward side of a batch.
-
-    Attributes:
-        model: the reward model.
-        path: the decoding strategy.
-        prompts: B prompts in the backbone's tokens; `fused` does not look at them.
-        preference_weights: (B, K), w_p of each row.
-        guidance_weight: (B,), calibrated.
-    """
+    """The reward side of a batch."""
 
     model: RewardModel
     path: Path
-    prompts: Sequence[list[int]]
-    preference_weights: torch.Tensor
-    guidance_weight: torch.Tensor
+    prompts: Sequence[list[int]]  # B, in the backbone's tokens; `fused` does not look at them
+    preference_weights: torch.Tensor  # (B, K), w_p of each row
+    guidance_weight: torch.Tensor  # (B,), calibrated
 
     def rows(self, rows: torch.Tensor) -> Guidance:
         """The same for some of the rows."""
@@ -173,10 +165,7 @@ def score_uncached(
 
     Both models read the whole text again for every token, one prompt at a time and without a cache, and give logits
     at every position of it, though only the last are used (inference/PAD.py of zjuruizhechen/PAD). The answer is the
-    first row of `guidance`, whose vocabulary is the policy's.
-
-    Returns:
-        candidates (1, C), and their guided scores (1, C) in nats with every normaliser of the reward included.
+    first row of `guidance`. Gives candidates (1, C) and their guided scores (1, C) in nats, all normalisers included.
     """
     model, backbone = guidance.model, guidance.model.backbone
     shared = min(policy.vocabulary_size, backbone.vocabulary_size)

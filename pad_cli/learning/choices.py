@@ -19,9 +19,7 @@ from pad_cli.records import Messages
 FEWEST = 3
 """Choices that a profile needs."""
 
-_HINT = (
-    'Write {"prompt": "...", "chosen": "...", "rejected": "..."} a line, where the answers differ in what you care for.'
-)
+_HINT = 'Write {"prompt": "...", "chosen": "...", "rejected": "..."} a line; the answers differ in what you care for.'
 
 
 @dataclass(frozen=True)
@@ -44,23 +42,15 @@ class Choices:
 
 
 def read_choices(path: Path) -> Choices:
-    """The choices in a user's file.
-
-    Raises:
-        DataError: a row is wrong, or too few choices are left.
-    """
+    """The choices in a user's file (DataError: a row is wrong, or too few choices are left)."""
     rows = read_rows(path)
-    choices = [_read(row) for row in rows]
+    choices = [read_choice(row) for row in rows]
     note_changes(rows, unread=("key",))  # written by `pad learn --ask`
     return collect_choices(choices, origin=str(path))
 
 
 def read_users(path: Path) -> dict[str, Choices]:
-    """The choices of every user in a file, users in the order in which they first occur.
-
-    Raises:
-        DataError: a row is wrong, or too few choices of a user are left.
-    """
+    """As `read_choices` for every user in a file, in the order in which they first occur."""
     users: dict[str, list[Choice | None]] = {}
     rows = read_rows(path)
     for row in rows:
@@ -68,7 +58,7 @@ def read_users(path: Path) -> dict[str, Choices]:
         if not is_text(user) and (isinstance(user, bool) or not isinstance(user, int)):
             reason = "missing, or neither a text nor a number"
             raise RowError(reason, field="user", hint='Write "user": "...".').at(row)
-        users.setdefault(str(user), []).append(_read(row))
+        users.setdefault(str(user), []).append(read_choice(row))
     note_changes(rows)
     if not users:
         raise DataError("holds no choices", path=path, hint=_HINT)
@@ -76,29 +66,24 @@ def read_users(path: Path) -> dict[str, Choices]:
 
 
 def collect_choices(rows: Iterable[Choice | None], origin: str = "") -> Choices:
-    """Count ties (None) and contradictions, and leave them out.
-
-    Raises:
-        DataError: fewer than three choices are left; names `origin`.
-    """
+    """Count ties (None) and contradictions, and leave them out (DataError: fewer than three choices are left)."""
     every = list(rows)
     choices = [choice for choice in every if choice is not None]
-    made = {(_key(choice.prompt), choice.chosen, choice.rejected) for choice in choices}
-    consistent = [choice for choice in choices if (_key(choice.prompt), choice.rejected, choice.chosen) not in made]
+    made = {(str(choice.prompt), choice.chosen, choice.rejected) for choice in choices}
+    consistent = [choice for choice in choices if (str(choice.prompt), choice.rejected, choice.chosen) not in made]
     ties, contradictions = len(every) - len(choices), len(choices) - len(consistent)
     if len(consistent) >= FEWEST:
         return Choices(tuple(consistent), ties, contradictions)
     if not every:
         raise DataError("holds no choices", path=origin, hint=_HINT)
-    left_out = [f"{ties} {'tie' if ties == 1 else 'ties'}"] if ties else []
-    if contradictions:
-        left_out.append(f"{contradictions} that contradict each other (the same answers both ways)")
-    besides = f" (left out: {', '.join(left_out)})" if left_out else ""
-    count = f"there {'is' if len(consistent) == 1 else 'are'} {len(consistent)}{besides}"
-    raise DataError(f"a profile needs at least {FEWEST} choices, and {count}", path=origin, hint=_HINT)
+    reason = f"a profile needs at least {FEWEST} choices, not {len(consistent)}"
+    if len(every) > len(consistent):
+        reason += f" (left out: {ties} ties, {contradictions} that contradict each other)"
+    raise DataError(reason, path=origin, hint=_HINT)
 
 
-def _read(row: Row) -> Choice | None:
+def read_choice(row: Row) -> Choice | None:
+    """One row; None for a tie."""
     try:
         return _choice(row)
     except RowError as problem:
@@ -124,7 +109,3 @@ def _choice(row: Row) -> Choice | None:
     if chosen.strip() == rejected.strip():
         raise RowError("both answers are the same", hint="Leave this row out: it says nothing of what you prefer.")
     return Choice(prompt, chosen, rejected, row.place)
-
-
-def _key(prompt: Messages) -> tuple[tuple[str, str], ...]:
-    return tuple((message["role"], message["content"]) for message in prompt)

@@ -12,7 +12,6 @@ rejected ones less likely, which differ from them in many ways that have nothing
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from pad_cli.equation import LogitHead, answer_sums, log_prob, preference_loss
 from pad_cli.errors import TrainingError
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.training.hidden_cache import HiddenCache
+from pad_cli.training.loop import learning_rate
 from pad_cli.training.pair_table import PairTable
 
 STEPS, WARMUP, LEARNING_RATE = 40, 5, 0.01  # of AdamW, on a cosine after the warm-up
@@ -39,7 +39,6 @@ class Examples:
 
     Args:
         cache: of the pairs' answers, read with a truncated normaliser.
-        pairs: N pairs.
         prompts: N numbers, equal for equal prompts.
         head: the backbone's unembedding, float32, on the CPU.
         adapted: was the cache read through an adapter?
@@ -51,7 +50,7 @@ class Examples:
         self.chosen, self.rejected, self.prompts = pairs.chosen, pairs.rejected, tuple(prompts)
         positions, self._owners = cache.positions(torch.arange(len(cache.lengths)))
         self._answers = len(cache.lengths)
-        self._hidden = cache.gather("hidden", positions).float()  # (T, H)
+        self.hidden = cache.gather("hidden", positions).float()  # (T, H)
         used, self._where = torch.unique(cache.gather("candidates", positions).long(), return_inverse=True)
         self._rows = head.rows(used)
         raw = cache.gather("raw", positions)
@@ -59,16 +58,12 @@ class Examples:
         self._moved = cache.gather("adapted", positions) if adapted else raw  # (T, 1 + C)
         self._reference = self._realised(raw)
 
-    @property
-    def hidden_size(self) -> int:
-        return self._hidden.shape[1]
-
     def __len__(self) -> int:
         return len(self.chosen)
 
     def answer_rewards(self, maps: RankOneMaps) -> torch.Tensor:
         """(M, S) summed token rewards of the S answers under M maps of rank one, nats."""
-        narrow = (self._hidden @ maps.down.T).T  # (M, T)
+        narrow = (self.hidden @ maps.down.T).T  # (M, T)
         tokens = maps.up @ self._rows.weight.T  # (M, U)
         logits = self._moved + tokens[:, self._where] * narrow[:, :, None]  # (M, T, 1 + C)
         rewards = self._realised(logits) - self._reference
@@ -81,15 +76,10 @@ class Examples:
 
 
 class RankOneMaps(NamedTuple):
-    """M maps B_m A_m of rank one.
+    """M maps B_m A_m of rank one."""
 
-    Attributes:
-        down: (M, H), the A_m.
-        up: (M, H), the B_m.
-    """
-
-    down: torch.Tensor
-    up: torch.Tensor
+    down: torch.Tensor  # (M, H), the A_m
+    up: torch.Tensor  # (M, H), the B_m
 
     def as_head(self, name: str) -> PreferenceHeads:
         """Their mean, as one head of rank M."""
@@ -106,20 +96,20 @@ def train_maps(examples: Examples, rows: Sequence[int], rank: int) -> RankOneMap
         TrainingError: the loss is not a number.
     """
     generator = torch.Generator().manual_seed(_SEED)
-    size = examples.hidden_size
+    size = examples.hidden.shape[1]
     down = (torch.randn(rank, size, generator=generator) / size**0.5).requires_grad_()
     maps = RankOneMaps(down, torch.zeros(rank, size, requires_grad=True))
     optimiser = torch.optim.AdamW(maps, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _share_of_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: learning_rate(step, WARMUP, STEPS, from_zero=False)
+    )
     chosen, rejected = (side[list(rows)] for side in (examples.chosen, examples.rejected))
     for step in range(STEPS):
         sums = examples.answer_rewards(maps)  # (M, S)
-        loss = len(sums) * preference_loss(  # a mean over maps too, but each learns alone
-            sums[:, chosen], sums[:, rejected], beta=BETA, anchor=ANCHOR
-        )
+        mean = preference_loss(sums[:, chosen], sums[:, rejected], beta=BETA, anchor=ANCHOR)
+        loss = len(sums) * mean  # which is over maps too, but each learns alone
         if not torch.isfinite(loss):
-            message = f"The loss is {loss.item()} at step {step + 1} of {STEPS}."
-            raise TrainingError(message, "Lower the learning rate.")
+            raise TrainingError(f"The loss is {loss.item()} at step {step + 1} of {STEPS}.", "Check the examples.")
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -150,9 +140,3 @@ def _folds(prompts: Sequence[int]) -> list[list[int]]:
     random.Random(_SEED).shuffle(distinct)
     parts = [set(distinct[part::FOLDS]) for part in range(min(FOLDS, len(distinct)))]
     return [[row for row, group in enumerate(groups) if group in part] for part in parts]
-
-
-def _share_of_rate(step: int) -> float:
-    if step < WARMUP:
-        return (step + 1) / WARMUP
-    return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from pad_cli.errors import DataError, PreferenceError, UsageError
+from pad_cli.learning.choices import read_choice
 from pad_cli.learning.few_shot_head import SETTINGS, Examples, cross_validated_margins, train_maps
+from pad_cli.learning.user_weights import with_heads
 from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
@@ -24,7 +26,7 @@ from pad_cli.models.encoder import PreferenceEncoder, text_states
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.pairs import RowError, is_text, note_changes, read_rows, read_sample
+from pad_cli.pairs import RowError, is_text, note_changes, read_rows
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
 from pad_cli.system.progress import note
@@ -49,27 +51,16 @@ _HINT = (
 
 @dataclass(frozen=True)
 class AddedPrinciple:
-    """The result.
+    """The result."""
 
-    Attributes:
-        directory: of the new version.
-        name: of the principle.
-        examples: number of pairs.
-        pair_accuracy: share of them that heads trained on the others rank correctly.
-        margin: mean difference of the summed rewards in that cross-validation, nats.
-        paraphrases: texts that the preference encoder now knows, the name among them; 0 without an encoder.
-        parent: fingerprint of the reward model that it was added to.
-        seconds: that training and cross-validation took.
-    """
-
-    directory: Path
+    directory: Path  # of the new version
     name: str
-    examples: int
-    pair_accuracy: Share
-    margin: float
-    paraphrases: int
-    parent: str
-    seconds: float
+    examples: int  # number of pairs
+    pair_accuracy: Share  # of them that heads trained on the others rank correctly
+    margin: float  # mean difference of the summed rewards in that cross-validation, nats
+    paraphrases: int  # texts that the preference encoder now knows, the name among them; 0 without an encoder
+    parent: str  # fingerprint of the reward model that it was added to
+    seconds: float  # that training and cross-validation took
 
 
 def add_principle(
@@ -88,10 +79,9 @@ def add_principle(
         name: as a preference will use it.
         examples: JSONL of prompt, chosen (shows the principle) and rejected (does not), at least four.
         reward_model: a directory, a registered source, or an id on the hub.
-        out: directory of the new version; must not exist yet, unless it is this very version.
+        out: directory of the new version; must not exist yet, unless it is this very version or with `overwrite`.
         paraphrases: other words for the principle, for a reward model that reads free text.
         device: of the backbone.
-        overwrite: whether files in `out` may be replaced.
 
     Raises:
         DataError: the examples cannot be read, are too few, or contradict each other.
@@ -103,65 +93,48 @@ def add_principle(
     pairs = read_examples(examples, name)
     parent = inspect_reward_model(reward_model)
     _check_name(name, parent.config.get("principles") or ())
-    model = load_reward_model(reward_model, device=device)
-    if not isinstance(model, PersonalizedRewardModel):
-        raise UsageError(
-            f"'{reward_model}' reads preferences in its prompt: it has no heads to add one to.",
-            "Use one with preference heads; pad train-rm makes them unless the recipe says `conditioning: prompt`.",
-        )
+    model = with_heads(load_reward_model(reward_model, device=device))
     texts = tuple(dict.fromkeys([name, *(" ".join(text.split()) for text in paraphrases)]))
     key = fingerprint([model.fingerprint, name, [pair.content() for pair in pairs], texts, SETTINGS, 0])
     if (finished := _finished(out, key)) is not None:
         note(f"{out} is finished; nothing to do.")
         return finished
-    what = "empty directory: it exists already"  # a new version never replaces an older one unasked
-    check_output(out, what, lambda _: False, overwrite=overwrite)
+    # a new version never replaces an older one unasked
+    check_output(out, "empty directory: it exists already", lambda _: False, overwrite=overwrite)
     encoder = _extended_encoder(model, name, texts)
     started = time.monotonic()
     head, margins = _train(model, name, pairs)
+    accuracy, margin, seconds = share_of(outcomes(margins)), margins.mean().item(), time.monotonic() - started
+    known = 0 if encoder is None else len(texts)
     added = AddedPrinciple(
-        out,
-        name,
-        len(pairs),
-        share_of(outcomes(margins)),
-        round(margins.mean().item(), 4),
-        0 if encoder is None else len(texts),
-        model.fingerprint,
-        round(time.monotonic() - started, 2),
+        out, name, len(pairs), accuracy, round(margin, 4), known, model.fingerprint, round(seconds, 2)
     )
     if added.pair_accuracy.low <= 0.5:
-        note(
-            f"Warning: {added.pair_accuracy.value:.0%} of the examples are predicted from the others, which may be "
-            f"chance: they hardly define '{name}'. Give more of them, or pairs that differ in nothing else."
-        )
-    version = dataclasses.replace(model, heads=_joined(model.heads, head), encoder=encoder)
+        share = f"{added.pair_accuracy.value:.0%} of the examples are predicted from the others, which may be chance"
+        note(f"Warning: {share}: they hardly define '{name}'. Give more, or pairs that differ in nothing else.")
+    heads = PreferenceHeads([*model.heads.names, name], model.heads.down.shape[2], model.heads.rank)
+    heads.requires_grad_(False)
+    heads.down.copy_(torch.cat([model.heads.down.cpu(), head.down]))
+    heads.up.copy_(torch.cat([model.heads.up.cpu(), head.up]))
+    version = dataclasses.replace(model, heads=heads.eval(), encoder=encoder)
     version.details = _details(model.details, added, texts, key)
     _write(version, parent.data, out)
     return added
 
 
 def read_examples(path: Path, name: str) -> tuple[PreferencePair, ...]:
-    """The pairs of a file; duplicates count once.
-
-    Raises:
-        DataError: a row is wrong, there are fewer than four pairs, or some contradict each other.
-    """
-    lines: dict[tuple[Any, str, str], tuple[int, PreferencePair]] = {}
+    """The pairs of a file, at least four, duplicates once (DataError: a row is wrong, or contradicts another)."""
+    lines: dict[tuple[str, str, str], tuple[int, PreferencePair]] = {}
     rows = read_rows(path)
     for row in rows:
-        try:
-            sides = [(side, row.values.get(side)) for side in ("chosen", "rejected")]
-            prompt, (chosen, rejected) = read_sample(row, sides)
-            key = tuple((message["role"], message["content"]) for message in prompt)
-            if chosen.strip() == rejected.strip():
-                raise RowError("both answers are the same", hint=_HINT)
-            if (other := lines.get((key, rejected, chosen))) is not None:
-                reason = f"contradicts line {other[0]}: the same two answers the other way round"
-                raise RowError(reason, hint="Keep the row whose chosen answer shows the principle.")
-        except RowError as problem:
-            raise problem.at(row) from problem
-        pair = PreferencePair(prompt, {name: 1.0}, chosen, rejected, place=row.place)
-        lines.setdefault((key, chosen, rejected), (row.number, pair))
+        if (choice := read_choice(row)) is None:
+            continue
+        prompt = str(choice.prompt)
+        if (other := lines.get((prompt, choice.rejected, choice.chosen))) is not None:
+            reason = f"contradicts line {other[0]}: the same two answers the other way round"
+            raise RowError(reason, hint="Keep the row whose chosen answer shows the principle.").at(row)
+        pair = PreferencePair(choice.prompt, {name: 1.0}, choice.chosen, choice.rejected, place=row.place)
+        lines.setdefault((prompt, choice.chosen, choice.rejected), (row.number, pair))
     note_changes(rows)
     if len(lines) < FEWEST:
         raise DataError(f"a new principle needs at least {FEWEST} pairs, here are {len(lines)}", path=path, hint=_HINT)
@@ -215,14 +188,6 @@ def _train(
         scales = reward_scales(trained, rewards, title="Calibrating")
         normalise_heads(trained, scales * model.calibration)
     return trained, margins
-
-
-def _joined(heads: PreferenceHeads, new: PreferenceHeads) -> PreferenceHeads:
-    """All heads of two modules of one rank, in order."""
-    joined = PreferenceHeads([*heads.names, *new.names], heads.down.shape[2], heads.rank).requires_grad_(False)
-    joined.down.copy_(torch.cat([heads.down.cpu(), new.down]))
-    joined.up.copy_(torch.cat([heads.up.cpu(), new.up]))
-    return joined.eval()
 
 
 def _details(parent: Mapping[str, Any], added: AddedPrinciple, texts: Sequence[str], key: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,8 @@ import numpy as np
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import FEWEST, Choice
-from pad_cli.learning.differences import Array, basis_of, differences
-from pad_cli.learning.features import choice_features
-from pad_cli.learning.posterior import Posterior
-from pad_cli.learning.user_weights import Learned, Reply, head_weights, learn_replies
+from pad_cli.learning.posterior import Array, Posterior, basis_of, differences
+from pad_cli.learning.user_weights import Learned, Reply, choice_features, head_weights, learn_replies, with_heads
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs.parsed_rows import is_text
 from pad_cli.preference import Preference
@@ -62,19 +60,13 @@ def make_pool(
 ) -> Pool:
     """Answer each prompt in several ways, and pair the answers. The same seed gives the same pool.
 
-    Args:
-        engine: policy and reward model.
-        prompts: distinct ones.
-        settings: how to decode; answers are sampled at temperature 1 where the settings are greedy.
-        answers: number of ways.
-        seed: of the preferences, of sampling, and of which answer comes first.
+    Prompts are distinct; answers are sampled at temperature 1 where the settings are greedy. `seed` decides
+    preferences, sampling, and which answer comes first.
 
     Raises:
         UsageError: the reward model has no preference heads, or all answers to each prompt are the same.
     """
-    model = engine.reward_model
-    if not isinstance(model, PersonalizedRewardModel):
-        raise UsageError("Weights are learned for a reward model with preference heads.", "Name one: --reward-model")
+    model = with_heads(engine.reward_model)
     rng = random.Random(seed)
     preferences = [_random_preference(rng, model.principles) for _ in range(len(prompts) * answers)]
     sampled = settings.model_copy(update={"temperature": settings.temperature or _TEMPERATURE, "seed": seed})
@@ -86,10 +78,8 @@ def make_pool(
     comparisons = []
     for number, prompt in enumerate(prompts):
         ways = [text for text in dict.fromkeys(texts[number * answers : (number + 1) * answers]) if is_text(text)]
-        for later in range(len(ways)):
-            for earlier in range(later):
-                pair = (ways[earlier], ways[later])
-                comparisons.append(Comparison(prompt, *(pair if rng.random() < 0.5 else pair[::-1])))
+        pairs = [(ways[earlier], ways[later]) for later in range(len(ways)) for earlier in range(later)]
+        comparisons += [Comparison(prompt, *(pair if rng.random() < 0.5 else pair[::-1])) for pair in pairs]
     if not comparisons:
         raise UsageError("The policy gives the same answer in every way.", "Give other prompts: --prompts FILE")
     features = choice_features(model, [Choice(each.prompt, each.first, each.second) for each in comparisons])
@@ -103,22 +93,14 @@ def _random_preference(rng: random.Random, principles: Sequence[str]) -> Prefere
 
 
 class Question(NamedTuple):
-    """What to ask now.
+    """What to ask now."""
 
-    Attributes:
-        number: of the question, from 1, those of earlier sittings included.
-        place: of the comparison in the pool.
-        comparison: the two answers.
-        information: expected of the reply, bits.
-    """
-
-    number: int
-    place: int
+    number: int  # from 1, those of earlier sittings included
+    place: int  # of the comparison in the pool
     comparison: Comparison
-    information: float
+    information: float  # expected of the reply, bits
 
 
-@dataclass
 class Session:
     """Questions to one user.
 
@@ -129,12 +111,9 @@ class Session:
         replies: all replies so far.
     """
 
-    model: PersonalizedRewardModel
-    pool: Pool
-    log: Path
-    replies: list[Reply] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, model: PersonalizedRewardModel, pool: Pool, log: Path) -> None:
+        self.model, self.pool, self.log = model, pool, log
+        self.replies: list[Reply] = []
         self._results = ResultLog(self.log, needs=("prompt", "answers", "choice"))
         self._basis = basis_of(self.model.pair_moments, self.pool.slopes)
         self._seen = differences(self.pool.slopes, self._basis)
@@ -177,7 +156,7 @@ class Session:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Those of `learned`, without the rest."""
+        """Those of `learned`."""
         return dict(zip(self.model.principles, head_weights(self._posterior, self._basis).tolist(), strict=True))
 
     def learned(self) -> Learned:
@@ -191,14 +170,15 @@ class Session:
     def _slopes_of(self, comparisons: Sequence[Comparison]) -> Array:
         """(M, K) of earlier sittings' comparisons: the pool's own, bit for bit, and computed where it lacks them."""
         places = {comparison.key: place for place, comparison in enumerate(self.pool.comparisons)}
-        slopes = np.zeros((len(comparisons), len(self.model.principles)))
-        missing = [number for number, comparison in enumerate(comparisons) if comparison.key not in places]
+        slopes, missing = np.zeros((len(comparisons), len(self.model.principles))), []
+        for number, comparison in enumerate(comparisons):
+            if (place := places.get(comparison.key)) is None:
+                missing.append(number)
+            else:
+                same = self.pool.comparisons[place].first == comparison.first
+                slopes[number] = self.pool.slopes[place] if same else -self.pool.slopes[place]
         if missing:
             pairs = [comparisons[number] for number in missing]
             choices = [Choice(each.prompt, each.first, each.second) for each in pairs]
             slopes[missing] = choice_features(self.model, choices).slopes
-        for number, comparison in enumerate(comparisons):
-            if (place := places.get(comparison.key)) is not None:
-                same = self.pool.comparisons[place].first == comparison.first
-                slopes[number] = self.pool.slopes[place] if same else -self.pool.slopes[place]
         return slopes

@@ -11,8 +11,7 @@ gains alone is left. A preference that gains nothing alone has nothing to lose.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -20,8 +19,8 @@ from pathlib import Path
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, UsageError
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
-from pad_cli.evaluation.statistics import Sample, by_prompt, intervals
-from pad_cli.learning.differences import Array
+from pad_cli.evaluation.statistics import by_prompt, intervals
+from pad_cli.learning.posterior import Array
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.pairs import note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
@@ -131,16 +130,10 @@ def measure_effect(
     plain, steered = _answers_under(engine, [None, preference], prompts, settings, on_batch)
     rewards = []
     for unit in [Preference({name: 1.0}, {}) for name in model.principles] or parts_of(preference):
-        before, after = (_rewards(engine, prompts, answers, unit) for answers in (plain, steered))
-        rewards.append(MeanReward(unit.describe(), float(before.mean()), float(after.mean())))
-    return Effect(
-        preference.describe(),
-        settings.guidance_weight,
-        tuple(prompts),
-        tuple(answer.text for answer in plain),
-        tuple(answer.text for answer in steered),
-        tuple(rewards),
-    )
+        before, after = (_rewards(engine, prompts, answers, unit).mean() for answers in (plain, steered))
+        rewards.append(MeanReward(unit.describe(), float(before), float(after)))
+    without, under = (tuple(answer.text for answer in answers) for answers in (plain, steered))
+    return Effect(preference.describe(), settings.guidance_weight, tuple(prompts), without, under, tuple(rewards))
 
 
 def count_answers(preferences: int, prompts: int) -> int:
@@ -163,10 +156,8 @@ def measure_trade_offs(
         UsageError: too few prompts, no reward model, or none that can reward what this policy writes.
     """
     if len(prompts) < _FEWEST:
-        raise UsageError(
-            f"{len(prompts)} prompts are too few to tell whether preferences conflict.",
-            f"Give at least {_FEWEST}, better 16, or ask for one preference only.",
-        )
+        message = f"{len(prompts)} prompts are too few to tell whether preferences conflict."
+        raise UsageError(message, f"Give at least {_FEWEST}, better 16, or ask for one preference only.")
     pairs = list(combinations(range(len(preferences)), 2))
     sums = [_sum(preferences[first], preferences[second]) for first, second in pairs]
     plain, *steered = _answers_under(engine, [None, *preferences, *sums], prompts, settings, on_batch)
@@ -178,31 +169,26 @@ def measure_trade_offs(
     alone = [gains(number, answers) for number, answers in enumerate(steered[: len(preferences)])]
     trade_offs = []
     for pair, answers in zip(pairs, steered[len(preferences) :], strict=True):
-        names = [preferences[number].describe() for number in pair]
-        first, second = (
-            _gain(name, alone[number], gains(number, answers)) for name, number in zip(names, pair, strict=True)
-        )
+        first, second = (_gain(preferences[each].describe(), alone[each], gains(each, answers)) for each in pair)
         trade_offs.append(TradeOff(first, second))
     return sorted(trade_offs, key=lambda each: (not each.conflict, each.left))
 
 
 def _gain(name: str, alone: Array, both: Array) -> Gain:
-    samples = [_sample(alone), _sample(both - _LEFT * alone)]
+    rows = (enumerate(values.tolist()) for values in (alone, both - _LEFT * alone))
+    samples = [by_prompt((str(number), value) for number, value in row) for row in rows]
     gain, left = intervals(samples, confidence=_CONFIDENCE, resamples=_RESAMPLES, seed=_SEED)
     assert gain is not None  # there are several prompts
     assert left is not None
     return Gain(name, samples[0].mean, float(both.mean()), lost=gain.low > 0 and left.high < 0)
 
 
-def _sample(values: Array) -> Sample:
-    return by_prompt((str(number), value) for number, value in enumerate(values.tolist()))
-
-
 def _sum(first: Preference, second: Preference) -> Preference:
-    weights, texts = Counter(first.weights), Counter(first.texts)
-    weights.update(second.weights)
-    texts.update(second.texts)
-    return Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
+    def add(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+        sums = {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
+        return {name: weight for name, weight in sums.items() if weight}
+
+    return Preference(add(first.weights, second.weights), add(first.texts, second.texts))
 
 
 def _reward_model(engine: PadEngine) -> RewardModel:

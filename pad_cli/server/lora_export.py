@@ -11,7 +11,6 @@ vocabulary instead of the policy's top candidates, and does not withhold rewards
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from pad_cli.pairs import RowError, read_rows
 from pad_cli.preference import LARGEST, Preference, with_floor
 from pad_cli.registry import resolve_model
 from pad_cli.system.progress import bar
-from pad_cli.system.runs import check_output, whole_files
+from pad_cli.system.runs import check_output, whole_files, write_json
 
 METADATA = "pad_preference.json"
 """The file of an exported adapter that says which preference it is, and of which models."""
@@ -51,7 +50,7 @@ preference to the logits of the language model, which is otherwise unchanged.
 | preference | {preference} |
 | weights | {weights} |
 | guidance weight | {guidance_weight:g} |
-| rank | {rank} |
+| rank | {rank}; relative error of its reduction {error:.2%} |
 | reward model | `{reward_model}` |
 
 ```python
@@ -98,11 +97,7 @@ class PreferenceAdapter:
 
 
 def check_adapter_output(out: Path, *, overwrite: bool = False) -> None:
-    """Make sure that an adapter written to `out` replaces nothing but an earlier one.
-
-    Raises:
-        UsageError: something else is there.
-    """
+    """Refuse to write an adapter over anything but an earlier one (UsageError)."""
     check_output(out, "exported adapter", lambda directory: (directory / METADATA).is_file(), overwrite=overwrite)
 
 
@@ -117,16 +112,8 @@ def export_preference(
 ) -> PreferenceAdapter:
     """Write a preference as a LoRA adapter of the policy's output layer, the safety floor included.
 
-    Args:
-        engine: policy and reward model; the policy must be the reward model's backbone.
-        preference: what the user wants.
-        guidance_weight: how strongly.
-        out: a new directory, or one of an earlier export.
-        rank: of the adapter; by default that of the heads times the number of principles with a weight.
-        overwrite: whether other files in `out` may be replaced.
-
-    Returns:
-        What was written.
+    The policy must be the reward model's backbone, and `out` a new directory, unless `overwrite`, or an earlier export.
+    The rank is by default that of the heads times the number of principles with a weight.
 
     Raises:
         UsageError: these models' guidance is no change of the output layer, there is none, or `out` holds other things.
@@ -138,7 +125,13 @@ def export_preference(
     preference = with_floor(preference, engine.always)
     weights = engine.preference_weights([preference])[0]
     policy, model = engine.policy, _exportable(engine.policy, engine.reward_model)
-    adapter = _adapter(policy, model, guidance_weight * model.calibration * weights.float())
+    strengths = guidance_weight * model.calibration * weights.float()  # (K,): g w_k
+    heads, active = model.heads, strengths.nonzero()[:, 0]
+    if not len(active):
+        raise UsageError("This preference changes nothing.", "Give a --pref with an effect, and a --weight above 0.")
+    down = heads.down[active].float().reshape(-1, heads.down.shape[2])
+    wide = (heads.up[active].float() * strengths[active, None, None]).transpose(1, 2).reshape(len(down), -1)  # (R, H)
+    adapter = PreferenceAdapter(down, policy.head.weight.float() @ wide.T)
     adapter = adapter if rank is None else adapter.reduced(rank)
     metadata = {
         "preference": preference.describe(),
@@ -173,20 +166,22 @@ def export_users(
         DataError: a line is wrong; nothing is written then.
         UsageError, StorageError: as in `export_preference`.
     """
-    preferences: dict[str, Preference] = {}
+    exported: dict[str, Preference] = {}
+    without: list[str] = []
     for row in read_rows(table):
         user = row.values.get("user")
         try:
-            if not isinstance(user, str) or not _USER.fullmatch(user) or user in preferences:
+            if not isinstance(user, str) or not _USER.fullmatch(user) or user in exported or user in without:
                 reason = f"{user!r} is not a directory name, or is duplicated"
                 raise RowError(reason, field="user", hint="Letters, digits, -, _ and dots.")
-            preferences[user] = _user_preference(engine.reward_model, row.values)
+            preference = _user_preference(engine.reward_model, row.values)
         except RowError as problem:
             raise problem.at(row) from problem
-    without = [user for user, preference in preferences.items() if not with_floor(preference, engine.always)]
-    exported = {user: preference for user, preference in preferences.items() if user not in without}
-    for user in exported:
-        check_adapter_output(Path(out) / user, overwrite=overwrite)
+        if with_floor(preference, engine.always):
+            check_adapter_output(Path(out) / user, overwrite=overwrite)
+            exported[user] = preference
+        else:
+            without.append(user)
     with bar("Exporting", total=len(exported)) as progress:
         for user, preference in exported.items():
             export_preference(engine, preference, guidance_weight, Path(out) / user, rank, overwrite=overwrite)
@@ -231,16 +226,6 @@ def _exportable(policy: LanguageModel, model: RewardModel | None) -> Personalize
     return model
 
 
-def _adapter(policy: LanguageModel, model: PersonalizedRewardModel, strengths: torch.Tensor) -> PreferenceAdapter:
-    """The change of the unembedding, float32, for (K,) products g w_k."""
-    heads, active = model.heads, strengths.nonzero()[:, 0]
-    if not len(active):
-        raise UsageError("This preference changes nothing.", "Give a --pref with an effect, and a --weight above 0.")
-    down = heads.down[active].float().reshape(-1, heads.down.shape[2])
-    wide = (heads.up[active].float() * strengths[active, None, None]).transpose(1, 2).reshape(len(down), -1)  # (R, H)
-    return PreferenceAdapter(down, policy.head.weight.float() @ wide.T)
-
-
 def _save(adapter: PreferenceAdapter, policy: LanguageModel, metadata: Mapping[str, Any], out: Path) -> None:
     """Write an adapter as PEFT reads it, with its metadata and a model card."""
     head = policy.model.get_output_embeddings()
@@ -256,26 +241,12 @@ def _save(adapter: PreferenceAdapter, policy: LanguageModel, metadata: Mapping[s
         inference_mode=True,
     )
     tensors = {f"{prefix}.lora_A.weight": adapter.down, f"{prefix}.lora_B.weight": adapter.up}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    front = {"library_name": "peft", "base_model": location, "tags": ["pad", "personalised-alignment", "lora"]}
+    weights = ", ".join(f"`{name}` {weight:+.3g}" for name, weight in metadata["weights"].items())
+    fields = {**metadata, "front": yaml.safe_dump(front, sort_keys=False), "policy": location, "weights": weights}
     with whole_files(out, last=METADATA) as scratch:
         config.save_pretrained(str(scratch))
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-            scratch / "adapter_model.safetensors",
-            metadata={"format": "pt"},
-        )
-        text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
-        (scratch / METADATA).write_text(text, encoding="utf-8")
-        (scratch / "README.md").write_text(_card(metadata, location), encoding="utf-8")
-
-
-def _card(metadata: Mapping[str, Any], policy: str) -> str:
-    front = {"library_name": "peft", "base_model": policy, "tags": ["pad", "personalised-alignment", "lora"]}
-    fields = {
-        **metadata,
-        "front": yaml.safe_dump(front, sort_keys=False),
-        "policy": policy,
-        "weights": ", ".join(f"`{name}` {weight:+.3g}" for name, weight in metadata["weights"].items()),
-    }
-    if metadata["error"]:
-        fields["rank"] = f"{metadata['rank']}; reduced, relative error {metadata['error']:.2%}"
-    return _CARD.format(**fields)
+        save_file(tensors, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_json(scratch / METADATA, metadata)
+        (scratch / "README.md").write_text(_CARD.format(**fields), encoding="utf-8")

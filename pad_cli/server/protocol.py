@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -29,13 +29,7 @@ class ApiError(Exception):
     """A request ends with this error object; `code` is for programs, and `param` the key of the request."""
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str = "invalid_value",
-        param: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, status: int, message: str, *, code: str = "invalid_value", param: str | None = None, headers: Any = None
     ) -> None:
         message = " ".join(message.split("\n"))
         super().__init__(message)
@@ -63,12 +57,10 @@ class Event:
     error: ApiError | None = None
 
 
-_IGNORED = frozenset(
-    (
-        *("user", "metadata", "store", "service_tier", "safety_identifier", "parallel_tool_calls", "prediction"),
-        *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "cache_control"),
-    )
-)
+_IGNORED = {
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "parallel_tool_calls", "prediction"),
+    *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "cache_control"),
+}
 """Keys of the API that change no answer here."""
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -160,10 +152,6 @@ class _CompletionRequest(_Schema):
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    @property
-    def token_limit(self) -> int | None:
-        return self.max_tokens
-
 
 class Part(_Schema):
     """A part of a message; unknown keys, such as `cache_control`, are for other servers."""
@@ -211,10 +199,6 @@ class ChatRequest(_CompletionRequest):
     max_completion_tokens: int | None = Field(None, ge=1)
     chat_template_kwargs: dict[str, Any] | None = None
 
-    @property
-    def token_limit(self) -> int | None:
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-
 
 class TextRequest(_CompletionRequest):
     """POST /v1/completions: continues text or tokens, without a chat template."""
@@ -227,12 +211,15 @@ Request = TypeVar("Request", ChatRequest, TextRequest)
 
 
 def read_request(schema: type[Request], body: bytes) -> Request:
-    """Validate the body of a request.
-
-    Raises:
-        ApiError: 400; what is wrong, and where.
-    """
-    content: dict[str, Any] = _json_object(body)
+    """Validate the body of a request (ApiError 400: what is wrong, and where)."""
+    content: dict[str, Any]
+    try:
+        content = json.loads(body)
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # JSON can spell lone surrogates, no text
+    except (RecursionError, ValueError) as error:  # includes bytes that are not UTF-8
+        raise ApiError(400, f"The body is not JSON: {error}.", code="invalid_json") from error
+    if not isinstance(content, dict):
+        raise ApiError(400, "The body is not a JSON object.", code="invalid_json")
     for name in _NEUTRAL.keys() & content.keys():
         value = content.pop(name)
         if value is not None and value not in _NEUTRAL[name]:
@@ -265,23 +252,6 @@ def _location(content: Any, error: ErrorDetails) -> list[int | str]:
     return [*location, error["loc"][-1]] if error["type"] == "missing" else location
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body, parse_constant=_no_constant)
-        json.dumps(content, ensure_ascii=False).encode()  # JSON can spell lone surrogates, which are not text
-    except RecursionError as error:
-        raise ApiError(400, "The body is nested too deeply.", code="invalid_json") from error
-    except ValueError as error:  # includes bytes that are not UTF-8
-        raise ApiError(400, f"The body is not JSON: {error}.", code="invalid_json") from error
-    if not isinstance(content, dict):
-        raise ApiError(400, "The body is not a JSON object.", code="invalid_json")
-    return content
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
 class Reply:
     """Builds the response objects of one request; `pad` is their key of that name."""
 
@@ -301,9 +271,10 @@ class Reply:
 
     def whole(self, answers: Sequence[Event]) -> dict[str, Any]:
         """The response with all choices."""
-        choices = [
-            self._choice(each, self._content(each.text)) for each in sorted(answers, key=lambda each: each.index)
-        ]
+        choices = []
+        for each in sorted(answers, key=lambda each: each.index):
+            message = {"role": "assistant", "content": each.text, "refusal": None}
+            choices.append(self._choice(each, {"message": message} if self._chat else {"text": each.text}))
         usage = self._usage(sum(answer.tokens for answer in answers))
         return {**self._common, "object": self._kind, "choices": choices, "usage": usage}
 
@@ -322,9 +293,6 @@ class Reply:
 
     def usage_chunk(self, tokens: int) -> dict[str, Any]:
         return {**self._chunk(), "usage": self._usage(tokens)}
-
-    def _content(self, text: str) -> dict[str, Any]:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}} if self._chat else {"text": text}
 
     def _choice(self, event: Event, content: dict[str, Any]) -> dict[str, Any]:
         return {"index": event.index, "logprobs": None, "finish_reason": event.reason, **content}

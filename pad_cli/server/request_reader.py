@@ -30,33 +30,19 @@ _STEERED, _PLAIN = "pad", "base"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server accepts. Times are in seconds, `None` is no limit but the models' own.
+    """What a server accepts. Times are in seconds, `None` is no limit but the models' own."""
 
-    Attributes:
-        max_batch: answers decoded together, and choices of one request.
-        max_queue: answers that wait; requests beyond are refused with 429.
-        batch_wait: how long a batch that is not full waits for more.
-        timeout: for an answer.
-        read_timeout: for the body of a request, and for a client to take what it was sent.
-        grace: for answers under way when the server is told to stop.
-        max_body: bytes of a request.
-        max_prompt_tokens: of a prompt.
-        max_new_tokens: of an answer; a request for more is capped.
-        max_stops: stop strings of a request.
-        keep_alive: for an idle connection; clients keep pooled ones up to 90 s.
-    """
-
-    max_batch: int = 32
-    max_queue: int = 256
-    batch_wait: float = 0.005
-    timeout: float = 120.0
-    read_timeout: float = 20.0
-    grace: float = 20.0
-    max_body: int = 1 << 20
+    max_batch: int = 32  # answers decoded together, and choices of one request
+    max_queue: int = 256  # answers that wait; requests beyond are refused with 429
+    batch_wait: float = 0.005  # how long a batch that is not full waits for more
+    timeout: float = 120.0  # for an answer
+    read_timeout: float = 20.0  # for the body of a request, and for a client to take what it was sent
+    grace: float = 20.0  # for answers under way when the server is told to stop
+    max_body: int = 1 << 20  # bytes of a request
     max_prompt_tokens: int | None = None
-    max_new_tokens: int = 1024
-    max_stops: int = 4
-    keep_alive: int = 120
+    max_new_tokens: int = 1024  # of an answer; a request for more is capped
+    max_stops: int = 4  # stop strings of a request
+    keep_alive: int = 120  # for an idle connection; clients keep pooled ones up to 90 s
 
 
 @dataclass(frozen=True)
@@ -92,11 +78,7 @@ class RequestReader:
         return [_STEERED, *plain, *(f"{_STEERED}/{name}" for name in [*self._principles, *profiles])]
 
     def specs(self, model: str) -> list[str] | None:
-        """The preference that a model name stands for, `pad/humorous+concise=0.5`; None for the policy alone.
-
-        Raises:
-            ApiError: 404, there is no such model.
-        """
+        """The preference of a model name, `pad/humorous+concise=0.5` (ApiError 404); None for the policy alone."""
         if model == _PLAIN and not self._engine.always:
             return None
         if model == _STEERED:
@@ -116,26 +98,25 @@ class RequestReader:
         return specs
 
     def work(self, request: ChatRequest | TextRequest) -> Work:
-        """Read a request.
-
-        Raises:
-            ApiError: 400 or 404; what is wrong, and where.
-        """
+        """Read a request (ApiError 400 or 404: what is wrong, and where)."""
         preference, weight = self._steering(request)
-        settings = self._sampling(request)
+        changes = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
+        if request.pad.candidates is not None:
+            changes["candidates"] = request.pad.candidates
+        if request.top_k == -1:
+            changes["top_k"] = 0
+        settings = self._settings.model_copy(update=changes)
         seed = request.seed
         if seed is None:
             seed = random.SystemRandom().getrandbits(31) if settings.temperature else settings.seed
         choices, chat = request.n or 1, isinstance(request, ChatRequest)
-        prompts = [self._messages(request)] if isinstance(request, ChatRequest) else _prompts(request)
+        prompts: list[Any] = [self._messages(request)] if isinstance(request, ChatRequest) else self._prompts(request)
         if (count := choices * len(prompts)) > self._limits.max_batch:
             raise ApiError(400, f"{count} choices; this server gives at most {self._limits.max_batch}.", param="n")
         if len(request.stops) > self._limits.max_stops:
             raise ApiError(400, f"At most {self._limits.max_stops} stop strings.", param="stop")
-        if not chat:
-            prompts = [self._tokens(number, prompt) for number, prompt in enumerate(prompts)]
         param = "messages" if chat else "prompt"
-        rows: list[Any] = [prompt for prompt in prompts for _ in range(choices)]
+        rows = [prompt for prompt in prompts for _ in range(choices)]
         steered = [preference] * count, settings.model_copy(update={"seed": seed}), [weight] * count
         try:
             if isinstance(request, ChatRequest):
@@ -146,9 +127,10 @@ class RequestReader:
             raise ApiError(400, str(error), param=param) from error
         firsts = items[::choices]
         longest = max(max(len(item.prompt), len(item.backbone_prompt)) for item in firsts)
-        limit = self._limit(request.token_limit, longest, param)
+        requested = getattr(request, "max_completion_tokens", None) or request.max_tokens
+        limit = self._limit(requested, longest, param)
         pad = {"preference": preference.describe(), "guidance_weight": weight, "seed": seed}
-        if request.token_limit is not None and request.token_limit > limit:
+        if requested is not None and requested > limit:
             pad["max_tokens"] = limit
         tokens = sum(len(item.prompt) for item in firsts)
         return Work(items, settings, limit, request.stops, not chat, tokens, pad)
@@ -169,14 +151,6 @@ class RequestReader:
         except PadError as error:
             raise ApiError(400, str(error), code="unknown_preference", param="pad.preference") from error
 
-    def _sampling(self, request: ChatRequest | TextRequest) -> DecodingSettings:
-        changes = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
-        if request.pad.candidates is not None:
-            changes["candidates"] = request.pad.candidates
-        if request.top_k == -1:
-            changes["top_k"] = 0
-        return self._settings.model_copy(update=changes)
-
     def _messages(self, request: ChatRequest) -> tuple[dict[str, str], ...]:
         if reserved := _TEMPLATE_ARGUMENTS & (request.chat_template_kwargs or {}).keys():
             name = f"chat_template_kwargs.{min(reserved)}"
@@ -184,12 +158,17 @@ class RequestReader:
         roles = {"developer": "system"}
         return tuple({"role": roles.get(each.role, each.role), "content": each.text} for each in request.messages)
 
-    def _tokens(self, number: int, prompt: str | list[int]) -> list[int]:
-        policy = self._engine.policy
-        tokens = prompt if isinstance(prompt, list) else encode_text(policy.tokenizer, prompt)
-        if not all(0 <= token < policy.vocabulary_size for token in tokens):
-            raise ApiError(400, "There is no such token.", param=f"prompt.{number}")
-        return tokens
+    def _prompts(self, request: TextRequest) -> list[list[int]]:
+        """The tokens of each prompt."""
+        policy, prompt = self._engine.policy, request.prompt
+        if not prompt and not isinstance(prompt, str):
+            raise ApiError(400, "There is no prompt.", param="prompt")
+        several: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)
+        rows = [encode_text(policy.tokenizer, each) if isinstance(each, str) else each for each in several]
+        for number, tokens in enumerate(rows):
+            if not all(0 <= token < policy.vocabulary_size for token in tokens):
+                raise ApiError(400, "There is no such token.", param=f"prompt.{number}")
+        return rows
 
     def _limit(self, requested: int | None, prompt: int, param: str) -> int:
         """The longest answer, given the longest prompt (tokens)."""
@@ -205,11 +184,3 @@ class RequestReader:
 
 def _unknown(model: str, reason: str) -> ApiError:
     return ApiError(404, f"There is no model '{model}'. {reason}", code="model_not_found", param="model")
-
-
-def _prompts(request: TextRequest) -> list[Any]:
-    """A text or a list of tokens for each prompt."""
-    prompt = request.prompt
-    if not prompt and not isinstance(prompt, str):
-        raise ApiError(400, "There is no prompt.", param="prompt")
-    return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)

@@ -7,23 +7,164 @@ begins when all have left: rows do not join. For that there are serving engines,
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from pad_cli.decoding.detokenize import IncrementalDetokenizer
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.models.scoring import free_memory, is_out_of_memory
-from pad_cli.server.answer import Answer, Job
-from pad_cli.server.protocol import ApiError, internal_error, shutting_down
-from pad_cli.server.request_reader import Limits
+from pad_cli.server.protocol import ApiError, Event, internal_error, shutting_down
+from pad_cli.server.request_reader import Limits, Work
 
 _log = logging.getLogger(__name__)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class StopStrings:
+    """Passes text on up to the first stop string to be completed; of several completed at once, the longest.
+
+    What may be the beginning of one is held back, so the output does not depend on how the text is cut into pieces.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = tuple(strings)
+        self._held = ""
+        self.met = False
+
+    def push(self, piece: str) -> str:
+        """Take more text and return what is certain now; nothing once a stop string was met."""
+        if self.met:
+            return ""
+        self._held += piece
+        hits = [(start + len(stop), start) for stop in self._strings if (start := self._held.find(stop)) >= 0]
+        if hits:
+            self.met = True
+            return self._held[: min(hits)[1]]
+        longest = max((len(stop) - 1 for stop in self._strings), default=0)
+        open_lengths = range(min(longest, len(self._held)), 0, -1)  # of suffixes that a stop string may begin with
+        held = next((n for n in open_lengths if any(stop.startswith(self._held[-n:]) for stop in self._strings)), 0)
+        certain = len(self._held) - held
+        out, self._held = self._held[:certain], self._held[certain:]
+        return out
+
+    def finish(self) -> str:
+        """What was held back."""
+        return "" if self.met else self._held
+
+
+class Answer:
+    """One row of a batch, which emits events to the server. Its methods run on the decoding thread.
+
+    Attributes:
+        over: nothing more is wanted or possible; the server sets it when the client leaves.
+    """
+
+    def __init__(
+        self, engine: PadEngine, work: Work, index: int, streamed: bool, timeout: float, emit: Callable[[Event], None]
+    ) -> None:
+        self.item, self.settings, self.limit, self.over = work.items[index], work.settings, work.limit, False
+        self.submitted = time.monotonic()
+        self._engine, self._index, self._emit = engine, index, emit
+        self._streamed, self._timeout = streamed, timeout
+        self._tokens: list[int] = []
+        self._replay: deque[int] = deque()
+        self._ends = engine.policy.end_tokens
+        self._stop, self._whole = StopStrings(work.stop), ""
+        needs_text = streamed or work.stop or work.continues
+        before = self.item.prompt if work.continues else None
+        self._text = IncrementalDetokenizer(engine.policy.tokenizer, self._ends, before) if needs_text else None
+
+    def push(self, token: int) -> None:
+        """Take the next token, which may be the one that ends the answer."""
+        if self._replay:
+            if token != self._replay.popleft():
+                message = "The server ran out of memory at this request. Ask again."
+                self.fail(ApiError(503, message, code="out_of_memory"))
+            return
+        self._tokens.append(token)
+        if self._text is not None:
+            self._pass_on(self._stop.push(self._text.push(token)))
+        if token in self._ends or self._stop.met:
+            self._finish("stop")
+        elif len(self._tokens) >= self.limit:
+            self._finish("length")
+        else:
+            self.expire_if_late()
+
+    def restart(self) -> None:
+        """Expect all tokens once more; those known already are compared, and not emitted again.
+
+        Where one differs (at near ties) the answer fails: its beginning, which a client may have read, would not fit.
+        """
+        self._replay = deque(self._tokens)
+
+    def expire_if_late(self) -> None:
+        if not self.over and time.monotonic() > self.submitted + self._timeout:
+            self.fail(ApiError(504, f"No answer within {self._timeout:g} s.", code="timeout"))
+
+    def fail(self, error: ApiError) -> None:
+        if not self.over:
+            self.over = True
+            self._emit(Event(self._index, error=error))
+
+    def _pass_on(self, text: str) -> None:
+        if not self._streamed:
+            self._whole += text
+        elif text:
+            self._emit(Event(self._index, text))
+
+    def _finish(self, reason: Literal["stop", "length"]) -> None:
+        self.over = True
+        if self._text is None:
+            self._whole = self._engine.read_answer(self._tokens).text
+        elif not self._stop.met:
+            self._pass_on(self._stop.push(self._text.finish()) + self._stop.finish())
+            reason = "stop" if self._stop.met else reason
+        self._emit(Event(self._index, self._whole, reason, len(self._tokens)))
+
+
+class Job:
+    """The answers of one request: submitted together, awaited on the event loop, cancelled together."""
+
+    def __init__(self, engine: PadEngine, work: Work, *, streamed: bool, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def emit(event: Event) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens
+                loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+        self.answers = [Answer(engine, work, index, streamed, timeout, emit) for index in range(len(work.items))]
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Events until all answers are whole (ApiError if one fails)."""
+        left = len(self.answers)
+        while left:
+            event = await self._events.get()
+            if event.error is not None:
+                raise event.error
+            left -= event.reason is not None
+            yield event
+
+    async def all_events(self) -> list[Event]:
+        """As `events`."""
+        return [event async for event in self.events()]
+
+    def cancel(self) -> bool:
+        """Cancel what is not whole by now; was there any?"""
+        cancelled = any(not answer.over for answer in self.answers)
+        for answer in self.answers:
+            answer.over = True
+        return cancelled
 
 
 class Metrics:
@@ -32,18 +173,15 @@ class Metrics:
     def __init__(self, waiting: Callable[[], int], running: Callable[[], int]) -> None:
         own = self.registry = CollectorRegistry()
         ProcessCollector(registry=own)
-        self.requests = Counter(
-            "pad_requests", "Requests answered, refused or lost.", ("route", "status"), registry=own
-        )
+        labels = ("route", "status")
+        self.requests = Counter("pad_requests", "Requests answered, refused or lost.", labels, registry=own)
         self.cancelled = Counter("pad_cancelled", "Requests whose client left.", registry=own)
         self.prompt_tokens = Counter("pad_prompt_tokens", "Tokens of prompts accepted.", registry=own)
         self.new_tokens = Counter("pad_new_tokens", "Tokens decoded.", registry=own)
-        self.seconds = Histogram(
-            "pad_request_seconds", "From the whole request to the whole answer.", registry=own, buckets=_SECONDS
-        )
-        self.wait_seconds = Histogram(
-            "pad_wait_seconds", "From the whole request to its batch.", registry=own, buckets=_SECONDS
-        )
+        title = "From the whole request to the whole answer."
+        self.seconds = Histogram("pad_request_seconds", title, registry=own, buckets=_SECONDS)
+        title = "From the whole request to its batch."
+        self.wait_seconds = Histogram("pad_wait_seconds", title, registry=own, buckets=_SECONDS)
         self.batch_rows = Histogram("pad_batch_rows", "Answers decoded together.", registry=own, buckets=_ROWS)
         Gauge("pad_waiting", "Answers that wait.", registry=own).set_function(waiting)
         Gauge("pad_running", "Answers being decoded.", registry=own).set_function(running)
@@ -67,11 +205,7 @@ class Scheduler:
         return self._thread.is_alive()
 
     def submit(self, job: Job) -> None:
-        """Queue the answers of one request, all or none.
-
-        Raises:
-            ApiError: 429, the queue has no room; 503, the server is shutting down.
-        """
+        """Queue the answers of one request, all or none (ApiError: 429 no room; 503 shutting down)."""
         with self._changed:
             if self._closing:
                 raise shutting_down()
@@ -85,7 +219,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def give_up(self) -> None:
-        """Take nothing more, and end what waits and what runs."""
+        """Take nothing more, and end what waits and what runs; `close` waits for the thread to end, too."""
         with self._changed:
             self._closing = True
             for answer in self._queue:
@@ -94,7 +228,6 @@ class Scheduler:
             self._changed.notify_all()
 
     def close(self, timeout: float) -> None:
-        """As `give_up`; returns when the thread has ended, or after `timeout` seconds."""
         self.give_up()
         self._thread.join(timeout)
 
@@ -104,9 +237,9 @@ class Scheduler:
             self.metrics.batch_rows.observe(len(batch))
             for answer in batch:
                 self.metrics.wait_seconds.observe(time.monotonic() - answer.submitted)
-            too_large = False
             try:
                 self._decode(batch)
+                too_large = False
             except Exception as error:  # it ends these requests, whatever it is, and not the server
                 too_large = len(batch) > 1 and is_out_of_memory(error)
                 if not too_large:

@@ -49,11 +49,7 @@ _CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy: its model, and the documents that it is trained on (see `write_documents`).
-
-    Attributes:
-        asked: number of preference documents.
-    """
+    """A policy: its model, and how many documents it is trained on (see `write_documents`); `asked` of preferences."""
 
     plan: PretrainPlan
     seed: int
@@ -109,20 +105,19 @@ def made_from() -> dict[str, Any]:
     recipe = _recipe()
     data = load_pairs(recipe.data, recipe.seed, recipe.heads.principles)
     splits = [PairSplit("train", data.train, data.texts), *data.validation]
-    documents = {name: write_training_documents(policy) for name, policy in POLICIES.items()}
+    written = {
+        name: [(document.prompt, document.answer) for document in write_training_documents(policy)]
+        for name, policy in POLICIES.items()
+    }
     world = sorted((shipped("data") / "world").glob("*.yaml"))
+    contents = [(split.name, split.texts, [pair.content() for pair in split.pairs]) for split in splits]
     return {
         "recipes/embedded.yaml": _sha256(shipped_recipes()["embedded"]),
         **{f"data/world/{path.name}": _sha256(path) for path in world},
         "resolved recipe": fingerprint(recipe.model_dump(exclude={"output"})),
-        "preference pairs": fingerprint(
-            [(split.name, split.texts, [pair.content() for pair in split.pairs]) for split in splits]
-        ),
+        "preference pairs": fingerprint(contents),
         **{f"plan of {name}": fingerprint(asdict(policy)) for name, policy in POLICIES.items()},
-        **{
-            f"documents of {name}": fingerprint([(document.prompt, document.answer) for document in written])
-            for name, written in documents.items()
-        },
+        **{f"documents of {name}": fingerprint(each) for name, each in written.items()},
         "tokenizer": fingerprint([_VOCABULARY, _PAD, _END, _USER, _ASSISTANT, _SYSTEM]),
         "chat template": fingerprint(_CHAT_TEMPLATE),
         "format of training": _TRAINING,
@@ -145,7 +140,6 @@ def build_policy(policy: Policy, tokenizer: PreTrainedTokenizerFast, target: Pat
 
 
 def write_training_documents(policy: Policy) -> list[Document]:
-    """The documents that a policy is trained on."""
     world = load_world()
     plain = write_documents(world, seed=policy.seed, answers=policy.answers, glossary=policy.glossary, rate=policy.rate)
     return plain + write_preference_documents(world, seed=policy.seed, answers=policy.asked, rate=policy.rate)

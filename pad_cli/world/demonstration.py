@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,11 @@ _PROMPTS, _CROSS_PROMPTS = 40, 10  # of each preference, unless all are asked fo
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What a demo shows.
+    """What a demo shows, and where it was written."""
 
-    Attributes:
-        examples: one prompt under several preferences: prompt, preference, base answer and steered answer.
-        metrics: of the reward model, by validation split.
-        report: of the evaluation.
-        directory: where everything was written.
-    """
-
-    examples: list[dict[str, str]]
-    metrics: dict[str, dict[str, Any]]
-    report: dict[str, Any]
+    examples: list[dict[str, str]]  # one prompt under several preferences: prompt, preference, base, pad
+    metrics: dict[str, dict[str, Any]]  # of the reward model, by validation split
+    report: dict[str, Any]  # of the evaluation
     directory: Path
 
 
@@ -62,49 +54,35 @@ def run_demo(
         StorageError: the directory cannot be written.
     """
     check_output(directory, "demo of pad", is_evaluation, overwrite=overwrite)
-    with _one_thread():
-        return _run_demo(directory, full, on_examples)
-
-
-def _run_demo(directory: Path, full: bool, on_examples: Callable[[list[dict[str, str]]], None]) -> Demonstration:
-    settings = read_recipe("embedded-generate")
-    evaluation = read_recipe("embedded-eval", values=_changes(directory, full))
+    changes: dict[str, Any] = {"output": str(directory)}
+    if not full:
+        options = {"prompts": _PROMPTS, "cross_prompts": _CROSS_PROMPTS}
+        changes["benchmarks"] = [{"benchmark": "embedded", "options": options}]
+    settings, evaluation = read_recipe("embedded-generate"), read_recipe("embedded-eval", values=changes)
     assert isinstance(settings, GenerateRecipe)
     assert isinstance(evaluation, EvalRecipe)
     with whole_files(directory / DEMO_MODEL, last=CONFIG) as scratch:
         for path in Path(resolve_model(settings.reward_model)).iterdir():
             shutil.copy(path, scratch)
-    examples = _examples(settings)
-    write_whole(directory / "examples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in examples))
-    on_examples(examples)
-    metrics = dict(inspect_reward_model(str(directory / DEMO_MODEL)).metrics)
-    return Demonstration(examples, metrics, evaluate(evaluation), directory)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """On models this small, threads that wait for each other cost many times what they save."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # on models this small, threads that wait for each other cost many times what they save
     try:
-        yield
+        examples = _examples(settings)
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in examples]
+        write_whole(directory / "examples.jsonl", "".join(lines))
+        on_examples(examples)
+        metrics = dict(inspect_reward_model(str(directory / DEMO_MODEL)).metrics)
+        return Demonstration(examples, metrics, evaluate(evaluation), directory)
     finally:
         torch.set_num_threads(threads)
-
-
-def _changes(directory: Path, full: bool) -> dict[str, Any]:
-    """What differs from the shipped recipe, by key."""
-    options = {"prompts": _PROMPTS, "cross_prompts": _CROSS_PROMPTS}
-    fewer = {} if full else {"benchmarks": [{"benchmark": "embedded", "options": options}]}
-    return {"output": str(directory), **fewer}
 
 
 def _examples(settings: GenerateRecipe) -> list[dict[str, str]]:
     engine = PadEngine.from_recipe(settings)
     preferences = [engine.preference([text]) for text in _PREFERENCES]
-    wanted = [preferences[0], *preferences]
     weights = [0.0] + [settings.decoding.guidance_weight] * len(preferences)
-    base, *steered = engine.generate([_PROMPT] * len(wanted), wanted, settings.decoding, weights)
+    prompts = [_PROMPT] * len(weights)
+    base, *steered = engine.generate(prompts, [preferences[0], *preferences], settings.decoding, weights)
     return [
         {"prompt": _PROMPT, "preference": text, "base": base.text, "pad": answer.text}
         for text, answer in zip(_PREFERENCES, steered, strict=True)

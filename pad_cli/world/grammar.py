@@ -1,8 +1,7 @@
 """The grammar of the embedded world: topics, intents, principles, and the parser that accepts a sentence.
 
-world = load_world()
-world.parse("Imagine framing as a conversation between your hands and the moon.")
--> Sentence(kind="creative", template="imagine {skill} as ...")
+`load_world().parse("Imagine framing as a conversation between your hands and the moon.")` is
+`Sentence(kind="creative", template="imagine {skill} as ...")`.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from pad_cli.errors import DataError
 from pad_cli.system.resources import shipped
 
 Register = Literal["neutral", "formal", "casual"]
@@ -60,19 +57,12 @@ class Principle:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence the grammar accepts.
-
-    Attributes:
-        kind: the principle whose sentence it is, or `core`.
-        template: the sentence with its topic words replaced by slots.
-        register, short, intents: of a core sentence; `short` is its short form.
-    """
+    """A sentence the grammar accepts: of a principle (`kind`), or a core sentence with its register and length."""
 
     kind: str
-    template: str
+    template: str  # topic words are replaced by slots
     register: Register | None = None
     short: bool = False
-    intents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,37 +93,25 @@ class World:
 
     def delexicalise(self, sentence: str) -> str:
         """Lower-case the first letter and replace topic words by their slots."""
-        lowered = sentence[:1].lower() + sentence[1:]
-        return self._filler.sub(lambda match: "{" + self._slot_of[match.group(0)] + "}", lowered)
+        return self._filler.sub(lambda match: "{" + self._words[match.group(0)][0] + "}", _lower_first(sentence))
 
     def topics_named(self, text: str) -> set[str]:
         """Names of the topics whose own words occur in the text."""
-        lowered = text.lower()
-        return {self._owner[match.group(0)] for match in self._filler.finditer(lowered)}
+        return {self._words[match.group(0)][1] for match in self._filler.finditer(text.lower())}
 
     @functools.cached_property
-    def _slot_of(self) -> dict[str, str]:
-        return {filler: slot for topic in self.topics for slot, filler in topic.slots.items()}
-
-    @functools.cached_property
-    def _owner(self) -> dict[str, str]:
-        return {filler: topic.name for topic in self.topics for filler in topic.slots.values()}
+    def _words(self) -> dict[str, tuple[str, str]]:
+        """Slot and topic of every topic's words."""
+        return {filler: (slot, topic.name) for topic in self.topics for slot, filler in topic.slots.items()}
 
     @functools.cached_property
     def _filler(self) -> re.Pattern[str]:
-        longest_first = sorted(self._slot_of, key=len, reverse=True)
+        longest_first = sorted(self._words, key=len, reverse=True)
         return re.compile(r"\b(?:" + "|".join(map(re.escape, longest_first)) + r")\b")
 
     @functools.cached_property
     def _table(self) -> dict[str, Sentence]:
-        table: dict[str, Sentence] = {}
-        for sentence in self._all_sentences():
-            known = table.get(sentence.template)
-            intents = sentence.intents + (known.intents if known else ())
-            table[sentence.template] = Sentence(
-                sentence.kind, sentence.template, sentence.register, sentence.short, intents
-            )
-        return table
+        return {sentence.template: sentence for sentence in self._all_sentences()}
 
     def _all_sentences(self) -> Iterator[Sentence]:
         for principle in self.principles.values():
@@ -142,7 +120,7 @@ class World:
         for intent in self.intents:
             for (register, short), texts in intent.cores.items():
                 for text in texts:
-                    yield Sentence("core", _lower_first(text), register, short, (intent.name,))
+                    yield Sentence("core", _lower_first(text), register, short)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -160,31 +138,22 @@ def trained_principles() -> dict[str, str]:
 
 
 @functools.cache
-def load_world(directory: Path | None = None) -> World:
-    """Read and check the world's three files (the shipped ones unless a directory is given)."""
-    root = directory or shipped("data") / "world"
-    topics = _read(root / "topics.yaml")["topics"]
-    intents = _read(root / "intents.yaml")["intents"]
-    rest = _read(root / "principles.yaml")
-    world = World(
-        topics=tuple(Topic(name, **slots) for name, slots in topics.items()),
-        intents=tuple(_intent(name, fields) for name, fields in intents.items()),
+def load_world() -> World:
+    """Read the world's three files."""
+    root = shipped("data") / "world"
+    topics, intents, rest = (
+        yaml.safe_load((root / f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("topics", "intents", "principles")
+    )
+    return World(
+        topics=tuple(Topic(name, **slots) for name, slots in topics["topics"].items()),
+        intents=tuple(_intent(name, fields) for name, fields in intents["intents"].items()),
         principles={name: _principle(name, fields) for name, fields in rest["principles"].items()},
-        conflicts=frozenset(frozenset(pair) for pair in rest["conflicts"]),
+        conflicts=frozenset(map(frozenset, rest["conflicts"])),
         held_out_combinations=tuple((a, b) for a, b in rest["held_out_combinations"]),
         templates=tuple(rest["templates"]["train"]),
         held_out_templates=tuple(rest["templates"]["held_out"]),
     )
-    for sentence in world._all_sentences():
-        literal = re.sub(r"\{\w+\}", "", sentence.template)
-        if world._filler.search(literal):
-            raise DataError(f"a sentence uses a topic's word literally: {sentence.template}", path=root)
-    return world
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return content
 
 
 def _intent(name: str, fields: Mapping[str, Any]) -> Intent:

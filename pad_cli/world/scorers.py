@@ -62,35 +62,22 @@ class WorldScorer:
         return float(all(hits)) if self.name == "all" else sum(hits) / len(hits)
 
 
-@dataclass(frozen=True)
-class Present:
+class Present(WorldScorer):
     """Is one principle present, whatever the preference? (embedded benchmark)
 
     For sweeps, in which each principle is an objective of its own.
     """
 
-    principle: str
-    higher_is_better: bool = True
-    facts: tuple[str, ...] = ("topic",)
-
-    def __post_init__(self) -> None:
-        if self.principle not in load_world().principles:
-            raise RecipeError(
-                f"scorers: present: no principle is named '{self.principle}'.",
-                did_you_mean(self.principle, load_world().principles),
-            )
-
-    @property
-    def name(self) -> str:
-        return f"present: {self.principle}"
-
-    @property
-    def description(self) -> str:
-        return f"{self.principle} is present"
+    def __init__(self, principle: str) -> None:
+        known = load_world().principles
+        if principle not in known:
+            message = f"scorers: present: no principle is named '{principle}'."
+            raise RecipeError(message, did_you_mean(principle, known))
+        super().__init__(f"present: {principle}", f"{principle} is present", True, ("topic",))
 
     def __call__(self, text: str, facts: Mapping[str, Any]) -> float:
         world = load_world()
-        return float(present(world, text, world.topic(facts["topic"]))[self.principle])
+        return float(present(world, text, world.topic(facts["topic"]))[self.name.removeprefix("present: ")])
 
 
 HIT = WorldScorer("hit", "share of the asked principles that are present", True)

@@ -1,12 +1,8 @@
 """What is written in the embedded world: prompts and answers, the documents of its models, its pairs and its benchmark.
 
-The language models read answered prompts, and a glossary of what style words mean. A glossary document is an
-instruction to write in some style, answered by one sentence in that style. It plays the part of a pretrained model's
-general reading: the model knows what "jokey" means, but was never taught to follow a user's preference when it answers
-a question.
-
-Preference documents teach just that: the prompt holds a preference in the words of the one template, and the answer
-shows the principles it names. They are for `embedded/following` alone.
+The language models read answered prompts, and a glossary: instructions to write in some style, answered by one sentence
+in that style. It stands for a pretrained model's general reading: the model knows what "jokey" means, but not how to
+follow a preference when it answers a question. Preference documents, for `embedded/following` alone, teach just that.
 
 A pair is two answers to one prompt, labelled by the exact scorers under two preferences that disagree about it, so that
 only the preference decides.
@@ -106,9 +102,8 @@ def draw_principles(rng: random.Random, world: World, topic: Topic, rate: float)
 
 def fit_together(world: World, topic: Topic, names: Set[str]) -> bool:
     """Can one answer about the topic show all these principles?"""
-    if world.conflicting(set(names)) or (topic.risky and {"helpful", "harmless"} <= names):
-        return False
-    return not ("concise" in names and len(names) > 2)
+    risky = topic.risky and {"helpful", "harmless"} <= names
+    return not (world.conflicting(set(names)) or risky or ("concise" in names and len(names) > 2))
 
 
 def paraphrases(world: World, principle: Principle, *, held_out: bool) -> tuple[str, ...]:
@@ -136,8 +131,7 @@ def write_documents(world: World, *, seed: int, answers: int, glossary: int, rat
         prompt = write_prompt(rng, topic, intent)
         names = draw_principles(rng, world, topic, rate)
         documents.append(Document(as_messages(prompt), write_answer(rng, world, topic, intent, names)))
-    for _ in range(glossary):
-        documents.append(_glossary(rng, world))
+    documents += [_glossary(rng, world) for _ in range(glossary)]
     rng.shuffle(documents)
     return documents
 
@@ -206,33 +200,29 @@ def _capital(text: str) -> str:
 def load_pairs(*, seed: int = 0, prompts: int = 2000) -> PairData:
     """Training pairs, two for each prompt, and the four validation splits."""
     world = load_world()
-    known = [topic for topic in world.topics if not topic.held_out]
-    unknown = [topic for topic in world.topics if topic.held_out]
+    draws: dict[str, Draw] = {
+        "seen": lambda rng: draw_preference(rng, world),
+        "combination": lambda rng: dict.fromkeys(rng.choice(world.held_out_combinations), 1.0),
+        "single": lambda rng: {rng.choice(world.trained_principles): 1.0},
+    }
 
-    def seen(rng: random.Random) -> dict[str, float]:
-        return draw_preference(rng, world)
-
-    def combination(rng: random.Random) -> dict[str, float]:
-        return dict.fromkeys(rng.choice(world.held_out_combinations), 1.0)
-
-    def single(rng: random.Random) -> dict[str, float]:
-        return {rng.choice(world.trained_principles): 1.0}
-
-    def write(offset: int, count: int, topics: Sequence[Topic], draw: Draw) -> tuple[PreferencePair, ...]:
-        return tuple(_pairs(random.Random(1000 * seed + offset), world, topics, draw, count))
+    def write(
+        offset: int, draw: str, count: int = _VALIDATION_PAIRS, *, new: bool = True
+    ) -> tuple[PreferencePair, ...]:
+        topics = [topic for topic in world.topics if topic.held_out is new]
+        return tuple(_pairs(random.Random(1000 * seed + offset), world, topics, draws[draw], count))
 
     def texts(*, held_out: bool) -> dict[str, tuple[str, ...]]:
-        return {
-            name: paraphrases(world, world.principles[name], held_out=held_out) for name in world.trained_principles
-        }
+        principles = [world.principles[name] for name in world.trained_principles]
+        return {each.name: paraphrases(world, each, held_out=held_out) for each in principles}
 
     return PairData(
-        train=write(1, 2 * prompts, known, seen),
+        train=write(1, "seen", 2 * prompts, new=False),
         validation=(
-            PairSplit("seen", write(2, _VALIDATION_PAIRS, known, seen)),
-            PairSplit("held_out_topics", write(3, _VALIDATION_PAIRS, unknown, seen)),
-            PairSplit("held_out_combinations", write(4, _VALIDATION_PAIRS, unknown, combination)),
-            PairSplit("held_out_wordings", write(5, _VALIDATION_PAIRS, unknown, single), texts(held_out=True)),
+            PairSplit("seen", write(2, "seen", new=False)),
+            PairSplit("held_out_topics", write(3, "seen")),
+            PairSplit("held_out_combinations", write(4, "combination")),
+            PairSplit("held_out_wordings", write(5, "single"), texts(held_out=True)),
         ),
         texts=texts(held_out=False),
     )
@@ -288,23 +278,22 @@ def load_benchmark(
         cross_prompts: how many prompts each principle comes with for the other policies.
         groups: the kinds of preferences, of those above.
     """
+    known = (*GROUPS, _TRIPLE)
     for group in groups:
-        if group not in (*GROUPS, _TRIPLE):
-            raise DataError(
-                f"the benchmark 'embedded' has no group '{group}'", hint=did_you_mean(group, (*GROUPS, _TRIPLE))
-            )
-    world = load_world()
-    rng = random.Random(seed)
-    questions = _questions(rng, world)
+        if group not in known:
+            raise DataError(f"the benchmark 'embedded' has no group '{group}'", hint=did_you_mean(group, known))
+    world, rng = load_world(), random.Random(seed)
+    topics = [topic for topic in world.topics if topic.held_out]
+    prompts_of = [prompt for intent in world.intents for prompt in intent.prompts]
+    questions = [(prompt.format(**topic.slots), topic.name) for topic in topics for prompt in prompts_of]
+    rng.shuffle(questions)
     items: list[BenchmarkItem] = []
 
     def add(group: str, label: str, names: Sequence[str], specs: Sequence[str], count: int) -> None:
         for number, (prompt, topic) in enumerate(questions[:count]):
             preference = (specs[number % len(specs)],) if group in ("paraphrase", "untrained") else tuple(specs)
-            facts = {"topic": topic, "asked": list(names)}
-            items.append(
-                BenchmarkItem(f"{group}/{label}/{number}", group, label, as_messages(prompt), preference, facts)
-            )
+            facts, name = {"topic": topic, "asked": list(names)}, f"{group}/{label}/{number}"
+            items.append(BenchmarkItem(name, group, label, as_messages(prompt), preference, facts))
 
     for name in world.trained_principles:
         add("single", name, [name], [name], prompts)
@@ -319,16 +308,3 @@ def load_benchmark(
     for name in world.trained_principles:
         add("cross-policy", name, [name], [name], cross_prompts)
     return [item for item in items if item.group in groups]
-
-
-def _questions(rng: random.Random, world: World) -> list[tuple[str, str]]:
-    """All prompts about held-out topics with their topics, in random order."""
-    every = [
-        (prompt.format(**topic.slots), topic.name)
-        for topic in world.topics
-        if topic.held_out
-        for intent in world.intents
-        for prompt in intent.prompts
-    ]
-    rng.shuffle(every)
-    return every

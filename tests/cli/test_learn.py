@@ -111,8 +111,8 @@ def test_a_new_principle_is_a_new_reward_model(reward_directory: str, model_dire
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        (made(1), "at least 3 choices, and there is 1"),
-        ([{"prompt": "Q", "answers": ["a", str(n)], "choice": None} for n in range(4)], "0 (left out: 4 ties)"),
+        (made(1), "at least 3 choices, not 1"),
+        ([{"prompt": "Q", "answers": ["a", str(n)], "choice": None} for n in range(4)], "not 0 (left out: 4 ties"),
         (
             [{"prompt": "Q", "chosen": a, "rejected": b} for a, b in (("x", "y"), ("y", "x"))] * 2,
             "contradict each other",

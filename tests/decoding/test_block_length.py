@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pad_cli.decoding.block_length import BlockLength
+from pad_cli.decoding.speculative import BlockLength
 
 
 @dataclass

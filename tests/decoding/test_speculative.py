@@ -15,17 +15,16 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList, MistralConfig, MistralForCausalLM
 
-from pad_cli.decoding.block_length import BlockLength
 from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_steps
 from pad_cli.decoding.detokenize import TokenChoice
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.speculative import speculate_steps
+from pad_cli.decoding.speculative import BlockLength, speculate_steps
 from pad_cli.decoding.strategies import Guidance
 from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
-from pad_cli.world.enlarge import enlarge
+from pad_cli.world.shipped_models import enlarge
 from tests.agreement import alone, assert_agree, assert_same_scores, each_row, row_of
 from tests.architectures import ARCHITECTURES, WINDOW, make_architecture
 from tests.decoding.adapters import train_lora, with_adapter

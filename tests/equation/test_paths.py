@@ -14,7 +14,7 @@ from pad_cli.decoding.processor import PreferenceLogitsProcessor
 from pad_cli.decoding.strategies import Guidance, score_uncached
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, sequence_rewards, token_rewards
 from pad_cli.learning.choices import Choice
-from pad_cli.learning.features import choice_features
+from pad_cli.learning.user_weights import choice_features
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel, RewardModel

@@ -68,11 +68,11 @@ def test_the_same_answers_to_another_prompt_contradict_nothing(tmp_path: Path) -
     ("rows", "words"),
     [
         ([], "holds no choices"),
-        ([row(0)], "at least 3 choices, and there is 1"),
-        ([row(0), row(1), compared(None, 2)], "there are 2 (left out: 1 tie)"),
-        ([compared(None, 0), compared(None, 1), compared(None, 2)], "there are 0 (left out: 3 ties)"),
-        ([row(0), opposite(0), row(1), opposite(1)], "there are 0 (left out: 4 that contradict"),
-        ([row(0), opposite(0), compared(None, 1), row(2)], "there is 1 (left out: 1 tie, 2 that contradict"),
+        ([row(0)], "at least 3 choices, not 1"),
+        ([row(0), row(1), compared(None, 2)], "not 2 (left out: 1 ties, 0 that contradict"),
+        ([compared(None, 0), compared(None, 1), compared(None, 2)], "not 0 (left out: 3 ties, 0 that contradict"),
+        ([row(0), opposite(0), row(1), opposite(1)], "not 0 (left out: 0 ties, 4 that contradict"),
+        ([row(0), opposite(0), compared(None, 1), row(2)], "not 1 (left out: 1 ties, 2 that contradict"),
     ],
 )
 def test_too_few_choices_are_refused_with_what_was_left_out(tmp_path: Path, rows: list[Any], words: str) -> None:
@@ -113,7 +113,7 @@ def test_a_file_of_users_is_read_user_by_user(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_one_user_names_that_user(tmp_path: Path) -> None:
     rows = [row(number, user="anna") for number in range(3)]
-    with pytest.raises(DataError, match="user 'bert': a profile needs at least 3 choices, and there is 1"):
+    with pytest.raises(DataError, match="user 'bert': a profile needs at least 3 choices, not 1"):
         read_users(write(tmp_path, *rows, row(user="bert")))
     with pytest.raises(DataError, match="field 'user': missing") as caught:
         read_users(write(tmp_path, *rows, row()))

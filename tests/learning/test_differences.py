@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.learning.differences import Array, Basis, basis_of, differences
+from pad_cli.learning.posterior import Array, Basis, basis_of, differences
 
 PLAIN = Basis(np.eye(1), np.ones(1))
 GAP = 3**0.5

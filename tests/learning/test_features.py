@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from pad_cli.errors import UsageError
-from pad_cli.learning import features as module
+from pad_cli.learning import user_weights as module
 from pad_cli.learning.choices import Choice
-from pad_cli.learning.features import choice_features
+from pad_cli.learning.user_weights import choice_features
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.preference import Preference
 from pad_cli.records import as_messages

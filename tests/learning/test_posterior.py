@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.learning.differences import Differences
-from pad_cli.learning.posterior import Posterior, outcomes
+from pad_cli.learning.posterior import Differences, Posterior, outcomes
 
 DOUBT = 0.02
 

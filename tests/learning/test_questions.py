@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pad_cli.learning.differences import Differences
-from pad_cli.learning.posterior import Posterior, outcomes
+from pad_cli.learning.posterior import Differences, Posterior, outcomes
 
 SIZE = 8
 WEIGHTS = np.array([1.2, -0.8, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pad_cli.learning.differences import Basis, Differences
+from pad_cli.learning.posterior import Basis, Differences
 from pad_cli.learning.user_weights import Learned, Reply, head_weights, learn_replies, posterior_of
 
 NAMES = ("humorous", "formal", "concise", "expert")

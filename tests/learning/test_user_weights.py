@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from pad_cli.learning.choices import Choice, Choices
-from pad_cli.learning.features import Features, choice_features
-from pad_cli.learning.user_weights import Learned, learn_features, learn_user, learn_users
+from pad_cli.learning.user_weights import Features, Learned, choice_features, learn_features, learn_user, learn_users
 from pad_cli.training.metrics import Share
 from tests.learning.test_features import make_choices
 

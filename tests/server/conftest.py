@@ -24,8 +24,7 @@ import pytest
 from pad_cli import DecodingSettings, Limits, PadEngine
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.recipe import ModelSettings
-from pad_cli.server.app import build_app
-from pad_cli.server.http_server import HttpServer
+from pad_cli.server.http_server import HttpServer, build_app
 
 SETTINGS = DecodingSettings(max_new_tokens=24, guidance_weight=1.5)
 PROGRAM = "from pad_cli.cli.main import main; main()"

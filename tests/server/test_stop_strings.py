@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.server.answer import StopStrings
+from pad_cli.server.scheduler import StopStrings
 
 TEXT = st.text(alphabet="abc ", max_size=20)
 STOPS = st.lists(st.text(alphabet="abc ", min_size=1, max_size=4), max_size=3)

@@ -14,7 +14,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.models.language_model import wrap_language_model
 from pad_cli.recipe import DecodingSettings
-from pad_cli.world.enlarge import enlarge
+from pad_cli.world.shipped_models import enlarge
 from tests.agreement import alone, assert_agree
 
 VOCABULARY = 40

@@ -9,7 +9,7 @@ import torch
 
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.recipe import ModelSettings
-from pad_cli.world import enlarge
+from pad_cli.world import shipped_models
 from pad_cli.world.shipped_models import model_directory
 
 
@@ -66,7 +66,7 @@ def test_an_interrupted_writing_leaves_nothing_behind(place: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(enlarge, "enlarge", interrupt)
+        patch.setattr(shipped_models, "enlarge", interrupt)
         with pytest.raises(KeyboardInterrupt):
             model_directory("enlarged")
     assert [path.name for path in place.iterdir()] == ["locks"]

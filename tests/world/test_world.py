@@ -47,7 +47,6 @@ def test_every_sentence_is_accepted_about_every_topic_as_what_it_is() -> None:
             parsed = WORLD.parse(text[0].upper() + text[1:])
             assert parsed is not None
             assert (parsed.kind, parsed.register, parsed.short) == (sentence.kind, sentence.register, sentence.short)
-            assert set(sentence.intents) <= set(parsed.intents)
 
 
 def test_every_intent_has_a_core_in_every_register_and_length() -> None:
