@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers.utils import cached_file
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.adapter import Adapter
@@ -26,6 +25,8 @@ from pad_cli.models.checkpoint_files import (
     VALUE_HEAD,
     CheckpointHeader,
     damaged,
+    fetch_checkpoint,
+    find_value_head,
     read_header,
     read_tensors,
     save_tensors,
@@ -33,9 +34,7 @@ from pad_cli.models.checkpoint_files import (
     validated,
 )
 from pad_cli.models.dtype import dtype_name
-from pad_cli.models.encoder import PreferenceEncoder
-from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.hub import fetch_checkpoint
+from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel, RewardModel
 from pad_cli.models.weight_sample import WeightSample, read_sample
@@ -125,12 +124,12 @@ def load_reward_model(
 
 def is_released_form(location: str) -> bool:
     """Is this directory or hub repository, from which it is fetched, of the authors' form: has it a value head?"""
-    return _value_head(location) is not None or Path(location, _PICKLED_HEAD).is_file()
+    return find_value_head(location) is not None or Path(location, _PICKLED_HEAD).is_file()
 
 
 def load_released_form(location: str, dtype: str = "auto", device: str = "auto") -> PromptRewardModel:
     """Load a reward model of the authors' form from a directory or hub id; errors as in `load_reward_model`."""
-    path = _value_head(location)
+    path = find_value_head(location)
     if path is None and Path(location, _PICKLED_HEAD).is_file():
         raise CheckpointError(
             f"'{location}' has {_PICKLED_HEAD} only: a pickle, which can run code when it is opened.",
@@ -195,17 +194,6 @@ def _read_encoder(path: Path, header: CheckpointHeader) -> PreferenceEncoder:
     encoder = PreferenceEncoder(*sizes, count, texts=header.encoder_texts)
     encoder.load_state_dict(tensors)
     return encoder.eval().requires_grad_(False)
-
-
-def _value_head(location: str) -> Path | None:
-    """The dense head's file in a directory, or in a hub repository, from which it is fetched; None if there is none."""
-    path = Path(location)
-    if not path.is_dir() and (location.count("/") != 1 or path.parent.is_dir()):
-        return None  # a directory that is not there; asking the hub for it would only cost time
-    try:
-        return Path(cached_file(location, VALUE_HEAD))
-    except OSError:  # no such file, no such repository, or no network
-        return None
 
 
 def _read_dense_head(path: Path, backbone: LanguageModel) -> nn.Linear:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub
 from pydantic import BaseModel, RootModel
 
 from pad_cli.models.checkpoint_files import (
@@ -22,13 +23,14 @@ from pad_cli.models.checkpoint_files import (
     HEADS,
     VALUE_HEAD,
     damaged,
+    fetch_checkpoint,
+    find_value_head,
     read_header,
     read_json,
     read_tensors,
     tensor_shapes,
     validated,
 )
-from pad_cli.models.hub import fetch_checkpoint
 from pad_cli.registry import resolve_model
 
 
@@ -93,11 +95,8 @@ def inspect_reward_model(location: str) -> Inspection:
     """
     resolved = fetch_checkpoint(resolve_model(location))
     directory = Path(resolved)
-    if not (directory / CONFIG).exists():
-        from pad_cli.models.checkpoint import is_released_form  # it brings torch
-
-        if is_released_form(resolved):
-            return _inspect_released(location, resolved)
+    if not (directory / CONFIG).exists() and (head := find_value_head(resolved)) is not None:
+        return _inspect_released(location, resolved, head)
     header = read_header(directory)
     shapes = {}
     if header.conditioning == "heads":
@@ -115,7 +114,7 @@ def inspect_reward_model(location: str) -> Inspection:
     metrics, report = (read_json(directory / name, optional=True) for name in ("metrics.json", "report.json"))
     validated(_Metrics, metrics, directory / "metrics.json")
     timings = validated(_Report, report, directory / "report.json").stages or []
-    sizes = [path.stat().st_size for name in (CONFIG, ADAPTER_CONFIG, *shapes) if (path := directory / name).exists()]
+    files = [path for name in (CONFIG, ADAPTER_CONFIG, *shapes) if (path := directory / name).exists()]
     return Inspection(
         location,
         "pad",
@@ -125,7 +124,7 @@ def inspect_reward_model(location: str) -> Inspection:
         seconds={stage.name: stage.seconds for stage in timings},
         adapter=adapter,
         parameters={name: _count(tensors) for name, tensors in shapes.items()},
-        bytes=sum(sizes),
+        bytes=sum(path.stat().st_size for path in files),
     )
 
 
@@ -142,29 +141,25 @@ def known_paraphrases(location: str) -> dict[str, int]:
     return {name: owners[number] for number, name in enumerate(config["principles"])}
 
 
-def _inspect_released(location: str, resolved: str) -> Inspection:
-    from transformers.utils import cached_file
-
-    try:
-        head, backbone = (Path(cached_file(resolved, name)) for name in (VALUE_HEAD, "config.json"))
-    except OSError as error:
-        raise damaged(Path(location), error) from error
+def _inspect_released(location: str, resolved: str, head: Path) -> Inspection:
+    backbone = Path(resolved, "config.json")
+    if not Path(resolved).is_dir():
+        try:
+            backbone = Path(huggingface_hub.hf_hub_download(resolved, "config.json"))
+        except Exception as error:  # whatever the hub's client and its HTTP library raise
+            raise damaged(Path(location), error) from error
     config = read_json(backbone)
     text = config.get("text_config", config)
-    return Inspection(
-        location,
-        "released",
-        {
-            "conditioning": "prompt",
-            "backbone": location,
-            "backbone_revision": None,
-            "hidden_size": text.get("hidden_size"),
-            "vocabulary_size": text.get("vocab_size"),
-            "calibration": 1.0,
-        },
-        parameters={VALUE_HEAD: _count(tensor_shapes(head))},
-        bytes=head.stat().st_size,
-    )
+    content = {
+        "conditioning": "prompt",
+        "backbone": location,
+        "backbone_revision": None,
+        "hidden_size": text.get("hidden_size"),
+        "vocabulary_size": text.get("vocab_size"),
+        "calibration": 1.0,
+    }
+    parameters = {VALUE_HEAD: _count(tensor_shapes(head))}
+    return Inspection(location, "released", content, parameters=parameters, bytes=head.stat().st_size)
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -12,8 +12,7 @@ from torch import nn
 
 from pad_cli.equation import answer_sums
 from pad_cli.errors import RecipeError
-from pad_cli.models.encoder import PreferenceEncoder, text_states
-from pad_cli.models.heads import PreferenceHeads
+from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads, text_states
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.training.loop import Evaluate, Score, fit

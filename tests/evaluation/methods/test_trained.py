@@ -16,9 +16,8 @@ from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.evaluate import evaluate
 from pad_cli.evaluation.methods.competitors import attached
 from pad_cli.evaluation.methods.trained import Dpo, Mod, MorlDpo, Soup, Sum, write_soup
-from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS
 from pad_cli.models.checkpoint import save_reward_model
-from pad_cli.models.checkpoint_files import CONFIG
+from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS, CONFIG
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -197,7 +196,10 @@ def test_a_soup_averages_the_updates_not_their_factors(
 
 def updates(directory: Path) -> dict[str, torch.Tensor]:
     """What an adapter adds to each weight: alpha / r * B A."""
-    tensors, config = load_file(directory / ADAPTER_WEIGHTS), json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    tensors, config = (
+        load_file(directory / ADAPTER_WEIGHTS),
+        json.loads((directory / CONFIG).read_text(encoding="utf-8")),
+    )
     scale = config["lora_alpha"] / config["r"]
     return {
         name: scale * tensors[name.replace("lora_A", "lora_B")] @ down
