@@ -31,20 +31,23 @@ from pad_cli.models.checkpoint_files import (
     save_tensors,
 )
 from pad_cli.models.forward import first_row
+from pad_cli.models.loading import linear_size
 from pad_cli.system.runs import write_json
 
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
 _FEW_ROWS = 4  # in half precision on a CPU, tiny matrix products take several times as long as in float32
 _PACKED = ("Linear4bit", "Linear8bitLt")  # of bitsandbytes
 _PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_SAME_MODEL = "Use the model it was trained on."
 _PLAIN = "Train it again with plain LoRA on linear layers below the output embedding."
 
-# Settings that may be set: what is read here, what the tensors say, and how they were trained.
-_READ = ("peft_type", "lora_alpha", "use_rslora", "init_lora_weights")
-_IN_TENSORS = ("r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-_ORIGIN = ("base_model_name_or_path", "revision", "auto_mapping", "task_type", "inference_mode", "peft_version")
-_TRAINING = ("lora_dropout", "fan_in_fan_out", "eva_config", "corda_config", "loftq_config")
-_ALLOWED = {*_READ, *_IN_TENSORS, *_ORIGIN, *_TRAINING}
+# Settings that may be set: what is read here, what the tensors say, where they come from, how they were trained.
+_ALLOWED = (
+    *("peft_type", "lora_alpha", "use_rslora", "init_lora_weights"),
+    *("r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("base_model_name_or_path", "revision", "auto_mapping", "task_type", "inference_mode", "peft_version"),
+    *("lora_dropout", "fan_in_fan_out", "eva_config", "corda_config", "loftq_config"),
+)
 _DEFAULTS = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 16}  # PEFT's, of all others
 # Other initialisations (PiSSA, OLoRA, ...) change the backbone's own weights as well.
 _INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
@@ -60,7 +63,7 @@ class _Update:
 
     @property
     def scaled_up(self) -> torch.Tensor:
-        """scaling * B in float32: (out, r)."""
+        """scaling * B in float32."""
         return self.scaling * self.up.float()
 
 
@@ -72,8 +75,7 @@ class Adapter:
     """
 
     def __init__(self, model: Any, config: Mapping[str, Any], updates: Mapping[str, _Update]) -> None:
-        self._config = dict(config)
-        self._updates = dict(updates)
+        self._config, self._updates = config, updates
         self._first: int | None = None
         # Where the rows with a delta start in an input, by its leading size; None: no delta at all.
         self._starts: dict[int, int] | None = None
@@ -115,12 +117,8 @@ class Adapter:
         Raises:
             CheckpointError: the model calls an adapted module with something else than the batch's rows or tokens.
         """
-        if first < 0:
-            raise ValueError(f"rows are counted from 0, not {first}")
-        if not self._hooks:
-            raise RuntimeError("the adapter is detached")
-        if self._first is not None:
-            raise RuntimeError("the adapter is already active")
+        if not self._hooks or self._first is not None:
+            raise RuntimeError(f"the adapter is {'already active' if self._hooks else 'detached'}")
         self._first, self._starts = first, {}
         try:
             yield
@@ -219,7 +217,7 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
     try:
         module = model.get_submodule(path)
     except AttributeError as error:
-        raise CheckpointError(f"{named}, which the model lacks.", "Use the model it was trained on.") from error
+        raise CheckpointError(f"{named}, which the model lacks.", _SAME_MODEL) from error
     if not isinstance(module, nn.Linear | Conv1D):
         raise CheckpointError(f"{named}, which is a {type(module).__name__}, not a linear layer.", _PLAIN)
     if module.weight is model.get_output_embeddings().weight:
@@ -229,13 +227,8 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
             f"{named}, which is quantised ({module.weight.dtype}) by other means than bitsandbytes.",
             "Load the model unquantised, or with quantization: 4bit.",
         )
-    if isinstance(module, Conv1D):
-        size_in, size_out = module.weight.shape
-    else:
-        size_in, size_out = module.in_features, module.out_features  # a quantised weight has another shape
+    size_in, size_out = linear_size(module)
     fits = down.ndim == up.ndim == 2 and up.shape == (size_out, len(down)) and down.shape[1] == size_in
     if not fits or len(down) == 0:
-        raise CheckpointError(
-            f"{named} with A {tuple(down.shape)} and B {tuple(up.shape)}, which do not fit {size_in} to {size_out}.",
-            "Use the model it was trained on.",
-        )
+        shapes = f"A {tuple(down.shape)} and B {tuple(up.shape)}"
+        raise CheckpointError(f"{named} with {shapes}, which do not fit {size_in} to {size_out}.", _SAME_MODEL)

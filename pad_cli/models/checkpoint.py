@@ -59,8 +59,7 @@ def save_reward_model(model: RewardModel, directory: Path, settings: ModelSettin
         save_tensors({k: v.cpu().contiguous() for k, v in encoder.state_dict().items()}, directory / ENCODER)
     if model.adapter is not None:
         model.adapter.save(directory)
-    if model.backbone.sample is not None:
-        model.backbone.sample.save(directory / SAMPLE)
+    model.backbone.sample.save(directory / SAMPLE)
     model.backbone.tokenizer.save_pretrained(directory)
     header = {
         **model.details,
@@ -166,11 +165,9 @@ def _is_backbone(header: CheckpointHeader, sample: WeightSample | None, model: L
 
     A checkpoint of version 0.1 has no sample but a fingerprint, which is the same in float32 and bfloat16 only.
     """
-    if model.sample is None:
-        return model.fingerprint == header.backbone_fingerprint
     if sample is not None:
         return sample.agrees(model.sample)
-    return header.backbone_fingerprint in (model.fingerprint, model.sample.to(torch.float16).fingerprint)
+    return header.backbone_fingerprint in (model.fingerprint, model.sample.fingerprint(torch.float16))
 
 
 def _read_heads(path: Path, header: CheckpointHeader) -> PreferenceHeads:

@@ -28,11 +28,11 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from pydantic import FiniteFloat, PositiveInt, TypeAdapter, ValidationError
-from transformers.utils import logging as transformers_logging
 
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ArchitectureError, ModelLoadError, StorageError
 from pad_cli.models.forward import Body, ForwardMode
+from pad_cli.models.loading import quiet_transformers
 from pad_cli.system.runs import fingerprint, home, write_whole
 
 _VERSION = 1  # of the check: another one does not trust what this one stored
@@ -77,7 +77,8 @@ def check_forward(name: str, model: Any, special: list[int]) -> Verdict:
     path = home() / "forward-modes" / f"{_key(model)}.json" if large else None
     if path is not None and (stored := _stored(path, len(model.get_output_embeddings().weight))) is not None:
         return stored
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _silent():
+    quiet = warnings.catch_warnings(action="ignore")  # about a mode that is only tried
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), quiet_transformers(), quiet:
         check = _Check(name, model, special)
         verdict = check.verdict()
     if path is not None and check.conclusive:
@@ -293,15 +294,3 @@ def _deviation(ours: torch.Tensor, own: torch.Tensor) -> float:
     finite = torch.where(own.isfinite(), own, 0.0)
     spread = (finite - finite.mean(-1, keepdim=True)).abs().amax(-1)
     return float((difference / spread.clamp(min=1e-30)).max())
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Warnings about a mode that is only tried are of no use to anybody."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        transformers_logging.set_verbosity(before)

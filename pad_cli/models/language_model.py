@@ -8,20 +8,17 @@ frozen `lm_head` applied to a 3-D slice copies the whole weight for every row (t
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.pytorch_utils import Conv1D
 
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError, UsageError
 from pad_cli.models.forward import FASTEST, Body, ForwardMode, Memory
 from pad_cli.models.forward_check import check_forward
-from pad_cli.models.loading import find_source, load_errors, load_pretrained, own_dtype
+from pad_cli.models.loading import load_pretrained
 from pad_cli.models.prompts import end_of_turn
 from pad_cli.models.weight_sample import WeightSample, sample_weights
 from pad_cli.recipe import ModelSettings
@@ -49,7 +46,7 @@ class LanguageModel:
         head: its unembedding.
         fingerprint: of the configuration and a sample of every weight, see `WeightSample.fingerprint`; a key for what
             was computed with it. Use `same_model` to tell whether two models are the same.
-        sample: what tells whether another model is the same in another dtype; None of a model without weights.
+        sample: what tells whether another model is the same in another dtype.
         forward_mode: how its body is run.
     """
 
@@ -58,7 +55,7 @@ class LanguageModel:
     tokenizer: Any
     head: LogitHead
     fingerprint: str
-    sample: WeightSample | None = field(default=None, compare=False, repr=False)
+    sample: WeightSample = field(compare=False, repr=False)
     forward_mode: ForwardMode = FASTEST
 
     @property
@@ -182,16 +179,12 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     if slower := verdict.mode.slower:
         note(f"Note: '{name}' ({model.config.model_type}) has to be read {slower} to give its own logits.")
     sample = sample_weights(model)
-    return LanguageModel(name, model, tokenizer, verdict.head(unembedding), sample.fingerprint, sample, verdict.mode)
+    return LanguageModel(name, model, tokenizer, verdict.head(unembedding), sample.fingerprint(), sample, verdict.mode)
 
 
 def same_model(first: LanguageModel, second: LanguageModel) -> bool:
     """Are the two one model, in whatever dtype each was loaded?"""
-    if first.model is not None and first.model is second.model:
-        return True
-    if first.sample is None or second.sample is None:
-        return first.fingerprint == second.fingerprint
-    return first.sample.agrees(second.sample)
+    return first.model is second.model or first.sample.agrees(second.sample)
 
 
 def same_vocabulary(first: LanguageModel, second: LanguageModel) -> bool:
@@ -236,68 +229,3 @@ def context_length(model: Any) -> int | None:
                 offset = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind it
             limits.append(module.num_embeddings - offset)
     return min(limits, default=None)
-
-
-@dataclass(frozen=True)
-class Outline:
-    """A language model without its weights: every weight of `model` is on the `meta` device and takes no memory."""
-
-    name: str
-    model: Any
-    tokenizer: Any
-    dtype: torch.dtype
-
-    @property
-    def parameters(self) -> int:
-        return sum(weight.numel() for weight in self.model.parameters())
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """(in, out) of every linear layer of the body, by its path in the model; experts in one tensor are not seen."""
-        unembedding = self.model.get_output_embeddings()
-        sizes = {}
-        for path, module in self.model.named_modules():
-            if isinstance(module, torch.nn.Linear) and module is not unembedding:
-                sizes[path] = (module.in_features, module.out_features)
-            elif isinstance(module, Conv1D):
-                sizes[path] = (module.nx, module.nf)
-        return sizes
-
-    @property
-    def unembedding(self) -> tuple[int, int]:
-        """(V, H) of the unembedding."""
-        size, width = self.model.get_output_embeddings().weight.shape
-        return int(size), int(width)
-
-    @property
-    def layers(self) -> int:
-        return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
-
-    @property
-    def attention_width(self) -> int:
-        """Numbers in all query heads of a layer."""
-        config = self.model.config.get_text_config(decoder=True)
-        heads = int(config.num_attention_heads)
-        return heads * int(getattr(config, "head_dim", None) or math.ceil(config.hidden_size / heads))
-
-    def as_language_model(self, fingerprint: str) -> LanguageModel:
-        """This model for its name, sizes and tokens only; it cannot be run."""
-        head = LogitHead(self.model.get_output_embeddings().weight, None, 1.0, None)
-        return LanguageModel(self.name, self.model, self.tokenizer, head, fingerprint)
-
-
-def load_outline(settings: ModelSettings) -> Outline:
-    """Read a model's configuration and tokenizer; errors as in `load_language_model`. A GGUF file has neither."""
-    location = resolve_model(settings.model)
-    if location.endswith(".gguf"):
-        raise ModelLoadError(
-            f"'{settings.model}' is a GGUF file: its configuration is stored with its weights.",
-            "Name the model that it was made from.",
-        )
-    source = find_source(settings, location)
-    with load_errors(settings, location):
-        config = AutoConfig.from_pretrained(**source)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return Outline(settings.model, model, tokenizer, own_dtype(config) or torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.registry import MODEL_SOURCES, resolve_model
 from pad_cli.reports.document import templates
 
-_SMALL = 100  # validation pairs below which a share is only a hint
+_FEW = 100  # validation pairs below which a share is only a hint
 _TAGS = ["pad", "personalised-alignment", "reward-model", "decoding-time-alignment"]
 
 
@@ -110,17 +110,18 @@ def model_card(
     card = plain.get_template("model_card.md.j2").render(
         front_matter=yaml.safe_dump(_front_matter(config), sort_keys=False),
         backbone=str(config["backbone"]),
+        on_hub=_is_on_hub(str(config["backbone"])),
         location=location,
         preference=str(principles[0]) if principles else "helpful",
-        heads=_has_heads(config),
+        heads=config.get("conditioning", "heads") == "heads",
         config=config,
-        stages=[(str(stage.get("stage")), _settings(stage)) for stage in config.get("stages") or ()],
         data=data_report or {},
-        metrics=scalars,
+        metrics=metrics,
+        scalars=scalars,
         columns=list(dict.fromkeys(name for values in scalars.values() for name in values)),
         baselines=_parts(metrics, "baselines"),
         preferences=_parts(metrics, "preferences"),
-        limits=list(_limits(config, metrics, data_report)),
+        few=_FEW,
     )
     return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
 
@@ -147,46 +148,9 @@ def _front_matter(config: Mapping[str, Any]) -> dict[str, Any]:
     return front
 
 
-def _has_heads(config: Mapping[str, Any]) -> bool:
-    return bool(config.get("conditioning", "heads") == "heads")
-
-
 def _is_on_hub(backbone: str) -> bool:
     """Is it an id, and not the name of a model that this program builds?"""
     return hub_id(backbone) is not None and backbone.partition("/")[0] not in MODEL_SOURCES.names()
-
-
-def _settings(stage: Mapping[str, Any]) -> str:
-    """Those of a stage's settings that are single values."""
-    single = {key: value for key, value in stage.items() if value is not None and not isinstance(value, Mapping | list)}
-    return ", ".join(f"{key} {value}" for key, value in single.items() if key != "stage")
-
-
-def _limits(
-    config: Mapping[str, Any], metrics: Mapping[str, Any], data_report: Mapping[str, Any] | None
-) -> Iterator[str]:
-    if _has_heads(config):
-        known = "only these principles" if config.get("encoder_width") is None else "what its principles can mix"
-        yield f"It steers towards {known}; a preference that was not trained needs a head of its own."
-    if not _is_on_hub(str(config["backbone"])):
-        yield (
-            f"Its backbone is {_code(config['backbone'])}, on the machine where it was trained: elsewhere it loads "
-            "only with the same weights under that name."
-        )
-    if config.get("adapter"):
-        yield "Its adapter needs the backbone's tokenizer: it cannot steer a policy of another vocabulary."
-    if not metrics:
-        yield "Nothing was held out, so its quality on new pairs is unknown."
-    for split, values in metrics.items():
-        if values.get("pairs", _SMALL) < _SMALL:
-            yield f"The split {_code(split)} has {values['pairs']} pairs: its shares are uncertain by more than 0.1."
-        for name, baseline in (values.get("baselines") or {}).items():
-            if baseline["reward_model"] != "beats":
-                yield f"On {_code(split)} it {baseline['reward_model']} the baseline {_code(name)}."
-        if values.get("pair_accuracy", 1.0) <= 0.5:
-            yield f"On {_code(split)} it is no better than chance at telling chosen from rejected."
-    if not data_report:
-        yield "There is no report on its training data."
 
 
 def _parts(metrics: Mapping[str, Any], key: str) -> list[tuple[str, str, Mapping[str, Any]]]:

@@ -18,7 +18,6 @@ import torch
 from safetensors import SafetensorError
 
 from pad_cli.models.checkpoint_files import damaged, load_tensors, save_tensors
-from pad_cli.models.loading import materialised
 from pad_cli.system.runs import fingerprint
 
 _SAMPLES = 64  # values of each weight; up to twice as many are taken
@@ -41,17 +40,17 @@ class WeightSample:
     architecture: Mapping[str, Any]
     tensors: Mapping[str, torch.Tensor]
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the values in bfloat16. Equal for one model in float32 and in bfloat16, but not always in float16."""
-        values = {
-            name: tensor.to(torch.bfloat16).float().numpy().tobytes().hex() for name, tensor in self.tensors.items()
-        }
-        return fingerprint([dict(self.architecture), values])
+    def fingerprint(self, *through: torch.dtype) -> str:
+        """Of the values in bfloat16, rounded to other dtypes before.
 
-    def to(self, dtype: torch.dtype) -> WeightSample:
-        """The sample of the same weights rounded to another dtype."""
-        return WeightSample(self.architecture, {name: tensor.to(dtype) for name, tensor in self.tensors.items()})
+        Equal for one model in float32 and in bfloat16, but not always in float16.
+        """
+        values = {}
+        for name, tensor in self.tensors.items():
+            for dtype in (*through, torch.bfloat16):
+                tensor = tensor.to(dtype)
+            values[name] = tensor.float().numpy().tobytes().hex()
+        return fingerprint([self.architecture, values])
 
     def agrees(self, other: WeightSample) -> bool:
         """Can both be of the same model, up to the rounding of the dtypes that either was loaded or saved in?"""
@@ -59,7 +58,7 @@ class WeightSample:
             {name: tensor for name, tensor in each.tensors.items() if _LOADED_AS not in name} for each in (self, other)
         )
         shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (mine, theirs)]
-        if dict(self.architecture) != dict(other.architecture) or shapes[0] != shapes[1]:
+        if self.architecture != other.architecture or shapes[0] != shapes[1]:
             return False
         grids, their_grids = _grids(mine), _grids(theirs)
         return all(
@@ -69,18 +68,23 @@ class WeightSample:
 
     def save(self, path: Path) -> None:
         """Write the sample; errors as of `save_tensors`."""
-        architecture = json.dumps(dict(self.architecture), sort_keys=True)
-        save_tensors(self.tensors, path, {_ARCHITECTURE: architecture})
+        save_tensors(self.tensors, path, {_ARCHITECTURE: json.dumps(self.architecture, sort_keys=True)})
 
 
 def sample_weights(model: Any) -> WeightSample:
-    """Take the sample of a loaded model."""
+    """Take the sample of a loaded model, also where a device map leaves weights on the disk or in another memory."""
+    from accelerate.utils import align_module_device
+
     config = model.config.get_text_config(decoder=True)
     packed = getattr(model, "is_quantized", False)  # then scales decide too, and those are no parameters
-    weights = model.state_dict() if packed else dict(model.named_parameters())
     tensors = {}
-    for name, weight in weights.items():
-        flat = materialised(model, name, weight).detach().reshape(-1)
+    for name, weight in (model.state_dict() if packed else dict(model.named_parameters())).items():
+        if weight.is_meta:
+            owner, _, leaf = name.rpartition(".")
+            module = model.get_submodule(owner)
+            with align_module_device(module):
+                weight = getattr(module, leaf)
+        flat = weight.detach().reshape(-1)
         tensors[name] = flat[:: max(1, flat.numel() // _SAMPLES)][: 2 * _SAMPLES].cpu().contiguous().clone()
     return WeightSample({key: getattr(config, key, None) for key in _KEYS}, tensors)
 
