@@ -88,11 +88,7 @@ def check_forward(name: str, model: Any, special: list[int]) -> Verdict:
 
 
 class _Check:
-    """The check of one model; arguments and errors as for `check_forward`.
-
-    Attributes:
-        conclusive: the verdict holds for every model of the configuration: no weight hides a difference, none decides.
-    """
+    """The check of one model; arguments and errors as for `check_forward`."""
 
     def __init__(self, name: str, model: Any, special: list[int]) -> None:
         self._model, self._unembedding = model, model.get_output_embeddings()
@@ -103,6 +99,7 @@ class _Check:
         quantised = getattr(model, "is_quantized", False)
         self._at_once, self._close = _COARSE if quantised else _CLOSE.get(self._unembedding.weight.dtype, _COARSE)
         self._base = cache(self._uncached_base)
+        # Does the verdict hold for all weights of the configuration? None may hide a difference, and none decide it.
         self.conclusive = bool((self._own.std(-1) > 0).all())
 
     def verdict(self) -> Verdict:

@@ -106,11 +106,9 @@ class PreferenceEncoder(nn.Module):
     trusted: torch.Tensor
 
     def remember(self, states: torch.Tensor, owners: torch.Tensor) -> None:
-        """Take scale and memory from the training texts, before training.
+        """Before training, take scale and memory from the training texts.
 
-        Args:
-            states: (N, H), from `text_states`.
-            owners: (N,) the principle that each paraphrases, from 0; -1 for none.
+        `states` (N, H) are from `text_states`, `owners` (N,) the principles that they paraphrase, from 0; -1 for none.
         """
         self.mean = states.mean(0)
         self.spread = states.std(0, correction=0).clamp(min=1e-4)
@@ -121,8 +119,6 @@ class PreferenceEncoder(nn.Module):
 
     def extended(self, states: torch.Tensor) -> PreferenceEncoder:
         """This encoder with one more principle, which only its paraphrases, (P, H) from `text_states`, lead to."""
-        if len(self.known) == 0:
-            raise ValueError("an encoder without known texts cannot be extended")
         last = self._last
         size, principles = last.in_features, last.out_features
         encoder = PreferenceEncoder(len(self.mean), size, principles + 1, texts=len(self.known) + len(states))
@@ -156,7 +152,8 @@ class PreferenceEncoder(nn.Module):
         nearest = self.similarities(states).max(1)
         far = nearest.values < self.trusted
         owners = self.owners[nearest.indices]
-        added = ~(self._last.weight.any(1) | self._last.bias.bool())  # (K,)
+        last = self._last
+        added = ~(last.weight.any(1) | last.bias.bool())  # (K,)
         by_paraphrase = (owners >= 0) & added[owners]
         weights[by_paraphrase] = nn.functional.one_hot(owners[by_paraphrase], len(added)).to(weights)
         return weights.masked_fill(far[:, None], 0.0), {row: int(owners[row]) for row in far.nonzero()[:, 0].tolist()}
@@ -175,11 +172,10 @@ class PreferenceEncoder(nn.Module):
 def text_states(backbone: LanguageModel, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
     """The backbone's state after reading each text as an instruction: (N, H) in float32 on the CPU."""
     prompts = [encode_prompt(backbone.tokenizer, as_messages(instruction(text))) for text in texts]
-    states = []
+    states, pad = [], backbone.tokenizer.pad_token_id
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         length = max(map(len, batch))
-        pad = backbone.tokenizer.pad_token_id
         tokens = torch.tensor([[pad] * (length - len(p)) + p for p in batch], device=backbone.device)
         mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in batch], device=backbone.device)
         states.append(backbone.hidden_states(tokens, mask)[:, -1].float().cpu())

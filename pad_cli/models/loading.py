@@ -41,10 +41,8 @@ def load_pretrained(
 ) -> tuple[Any, Any]:
     """Load a model, frozen and in evaluation mode, and its tokenizer.
 
-    Args:
-        settings: how to load it.
-        location: a directory, a GGUF file or a hub id: `settings.model`, resolved.
-        computes_on: where it will be moved to, for the choice of a dtype; by default it stays on its device.
+    `location` is `settings.model`, resolved: a directory, a GGUF file or a hub id. `computes_on` is where the model
+    will be moved to, for the choice of a dtype; by default it stays on its device.
 
     Raises:
         ModelLoadError: it cannot be loaded, a device or package is missing, or the settings do not fit it.
@@ -60,10 +58,9 @@ def load_pretrained(
         tokenizer = AutoTokenizer.from_pretrained(**source)
         options = _options(settings, source, device, computes_on or device)
         model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
-    if report["missing_keys"]:
-        example = min(report["missing_keys"])
+    if missing := report["missing_keys"]:
         raise ModelLoadError(
-            f"'{settings.model}' lacks {len(report['missing_keys'])} of its weights, for example {example}.",
+            f"'{settings.model}' lacks {len(missing)} of its weights, for example {min(missing)}.",
             "Get it again, with all its parts in one directory; a GGUF file must be whole.",
         )
     if "gguf_file" in source:
@@ -89,11 +86,6 @@ def _find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
         similar = did_you_mean(path.name, (file.name for file in path.parent.glob("*.gguf")))
         hint = similar or "Name a file, or owner/model/file.gguf on the hub."
         raise ModelLoadError(f"No GGUF file '{location}'.", hint)
-    if Path(path.name).exists():
-        raise ModelLoadError(
-            f"'{path.name}' in the working directory would be read in place of '{location}'.",
-            f"Name it, ./{path.name}, or work in another directory.",
-        )
     repository = location.removesuffix(f"/{path.name}")
     return {**source, "pretrained_model_name_or_path": repository, "gguf_file": path.name}
 

@@ -42,17 +42,11 @@ _TEMPLATE = (
 
 
 class Reference(StrEnum):
-    """Whose log-probabilities are log pi_ref; equal to its name as a string.
+    """Whose log-probabilities are log pi_ref; equal to its name as a string."""
 
-    Attributes:
-        STATE: those of the same state without its shift (preference heads on a frozen backbone).
-        BACKBONE: those of the plain backbone (a reward model that reads through an adapter).
-        POLICY: the policy's own (a reward model that reads the preference in its prompt, as PAD's authors released).
-    """
-
-    STATE = "state"
-    BACKBONE = "backbone"
-    POLICY = "policy"
+    STATE = "state"  # the same state without its shift: preference heads on a frozen backbone
+    BACKBONE = "backbone"  # the plain backbone: a reward model that reads through an adapter
+    POLICY = "policy"  # a reward model that reads the preference in its prompt, as PAD's authors released
 
     def model(self, backbone: LanguageModel, policy: LanguageModel) -> LanguageModel:
         """The language model that gives log pi_ref."""
@@ -63,11 +57,7 @@ class Reference(StrEnum):
         return policy.fingerprint if self is Reference.POLICY else None
 
     def check(self, backbone: LanguageModel, policy: LanguageModel) -> None:
-        """Make sure that a reward model on this backbone has rewards for this policy.
-
-        Raises:
-            UsageError: they are relative to the policy, whose vocabulary is not the backbone's.
-        """
+        """Raise a UsageError if rewards are relative to the policy, and its vocabulary is not the backbone's."""
         if not same_vocabulary(self.model(backbone, policy), backbone):
             raise UsageError(
                 "This reward model's rewards are relative to the policy, which has another vocabulary.",
@@ -77,14 +67,7 @@ class Reference(StrEnum):
     def states(
         self, hidden: torch.Tensor, batch: Sequence[TokenSequence], backbone: LanguageModel, policy: LanguageModel
     ) -> torch.Tensor:
-        """(T, H) states from which `model` predicts the answers' T tokens.
-
-        Args:
-            hidden: (T, H), those of the reward model before its shift.
-            batch: the (prompt, answer) token sequences that they belong to.
-            backbone: of the reward model.
-            policy: the one that is steered.
-        """
+        """(T, H) states from which `model` predicts a batch's T answer tokens; `hidden` are the reward model's own."""
         return hidden if self is Reference.STATE else answer_states(self.model(backbone, policy), batch)
 
     def log_probs(
@@ -98,13 +81,9 @@ class Reference(StrEnum):
     def at_candidates(
         self, head: LogitHead, plain: torch.Tensor, candidates: torch.Tensor, log_probs: torch.Tensor
     ) -> torch.Tensor | None:
-        """log pi_ref of candidates up to a constant, as `equation.candidate_rewards` takes it: (N, C), or None.
+        """log pi_ref of candidates (N, C) up to a constant, as `equation.candidate_rewards` takes it: (N, C), or None.
 
-        Args:
-            head: the backbone's unembedding.
-            plain: (N, H) states of the plain backbone.
-            candidates: (N, C) token ids.
-            log_probs: (N, C), theirs under the policy.
+        `head` and `plain` (N, H) are the backbone's, `log_probs` (N, C) the policy's.
         """
         if self is Reference.STATE:
             return None
@@ -119,8 +98,7 @@ class PersonalizedRewardModel:
         backbone: the frozen language model under it.
         heads: the preference heads.
         encoder: for free-text preferences; None when that stage was not trained.
-        calibration: factor by which decoding multiplies rewards, so that guidance weight 1 means the same strength for
-            every reward model (see `training/calibration.py`).
+        calibration: factor by which decoding multiplies rewards, see `training/calibration.py`.
         details: what else `pad_config.json` holds (stages, data, metrics).
         adapter: LoRA weights through which the backbone reads for logits_p; None when that stage was not trained.
     """
@@ -162,7 +140,7 @@ class PersonalizedRewardModel:
         """Read a preference as typed after `--pref`.
 
         Raises:
-            PreferenceError: it names something this reward model does not know, or another one's profile.
+            PreferenceError: it names something that this reward model does not know.
             DataError: a profile's file is wrong.
         """
         accepts_text = self.encoder is not None
@@ -193,10 +171,9 @@ class PersonalizedRewardModel:
 
     def _warn_of(self, far: Mapping[str, int]) -> None:
         """Warn once of each text that was not understood; of many texts, name the first ones."""
-        for text in sorted(far.keys() - self._warned):
+        for text in sorted(far.keys() - self._warned)[: _WARNINGS - len(self._warned)]:
             nearest = "" if far[text] < 0 else f" The nearest principle is '{self.principles[far[text]]}'."
-            if len(self._warned) < _WARNINGS:
-                note(f"Warning: '{text}' is unlike all paraphrases that this reward model knows: no effect.{nearest}")
+            note(f"Warning: '{text}' is unlike all paraphrases that this reward model knows: no effect.{nearest}")
             self._warned.add(text)
             if len(self._warned) == _WARNINGS:
                 note("Further texts like this are not named.")
@@ -209,17 +186,14 @@ class PersonalizedRewardModel:
     @torch.inference_mode()
     def token_rewards(self, prompt: Messages, answer: str, preference: Preference) -> torch.Tensor:
         """Exact rewards of an answer's tokens, its end of sequence included: (T,) nats, not calibrated."""
-        context = encode_prompt(self.backbone.tokenizer, prompt)
-        target = torch.tensor(encode_answer(self.backbone.tokenizer, answer), device=self.backbone.device)
-        tokens = torch.tensor([context], device=self.backbone.device)
-        tokens = torch.cat([tokens, target[None, :-1]], dim=1)
-        weights = self.weights([preference]).expand(len(target), -1)
-        plain = hidden = self.backbone.hidden_states(tokens, torch.ones_like(tokens))[0, len(context) - 1 :]
-        if self.adapter is not None:
-            with self.adapter.on_rows_from(0):
-                hidden = self.backbone.hidden_states(tokens, torch.ones_like(tokens))[0, len(context) - 1 :]
+        tokenizer = self.backbone.tokenizer
+        batch = [(tuple(encode_prompt(tokenizer, prompt)), tuple(encode_answer(tokenizer, answer)))]
+        hidden = answer_states(self.backbone, batch, self.adapter)
+        plain = self.reference.states(hidden, batch, self.backbone, self.backbone)
+        weights = self.weights([preference]).expand(len(hidden), -1)
         shifted = hidden + self.shift(hidden, weights).to(hidden.dtype)
-        return token_reward(self.backbone.head(shifted), self.backbone.head(plain), target)
+        targets, _ = targets_and_owners(batch, hidden.device)
+        return token_reward(self.backbone.head(shifted), self.backbone.head(plain), targets)
 
 
 @dataclass
@@ -230,9 +204,9 @@ class PromptRewardModel:
         backbone: the language model under it, itself trained to read preferences (the paper's step 1).
         head: W (H, H) and b (H,), in float32 whatever the backbone's dtype: W h + b is close to h, and what steers is
             the difference, which a bfloat16's 8 bits would blur.
-        calibration: factor by which decoding multiplies rewards; 1 for the released form, which is not calibrated.
+        calibration: factor by which decoding multiplies rewards; 1 for the released form.
         adapter: LoRA weights of step 1; None in the released form, where they are in the backbone's own weights.
-        details: what else `pad_config.json` holds; empty in the released form, which has none.
+        details: what else `pad_config.json` holds.
     """
 
     backbone: LanguageModel
@@ -274,18 +248,14 @@ RewardModel = PersonalizedRewardModel | PromptRewardModel
 
 
 def conditioned(conversation: Messages, preference: Preference) -> Messages:
-    """A conversation with the preference in words around its last user message.
+    """A conversation with the preference in words around its last user message; unchanged under an empty one.
 
-    The authors' program knows a single message only. In a longer conversation, whatever stands before the last
-    question, a system message too, stays as it is; so does everything under an empty preference.
+    The authors' program knows a single message only; what stands before the last question stays as it is.
     """
-    texts = _texts(preference)
-    if not texts:
+    principles = " and ".join(_texts(preference))
+    if not principles:
         return conversation
-    principles = " and ".join(texts)
-    return rewrite_question(
-        conversation, lambda question: _TEMPLATE.format(principles=principles, instruction=question)
-    )
+    return rewrite_question(conversation, lambda text: _TEMPLATE.format(principles=principles, instruction=text))
 
 
 def _texts(preference: Preference) -> list[str]:
