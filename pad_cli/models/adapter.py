@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ class Adapter:
             self._first = self._starts = None
 
     @property
-    def tensors(self) -> Iterable[torch.Tensor]:
+    def tensors(self) -> list[torch.Tensor]:
         """All that decides the delta, for a fingerprint: A (r, in) and scaling * B (out, r), in float32, by path."""
         return [factor for update in self._updates.values() for factor in (update.down.float(), update.scaled_up)]
 
@@ -137,15 +137,13 @@ class Adapter:
         self._hooks = []
 
     def _see_batch(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the sizes (B, T) of the batch that the body is about to read.
-
-        Some modules get (B * T, H) in place of (B, T, H): OPT's feed-forward, routers.
-        """
+        """Note where the delta starts in the batch (B, T) that the body is about to read."""
         if self._first is None:
             return
         inputs = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
         rows, length = next(value for value in inputs if value is not None).shape[:2]
         first = max(0, self._first - first_row())
+        # some modules get (B * T, H) in place of (B, T, H): OPT's feed-forward, routers
         self._starts = {rows * length: first * length, rows: first}
 
     def _hook(
@@ -181,8 +179,8 @@ def _scaling(file: Path, config: Mapping[str, Any]) -> Callable[[int], float]:
     """A rank to alpha / r or alpha / sqrt r; everything is refused that plain LoRA does not have."""
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"'{file}' is of PEFT type {config.get('peft_type')}, not LORA.", _PLAIN)
-    other = {key: value for key, value in config.items() if value and key not in _ALLOWED}
-    other = {key: value for key, value in other.items() if value != _DEFAULTS.get(key)}
+    beyond = (key for key, value in config.items() if key not in _ALLOWED and value and value != _DEFAULTS.get(key))
+    other = {key: config[key] for key in beyond}
     if config.get("init_lora_weights", True) not in _INITIALISATIONS:
         other["init_lora_weights"] = config["init_lora_weights"]
     if other:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import huggingface_hub
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
@@ -136,7 +137,7 @@ def fetch_checkpoint(location: str) -> str:
     target = hub_id(location)
     if target is None:
         return location
-    huggingface_hub.utils.disable_progress_bars()
+    disable_progress_bars()
     try:
         with stage(f"Fetching {location}"):
             directory = huggingface_hub.snapshot_download(
@@ -186,13 +187,10 @@ def read_header(directory: Path) -> CheckpointHeader:
         )
     content = read_json(path)
     version = content.get("format_version")
-    if type(version) is not int:
-        raise damaged(path, "it has no format version")
-    if version != FORMAT_VERSION:
-        newer = version > FORMAT_VERSION
+    if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(
-            f"'{directory}' has format {version}; this program reads format {FORMAT_VERSION}.",
-            "Upgrade: pip install --upgrade pad-cli" if newer else "Train it again: pad train-rm RECIPE",
+            f"'{path}' has format version {version!r}; this program reads version {FORMAT_VERSION}.",
+            "Upgrade (pip install --upgrade pad-cli), or train it again: pad train-rm RECIPE",
         )
     return validated(CheckpointHeader, content, path)
 

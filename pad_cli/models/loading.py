@@ -86,6 +86,11 @@ def _find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
         similar = did_you_mean(path.name, (file.name for file in path.parent.glob("*.gguf")))
         hint = similar or "Name a file, or owner/model/file.gguf on the hub."
         raise ModelLoadError(f"No GGUF file '{location}'.", hint)
+    if Path(path.name).exists():
+        raise ModelLoadError(
+            f"'{path.name}' in the working directory would be read in place of '{location}'.",
+            f"Name it, ./{path.name}, or work in another directory.",
+        )
     repository = location.removesuffix(f"/{path.name}")
     return {**source, "pretrained_model_name_or_path": repository, "gguf_file": path.name}
 

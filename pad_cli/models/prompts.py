@@ -138,13 +138,13 @@ def _tokens(tokenizer: Any, text: str) -> list[int]:
 
 
 def _prompt_text(tokenizer: Any, messages: Messages, place: str, template_options: Mapping[str, Any]) -> str:
-    try:
-        if not messages or not messages[-1]["content"].strip():
-            raise DataError("The prompt is empty.", hint="Say what to answer.")
-        if tokenizer.chat_template:
+    if not messages or not messages[-1]["content"].strip():
+        raise DataError("The prompt is empty.", path=place, hint="Say what to answer.")
+    if tokenizer.chat_template:
+        try:
             return render(tokenizer, messages, prompt=True, template_options=template_options)
-    except DataError as error:
-        raise DataError(error.message, path=place, hint=error.hint) from error
+        except DataError as error:
+            raise DataError(error.message, path=place, hint=error.hint) from error
     if len(messages) == 1:
         return f"Instruction: {messages[0]['content'].strip()}\nResponse:"
     lines = [f"{_PLAIN_ROLES.get(m['role'], m['role'].title())}: {m['content'].strip()}" for m in messages]

@@ -11,6 +11,7 @@ from typing import Any
 
 import huggingface_hub
 import yaml
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
 from pad_cli.models.checkpoint_files import CARD, OWN_FILES, brief, hub_id, parse_hub_id
@@ -76,7 +77,7 @@ def push_reward_model(
     contents[CARD] = card_at(card, repository).encode()
     files = [huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=at) for name, at in contents.items()]
     message = message or "Push a personalised reward model with pad"
-    huggingface_hub.utils.disable_progress_bars()
+    disable_progress_bars()
     api = huggingface_hub.HfApi(library_name="pad-cli")
     try:
         api.create_repo(repository, private=private or None, exist_ok=True)

@@ -204,6 +204,13 @@ def test_a_hub_id_names_a_repository_or_a_gguf_file_in_it(
     assert done.stdout.split() == [policy.fingerprint] * 2
 
 
+def test_a_hub_file_that_the_working_directory_hides_is_refused(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(gguf_file.parent)
+    assert "in place of 'owner/name/model-F32.gguf'" in refused("owner/name/model-F32.gguf").message
+
+
 def test_a_missing_gguf_file_is_refused_with_the_nearest_name(gguf_file: Path) -> None:
     error = refused(gguf_file.with_name("model-F23.gguf"))
     assert "No GGUF file" in error.message
