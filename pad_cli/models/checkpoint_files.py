@@ -187,9 +187,11 @@ def read_header(directory: Path) -> CheckpointHeader:
         )
     content = read_json(path)
     version = content.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int:
+        raise damaged(path, "it has no format version")
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"'{path}' has format version {version!r}; this program reads version {FORMAT_VERSION}.",
+            f"'{directory}' has format {version}; this program reads format {FORMAT_VERSION}.",
             "Upgrade (pip install --upgrade pad-cli), or train it again: pad train-rm RECIPE",
         )
     return validated(CheckpointHeader, content, path)

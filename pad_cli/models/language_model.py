@@ -143,13 +143,17 @@ class LanguageModel:
         """A hash of every token and its number: equal where two tokenizers mean the same by them."""
         return vocabulary_hash(self.tokenizer)
 
-    @functools.cached_property
+    @property
     def end_tokens(self) -> frozenset[int]:
         """Tokens that end an answer: the tokenizer's, the chat template's and the generation configuration's."""
         configured = self.model.generation_config.eos_token_id
         tokens = configured if isinstance(configured, list) else [configured]
-        ends = [*tokens, self.tokenizer.eos_token_id, end_of_turn(self.tokenizer)]
+        ends = [*tokens, self.tokenizer.eos_token_id, self._end_of_turn]
         return frozenset(token for token in ends if token is not None)
+
+    @functools.cached_property
+    def _end_of_turn(self) -> int:
+        return end_of_turn(self.tokenizer)
 
     def new_cache(self) -> Memory:
         """An empty memory, for `hidden_states`."""
