@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.checkpoint_files import (
@@ -216,7 +215,8 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
         module = model.get_submodule(path)
     except AttributeError as error:
         raise CheckpointError(f"{named}, which the model lacks.", _SAME_MODEL) from error
-    if not isinstance(module, nn.Linear | Conv1D):
+    size = linear_size(module)
+    if size is None:
         raise CheckpointError(f"{named}, which is a {type(module).__name__}, not a linear layer.", _PLAIN)
     if module.weight is model.get_output_embeddings().weight:
         raise CheckpointError(f"{named}, which is the output embedding.", _PLAIN)
@@ -225,7 +225,7 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
             f"{named}, which is quantised ({module.weight.dtype}) by other means than bitsandbytes.",
             "Load the model unquantised, or with quantization: 4bit.",
         )
-    size_in, size_out = linear_size(module)
+    size_in, size_out = size
     fits = down.ndim == up.ndim == 2 and up.shape == (size_out, len(down)) and down.shape[1] == size_in
     if not fits or len(down) == 0:
         shapes = f"A {tuple(down.shape)} and B {tuple(up.shape)}"

@@ -20,7 +20,6 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError, closest, did_you_mean
@@ -237,9 +236,12 @@ def chosen_device(name: str | int) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def linear_size(module: torch.nn.Linear | Conv1D) -> tuple[int, int]:
-    """(in, out), which a packed weight does not have as its shape."""
-    return (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
+def linear_size(module: Any) -> tuple[int, int] | None:
+    """(in, out) of a linear layer, which a packed weight does not have as its shape; None for any other module."""
+    if isinstance(module, torch.nn.Linear):
+        return module.in_features, module.out_features
+    # transformers' own layer, of GPT-2: its module imports what `inference_only` leaves out
+    return (module.nx, module.nf) if type(module).__name__ == "Conv1D" else None
 
 
 @dataclass(frozen=True)
@@ -259,11 +261,8 @@ class Outline:
     def linears(self) -> dict[str, tuple[int, int]]:
         """(in, out) of every linear layer of the body, by its path in the model; experts in one tensor are not seen."""
         unembedding = self.model.get_output_embeddings()
-        return {
-            path: linear_size(module)
-            for path, module in self.model.named_modules()
-            if isinstance(module, torch.nn.Linear | Conv1D) and module is not unembedding
-        }
+        sizes = {path: linear_size(each) for path, each in self.model.named_modules() if each is not unembedding}
+        return {path: size for path, size in sizes.items() if size is not None}
 
     @property
     def unembedding(self) -> tuple[int, int]:
