@@ -65,32 +65,19 @@ _PUBLIC = {
     "decoding.processor": ("PreferenceLogitsProcessor",),
     "errors": ("PadError",),
     "evaluation.evaluate": ("evaluate",),
-    "evaluation.judge.judging": (
-        "judge",
-        "plan_judging",
-    ),
+    "evaluation.judge.judging": ("judge", "plan_judging"),
     "evaluation.reproduce": ("reproduce",),
     "evaluation.sweep": ("run_sweep",),
-    "learning.choices": (
-        "read_choices",
-        "read_users",
-    ),
+    "learning.choices": ("read_choices", "read_users"),
     "learning.new_principle": ("add_principle",),
-    "learning.user_weights": (
-        "learn_user",
-        "learn_users",
-    ),
+    "learning.user_weights": ("learn_user", "learn_users"),
     "models.checkpoint": ("load_reward_model",),
     "models.inference_only": ("inference_only",),
     "models.inspection": ("inspect_reward_model",),
     "models.reward_model": ("PersonalizedRewardModel",),
     "preference": ("Preference",),
     "principles": ("read_library",),
-    "profiles": (
-        "Profile",
-        "load_profile",
-        "save_profile",
-    ),
+    "profiles": ("Profile", "load_profile", "save_profile"),
     "recipe": (
         "BenchRecipe",
         "DecodingSettings",
@@ -103,13 +90,7 @@ _PUBLIC = {
         "load_recipe",
         "read_recipe",
     ),
-    "records": (
-        "BenchmarkItem",
-        "Generation",
-        "PairData",
-        "PairSplit",
-        "PreferencePair",
-    ),
+    "records": ("BenchmarkItem", "Generation", "PairData", "PairSplit", "PreferencePair"),
     "server.http_server": ("serve",),
     "server.lora_export": ("export_preference",),
     "server.request_reader": ("Limits",),
@@ -119,48 +100,21 @@ _PUBLIC = {
 """Module to the public names that it holds; the imports above are the same for type checkers and editors."""
 
 _FORMER = {
-    "bench.rows": ("bench_table",),
+    "bench.timing": ("bench_table",),
     "cli.doctor": ("examine",),
-    "decoding.batch": (
-        "check_answers_output",
-        "generate_file",
-    ),
-    "decoding.compatibility": (
-        "Fit",
-        "fit_policy",
-    ),
+    "decoding.batch": ("check_answers_output", "generate_file"),
+    "decoding.compatibility": ("Fit", "fit_policy"),
     "decoding.heat_map": ("check_page_output",),
     "evaluation.judge.judging": ("JudgePlan",),
     "evaluation.pair_accuracy": ("measure_pairs",),
-    "learning.question_session": (
-        "Session",
-        "make_pool",
-    ),
-    "learning.trade_offs": (
-        "Effect",
-        "Pair",
-        "count_answers",
-        "measure_effect",
-        "parts_of",
-        "read_prompts",
-    ),
+    "learning.question_session": ("Session", "make_pool"),
+    "learning.trade_offs": ("Effect", "count_answers", "measure_effect", "parts_of", "read_prompts"),
     "learning.user_weights": ("Learned",),
     "models.inference_only": ("spare_threads",),
-    "models.inspection": (
-        "Inspection",
-        "known_wordings",
-    ),
+    "models.inspection": ("Inspection",),
     "models.publishing": ("push_reward_model",),
-    "principles": (
-        "Principle",
-        "find_principle",
-        "load_principles",
-    ),
-    "profiles": (
-        "check_profile_output",
-        "profile_names",
-        "profile_path",
-    ),
+    "principles": ("Principle", "find_principle", "load_principles"),
+    "profiles": ("check_profile_output", "profile_names", "profile_path"),
     "recipe": (
         "check_names",
         "field_keys",
@@ -170,38 +124,29 @@ _FORMER = {
         "recipe_text",
         "shipped_recipes",
     ),
-    "recipe.catalogue": (
-        "catalogue_kinds",
-        "names_of",
-    ),
+    "recipe.catalogue": ("catalogue_kinds", "names_of"),
     "records": ("Cell",),
-    "reports.evaluation_tables": ("report_table",),
-    "reports.judge_tables": ("judge_tables",),
-    "reports.sweep_report": ("sweep_table",),
+    "reports.evaluation_tables": (
+        "judge_tables",
+        "report_table",
+        "sweep_table",
+    ),
     "reports.training_report": ("console_tables",),
-    "server.lora_export": (
-        "check_adapter_output",
-        "export_users",
-    ),
-    "system.runs": (
-        "check_output",
-        "only_here",
-        "write_whole",
-    ),
-    "training.estimate": (
-        "Estimate",
-        "estimate",
-    ),
-    "training.evaluate_checkpoint": ("Remeasurement",),
-    "training.record": ("read_facts",),
-    "world.demonstration": (
-        "Demonstration",
-        "run_demo",
-    ),
+    "server.lora_export": ("check_adapter_output", "export_users"),
+    "system.runs": ("check_output", "only_here", "write_whole"),
+    "training.estimate": ("Estimate", "estimate"),
+    "world.demonstration": ("Demonstration", "run_demo"),
 }
 """Public names of version 0.1 that are no longer, and where they are."""
+_RENAMED = {
+    "Pair": "learning.trade_offs.TradeOff",
+    "Remeasurement": "training.evaluate_checkpoint.CheckpointMetrics",
+    "known_wordings": "models.inspection.known_paraphrases",
+    "read_facts": "training.record.read_training_record",
+}
 
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+_MOVED = {name: f"{module}.{name}" for module, names in _FORMER.items() for name in names} | _RENAMED
 __all__ = sorted(_HOMES)  # computed from the table
 
 if offline():
@@ -215,8 +160,7 @@ if not TYPE_CHECKING:  # for a module with `__getattr__`, type checkers would ac
             return _version()
         if name in _HOMES:
             return getattr(importlib.import_module(f"pad_cli.{_HOMES[name]}"), name)
-        home = next((home for home, names in _FORMER.items() if name in names), None)
-        hint = f" any more; import it from pad_cli.{home}" if home else ""
+        hint = f" any more; it is pad_cli.{_MOVED[name]}" if name in _MOVED else ""
         raise AttributeError(f"module 'pad_cli' has no attribute '{name}'{hint}")
 
 

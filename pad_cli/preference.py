@@ -42,15 +42,10 @@ Profiles = Callable[[str], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Preference:
-    """Signed weights of named principles and of free texts; `w_p` is the sum of the two.
+    """Signed weights of named principles and of free texts; `w_p` is the sum of the two."""
 
-    Attributes:
-        weights: principle name to weight; never zero.
-        texts: free text to weight; never zero.
-    """
-
-    weights: Mapping[str, float]
-    texts: Mapping[str, float]
+    weights: Mapping[str, float]  # principle name to weight; never zero
+    texts: Mapping[str, float]  # free text to weight; never zero
 
     def describe(self) -> str:
         """The preference in words that `parse_preference` reads back."""
@@ -126,12 +121,7 @@ def with_floor(preference: Preference, always: Mapping[str, float]) -> Preferenc
 def expand_profiles(specs: Iterable[str], profiles: Profiles, principles: Sequence[str] = ()) -> list[str]:
     """Specifications with the weights of profiles in place of `@NAME` and `@NAME=NUMBER`, to be stored as text.
 
-    A clause that is exactly the name of a principle is no profile, though it begin with an @.
-
-    Args:
-        specs: as typed; only their profiles change.
-        profiles: name to weights.
-        principles: the names that the reward model knows, where that is known.
+    A clause that is exactly the name of a principle, where these are known, is no profile.
 
     Raises:
         PreferenceError: a profile's weight is not a number.
@@ -152,10 +142,10 @@ def expand_profiles(specs: Iterable[str], profiles: Profiles, principles: Sequen
 def parse_preference(
     specs: Iterable[str], principles: Sequence[str], *, accepts_text: bool, profiles: Profiles | None = None
 ) -> Preference:
-    """Read specifications as a user types them.
+    """Read specifications as a user types them; none of them is the empty preference (weight 0 everywhere).
 
     Args:
-        specs: the specifications; an empty sequence is the empty preference (weight 0 everywhere).
+        specs: the specifications.
         principles: the names that the reward model knows.
         accepts_text: whether it has a preference encoder for free text.
         profiles: name to weights, which add to the others; None: `@NAME` has no meaning.
@@ -229,20 +219,17 @@ def _signed(clause: str, spec: str, by_lower: Mapping[str, str]) -> tuple[str, f
 
 
 def _free_text(clause: str, principles: Sequence[str], accepts_text: bool) -> str:
+    text = clause
     if clause.lower().startswith("text:"):
         text = clause[5:].strip()
         if not text:
             raise PreferenceError("A preference is empty after 'text:'.", "Write what you want, in words.")
-    else:
-        text = clause
-        typo = difflib.get_close_matches(text.lower(), [p.lower() for p in principles], n=1, cutoff=_TYPO_RATIO)
-        if typo and " " not in text:
-            raise PreferenceError(
-                f"Unknown preference '{text}'.", f"Did you mean {typo[0]}? (text:{text} takes it as free text.)"
-            )
+    elif " " not in text:
+        lower = [name.lower() for name in principles]
+        if typo := difflib.get_close_matches(text.lower(), lower, n=1, cutoff=_TYPO_RATIO):
+            hint = f"Did you mean {typo[0]}? (text:{text} takes it as free text.)"
+            raise PreferenceError(f"Unknown preference '{text}'.", hint)
     if not accepts_text:
-        raise PreferenceError(
-            f"Unknown preference '{text}': this reward model has no preference encoder for free text.",
-            did_you_mean(text, principles),
-        )
+        reason = f"Unknown preference '{text}': this reward model has no preference encoder for free text."
+        raise PreferenceError(reason, did_you_mean(text, principles))
     return text

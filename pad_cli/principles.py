@@ -72,8 +72,7 @@ def shipped_principles() -> dict[str, Principle]:
 def read_library(own: Path | None = None) -> dict[str, Principle]:
     """All ready principles by name: those that ship, and the user's own, which replace shipped ones of the same name.
 
-    Args:
-        own: the user's file; by default `principles.yaml` of the working directory, if there is one.
+    The user's file is by default `principles.yaml` of the working directory, if there is one.
 
     Raises:
         DataError: the user's file cannot be read or is wrong.
@@ -119,14 +118,12 @@ def load_principles(path: Path) -> dict[str, Principle]:
 
 
 def _check_names(content: Mapping[Any, Any], path: Path) -> None:
+    """Names are text on one line, and differ in more than upper and lower case."""
     known: dict[str, str] = {}
     for name in content:
-        if not isinstance(name, str):
-            hint = "Put it in quotes: YAML reads words such as yes, no and null as other values."
-            raise DataError("the name of a principle is not text", path=path, field=str(name), hint=hint)
-        if not name or name != " ".join(name.split()) or not name.isprintable():
-            hint = "Use letters, digits, hyphens and single spaces."
-            raise DataError("not the name of a principle", path=path, field=name, hint=hint)
+        if not isinstance(name, str) or not name or name != " ".join(name.split()) or not name.isprintable():
+            hint = "Use letters, digits, hyphens and single spaces; put yes, no, null and numbers in quotes."
+            raise DataError("not the name of a principle", path=path, field=str(name), hint=hint)
         if (other := known.setdefault(name.lower(), name)) != name:
             hint = "Names are the same in upper and lower case: rename one."
             raise DataError(f"the same name as '{other}'", path=path, field=name, hint=hint)

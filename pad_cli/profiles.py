@@ -40,31 +40,19 @@ Interval = tuple[_Number, _Number]
 
 @dataclass(frozen=True)
 class Profile:
-    """One user's weights, and where they come from.
-
-    Attributes:
-        name: of the profile; its file's name. (It is not in the file.)
-        weights: principle to signed weight; 0 for none.
-        reward_model: fingerprint of the reward model that they belong to; empty for any.
-        principles: all names that this reward model knew.
-        intervals: principle to the ends of its weight's interval.
-        choices: from how many choices they were learned.
-        accuracy: share of choices predicted in cross-validation; None when unknown.
-        accuracy_interval: its ends.
-        created: on which day; None when unknown.
-    """
+    """One user's weights, and where they come from."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    name: str
-    weights: Mapping[_Name, _Number]
-    reward_model: str = ""
-    principles: tuple[str, ...] = ()
-    intervals: Mapping[str, Interval] = field(default_factory=dict)
-    choices: Annotated[int, Field(strict=True, ge=0)] = 0
-    accuracy: _Number | None = None
-    accuracy_interval: Interval | None = None
-    created: Annotated[datetime.date, Field(strict=True)] | None = None
+    name: str  # of the profile; its file's name. (It is not in the file.)
+    weights: Mapping[_Name, _Number]  # principle to signed weight; 0 for none
+    reward_model: str = ""  # fingerprint of the reward model that they belong to; empty for any
+    principles: tuple[str, ...] = ()  # all names that this reward model knew
+    intervals: Mapping[str, Interval] = field(default_factory=dict)  # principle to the ends of its weight's interval
+    choices: Annotated[int, Field(strict=True, ge=0)] = 0  # from how many choices they were learned
+    accuracy: _Number | None = None  # share of choices predicted in cross-validation; None when unknown
+    accuracy_interval: Interval | None = None  # its ends
+    created: Annotated[datetime.date, Field(strict=True)] | None = None  # on which day; None when unknown
 
 
 _FORM: TypeAdapter[Profile] = TypeAdapter(Profile)
@@ -118,10 +106,7 @@ def _is_learned(path: Path) -> bool:
 
 
 def save_profile(profile: Profile, path: Path | None = None) -> Path:
-    """Write a profile, whole or not at all, over one that is there; by default where its name is looked for.
-
-    Returns:
-        Its file.
+    """Write a profile, whole or not at all, by default where its name is looked for; returns its file.
 
     Raises:
         PreferenceError: its name cannot be one.
@@ -185,8 +170,7 @@ def check_profile(profile: Profile, model: Model) -> None:
     """Make sure that a profile's weights mean something to a reward model.
 
     Raises:
-        PreferenceError: they belong to another one, or one is of a principle that this one does not know. (Free text
-            is written as `text:...`; to a reward model without principles everything is text.)
+        PreferenceError: they belong to another one, or to a principle that it does not know and that is not `text:...`.
     """
     if profile.reward_model and profile.reward_model != model.fingerprint:
         raise PreferenceError(

@@ -57,22 +57,15 @@ def join_parts(texts: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """Two answers to one prompt, and the preference under which the first is better.
+    """Two answers to one prompt, and the preference under which the first is better."""
 
-    Attributes:
-        prompt: the conversation so far.
-        preference: weights of named principles, signed.
-        chosen: the better answer under that preference.
-        rejected: the worse answer.
-        texts: weights of what the preference says in free text; they add to the named ones.
-        place: where it was read, `file:line` or `dataset[row]`; empty where it was made.
-    """
-
-    prompt: Messages
-    preference: Mapping[str, float]
-    chosen: str
-    rejected: str
+    prompt: Messages  # the conversation so far
+    preference: Mapping[str, float]  # weights of named principles, signed
+    chosen: str  # the better answer under that preference
+    rejected: str  # the worse answer
+    # Weights of what the preference says in free text; they add to the named ones
     texts: Mapping[str, float] = field(default_factory=dict)
+    # Where it was read, `file:line` or `dataset[row]`; empty where it was made
     place: str = field(default="", compare=False)
 
     def content(self) -> dict[str, Any]:
@@ -82,16 +75,11 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class PairSplit:
-    """A named set of preference pairs.
+    """A named set of preference pairs."""
 
-    Attributes:
-        name: the key under which metrics are reported, for example `held_out_topics`.
-        pairs: its preference pairs.
-        texts: for each principle the paraphrases to use in place of its name; empty when names are used.
-    """
-
-    name: str
-    pairs: tuple[PreferencePair, ...]
+    name: str  # the key under which metrics are reported, for example `held_out_topics`
+    pairs: tuple[PreferencePair, ...]  # its preference pairs
+    # For each principle the paraphrases to use in place of its name; empty when names are used
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -100,15 +88,12 @@ _EXAMPLES = 3
 
 @dataclass
 class Dropped:
-    """A part of a source that gives no pair: a row, a part of a row that gave others, or a pair removed by cleaning.
-
-    `examples` are the places of the first three, `file:line` or `dataset[row]`.
-    """
+    """A part of a source that gives no pair: a row, a part of a row that gave others, or a pair removed by cleaning."""
 
     what: Literal["row", "part", "pair"]
     reason: str
     count: int = 0
-    examples: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()  # places of the first three, `file:line` or `dataset[row]`
 
 
 @dataclass
@@ -125,26 +110,18 @@ class SourceReport:
     """What came of one source: rows = rows_used + dropped rows, pairs_made = pairs_kept + dropped pairs.
 
     It counts while its source is read and cleaned; every row and pair that is not used has a reason.
-
-    Attributes:
-        name: file or data set.
-        split: what it is for: `train`, or the name of a validation split.
-        rows: rows read, except blank lines.
-        contrast_pairs: pairs added because every answer was written for one preference.
-        weight: how often each pair is trained on.
-        changes: what of the rows used was read differently, or not.
     """
 
-    name: str
-    split: str
-    rows: int = 0
+    name: str  # file or data set
+    split: str  # what it is for: `train`, or the name of a validation split
+    rows: int = 0  # rows read, except blank lines
     rows_used: int = 0
     pairs_made: int = 0
     pairs_kept: int = 0
-    contrast_pairs: int = 0
-    weight: float = 1.0
+    contrast_pairs: int = 0  # pairs added because every answer was written for one preference
+    weight: float = 1.0  # how often each pair is trained on
     dropped: Sequence[Dropped] = ()
-    changes: Sequence[Change] = ()
+    changes: Sequence[Change] = ()  # what of the rows used was read differently, or not
 
     def drop(self, what: Literal["row", "part", "pair"], reason: str, place: str) -> None:
         """Count one row, part or pair that is not used."""
@@ -186,22 +163,16 @@ class PreferenceReport:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a split holds, as it is trained or measured on: distinct prompts and answers, mean lengths in characters.
+    """What a split holds, as it is trained or measured on: distinct prompts and answers, mean lengths in characters."""
 
-    Attributes:
-        name: `train`, or the validation split's name.
-        preferences: the most frequent preferences in words, to what their pairs look like.
-        more_preferences: how many further preferences there are.
-    """
-
-    name: str
+    name: str  # `train`, or the validation split's name
     pairs: int
     prompts: int
     answers: int
     mean_prompt: float
     mean_answer: float
-    preferences: Mapping[str, PreferenceReport]
-    more_preferences: int = 0
+    preferences: Mapping[str, PreferenceReport]  # the most frequent preferences in words, to what their pairs look like
+    more_preferences: int = 0  # how many further preferences there are
 
 
 @dataclass(frozen=True)
@@ -214,94 +185,59 @@ class DataReport:
 
 @dataclass(frozen=True)
 class PairData:
-    """What a reward model is trained and measured on.
+    """What a reward model is trained and measured on."""
 
-    Attributes:
-        train: the training pairs.
-        validation: named splits, never trained on.
-        texts: for each principle the paraphrases that training may use (the encoder's training data).
-        report: where the pairs came from and what they are like; `load_pairs` writes it.
-    """
-
-    train: tuple[PreferencePair, ...]
-    validation: tuple[PairSplit, ...]
+    train: tuple[PreferencePair, ...]  # the training pairs
+    validation: tuple[PairSplit, ...]  # named splits, never trained on
+    # For each principle the paraphrases that training may use (the encoder's training data)
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    report: DataReport = DataReport()
+    report: DataReport = DataReport()  # where the pairs came from and what they are like; `load_pairs` writes it
 
 
 @dataclass(frozen=True)
 class BenchmarkItem:
-    """One thing to answer: a prompt, the preference as a user would type it, and what a scorer needs to know.
+    """One thing to answer: a prompt, the preference as a user would type it, and what a scorer needs to know."""
 
-    Attributes:
-        id: unique in its benchmark, stable between runs.
-        group: which question the item helps to answer, for example `single` or `combination`.
-        label: the preference's name in a report.
-        prompt: the conversation to answer.
-        preference: preference specifications as typed after `--pref`.
-        facts: ground truth for scorers, for example `{"topic": "chess", "asked": ["humorous"]}`.
-        profiles: names of profiles whose weights the preference holds in their place.
-        place: where the prompt was read, `file:line` or `dataset[row]`; empty where it was made.
-    """
-
-    id: str
-    group: str
-    label: str
-    prompt: Messages
-    preference: tuple[str, ...]
+    id: str  # unique in its benchmark, stable between runs
+    group: str  # which question the item helps to answer, for example `single` or `combination`
+    label: str  # the preference's name in a report
+    prompt: Messages  # the conversation to answer
+    preference: tuple[str, ...]  # preference specifications as typed after `--pref`
+    # Ground truth for scorers, for example `{"topic": "chess", "asked": ["humorous"]}`
     facts: Mapping[str, Any] = field(default_factory=dict)
-    profiles: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()  # names of profiles whose weights the preference holds in their place
+    # Where the prompt was read, `file:line` or `dataset[row]`; empty where it was made
     place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer.
+    """One answer."""
 
-    Attributes:
-        text: the answer, special tokens removed.
-        token_ids: the generated tokens, the end-of-sequence token included when there was one.
-        finish_reason: `stop` at end of sequence, `length` at the token limit.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length"]
+    text: str  # the answer, special tokens removed
+    token_ids: tuple[int, ...]  # the generated tokens, the end-of-sequence token included when there was one
+    finish_reason: Literal["stop", "length"]  # `stop` at end of sequence, `length` at the token limit
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a report: what a scorer measured for one method, policy, group, preference and guidance weight.
-
-    Attributes:
-        preference: the label of the items, or `*` for all of the group.
-        guidance_weight: 0 for methods that have none.
-        n: items.
-        prompts: distinct ones among them: the observations that intervals count.
-        mean: over items; None where the scorer failed on an answer.
-        stderr: standard error of the mean over prompts; None for a single prompt too, which says nothing of it.
-        low: lower end of the mean's confidence interval.
-        high: upper end.
-        truncated: answers of which the scorer read a part only.
-        failed: answers on which it failed.
-        dimension: what the scorer measures.
-        unit: of the mean; empty for a share or a score without one.
-    """
+    """One row of a report: what a scorer measured for one method, policy, group, preference and guidance weight."""
 
     method: str
     policy: str
     group: str
-    preference: str
-    guidance_weight: float
+    preference: str  # the label of the items, or `*` for all of the group
+    guidance_weight: float  # 0 for methods that have none
     scorer: str
-    n: int
-    prompts: int
-    mean: float | None
+    n: int  # items
+    prompts: int  # distinct ones among them: the observations that intervals count
+    mean: float | None  # over items; None where the scorer failed on an answer
+    # Standard error of the mean over prompts; None for a single prompt too, which says nothing of it
     stderr: float | None
-    low: float | None
-    high: float | None
-    truncated: int
-    failed: int
+    low: float | None  # lower end of the mean's confidence interval
+    high: float | None  # upper end
+    truncated: int  # answers of which the scorer read a part only
+    failed: int  # answers on which it failed
     higher_is_better: bool
-    dimension: str
-    unit: str
+    dimension: str  # what the scorer measures
+    unit: str  # of the mean; empty for a share or a score without one

@@ -174,11 +174,11 @@ def test_every_public_name_can_be_imported_and_is_known_to_type_checkers() -> No
 
 
 def test_a_name_of_version_0_1_says_where_it_is_now() -> None:
-    for home, names in pad_cli._FORMER.items():
-        for name in names:
-            assert hasattr(importlib.import_module(f"pad_cli.{home}"), name)
-            with pytest.raises(AttributeError, match=f"import it from pad_cli.{home}$"):
-                getattr(pad_cli, name)
+    for former, place in pad_cli._MOVED.items():
+        module, _, name = place.rpartition(".")
+        assert hasattr(importlib.import_module(f"pad_cli.{module}"), name)
+        with pytest.raises(AttributeError, match=f"any more; it is pad_cli.{place}$"):
+            getattr(pad_cli, former)
     with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
         _ = pad_cli.nothing
 

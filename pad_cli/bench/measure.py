@@ -25,7 +25,6 @@ from pad_cli.models.language_model import LanguageModel
 Clock = Callable[[], float]
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # see proc(5)
 _TOLERANCE = 0.5  # nats by which scores may differ between paths in half precision
 _NEAR_TIE = 1e-3  # nats between two tokens that rounding in float32 may decide between
 
@@ -48,12 +47,15 @@ def count_forwards(*models: LanguageModel) -> Iterator[list[None]]:
     """A list that grows by one with each forward pass of a model's body."""
     passes: list[None] = []
     bodies = {id(model.model.get_decoder()): model.model.get_decoder() for model in models}
-    hooks = [body.register_forward_pre_hook(lambda *_: passes.append(None)) for body in bodies.values()]
-    try:
+    with contextlib.ExitStack() as stack:
+        for body in bodies.values():
+            hook = body.register_forward_pre_hook(lambda *_: passes.append(None))
+            stack.callback(hook.remove)
         yield passes
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+
+def _takes_cpu_time(device: torch.device) -> bool:
+    return device.type == "cpu" and torch.get_num_threads() == 1
 
 
 def clock_of(device: torch.device) -> Clock:
@@ -69,10 +71,6 @@ def clock_of(device: torch.device) -> Clock:
     return after_the_device
 
 
-def _takes_cpu_time(device: torch.device) -> bool:
-    return device.type == "cpu" and torch.get_num_threads() == 1
-
-
 def machine(policy: LanguageModel) -> str:
     """For example: AMD EPYC, 2 cores, threads 1 (CPU time), torch 2.13.0, float32."""
     name = platform.processor() or platform.machine()
@@ -81,8 +79,7 @@ def machine(policy: LanguageModel) -> str:
         name = match[1].strip() if match else name
     if policy.device.type == "cuda":
         name = f"{torch.cuda.get_device_name(policy.device)}, {name}"
-    time_kind = "CPU time" if _takes_cpu_time(policy.device) else "wall time"
-    threads = f"threads {torch.get_num_threads()} ({time_kind})"
+    threads = f"threads {torch.get_num_threads()} ({'CPU' if _takes_cpu_time(policy.device) else 'wall'} time)"
     return f"{name}, {os.cpu_count()} cores, {threads}, torch {torch.__version__}, {dtype_name(policy.dtype)}"
 
 
@@ -95,7 +92,7 @@ def reset_peak_memory(device: torch.device) -> None:
     with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError):  # Linux alone has it
-        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+        _CLEAR.write_text("5", encoding="ascii")  # resets the peak, see proc(5)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -135,19 +132,18 @@ def check_agreement(first: Written, second: Written, *, exact: bool) -> None:
     """
     same = first.tokens == second.tokens
     alike = torch.cat([torch.ones_like(same[:, :1]), same[:, :-1]], dim=1).cumprod(1).bool()  # have read the same
-    problem = None
     if exact:
         gaps = torch.minimum(*(written.top[..., 0] - written.top[..., 1] for written in (first, second)))
         wrong = (alike & ~same & ~(gaps <= _NEAR_TIE)).nonzero().tolist()
-        if wrong:
-            row, step = wrong[0]
-            problem = f"token {step + 1} of answer {row + 1} differs"
+        if not wrong:
+            return
+        problem = f"token {wrong[0][1] + 1} of answer {wrong[0][0] + 1} differs"
     else:
         gap = float(((first.top[..., 0] - second.top[..., 0]).abs() * alike).max())
-        if not gap <= _TOLERANCE:
-            problem = f"scores differ by {gap:.2g} nats"
-    if problem is not None:
-        raise PadError(
-            f"The paths '{first.path}' and '{second.path}' do not agree: {problem}.",
-            "Their times cannot be compared. Models in float32 (policy.dtype=float32) show whether it is rounding.",
-        )
+        if gap <= _TOLERANCE:
+            return
+        problem = f"scores differ by {gap:.2g} nats"
+    raise PadError(
+        f"The paths '{first.path}' and '{second.path}' do not agree: {problem}.",
+        "Their times cannot be compared. Models in float32 (policy.dtype=float32) show whether it is rounding.",
+    )

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from transformers import LogitsProcessorList
 
-from pad_cli.bench.measure import Clock, top_two
+from pad_cli.bench.measure import top_two
 from pad_cli.decoding import strategies
 from pad_cli.decoding.block_length import BlockLength
 from pad_cli.decoding.compatibility import choose_path
@@ -45,17 +45,11 @@ Name = Whole | Literal["uncached"]
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """One batch of B prompts, each under its own preference.
+    """One batch of B prompts, each under its own preference."""
 
-    Attributes:
-        prompts: B prompts in the policy's tokens.
-        backbone_prompts: the same in the backbone's tokens, with the preference where the reward model reads it there.
-        preference_weights: (B, K) w_p.
-    """
-
-    prompts: list[list[int]]
-    backbone_prompts: list[list[int]]
-    preference_weights: torch.Tensor
+    prompts: list[list[int]]  # in the policy's tokens
+    backbone_prompts: list[list[int]]  # in the backbone's, with the preference where the reward model reads it there
+    preference_weights: torch.Tensor  # (B, K) w_p
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -104,35 +98,20 @@ def benchmark_prompts(engine: PadEngine, items: Sequence[BenchmarkItem], count: 
 
 
 class Watch:
-    """Notes when a path has its first scores, and with C given the best scores at every token. Drafts do not count."""
+    """Notes the two best among the top C scores at every token. Drafts do not count."""
 
-    def __init__(self, clock: Clock, count: int | None = None) -> None:
-        self.first: float | None = None
-        self._clock, self._count = clock, count
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._top: dict[int, list[list[float]]] = {}
 
     @property
     def top(self) -> torch.Tensor:
-        """The two best scores at every token: (B, T, 2), see `top_two`."""
+        """(B, T, 2), see `top_two`."""
         return torch.tensor([self._top[row] for row in sorted(self._top)])
 
-    def steps(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The same steps."""
-        for step in steps:
-            self._note(step.rows, step.scores)
-            yield step
-
-    def processor(self, _: Any, scores: torch.Tensor) -> torch.Tensor:
-        """A logits processor that changes nothing."""
-        self._note(range(len(scores)), scores)
-        return scores
-
-    def _note(self, rows: Sequence[int], scores: torch.Tensor) -> None:
-        if self.first is None:
-            self.first = self._clock()
-        if self._count is not None:
-            for row, top in zip(rows, top_two(scores, self._count).tolist(), strict=True):
-                self._top.setdefault(row, []).append(top)
+    def note(self, rows: Sequence[int], scores: torch.Tensor) -> None:
+        for row, top in zip(rows, top_two(scores, self._count).tolist(), strict=True):
+            self._top.setdefault(row, []).append(top)
 
 
 class Paths:
@@ -162,17 +141,15 @@ class Paths:
         """The paths that write whole answers."""
         return ("generate", "plain", *self.guided)
 
-    def answer(self, path: Whole, watch: Watch) -> list[list[int]]:
+    def answer(self, path: Whole, watch: Watch | None = None) -> list[list[int]]:
         """Answer all prompts on a path other than `uncached`: B lists of `new_tokens` token ids."""
         if path == "generate":
             return self._generate(watch)
-        if path == "plain":
-            steps = decode_steps(self._request(None))
-        elif path == "speculative":
+        if path == "speculative":
             steps = speculate_steps(self._request("separate"), BlockLength())
         else:
-            steps = decode_steps(self._request(path))
-        return collect(len(self.batch), watch.steps(steps))
+            steps = decode_steps(self._request(None if path == "plain" else path))
+        return collect(len(self.batch), steps if watch is None else _watched(steps, watch))
 
     def uncached_step(self, written: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """The next token of the first prompt's answer, on the path `uncached`: candidates and scores, both (1, C)."""
@@ -209,13 +186,24 @@ class Paths:
         )
 
     @torch.inference_mode()
-    def _generate(self, watch: Watch) -> list[list[int]]:
+    def _generate(self, watch: Watch | None) -> list[list[int]]:
+        def noting(_: Any, scores: torch.Tensor) -> torch.Tensor:
+            if watch is not None:
+                watch.note(range(len(scores)), scores)
+            return scores
+
         tokens, mask = left_padded(self.policy, self.batch.prompts)
         whole = self.policy.model.generate(
             input_ids=tokens,
             attention_mask=mask,
             max_new_tokens=self.new_tokens,
-            logits_processor=LogitsProcessorList([watch.processor]),
+            logits_processor=LogitsProcessorList([noting]),
         )
         answers: list[list[int]] = whole[:, tokens.shape[1] :].tolist()
         return answers
+
+
+def _watched(steps: Iterator[Step], watch: Watch) -> Iterator[Step]:
+    for step in steps:
+        watch.note(step.rows, step.scores)
+        yield step

@@ -19,20 +19,13 @@ Offers = list[tuple[str, str]]
 """Values, each with a line about it."""
 
 
-def complete_recipes(incomplete: str) -> Offers:
-    """Shipped recipes."""
-    return _names("recipes")
-
-
-def complete_recipes_of(kind: str) -> Callable[[str], Offers]:
-    """Shipped recipes of one kind."""
+def complete_recipes(kind: str = "") -> Callable[[str], Offers]:
+    """Shipped recipes, of one kind or of all."""
 
     def complete(incomplete: str) -> Offers:
         from pad_cli.recipe import recipe_text
 
-        return [
-            offer for offer in _names("recipes") if re.search(rf"^kind: {kind}$", recipe_text(offer[0]), re.MULTILINE)
-        ]
+        return [each for each in _names("recipes") if re.search(rf"^kind: {kind}", recipe_text(each[0]), re.MULTILINE)]
 
     return complete
 

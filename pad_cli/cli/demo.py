@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from pad_cli.cli.options import Overwrite, Quiet, importing
-from pad_cli.cli.tables import print_report
-from pad_cli.system.terminal import FittingTable, console, say, say_table
+from pad_cli.cli.tables import print_report, text_table
+from pad_cli.system.terminal import console, say, say_table
 
 _OUT = Path("runs/demo")
 _ANSWER = 25  # columns in which an answer is easy to read
@@ -36,14 +35,10 @@ def demo(
         from pad_cli.world.demonstration import run_demo
 
     result = run_demo(out, full=full, on_examples=_show_examples, overwrite=overwrite)
+    rows = [(split, *(f"{values[each]:,g}" for each in _FIGURES)) for split, values in result.metrics.items()]
+    names = ("validation split", *(figure.replace("_", " ") for figure in _FIGURES))
     title = "The reward model, measured on preference pairs"
-    table = FittingTable(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    table.add_column("validation split")
-    for figure in _FIGURES:
-        table.add_column(figure.replace("_", " "), justify="right")
-    for split, values in result.metrics.items():
-        table.add_row(Text(split), *(f"{values[figure]:,g}" for figure in _FIGURES))
-    say_table(table)
+    say_table(text_table(names, rows, title=title, boxed=False, figures=True))
     say()
     print_report(result.report)
     say(f"Report: {result.directory / 'report.html'}; beside it answers.jsonl, examples.jsonl and reward-model/")
@@ -57,14 +52,10 @@ def _show_examples(examples: Sequence[Mapping[str, str]]) -> None:
     answers = [("the policy alone", examples[0]["base"]), *((each["preference"], each["pad"]) for each in examples)]
     lines = math.ceil(len(answers) / max(1, console().width // _ANSWER))
     across = math.ceil(len(answers) / lines)
-    title = Text(f"{examples[0]['prompt']}  One prompt, {len(examples)} preferences", style="bold")
+    title = f"{examples[0]['prompt']}  One prompt, {len(examples)} preferences"
     for start in range(0, len(answers), across):
-        row = answers[start : start + across]
-        table = FittingTable(expand=True, title=None if start else title, title_justify="left")
-        for name, _ in row:
-            table.add_column(Text(name), ratio=1, overflow="fold")
-        table.add_row(*(Text(text) for _, text in row))
-        say_table(table)
+        names, texts = zip(*answers[start : start + across], strict=True)
+        say_table(text_table(names, [texts], title=None if start else title, side_by_side=True))
     say()
 
 
@@ -77,12 +68,10 @@ def _program() -> str:
 
 
 def _next(program: str, out: Path, full: bool) -> Iterator[str]:
-    """What to type next."""
-    elsewhere = "" if out == _OUT else f" --out {shlex.quote(str(out))}"
     yield "Next:"
     yield f'  {program} generate "How do I start with photography?" --pref humorous --compare'
     yield f'  {program} generate "Why should I try sailing?" --pref "something a bit more lyrical"'
     yield f"  {program} learn me --ask"
     if not full:
-        yield f"  {program} demo --full{elsewhere}"
+        yield f"  {program} demo --full" + ("" if out == _OUT else f" --out {shlex.quote(str(out))}")
     yield f"  {program} recipe copy real-local"

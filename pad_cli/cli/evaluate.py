@@ -1,13 +1,34 @@
-"""`pad eval`, `pad sweep`, `pad reproduce` and `pad bench`: a recipe to a report."""
+"""`pad eval`, `judge`, `sweep`, `reproduce` and `bench`: a recipe to a report."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pad_cli.cli.options import Full, Json, Out, Overrides, Overwrite, Quiet, importing, read_as, recipe_argument
+import typer
+
+from pad_cli.cli.options import (
+    DryRun,
+    Full,
+    Json,
+    Out,
+    Overrides,
+    Overwrite,
+    Quiet,
+    Yes,
+    confirm,
+    importing,
+    read_as,
+    recipe_argument,
+)
 from pad_cli.cli.tables import print_report, print_text
+from pad_cli.errors import JudgeError
+from pad_cli.system.progress import note
 from pad_cli.system.terminal import say, say_json, say_table
+
+if TYPE_CHECKING:
+    from pad_cli.evaluation.judge.judging import JudgePlan
 
 
 def evaluate(
@@ -45,7 +66,7 @@ def sweep(
     settings = read_as("sweep", recipe, overrides, out)
     with importing():
         from pad_cli.evaluation.sweep import run_sweep
-        from pad_cli.reports.sweep_report import sweep_table
+        from pad_cli.reports.evaluation_tables import sweep_table
 
     result = run_sweep(settings, overwrite=overwrite)
     if as_json:
@@ -91,8 +112,7 @@ def bench(
     """Time steered decoding against plain decoding, after checking that all paths agree."""
     settings = read_as("bench", recipe, overrides)
     with importing():
-        from pad_cli.bench.rows import bench_table
-        from pad_cli.bench.timing import run_bench
+        from pad_cli.bench.timing import bench_table, run_bench
 
     if as_json:
         run_bench(settings, on_row=say_json)
@@ -100,3 +120,67 @@ def bench(
     report = run_bench(settings)
     say(report["machine"])
     say_table(bench_table(report))
+
+
+def judge(
+    run_directory: Annotated[Path, typer.Argument(help="Directory of a finished `pad eval`.")],
+    overrides: Overrides = None,
+    max_cost: Annotated[
+        float | None, typer.Option(metavar="USD", help="Stop before judging this run costs more; needs prices.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    full: Full = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Have a language model judge the answers, method against method. Run again to continue.
+
+    The recipe's `judge` says which model (--set judge.model=NAME); the key is $OPENAI_API_KEY.
+    """
+    with importing():
+        from pad_cli.evaluation.judge.judging import judge, plan_judging
+        from pad_cli.reports.evaluation_tables import judge_tables
+
+    limit = [] if max_cost is None else [f"judge.max_cost={max_cost!r}"]
+    plan = plan_judging(run_directory, [*(overrides or []), *limit])
+    if dry_run:
+        say_json(_forecast(plan)) if as_json else say(_sentence(plan))
+        return
+    if plan.waiting and not yes:
+        confirm(_sentence(plan), "Say --yes to go on, or --dry-run to see only this.")
+    before = plan.spent
+    report = judge(plan)
+    if as_json:
+        for mode in ("pairwise", "rubric"):
+            for row in report[mode]:
+                say_json({"mode": mode, **row})
+    else:
+        say_table(*judge_tables(report, every_preference=full))
+        say(f"Judged: {run_directory / 'judge.json'}")
+    if before is not None and plan.spent is not None:
+        note(f"This cost ${plan.spent - before:.4f} (forecast ${plan.volume.usd or 0:.4f}); ${plan.spent:.4f} in all.")
+    if report["over_budget"]:
+        raise JudgeError(
+            f"Stopped before ${plan.settings.max_cost:g} was exceeded, with {plan.waiting} questions not asked.",
+            "The figures are of what was judged; run again with a higher --max-cost to continue.",
+        )
+    if not report["complete"]:
+        raise JudgeError(f"{plan.waiting} questions got no reply.", "Run the same command again to ask them again.")
+
+
+def _forecast(plan: JudgePlan) -> dict[str, Any]:
+    names = {"model": plan.settings.model, "endpoint": plan.endpoint.shown}
+    counts = {"waiting": plan.waiting, "known": len(plan.questions) - plan.waiting}
+    return {**names, **counts, **dataclasses.asdict(plan.volume), "spent_usd": plan.spent}
+
+
+def _sentence(plan: JudgePlan) -> str:
+    volume = plan.volume
+    cost = "price not known" if volume.usd is None else f"about ${volume.usd:.4f}"
+    limit = "" if plan.settings.max_cost is None else f", never more than ${plan.settings.max_cost:g} in all"
+    return (
+        f"{plan.waiting:,} questions to {plan.settings.model} at {plan.endpoint.shown} "
+        f"({len(plan.questions) - plan.waiting:,} more are answered): about {volume.tokens_in:,} tokens to read and "
+        f"{volume.tokens_out:,} to write, {cost}{limit}."
+    )

@@ -18,14 +18,15 @@ from pad_cli.cli.options import (
     Preferences,
     Quiet,
     RewardModel,
+    Weight,
     importing,
     read_generate,
 )
-from pad_cli.cli.tables import print_table
+from pad_cli.cli.tables import text_table
 from pad_cli.errors import DataError, UsageError
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note, stage
-from pad_cli.system.terminal import FittingTable, say, say_json, say_table
+from pad_cli.system.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli.decoding.engine import PadEngine
@@ -36,9 +37,7 @@ if TYPE_CHECKING:
 def generate(
     prompt: Annotated[str | None, typer.Argument(help="What to answer; standard input when absent or -.")] = None,
     pref: Preferences = None,
-    weight: Annotated[
-        float | None, typer.Option("--weight", "-w", help="Guidance weight; 0 is the policy alone.")
-    ] = None,
+    weight: Weight = None,
     candidates: Annotated[int | None, typer.Option(help="The policy's top tokens that compete at each step.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; above, sample.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample from the likeliest candidates of this mass.")] = None,
@@ -47,12 +46,9 @@ def generate(
     compare: Annotated[bool, typer.Option("--compare", help="Also show the policy's own answer.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is decided.")] = False,
     explain: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.html|-", help="Show what competed for each token: a page, or - for here."),
+        str | None, typer.Option(metavar="FILE.html|-", help="Show what competed for each token: a page, or - here.")
     ] = None,
-    file: Annotated[
-        Path | None, typer.Option(help="JSONL of prompts, each with its own preference if it likes.")
-    ] = None,
+    file: Annotated[Path | None, typer.Option(help="JSONL of prompts, each with its own preference or none.")] = None,
     out: Annotated[Path | None, typer.Option(help="With --file: where answers go; run again to continue.")] = None,
     recipe: GenerateRecipeName = "embedded-generate",
     policy: Policy = None,
@@ -93,7 +89,7 @@ def generate(
         with importing():
             from pad_cli.decoding.engine import PadEngine
         if out is not None:
-            from pad_cli.decoding.batch import check_answers_output
+            from pad_cli.decoding.batch import check_answers_output, generate_file
 
             check_answers_output(out, overwrite=overwrite)
         if explain is not None and explain != "-":
@@ -103,8 +99,6 @@ def generate(
         engine = PadEngine.from_recipe(settings)
     spare_threads(engine.policy)
     if file is not None and out is not None:
-        from pad_cli.decoding.batch import generate_file
-
         count = generate_file(engine, file, out, pref or [], settings.decoding, overwrite=overwrite)
         if processes().main:
             say(f"{count} answered now, all of {file} in {out}", stderr=True)
@@ -141,7 +135,7 @@ def _answer(
         say_json({**row, "base": base.text} if compare else row)
     elif compare:
         title = f"{preference.describe()} (weight {decoding.guidance_weight:g})"
-        print_table(("base", title), [(base.text, steered.text)], side_by_side=True)
+        say_table(text_table(("base", title), [(base.text, steered.text)], side_by_side=True))
     else:
         say(steered.text)
 
@@ -157,13 +151,13 @@ def _explain(engine: PadEngine, prompt: str, preference: Preference, decoding: D
         say(engine.read_answer([choice.token for choice in choices]).text)
         note(f"What competed for each token: {target}")
         return
-    table = FittingTable("token", "policy alone", "candidates (probability, push in nats)", box=None)
+    rows = []
     for choice in choices:
         likely = [c for c in choice.candidates if c.probability >= 0.01 or c.text == choice.text][:4]
         listed = ", ".join(f"{c.text!r} {c.probability:.2f} {c.push:+.1f}" for c in likely)
         token = Text(repr(choice.text), style="bold green" if choice.steered else "")
-        table.add_row(token, Text(repr(choice.plain_text)), Text(listed, style="dim"))
-    say_table(table)
+        rows.append((token, repr(choice.plain_text), listed))
+    say_table(text_table(("token", "policy alone", "candidates (probability, push in nats)"), rows, boxed=False))
 
 
 def _read_prompt(prompt: str | None) -> str:

@@ -16,15 +16,17 @@ from pad_cli.cli.options import (
     Json,
     Overrides,
     Overwrite,
+    Policy,
+    Prompts,
     Quiet,
     RewardModel,
     importing,
     read_generate,
 )
-from pad_cli.cli.tables import print_table, print_text
+from pad_cli.cli.tables import print_text, text_table
 from pad_cli.errors import UsageError
 from pad_cli.system.progress import note
-from pad_cli.system.terminal import say, say_json
+from pad_cli.system.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli.learning.question_session import Session
@@ -38,32 +40,27 @@ _ROW = b'{"user": '  # how a table of users begins
 
 def learn(
     name: Annotated[
-        str | None, typer.Argument(help="Of the profile, for --pref @NAME. With --users or --new-principle: the file.")
+        str | None, typer.Argument(help="The profile's, for --pref @NAME. With --users, --new-principle: the file.")
     ] = None,
     choices: Annotated[
         Path | None, typer.Argument(help="JSONL of prompt, chosen, rejected; or of prompt, answers, choice.")
     ] = None,
-    ask: Annotated[
-        bool, typer.Option("--ask", help="Ask which of two answers is better, until that is enough.")
-    ] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask which answer is better, until that is enough.")] = False,
     questions: Annotated[int, typer.Option(min=1, help="With --ask: at most this many questions now.")] = 20,
-    prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --ask: JSONL of prompts; without it the embedded ones.")
-    ] = None,
+    prompts: Prompts = None,
     count: Annotated[int, typer.Option(min=1, help="With --ask: use only the first prompts, this many.")] = 40,
     users: Annotated[
         bool, typer.Option("--users", help="The file's rows have a `user`: learn all of them, into --out (JSONL).")
     ] = False,
     new_principle: Annotated[
-        str | None,
-        typer.Option(metavar="PRINCIPLE", help="Learn one more principle from pairs that show it, into --out."),
+        str | None, typer.Option(metavar="PRINCIPLE", help="Learn a principle from pairs that show it, into --out.")
     ] = None,
     wording: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="With --new-principle: a paraphrase of it; repeat.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to; a profile is profiles/NAME.yaml without it.")] = None,
     recipe: GenerateRecipeName = "embedded-generate",
-    policy: Annotated[str | None, typer.Option(help="With --ask: language model that answers.")] = None,
+    policy: Policy = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,
     overwrite: Overwrite = False,
@@ -84,23 +81,30 @@ def learn(
             raise UsageError(f"Unexpected '{choices}'.", "With --users or --new-principle give one file, and --out.")
         if out is None:
             raise UsageError("The output has no name.", "Name it: --out PATH")
-        if new_principle is not None:
-            _add_principle(settings, new_principle, Path(name), wording or [], out, overwrite, as_json)
-        else:
+        if users:
             check_output(out, "table of users", _is_table, folder=False, overwrite=overwrite)
             _learn_users(settings, Path(name), out)
-        return
-    if ask and choices is not None:
-        raise UsageError(
-            "Give choices or --ask, not both.", "Answers to --ask are kept, and can be learned from again."
+            return
+        with importing():
+            from pad_cli.learning.new_principle import add_principle
+        assert new_principle is not None
+        added = add_principle(new_principle, Path(name), settings.reward_model, out, wording or [], overwrite=overwrite)
+        if as_json:
+            say_json({**dataclasses.asdict(added), "directory": str(added.directory)})
+            return
+        print_text(
+            f"'{added.name}' from {added.examples} pairs in {added.seconds:.1f} s: trained on the others, it ranks "
+            f"{_share(added.pair_accuracy)} of them rightly."
         )
-    profile = profile_path(name)
-    check_profile_output(out or profile, overwrite=overwrite)
-    if ask:
+        say(f'Use it: pad generate "..." --reward-model {added.directory} --pref "{added.name}"')
+        return
+    if ask == (choices is not None):
+        problem = "Give choices or --ask, not both." if ask else f"There are no choices to learn '{name}' from."
+        raise UsageError(problem, f"pad learn {name} choices.jsonl, or pad learn {name} --ask")
+    check_profile_output(out or profile_path(name), overwrite=overwrite)
+    if choices is None:
         _ask(settings, name, prompts, count, questions, out, as_json)
         return
-    if choices is None:
-        raise UsageError(f"There are no choices to learn '{name}' from.", f"pad learn {name} choices.jsonl, or --ask")
     with importing():
         from pad_cli.learning.choices import read_choices
         from pad_cli.learning.user_weights import learn_user
@@ -143,10 +147,10 @@ def _ask(
         if session.replies:
             note(f"Going on: {len(session.replies)} questions were answered before ({log}).")
         _put_questions(session, questions)
-        if not session.can_learn:
+        if session.can_learn:
+            _save(session.learned(), name, session.model.fingerprint, out, as_json)
+        else:
             say(f"Your answers are kept in {log}, too few for a profile yet. Run it again to go on.", stderr=True)
-            return
-        _save(session.learned(), name, session.model.fingerprint, out, as_json)
 
 
 def _put_questions(session: Session, most: int) -> None:
@@ -159,7 +163,7 @@ def _put_questions(session: Session, most: int) -> None:
         comparison = question.comparison
         title = f"{question.number}. {comparison.prompt[-1]['content']}"
         answers = [(comparison.first, comparison.second)]
-        print_table(("1", "2"), answers, title=title, side_by_side=True, stderr=True)
+        say_table(text_table(("1", "2"), answers, title=title, side_by_side=True), stderr=True)
         reply = _read_reply()
         if reply in _STOP:
             return
@@ -186,36 +190,10 @@ def _learn_users(settings: GenerateRecipe, file: Path, out: Path) -> None:
 
     users = read_users(file)
     model = load_reward_model(settings.reward_model)
-    rows = [
-        {"user": user, "reward_model": model.fingerprint, **_row(learned)}
-        for user, learned in learn_users(model, users).items()
-    ]
+    learned = learn_users(model, users)
+    rows = [{"user": user, "reward_model": model.fingerprint, **_row(each)} for user, each in learned.items()]
     write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     say(f"{len(rows)} users in {out}", stderr=True)
-
-
-def _add_principle(
-    settings: GenerateRecipe,
-    principle: str,
-    examples: Path,
-    wordings: list[str],
-    out: Path,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    with importing():
-        from pad_cli.learning.new_principle import add_principle
-
-    added = add_principle(principle, examples, settings.reward_model, out, wordings, overwrite=overwrite)
-    if as_json:
-        say_json({**dataclasses.asdict(added), "directory": str(added.directory)})
-        return
-    accuracy = added.pair_accuracy
-    print_text(
-        f"'{added.name}' from {added.examples} pairs in {added.seconds:.1f} s: it ranks {accuracy.value:.0%} of them "
-        f"rightly when trained on the others ({accuracy.low:.0%} to {accuracy.high:.0%})."
-    )
-    say(f'Use it: pad generate "..." --reward-model {added.directory} --pref "{added.name}"')
 
 
 def _row(learned: Learned) -> dict[str, Any]:
@@ -229,6 +207,10 @@ def _row(learned: Learned) -> dict[str, Any]:
         "ties": learned.ties,
         "contradictions": learned.contradictions,
     }
+
+
+def _share(accuracy: Any) -> str:
+    return f"{accuracy.value:.0%} ({accuracy.low:.0%} to {accuracy.high:.0%})"
 
 
 def _save(learned: Learned, name: str, fingerprint: str, out: Path | None, as_json: bool) -> None:
@@ -251,16 +233,11 @@ def _save(learned: Learned, name: str, fingerprint: str, out: Path | None, as_js
     if as_json:
         say_json({"profile": str(path), **_row(learned)})
         return
-    left_out = [
-        f"{count} {what}{'s' if count > 1 else ''}"
-        for count, what in ((learned.ties, "tie"), (learned.contradictions, "contradiction"))
-        if count
-    ]
-    besides = f" (besides: {', '.join(left_out)})" if left_out else ""
     print_text(f"{learned.summary[0].upper()}{learned.summary[1:]}.")
+    left_out = f" (left out: {learned.ties} tied, {learned.contradictions} contradictory)"
     print_text(
-        f"From {learned.choices} choices{besides}, of which weights "
-        f"learned from the others predict {accuracy.value:.0%} ({accuracy.low:.0%} to {accuracy.high:.0%})."
+        f"From {learned.choices} choices{left_out if learned.ties or learned.contradictions else ''}, of which weights "
+        f"learned from the others predict {_share(accuracy)}."
     )
     print_text(learned.advice)
     say(f'{path}: pad generate "..." --pref @{profile.name}')

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from pad_cli.cli import demo, doctor, evaluate, generate, inspect, judge, learn, prefs, recipe, serve, train_rm
+from pad_cli.cli import demo, doctor, evaluate, generate, learn, prefs, recipe, serve, train_rm
 from pad_cli.cli.completion import complete_in_bash
 from pad_cli.errors import PadError, UsageError
 from pad_cli.system.offline import go_offline
@@ -72,24 +73,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _panel, _name, _function, _summary in (
-    ("Begin", "demo", demo.demo, "See all of it on small models, built here from nothing."),
-    ("Begin", "doctor", doctor.doctor, "Say what is installed, what is missing, and how to mend it."),
-    ("Begin", "list", recipe.list_names, "List every principle, recipe, scorer and method."),
-    ("Steer", "generate", generate.generate, "Answer a prompt, steered to a preference."),
-    ("Steer", "learn", learn.learn, "Learn what one user wants from choices between answers."),
-    ("Steer", "serve", serve.serve, "Serve steered answers over HTTP, as the OpenAI API does."),
-    ("Steer", "export", serve.export, "Write a preference as an ordinary LoRA adapter."),
-    ("Train", "train-rm", train_rm.train_rm, "Train a personalised reward model."),
-    ("Train", "inspect", inspect.inspect, "Show what a reward model is, and whether it fits a policy."),
-    ("Train", "push", train_rm.push, "Push a reward model to the Hugging Face hub."),
-    ("Evaluate", "eval", evaluate.evaluate, "Answer benchmarks with several methods, and score the answers."),
-    ("Evaluate", "judge", judge.judge, "Have a language model judge an evaluation's answers."),
-    ("Evaluate", "sweep", evaluate.sweep, "Trade preferences off against each other: Pareto fronts."),
-    ("Evaluate", "reproduce", evaluate.reproduce, "Run the paper's tables, at the scale of a recipe's models."),
-    ("Evaluate", "bench", evaluate.bench, "Time steered decoding against plain decoding."),
-):
-    app.command(_name, short_help=_summary, rich_help_panel=_panel)(_function)
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Begin": {"demo": demo.demo, "doctor": doctor.doctor, "list": recipe.list_names},
+    "Steer": {"generate": generate.generate, "learn": learn.learn, "serve": serve.serve, "export": serve.export},
+    "Train": {"train-rm": train_rm.train_rm, "inspect": train_rm.inspect, "push": train_rm.push},
+    "Evaluate": {
+        "eval": evaluate.evaluate,
+        "judge": evaluate.judge,
+        "sweep": evaluate.sweep,
+        "reproduce": evaluate.reproduce,
+        "bench": evaluate.bench,
+    },
+}
+for _panel, _functions in _COMMANDS.items():
+    for _name, _function in _functions.items():
+        app.command(_name, rich_help_panel=_panel)(_function)
 app.add_typer(prefs.app, name="prefs", rich_help_panel="Steer")
 app.add_typer(recipe.app, name="recipe", rich_help_panel="Begin")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pad_cli.cli.completion import complete_keys, complete_preferences, complete_recipes_of
+from pad_cli.cli.completion import complete_keys, complete_preferences, complete_recipes
 from pad_cli.errors import RecipeError, UsageError
 from pad_cli.system.progress import set_quiet, stage
 from pad_cli.system.terminal import neutralised
@@ -18,10 +18,8 @@ from pad_cli.system.terminal import neutralised
 
 def recipe_argument(kind: str) -> Any:
     """A recipe of one kind."""
-    article = "An" if kind.startswith("e") else "A"
-    return typer.Argument(
-        help=f"{article} {kind} recipe: a file or a shipped name.", autocompletion=complete_recipes_of(kind)
-    )
+    about = f"{'An' if kind.startswith('e') else 'A'} {kind} recipe: a file or a shipped name."
+    return typer.Argument(help=about, autocompletion=complete_recipes(kind))
 
 
 def _quieten(quiet: bool) -> bool:
@@ -29,49 +27,35 @@ def _quieten(quiet: bool) -> bool:
     return quiet
 
 
+_RECIPE = "A generate recipe: a file or a shipped name."
+_SET = "Change a recipe's field, for example decoding.candidates=20."
+_PREF = "humorous, concise=0.5, 'not formal', a profile (@me), or free text; repeat."
+_OVERWRITE = "Replace files that are in the way, though another program wrote them."
+
 Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a recipe's field, for example decoding.candidates=20.",
-        autocompletion=complete_keys,
-    ),
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET, autocompletion=complete_keys)
 ]
-GenerateRecipeName = Annotated[
-    str,
-    typer.Option(
-        "--recipe",
-        help="A generate recipe: a file or a shipped name.",
-        autocompletion=complete_recipes_of("generate"),
-    ),
-]
-Policy = Annotated[str | None, typer.Option("--policy", help="Language model to steer: directory or hub id.")]
-RewardModel = Annotated[
-    str | None,
-    typer.Option("--reward-model", help="Directory of a trained reward model, or its id on the hub."),
-]
+GenerateRecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPE, autocompletion=complete_recipes("generate"))]
 Preferences = Annotated[
     list[str] | None,
-    typer.Option(
-        "--pref",
-        "-p",
-        metavar="PREFERENCE",
-        help="humorous, concise=0.5, 'not formal', a profile (@me), or free text; repeat.",
-        autocompletion=complete_preferences,
-    ),
+    typer.Option("--pref", "-p", metavar="PREFERENCE", help=_PREF, autocompletion=complete_preferences),
+]
+Weight = Annotated[float | None, typer.Option("--weight", "-w", help="Guidance weight; 0 is the policy alone.")]
+Policy = Annotated[str | None, typer.Option("--policy", help="Language model to steer: directory or hub id.")]
+RewardModel = Annotated[str | None, typer.Option("--reward-model", help="A reward model: directory or hub id.")]
+Prompts = Annotated[
+    Path | None, typer.Option("--prompts", metavar="FILE", help="JSONL of prompts; without it the embedded ones.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.", callback=_quieten)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that are in the way, though another program wrote them.")
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help=_OVERWRITE)]
 Out = Annotated[Path | None, typer.Option(help="Directory of the run, in place of the recipe's.")]
 Full = Annotated[bool, typer.Option("--full", help="A line for each preference, not only the pooled ones.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking.")]
 
 
-def confirm(question: str, hint: str = "Say --yes to go on.") -> None:
+def confirm(question: str, hint: str) -> None:
     """Ask whether to go on, and stop the command unless the answer is yes.
 
     Raises:
@@ -125,6 +109,5 @@ def read_generate(
 ) -> Any:
     """Read a generate recipe, with the models and decoding settings that the command line names."""
     options = {f"decoding.{key}": value for key, value in decoding.items()}
-    return read_as(
-        "generate", name, overrides, options={**options, "policy.model": policy, "reward_model": reward_model}
-    )
+    models = {"policy.model": policy, "reward_model": reward_model}
+    return read_as("generate", name, overrides, options={**options, **models})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,14 +20,13 @@ from pad_cli.cli.options import (
     read_as,
     read_generate,
 )
-from pad_cli.cli.tables import print_facts, print_table, print_text
+from pad_cli.cli.tables import print_facts, print_text, text_table
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.system.progress import bar
-from pad_cli.system.terminal import say, say_json
+from pad_cli.system.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli.learning.trade_offs import Effect, TradeOff
-    from pad_cli.principles import Principle
     from pad_cli.profiles import Profile
 
 app = typer.Typer(help="List, show and try preferences: principles and profiles.", no_args_is_help=True)
@@ -41,18 +39,16 @@ def list_(
     recipe: GenerateRecipeName = _EXAMPLE, reward_model: RewardModel = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:
     """List a reward model's principles, and the profiles in ./profiles."""
-    from pad_cli.models.inspection import inspect_reward_model
     from pad_cli.profiles import load_profile, profile_names
 
-    location = _location(recipe, reward_model)
-    config = inspect_reward_model(location).config
+    location, config = _reward_model(recipe, reward_model)
     principles = list(config.get("principles") or ())
     profiles = [load_profile(name) for name in profile_names()]
     if as_json:
         for name in principles:
             say_json({"kind": "principle", "name": name, "reward_model": location})
         for profile in profiles:
-            say_json({"kind": "profile", **_row(profile)})
+            say_json({"kind": "profile", **dataclasses.asdict(profile)})
         return
     free_text = config.get("conditioning") == "prompt" or config.get("encoder_width") is not None
     print_text(f"{location} knows: {', '.join(principles) or 'any text'}")
@@ -66,11 +62,7 @@ def list_(
 @app.command()
 def show(
     name: Annotated[
-        str,
-        typer.Argument(
-            help="A profile's name, with or without its @, its file, or a principle.",
-            autocompletion=complete_preferences,
-        ),
+        str, typer.Argument(help="A profile, by name or file, or a principle.", autocompletion=complete_preferences)
     ],
     recipe: GenerateRecipeName = _EXAMPLE,
     reward_model: RewardModel = None,
@@ -78,34 +70,38 @@ def show(
     quiet: Quiet = False,
 ) -> None:
     """Show a profile's weights with their intervals, or how many paraphrases of a principle the reward model knows."""
-    from pad_cli.models.inspection import inspect_reward_model, known_paraphrases
+    from pad_cli.models.inspection import known_paraphrases
     from pad_cli.profiles import load_profile, profile_names
 
     if name.startswith("@") or name in profile_names() or Path(name).is_file():
-        _show_profile(load_profile(name.removeprefix("@")), as_json)
+        profile = load_profile(name.removeprefix("@"))
+        if as_json:
+            say_json({"kind": "profile", **dataclasses.asdict(profile)})
+            return
+        ends = {each: f"{low:+.2f} to {high:+.2f}" for each, (low, high) in profile.intervals.items()}
+        rows = [(each, f"{weight:+.2f}", ends.get(each, "")) for each, weight in _strongest_first(profile)]
+        print_text(f"@{profile.name}: {_summary(profile)}")
+        say_table(text_table(("principle", "weight", "95 % interval"), rows))
         return
-    location = _location(recipe, reward_model)
-    principles = list(inspect_reward_model(location).config.get("principles") or ())
+    location, config = _reward_model(recipe, reward_model)
+    principles = list(config.get("principles") or ())
     principle = next((each for each in principles if each.lower() == name.lower()), None)
     if principle is None:
         known = [*principles, *(f"@{each}" for each in profile_names())]
         raise PreferenceError(f"'{name}' is no profile, and no principle of {location}.", did_you_mean(name, known))
-    wordings = known_paraphrases(location).get(principle)
+    paraphrases = known_paraphrases(location).get(principle)
     if as_json:
-        say_json({"kind": "principle", "name": principle, "reward_model": location, "wordings": wordings})
+        say_json({"kind": "principle", "name": principle, "reward_model": location, "wordings": paraphrases})
         return
-    say(f"{principle}: a principle of {location}")
-    say("no preference encoder: ask for it by name" if wordings is None else f"paraphrases in training: {wordings}")
-    say(f"What it does to text: pad prefs test {principle}")
+    known_by = "by its name only" if paraphrases is None else f"with {paraphrases} paraphrases"
+    print_text(f"{principle}: a principle of {location}, trained {known_by}. pad prefs test {principle} tries it.")
 
 
 @app.command("test")
 def try_(
     preferences: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[PREF]...", help="As after --pref; several are summed.", autocompletion=complete_preferences
-        ),
+        typer.Argument(metavar="[PREF]...", help="As after --pref; summed.", autocompletion=complete_preferences),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSONL of prompts; without it the embedded ones.")
@@ -126,45 +122,39 @@ def try_(
     settings = read_generate(recipe, overrides, policy, reward_model)
     with importing():
         from pad_cli.decoding.engine import PadEngine
-        from pad_cli.learning.trade_offs import (
-            count_answers,
-            measure_effect,
-            measure_trade_offs,
-            parts_of,
-            read_prompts,
-        )
+        from pad_cli.learning import trade_offs
 
-    conversations = read_prompts(prompts, count)
+    conversations = trade_offs.read_prompts(prompts, count)
     engine = PadEngine.from_recipe(settings)
     assert engine.reward_model is not None, "a recipe names one"
     preference = engine.preference(preferences or [])
-    parts = parts_of(engine.preference(engine.reward_model.principles) if every else preference)
+    parts = trade_offs.parts_of(engine.preference(engine.reward_model.principles) if every else preference)
     if not parts:
         raise UsageError("This reward model has no named principles for --all.", "Name the preferences to try.")
     effect, pairs = None, []
     if len(parts) > 1:
-        total = count_answers(len(parts), len(conversations))
+        total = trade_offs.count_answers(len(parts), len(conversations))
         with bar("Answering under each alone and each two", total=total) as progress:
-            pairs = measure_trade_offs(engine, parts, conversations, settings.decoding, progress.advance)
+            pairs = trade_offs.measure_trade_offs(engine, parts, conversations, settings.decoding, progress.advance)
     if preferences:
         with bar("Answering without and with it", total=2 * len(conversations)) as progress:
-            effect = measure_effect(engine, preference, conversations, settings.decoding, progress.advance)
+            effect = trade_offs.measure_effect(engine, preference, conversations, settings.decoding, progress.advance)
     if as_json:
-        effects = None if effect is None else _effect_row(effect)
-        say_json({"effect": effects, "pairs": [_pair_row(pair) for pair in pairs]})
+        say_json(
+            {"effect": None if effect is None else _effect_row(effect), "pairs": [_pair_row(each) for each in pairs]}
+        )
         return
     if effect is not None:
         _show_effect(effect, show)
     if pairs:
-        _show_pairs(pairs)
+        _show_conflicts(pairs)
 
 
 @app.command()
 def library(
     name: Annotated[str | None, typer.Argument(help="Show all of one principle.")] = None,
     own: Annotated[
-        Path | None,
-        typer.Option("--file", metavar="FILE", help="Your own principles; by default ./principles.yaml if it exists."),
+        Path | None, typer.Option("--file", help="Your own principles; by default ./principles.yaml if it exists.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -181,31 +171,32 @@ def library(
         print_facts("library", ((each, principle.description) for each, principle in selected.items()))
     else:
         for each, principle in selected.items():
-            print_facts(each, _described(principle))
+            rows: list[tuple[str, str]] = []
+            for key, value in principle:
+                texts = value if isinstance(value, tuple) else (value,) if value else ()
+                rows += zip([key.replace("_", " "), *[""] * len(texts)], texts, strict=False)
+            print_facts(each, rows)
 
 
-def _described(principle: Principle) -> Iterator[tuple[str, str]]:
-    for key, value in principle:
-        texts = value if isinstance(value, tuple) else (value,) if value else ()
-        yield from zip([key.replace("_", " "), *[""] * len(texts)], texts, strict=False)
+def _reward_model(recipe: str, location: str | None) -> tuple[str, dict[str, Any]]:
+    """Where the reward model is, and its configuration; nothing is loaded."""
+    from pad_cli.models.inspection import inspect_reward_model
+
+    location = location or str(read_as("generate", recipe, None).reward_model)
+    return location, dict(inspect_reward_model(location).config)
 
 
-def _location(recipe: str, reward_model: str | None) -> str:
-    return reward_model or str(read_as("generate", recipe, None).reward_model)
-
-
-def _row(profile: Profile) -> dict[str, Any]:
-    keys = ("name", "choices", "accuracy", "accuracy_interval", "created", "weights", "intervals")
-    return {"reward_model": profile.reward_model or None, **{key: getattr(profile, key) for key in keys}}
+def _strongest_first(profile: Profile) -> list[tuple[str, float]]:
+    return sorted(profile.weights.items(), key=lambda item: -abs(item[1]))
 
 
 def _summary(profile: Profile) -> str:
     """The weights, the strongest first, and where they come from."""
-    weights = sorted(profile.weights.items(), key=lambda item: -abs(item[1]))
+    weights = ", ".join(f"{name} {weight:+.2g}" for name, weight in _strongest_first(profile) if weight)
     ends = profile.accuracy_interval
     interval = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
     parts = [
-        ", ".join(f"{name} {weight:+.2g}" for name, weight in weights if weight) or "no weights",
+        weights or "no weights",
         f"for reward model {profile.reward_model}" if profile.reward_model else "for any reward model",
         f"from {profile.choices} choices" if profile.choices else "",
         f"accuracy {profile.accuracy:.2f}{interval}" if profile.accuracy is not None else "",
@@ -214,30 +205,13 @@ def _summary(profile: Profile) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _show_profile(profile: Profile, as_json: bool) -> None:
-    if as_json:
-        say_json({"kind": "profile", **_row(profile)})
-        return
-    rows = []
-    for name, weight in sorted(profile.weights.items(), key=lambda item: -abs(item[1])):
-        ends = profile.intervals.get(name)
-        rows.append((name, f"{weight:+.2f}", "" if ends is None else f"{ends[0]:+.2f} to {ends[1]:+.2f}"))
-    print_text(f"@{profile.name}: {_summary(profile)}")
-    print_table(("principle", "weight", "95 % interval"), rows)
-
-
-def _answers(effect: Effect) -> list[tuple[Any, str, str]]:
-    return list(zip(effect.prompts, effect.plain, effect.steered, strict=True))
-
-
 def _effect_row(effect: Effect) -> dict[str, Any]:
+    prompts = [[dict(message) for message in prompt] for prompt in effect.prompts]
+    answers = zip(prompts, effect.plain, effect.steered, strict=True)
     return {
         "preference": effect.preference,
         "guidance_weight": effect.guidance_weight,
-        "answers": [
-            {"prompt": [dict(message) for message in prompt], "plain": plain, "steered": steered}
-            for prompt, plain, steered in _answers(effect)
-        ],
+        "answers": [{"prompt": prompt, "plain": plain, "steered": steered} for prompt, plain, steered in answers],
         "rewards": [dataclasses.asdict(each) for each in effect.rewards],
     }
 
@@ -248,25 +222,20 @@ def _pair_row(pair: TradeOff) -> dict[str, Any]:
 
 
 def _show_effect(effect: Effect, show: int) -> None:
-    title = f"{effect.preference} (weight {effect.guidance_weight:g})"
     if show:
-        rows = [(prompt[-1]["content"], plain, steered) for prompt, plain, steered in _answers(effect)[:show]]
-        print_table(("prompt", "policy alone", title), rows, side_by_side=True)
+        names = ["prompt", "policy alone", f"{effect.preference} (weight {effect.guidance_weight:g})"]
+        prompts = [prompt[-1]["content"] for prompt in effect.prompts[:show]]
+        say_table(text_table(names, zip(prompts, effect.plain, effect.steered, strict=False), side_by_side=True))
+    names = [f"reward, mean of {len(effect.prompts)} (nats)", "policy alone", "steered", "change"]
     rewards = sorted(effect.rewards, key=lambda each: each.plain - each.steered)
-    print_table(
-        (f"reward, mean of {len(effect.prompts)} (nats)", "policy alone", "steered", "change"),
-        [(r.principle, f"{r.plain:.2f}", f"{r.steered:.2f}", f"{r.steered - r.plain:+.2f}") for r in rewards],
-    )
+    rows = [(r.principle, f"{r.plain:.2f}", f"{r.steered:.2f}", f"{r.steered - r.plain:+.2f}") for r in rewards]
+    say_table(text_table(names, rows, figures=True))
 
 
-def _show_pairs(pairs: list[TradeOff]) -> None:
-    if not any(pair.conflict for pair in pairs):
+def _show_conflicts(pairs: list[TradeOff]) -> None:
+    sides = [each for pair in pairs for each in ((pair.first, pair.second), (pair.second, pair.first))]
+    rows = [(a.preference, b.preference, f"{a.alone:+.2f}", f"{a.both:+.2f}") for a, b in sides if a.lost]
+    if rows:
+        say_table(text_table(("is lost", "beside", "gain alone (nats)", "gain beside it"), rows))
+    else:
         print_text(f"No conflicts: of {len(pairs)} pairs, each keeps at least half of what it gains alone, or may.")
-        return
-    rows = [
-        (one.preference, other.preference, f"{one.alone:+.2f}", f"{one.both:+.2f}")
-        for pair in pairs
-        for one, other in ((pair.first, pair.second), (pair.second, pair.first))
-        if one.lost
-    ]
-    print_table(("is lost", "beside", "gain alone (nats)", "gain beside it"), rows)

@@ -15,7 +15,7 @@ from pad_cli.system.terminal import say, say_json
 
 app = typer.Typer(help="List, show, copy and check recipes, and print their schema.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.", autocompletion=complete_recipes)]
+Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.", autocompletion=complete_recipes())]
 
 
 @app.command("list")
@@ -91,7 +91,7 @@ def list_names(
     kind: Annotated[str | None, typer.Argument(help="Only these, for example scorers.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List every principle, ready principle, profile, recipe, scorer, method, benchmark and data source."""
+    """List every principle, recipe, scorer and method, each with a line about it."""
     from pad_cli.recipe.catalogue import catalogue_kinds, names_of
 
     for each in catalogue_kinds() if kind is None else [kind]:

@@ -16,6 +16,7 @@ from pad_cli.cli.options import (
     Preferences,
     Quiet,
     RewardModel,
+    Weight,
     importing,
     read_generate,
 )
@@ -29,9 +30,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def serve(
     pref: Preferences = None,
-    weight: Annotated[
-        float | None, typer.Option("--weight", "-w", help="Guidance weight where a request gives none.")
-    ] = None,
+    weight: Weight = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
     max_batch: Annotated[int, typer.Option(min=1, help="Most answers decoded together.")] = 32,
@@ -39,13 +38,10 @@ def serve(
     max_prompt_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest prompt; by default what the models can read.")
     ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest answer; a request that asks for more gets this.")
-    ] = 1024,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, whatever a request asks for.")] = 1024,
     timeout: Annotated[float, typer.Option(min=0.1, help="Longest wait for an answer, in seconds.")] = 120.0,
     allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(help="Let web pages of this origin ask, e.g. http://localhost:3000; '*' for all. Repeatable."),
+        list[str] | None, typer.Option(help="Let web pages of this origin ask; '*' for all. Repeat.")
     ] = None,
     recipe: GenerateRecipeName = "embedded-generate",
     policy: Policy = None,
@@ -82,10 +78,8 @@ def serve(
 def export(
     out: Annotated[Path, typer.Option(help="Directory of the adapter; with --users, of all their directories.")],
     pref: Preferences = None,
-    users: Annotated[
-        Path | None, typer.Option(help="A table of users, as `pad learn --users` writes it: an adapter each.")
-    ] = None,
-    weight: Annotated[float | None, typer.Option("--weight", "-w", help="Guidance weight.")] = None,
+    users: Annotated[Path | None, typer.Option(help="A table by `pad learn --users`: an adapter each.")] = None,
+    weight: Weight = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Reduce the adapter to this rank.")] = None,
     recipe: GenerateRecipeName = "embedded-generate",
     policy: Policy = None,

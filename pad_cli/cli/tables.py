@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.box import HEAVY_HEAD
 from rich.padding import Padding
 from rich.text import Text
 
@@ -20,9 +21,9 @@ def print_text(text: str) -> None:
 
 
 def print_facts(title: str, rows: Iterable[tuple[str, Any]]) -> None:
-    """Print a heading, then rows of a name and a text, aligned."""
+    """Print a heading, then rows of a name and a text or number, aligned; none of those that are None."""
     here = console()
-    listed = [(name, str(text)) for name, text in rows] or [("none", "")]
+    listed = [(name, formatted(value)) for name, value in rows if value is not None] or [("none", "")]
     wide = max(len(name) for name, _ in listed)
     here.print(Text(title, style="bold"), soft_wrap=not here.is_terminal)
     if not here.is_terminal:
@@ -41,22 +42,48 @@ def print_facts(title: str, rows: Iterable[tuple[str, Any]]) -> None:
         here.print(table)
 
 
-def print_table(
+def text_table(
     names: Iterable[str],
     rows: Iterable[Iterable[Any]],
     *,
     title: str | None = None,
+    boxed: bool = True,
+    figures: bool = False,
     side_by_side: bool = False,
-    stderr: bool = False,
-) -> None:
-    """Print rows under a heading each; side by side if the cells are long texts, which get equally wide columns."""
-    heading = None if title is None else Text(title)
-    table = FittingTable(title=heading, title_justify="left", show_lines=side_by_side, expand=side_by_side)
-    for name in names:
-        table.add_column(Text(name), overflow="fold", ratio=1 if side_by_side else None)
+) -> FittingTable:
+    """A table of texts and numbers.
+
+    Args:
+        figures: all columns but the first are right-justified.
+        side_by_side: the cells are long texts, which get equally wide columns.
+    """
+    heading = None if title is None else Text(title, style="bold")
+    table = FittingTable(
+        title=heading,
+        title_justify="left",
+        box=HEAVY_HEAD if boxed else None,
+        show_lines=side_by_side,
+        expand=side_by_side,
+    )
+    for number, name in enumerate(names):
+        table.add_column(
+            Text(name),
+            overflow="fold",
+            ratio=1 if side_by_side else None,
+            justify="right" if figures and number else "left",
+        )
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    say_table(table, stderr=stderr)
+        table.add_row(*(cell if isinstance(cell, Text) else Text(formatted(cell)) for cell in row))
+    return table
+
+
+def formatted(value: Any) -> str:
+    """A value as people read it: yes and no, thousands apart, four digits."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_report(report: Mapping[str, Any], *, every_preference: bool = False) -> None:

@@ -1,23 +1,36 @@
-"""`pad train-rm` and `pad push`: a recipe to a reward model, and the model to the Hugging Face hub."""
+"""`pad train-rm`, `inspect` and `push`: a recipe to a reward model, what it is, and the model to the hub."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pad_cli.cli.options import Json, Out, Overrides, Overwrite, Quiet, importing, read_as, recipe_argument
-from pad_cli.cli.tables import print_text
+from pad_cli.cli.options import (
+    DryRun,
+    Json,
+    Out,
+    Overrides,
+    Overwrite,
+    Policy,
+    Quiet,
+    importing,
+    read_as,
+    recipe_argument,
+)
+from pad_cli.cli.tables import print_facts, print_text, text_table
 from pad_cli.system.progress import seconds as duration
 from pad_cli.system.progress import size, stage
 from pad_cli.system.terminal import FittingTable, console, say, say_json, say_table
 
 if TYPE_CHECKING:
+    from pad_cli.models.inspection import Inspection
     from pad_cli.training.estimate import Estimate
 
 _CARDS = (24, 80)  # gigabytes of memory
+_FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 
 
 def train_rm(
@@ -25,9 +38,7 @@ def train_rm(
     overrides: Overrides = None,
     out: Out = None,
     overwrite: Overwrite = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost (time, memory, disk); train and write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -93,20 +104,21 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
 
 def estimate_tables(estimate: Estimate) -> Iterator[FittingTable]:
     """The work, and how long it takes on each device."""
-    work = FittingTable("work")
-    for name in ("steps", "tokens read", "operations", "on the CPU", "device memory"):
-        work.add_column(name, justify="right")
-    for cost in estimate.costs:
-        memory = size(sum(cost.memory.values()))
-        numbers = (cost.tokens, cost.operations, cost.cpu_operations)
-        work.add_row(cost.name, f"{cost.steps:,}" if cost.steps else "", *map(_si, numbers), memory)
-    yield work
-    times = FittingTable("device")
-    for name in (*(cost.name for cost in estimate.costs), "in all"):
-        times.add_column(name, justify="right")
-    for device, each in estimate.seconds.items():
-        times.add_row(device, *map(duration, each.values()), duration(sum(each.values())))
-    yield times
+    rows = [
+        (
+            cost.name,
+            f"{cost.steps:,}" if cost.steps else "",
+            *(_si(number) for number in (cost.tokens, cost.operations, cost.cpu_operations)),
+            size(sum(cost.memory.values())),
+        )
+        for cost in estimate.costs
+    ]
+    names = ("work", "steps", "tokens read", "operations", "on the CPU", "device memory")
+    yield text_table(names, rows, figures=True)
+    times = [
+        (device, *map(duration, (*each.values(), sum(each.values())))) for device, each in estimate.seconds.items()
+    ]
+    yield text_table(("device", *(cost.name for cost in estimate.costs), "in all"), times, figures=True)
 
 
 def _si(number: float) -> str:
@@ -114,3 +126,95 @@ def _si(number: float) -> str:
         if number >= factor:
             return f"{number / factor:.3g} {unit}"
     return f"{number:.3g}" if number else ""
+
+
+def inspect(
+    reward_model: Annotated[str, typer.Argument(help="Directory of a reward model, or its id on the hub.")],
+    policy: Policy = None,
+    pairs: Annotated[str | None, typer.Option(metavar="FILE", help="Measure it again on these pairs (JSONL).")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a reward model is, and whether it fits a policy.
+
+    Weights are loaded only for --pairs, and for a --policy that may be its backbone.
+    """
+    from pad_cli.models.inspection import inspect_reward_model
+    from pad_cli.recipe import ModelSettings
+
+    inspection = inspect_reward_model(reward_model)
+    settings = None if policy is None else ModelSettings(model=policy)
+    fit = measured = None
+    if settings is not None:
+        with importing():
+            from pad_cli.decoding.compatibility import fit_policy
+        fit = fit_policy(reward_model, settings)
+    if pairs is not None:
+        with importing():
+            from pad_cli.training.evaluate_checkpoint import evaluate_checkpoint
+        measured = evaluate_checkpoint(reward_model, pairs, settings)
+    if as_json:
+        added = {"fit": fit, "measured_again": measured}
+        rows = {name: None if each is None else dataclasses.asdict(each) for name, each in added.items()}
+        say_json({**dataclasses.asdict(inspection), **rows})
+        return
+    _show(inspection)
+    if fit is not None:
+        shared = "the backbone's vocabulary" if fit.same_vocabulary else "another vocabulary than the backbone"
+        print_facts(f"With the policy {fit.policy}", [("path", fit.path or "cannot be steered"), ("it has", shared)])
+        say_table(fit.reason)
+    if measured is not None:
+        aim = f"{measured.strength:.3f} nats at guidance weight 1; calibration aims at {measured.aimed_strength:g}"
+        facts = [
+            ("pairs", measured.pairs),
+            ("pair accuracy", round(measured.pair_accuracy, 4)),
+            ("margin", f"{measured.margin:.3f} nats"),
+            ("policy accuracy", round(measured.policy_accuracy, 4)),
+            ("strength", aim),
+            *((f"strength of {name}", f"{value:.3f}") for name, value in measured.strength_by_preference.items()),
+        ]
+        print_facts("Measured again", facts)
+
+
+def _show(inspection: Inspection) -> None:
+    config = inspection.config
+    adapter = ", ".join(f"{name} {value}" for name, value in (inspection.adapter or {}).items())
+    facts = {
+        "form": "the authors' released one" if inspection.form == "released" else "pad",
+        "conditioning": "heads",
+        **{name.replace("_", " "): value for name, value in config.items() if not isinstance(value, Mapping | list)},
+        "principles": ", ".join(config.get("principles") or ()) or None,
+        "free text": config.get("encoder_width") is not None,
+        "adapter": adapter or "no",
+        "trainable parameters": sum(inspection.parameters.values()),
+        "size": f"{inspection.bytes / 1e6:.2f} MB",
+    }
+    print_facts(inspection.location, facts.items())
+    for number, each in enumerate(config.get("stages") or (), start=1):
+        settings = {"seconds": inspection.seconds.get(each.get("stage")), **each}
+        print_facts(f"Stage {number}: {settings.pop('stage', None)}", _flat(settings))
+    if config.get("environment"):
+        print_facts("Trained with", _flat(config["environment"]))
+    if inspection.metrics:
+        simple = {split: values.get("baselines") or {} for split, values in inspection.metrics.items()}
+        baselines = list(dict.fromkeys(name for each in simple.values() for name in each))
+        rows = [
+            (
+                split,
+                *(values.get(name, "") for name in _FIGURES),
+                *(simple[split].get(name, {}).get("pair_accuracy", "") for name in baselines),
+            )
+            for split, values in inspection.metrics.items()
+        ]
+        names = [name.replace("_", " ") for name in ("Measured on", *_FIGURES, *baselines)]
+        say_table(text_table(names, rows, boxed=False, figures=True))
+        print_text("length, bag of words: what they alone get right. Each preference: report.html, or --json.")
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested facts as flat lines; lists are left to --json."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}: ")
+        elif not isinstance(value, list):
+            yield f"{above}{name}", value

@@ -34,7 +34,7 @@ from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
 from pad_cli.reports.document import page
-from pad_cli.reports.sweep_report import sweep_document
+from pad_cli.reports.evaluation_tables import sweep_document
 from pad_cli.system.progress import stage
 from pad_cli.system.runs import check_output, environment, only_here, write_json, write_whole
 

@@ -28,11 +28,10 @@ from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
 from pad_cli.system.progress import note
 from pad_cli.system.runs import check_output, fingerprint, hidden_states, whole_files, write_json, write_whole
-from pad_cli.training.calibration import normalise_heads, reward_scales
 from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of
 from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.token_rewards import TokenRewards
+from pad_cli.training.token_rewards import TokenRewards, normalise_heads, reward_scales
 
 FEWEST = 4
 """Pairs that a new principle needs."""
@@ -204,7 +203,7 @@ def _train(
     small = backbone.vocabulary_size <= _WHOLE_VOCABULARY
     corpus = torch.arange(backbone.vocabulary_size) if small else book.corpus
     reader = HiddenStateExtractor(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
-    cache = build_hidden_cache(book.sequences, reader, reader.key, hidden_states())
+    cache = build_hidden_cache(book.sequences, reader, hidden_states())
     head = backbone.head.float32("cpu")
     prompts = [json.dumps(pair.prompt) for pair in pairs]
     examples = Examples(cache, table, [prompts.index(text) for text in prompts], head, adapted=adapted)

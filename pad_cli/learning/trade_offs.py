@@ -25,8 +25,7 @@ from pad_cli.learning.differences import Array
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.pairs import note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
-from pad_cli.prompts import load_benchmark
-from pad_cli.prompts.grid import Prompt, distinct
+from pad_cli.prompts import Prompt, distinct, load_benchmark
 from pad_cli.recipe import BenchmarkSettings, DecodingSettings
 from pad_cli.records import Generation, Messages
 

@@ -98,7 +98,7 @@ class PersonalizedRewardModel:
         backbone: the frozen language model under it.
         heads: the preference heads.
         encoder: for free-text preferences; None when that stage was not trained.
-        calibration: factor by which decoding multiplies rewards, see `training/calibration.py`.
+        calibration: factor by which decoding multiplies rewards, see `training/token_rewards.py`.
         details: what else `pad_config.json` holds (stages, data, metrics).
         adapter: LoRA weights through which the backbone reads for logits_p; None when that stage was not trained.
     """
@@ -119,7 +119,7 @@ class PersonalizedRewardModel:
 
     @property
     def pair_moments(self) -> list[list[float]] | None:
-        """(K, K), see `training/calibration.py`; None when it was not trained by this version."""
+        """(K, K), see `pair_moments` in `training/metrics.py`; None when it was not trained by this version."""
         return self.details.get("pair_moments")
 
     @property

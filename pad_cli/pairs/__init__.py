@@ -10,28 +10,18 @@ before an answer is read whole, or the row is refused. Rows of another form are 
 (`pairs/formats.py`, and the entry-point group `pad.pair_formats`).
 """
 
-from pad_cli.pairs.conversation import prompt_of, read_sample, read_steer_text
-from pad_cli.pairs.data_report import describe
-from pad_cli.pairs.files import read_rows, scan_data_set
-from pad_cli.pairs.parsed_rows import PairFormat, ParsedRows, RawPair, Reading, Row, RowError, is_text, note_changes
-from pad_cli.pairs.sources import read_pairs
-from pad_cli.pairs.splits import load_pairs
-
-__all__ = [
-    "PairFormat",
-    "ParsedRows",
-    "RawPair",
-    "Reading",
-    "Row",
-    "RowError",
-    "describe",
-    "is_text",
-    "load_pairs",
-    "note_changes",
-    "prompt_of",
-    "read_pairs",
-    "read_rows",
-    "read_sample",
-    "read_steer_text",
-    "scan_data_set",
-]
+from pad_cli.pairs.conversation import prompt_of as prompt_of
+from pad_cli.pairs.conversation import read_sample as read_sample
+from pad_cli.pairs.conversation import read_steer_text as read_steer_text
+from pad_cli.pairs.files import read_rows as read_rows
+from pad_cli.pairs.files import scan_data_set as scan_data_set
+from pad_cli.pairs.parsed_rows import PairFormat as PairFormat
+from pad_cli.pairs.parsed_rows import ParsedRows as ParsedRows
+from pad_cli.pairs.parsed_rows import RawPair as RawPair
+from pad_cli.pairs.parsed_rows import Reading as Reading
+from pad_cli.pairs.parsed_rows import Row as Row
+from pad_cli.pairs.parsed_rows import RowError as RowError
+from pad_cli.pairs.parsed_rows import is_text as is_text
+from pad_cli.pairs.parsed_rows import note_changes as note_changes
+from pad_cli.pairs.splits import describe as describe
+from pad_cli.pairs.splits import load_pairs as load_pairs

@@ -21,15 +21,8 @@ _ROLES = {"Human": "user", "User": "user", "Assistant": "assistant"}
 PROMPT, SYSTEM = "prompt", "system"
 """The columns that hold what stands before an answer, unless a row's format names others."""
 
-_REFUSED_COLUMNS = {
-    "tools": "tools",
-    "functions": "tools",
-    "images": "images",
-    "videos": "videos",
-    "audios": "audio",
-    "history": "earlier turns",
-}
-"""Columns of chat data that belong to what the model reads, and what they hold; rows that use one are refused."""
+_REFUSED_COLUMNS = ("tools", "functions", "images", "videos", "audios", "history")
+"""Columns of chat data that belong to what the model reads; rows that use one are refused."""
 
 _PROMPT_FORM = "neither a text nor a list of {role, content}"
 _ANSWER_FORM = "neither a text nor a conversation that ends with the answer"
@@ -39,7 +32,7 @@ def prompt_of(row: Row, field: str = PROMPT, read: Callable[[Row, str], Messages
     """The prompt of a row without answers, by `read_prompt` or another reader of a column.
 
     Raises:
-        DataError: it is missing, empty, or of another form; says where.
+        DataError: it is missing, empty, or of another form.
     """
     try:
         return (read or read_prompt)(row, field)
@@ -71,10 +64,9 @@ def read_sample(
     joined: Messages = ()
     for name, before, _ in split:
         if not stated and not before:
+            hint = "Add a prompt column, or name it: options: {columns: {prompt: YOUR_COLUMN}}."
             raise RowError(
-                "without a prompt, both answers must be conversations that begin with it",
-                field=name,
-                hint="Add a prompt column, or name it: options: {columns: {prompt: YOUR_COLUMN}}.",
+                "without a prompt, both answers must be conversations that begin with it", field=name, hint=hint
             )
         if before:
             context = _joined(stated, before, name)
@@ -111,16 +103,12 @@ def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
         messages = value if isinstance(value, list) else [value]
         *earlier, last = (_message(row, field, message, _ANSWER_FORM) for message in messages)
         if last["role"] != "assistant":
-            raise RowError(
-                "a conversation that does not end with the answer",
-                field=field,
-                hint='Its last message is the answer: {"role": "assistant", "content": "..."}.',
-                detail=f"its last message is of role '{last['role']}'",
-            )
+            hint = 'Its last message is the answer: {"role": "assistant", "content": "..."}.'
+            raise RowError("a conversation that does not end with the answer", field=field, hint=hint)
         before, value = tuple(earlier), last["content"]
     if is_text(value):
         return before, value
-    raise _not_text(value, _ANSWER_FORM, field, f'Write "{field}": "...".')
+    raise _not_text(value, _ANSWER_FORM, field)
 
 
 def _messages(row: Row, field: str) -> Messages:
@@ -128,56 +116,48 @@ def _messages(row: Row, field: str) -> Messages:
     value = row.values.get(field)
     if isinstance(value, list) and value:
         return tuple(_message(row, field, message, _PROMPT_FORM) for message in value)
-    if value is None:
-        return ()
-    if not is_text(value):
-        raise _not_text(value, _PROMPT_FORM, field, _hint(field))
-    return as_messages(value)
+    if value is not None and not is_text(value):
+        raise _not_text(value, _PROMPT_FORM, field)
+    return () if value is None else as_messages(value)
 
 
 def _required(messages: Messages, field: str) -> Messages:
     if not messages or not messages[-1]["content"].strip():
-        raise RowError("missing or empty", field=field, hint=_hint(field))
+        raise _misformed("missing or empty", field)
     return messages
 
 
-def _hint(field: str) -> str:
-    return f'Write "{field}": "..." or "{field}": [{{"role": "user", "content": "..."}}].'
-
-
-def _not_text(value: Any, form: str, field: str, hint: str) -> RowError:
+def _not_text(value: Any, form: str, field: str) -> RowError:
     reason = "missing or empty"
     if value and not is_blank(value):
         reason = "holds a null character or half a character" if isinstance(value, str) else form
+    return _misformed(reason, field)
+
+
+def _misformed(reason: str, field: str) -> RowError:
+    hint = f'Write "{field}": "..." or "{field}": [{{"role": "user", "content": "..."}}].'
     return RowError(reason, field=field, hint=hint)
 
 
 def _message(row: Row, field: str, message: Any, form: str) -> Mapping[str, str]:
     """A message with its role and content as text."""
     if not isinstance(message, Mapping) or not is_text(message.get("role")):
-        share_gpt = isinstance(message, Mapping) and {"from", "value"} <= message.keys()
-        hint = "ShareGPT's form: write `role` (user, assistant) for `from`, `content` for `value`."
-        raise RowError(form, field=field, hint=hint if share_gpt else _hint(field))
+        raise _misformed(form, field)
     try:
         read = as_message({key: value for key, value in message.items() if not is_blank(value)})
     except DataError as error:
         raise RowError(error.message, field=field, hint=f"{error.hint} `data.bad_rows: drop` counts them.") from error
     if not is_unicode(read["content"]):
-        raise _not_text(read["content"], form, field, _hint(field))
+        raise _not_text(read["content"], form, field)
     if read["role"] != message["role"]:
         row.changes.append(f"role '{message['role']}' is read as '{read['role']}'")
     parts = message["content"] if isinstance(message.get("content"), list) else []
     if len(parts) > 1:
         row.changes.append("the text parts of a message are joined by line ends")
-    for part in parts:
-        row.changes.extend(f"'{key}' of a content part is not read" for key in _further(part, "type", "text"))
-    row.changes.extend(f"'{key}' of a message is not read" for key in _further(message, "role", "content"))
+    for holder, known, what in [*((part, "text", "content part") for part in parts), (message, "content", "message")]:
+        unread = [key for key, value in holder.items() if key not in ("role", "type", known) and not is_blank(value)]
+        row.changes.extend(f"'{key}' of a {what} is not read" for key in unread)
     return read
-
-
-def _further(values: Mapping[str, Any], *known: str) -> list[str]:
-    """The other keys that hold something."""
-    return [key for key, value in values.items() if key not in known and not is_blank(value)]
 
 
 def _with_system(row: Row, context: Messages, column: str) -> Messages:
@@ -186,7 +166,7 @@ def _with_system(row: Row, context: Messages, column: str) -> Messages:
     if is_blank(value):
         return context
     if not is_text(value):
-        raise _not_text(value, "not a text", column, f'Write "{column}": "...".')
+        raise _not_text(value, "not a text", column)
     if context[0]["role"] == "system":
         if context[0]["content"].strip() != value.strip():
             hint = "Leave one of them out."
@@ -197,15 +177,11 @@ def _with_system(row: Row, context: Messages, column: str) -> Messages:
 
 
 def _refuse_columns(row: Row) -> None:
-    for column, content in _REFUSED_COLUMNS.items():
+    for column in _REFUSED_COLUMNS:
         value = row.values.get(column)
         if not is_blank(value) and value not in ("[]", "null"):
-            where = "`prompt`" if content == "earlier turns" else "the texts"
-            raise RowError(
-                f"{content} in a column of their own are not read",
-                field=column,
-                hint=f"Write them into {where} and remove the column, or leave such rows out (`data.bad_rows: drop`).",
-            )
+            hint = "Write it into the texts and remove the column, or leave such rows out (`data.bad_rows: drop`)."
+            raise RowError("a part of the conversation in a column of its own is not read", field=column, hint=hint)
 
 
 def read_hh_text(text: Any, field: str) -> Messages:

@@ -6,7 +6,6 @@ A file is known by its first bytes, not by its name; only CSV and TSV, which hav
 from __future__ import annotations
 
 import bz2
-import contextlib
 import csv
 import gzip
 import importlib
@@ -24,30 +23,30 @@ from pad_cli.pairs.parsed_rows import Row, RowError
 from pad_cli.recipe import PairsSettings
 from pad_cli.system.offline import hub_hint
 
-ScannedRow = tuple[Row, RowError | None]
-"""A row, and what is wrong with it, if anything."""
-
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_KINDS = "Rows are JSON lines, one JSON array, CSV or Parquet; each may be compressed with gzip, bzip2 or xz."
 _COMPRESSIONS = {
     b"\x1f\x8b": ("gzip", (".gz", ".gzip"), gzip.decompress),
     b"BZh": ("bzip2", (".bz2",), bz2.decompress),
     b"\xfd7zXZ\0": ("xz", (".xz",), lzma.decompress),
 }
-_PARQUET = b"PAR1"
 _UNREADABLE = {
-    b"PK\x03\x04": ("a zip archive", "Unpack it (a spreadsheet, .xlsx: save it as CSV), and name the file in it."),
-    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Unpack it: zstd -d FILE. Only gzip, bzip2 and xz are read here."),
-    b"ARROW1": ("an Arrow file", "Name its directory as a `dataset`, or save it as Parquet or JSON lines."),
-    b"\xff\xff\xff\xff": ("an Arrow stream", "Name its directory as a `dataset`, or save it as Parquet or JSON lines."),
-    b"SQLite format 3\0": ("an SQLite database", "Export the table: sqlite3 -json FILE 'select ...' > rows.json"),
-    b"\xff\xfe": ("UTF-16 text", "Save it as UTF-8: iconv -f utf-16 -t utf-8 FILE"),
-    b"\xfe\xff": ("UTF-16 text", "Save it as UTF-8: iconv -f utf-16 -t utf-8 FILE"),
-    b"version https://git-lfs": ("a pointer of Git LFS, not the data", "Fetch the data: git lfs pull"),
-    b"<!DOCTYPE": ("a web page", "Fetch the file itself: its download link, not the page that shows it."),
-    b"<html": ("a web page", "Fetch the file itself: its download link, not the page that shows it."),
-    b"\x80": ("binary (a Python pickle is never opened)", _KINDS),
+    b"PK\x03\x04": "a zip archive, or a spreadsheet",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"ARROW1": "an Arrow file (name its directory as a `dataset`)",
+    b"\xff\xff\xff\xff": "an Arrow stream (name its directory as a `dataset`)",
+    b"SQLite format 3\0": "an SQLite database",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"version https://git-lfs": "a pointer of Git LFS, not the data (git lfs pull)",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"\x80": "binary (a Python pickle is never opened)",
 }
+_KINDS = (
+    "Rows are JSON lines, one JSON array, CSV or Parquet, as UTF-8; each may be compressed with gzip, bzip2 or xz. "
+    "Unpack, export or save it as one of these."
+)
+_JSON_HINT = "One JSON object a line, or one JSON array a file; a file that ends in the middle was cut off."
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves in its directory
 
 
@@ -57,23 +56,22 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: the file is missing or of another kind, or a row cannot be parsed.
     """
-    rows = []
-    for row, problem in scan_file(path):
-        if problem is not None:
-            raise problem.at(row) from problem
-        rows.append(row)
+    rows = list(scan_file(path))
+    for row in rows:
+        if row.problem is not None:
+            raise row.problem.at(row) from row.problem
     return rows
 
 
-def scan_file(path: Path) -> Iterator[ScannedRow]:
-    """Every row of a file, with what is wrong with it, if anything; blank lines are skipped."""
+def scan_file(path: Path) -> Iterator[Row]:
+    """Every row of a file, those too that cannot be parsed; blank lines are skipped."""
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # a ValueError is a name with a null byte
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot be read: {reason}", path=path, hint="Check the path.") from error
     data, suffix = _unpacked(data, path)
-    if data.startswith(_PARQUET):
+    if data.startswith(b"PAR1"):
         yield from _parquet_rows(data, path)
         return
     text = _decoded(data, path)
@@ -101,17 +99,15 @@ def _unpacked(data: bytes, path: Path) -> tuple[bytes, str]:
 
 def _decoded(data: bytes, path: Path) -> str:
     """UTF-8 text, with or without a byte order mark, its line ends as `\\n`."""
+    kind = next((kind for magic, kind in _UNREADABLE.items() if data.startswith(magic)), "")
     if data[257:262] == b"ustar":
-        raise DataError("a tar archive, not a file of rows", path=path, hint="Unpack it, and name the file in it.")
-    for magic, (kind, hint) in _UNREADABLE.items():
-        if data.startswith(magic):
-            raise DataError(f"{kind}, not a file of rows", path=path, hint=hint)
+        kind = "a tar archive"
+    if kind:
+        raise DataError(f"{kind}, not a file of rows", path=path, hint=_KINDS)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        hint = f"Save it as UTF-8, for example with iconv. {_KINDS}"
-        raise DataError("not UTF-8 text", path=path, line=line, hint=hint) from error
+        raise DataError("not UTF-8 text", path=path, line=data.count(b"\n", 0, error.start) + 1, hint=_KINDS) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -127,49 +123,44 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _line_rows(text: str, origin: str) -> Iterator[ScannedRow]:
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
+def _line_rows(text: str, origin: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):
         line = line.lstrip("\ufeff")  # files with a byte order mark, concatenated
         if not line.strip():
             continue
         try:
-            yield _scanned(_parsed(line, is_last=number == len(lines)), origin, number)
+            if "\0" in line:
+                hint = "Save the file as UTF-8 text; a crash while writing leaves nulls too."
+                raise RowError("holds null bytes", hint=hint)
+            yield _json_row(_DECODER.decode(line), origin, number)
         except RowError as problem:
-            yield Row({}, origin, number), problem
+            yield Row({}, origin, number, problem=problem)
+        except (ValueError, RecursionError) as error:
+            yield Row({}, origin, number, problem=RowError("not JSON", detail=str(error), hint=_JSON_HINT))
 
 
-def _parsed(line: str, *, is_last: bool) -> Any:
-    """The value of one line; `is_last` says that the file ends in it, without a line end."""
-    if "\0" in line:
-        raise RowError("holds null bytes", hint="Save the file as UTF-8 text; a crash while writing leaves nulls too.")
-    try:
-        return _DECODER.decode(line)
-    except (ValueError, RecursionError) as error:
-        hint = "The file ends in this line: it was cut off. Write it again." if is_last else "One JSON object a line."
-        if line.strip() == "{":
-            hint = "An object over several lines: write each in one line, or all of them as one JSON array."
-        raise RowError("not JSON", detail=str(error), hint=hint) from error
-
-
-def _array_rows(text: str, origin: str) -> list[ScannedRow]:
+def _array_rows(text: str, origin: str) -> list[Row]:
     """The elements of a JSON array, by their index; damage is an error of the whole file."""
     try:
         elements = _DECODER.decode(text)
     except RowError as problem:
         raise DataError(problem.reason, path=origin, field=problem.field, hint=problem.hint) from problem
     except (ValueError, RecursionError) as error:
-        line, position = getattr(error, "lineno", 1), getattr(error, "pos", 0)
-        hint = "One JSON array a file, or one JSON object a line."
-        if position >= len(text.rstrip()):
-            hint = "The file ends in the array: it was cut off. Write it again."
-        raise DataError(f"not JSON: {error}", path=origin, line=line, hint=hint) from error
+        line = getattr(error, "lineno", 1)
+        raise DataError(f"not JSON: {error}", path=origin, line=line, hint=_JSON_HINT) from error
     if not elements:
         raise DataError("a JSON array without elements", path=origin, hint="Write one object for each row.")
-    return [_scanned(value, origin, number, is_line=False) for number, value in enumerate(elements)]
+    return [_json_row(value, origin, number, is_line=False) for number, value in enumerate(elements)]
 
 
-def _table_rows(text: str, delimiter: str, origin: str) -> Iterator[ScannedRow]:
+def _json_row(value: Any, origin: str, number: int, *, is_line: bool = True) -> Row:
+    if isinstance(value, dict):
+        return Row(value, origin, number, is_line)
+    problem = RowError("not a JSON object", hint='Write {"prompt": ...} a line.')
+    return Row({}, origin, number, is_line, problem=problem)
+
+
+def _table_rows(text: str, delimiter: str, origin: str) -> Iterator[Row]:
     """CSV with the names of the columns in its first row; every cell is text."""
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
     try:
@@ -178,15 +169,14 @@ def _table_rows(text: str, delimiter: str, origin: str) -> Iterator[ScannedRow]:
             hint = "Give each column a name of its own in the first line."
             raise DataError("the column is duplicated", path=origin, line=1, field=repeated[0], hint=hint)
         for cells in reader:
-            row = Row(cells, origin, reader.line_num)
             extra = RowError("more cells than columns", hint='Quote texts that hold the delimiter: "a, b".')
-            yield row, extra if None in cells else None
+            yield Row(cells, origin, reader.line_num, problem=extra if None in cells else None)
     except csv.Error as error:
         problem = RowError("not CSV", detail=str(error), hint="Quote texts, and double the quotes in them.")
-        yield Row({}, origin, reader.reader.line_num), problem
+        yield Row({}, origin, reader.reader.line_num, problem=problem)
 
 
-def _parquet_rows(data: bytes, path: Path) -> Iterator[ScannedRow]:
+def _parquet_rows(data: bytes, path: Path) -> Iterator[Row]:
     arrow = importlib.import_module("pyarrow")  # large, and most files are text
     parquet = importlib.import_module("pyarrow.parquet")
     try:
@@ -195,13 +185,7 @@ def _parquet_rows(data: bytes, path: Path) -> Iterator[ScannedRow]:
         reason = " ".join(str(error).split())
         raise DataError(f"Parquet that cannot be read: {reason}", path=path, hint="Write or fetch it again.") from error
     for number, values in enumerate(rows):
-        yield Row(values, str(path), number, is_line=False), None
-
-
-def _scanned(value: Any, origin: str, number: int, *, is_line: bool = True) -> ScannedRow:
-    if isinstance(value, dict):
-        return Row(value, origin, number, is_line), None
-    return Row({}, origin, number, is_line), RowError("not a JSON object", hint='Write {"prompt": ...} a line.')
+        yield Row(values, str(path), number, is_line=False)
 
 
 def scan_data_set(settings: PairsSettings) -> Iterator[Row]:
@@ -212,14 +196,18 @@ def scan_data_set(settings: PairsSettings) -> Iterator[Row]:
     except ImportError as error:
         reason = f"the package `datasets` cannot be imported: {error}"
         raise DataError(reason, path=name, hint="Install it: pip install datasets") from error
+    hidden = library.are_progress_bars_disabled()
+    library.disable_progress_bars()  # they would be mixed with ours
     try:
-        with _no_progress_bars(library):
-            # plain Python values, whatever form was set when it was saved (RiC saves torch tensors)
-            table = _load(library, settings).with_format(None)
+        # plain Python values, whatever form was set when it was saved (RiC saves torch tensors)
+        table = _load(library, settings).with_format(None)
     except DataError:
         raise
     except Exception as error:  # the library's own errors have no common base, and each format adds its reader's
         raise _not_loaded(settings, error) from error
+    finally:
+        if not hidden:
+            library.enable_progress_bars()
     for number, values in enumerate(table):
         yield Row(values, name, number, is_line=False)
 
@@ -250,29 +238,15 @@ def _load(library: Any, settings: PairsSettings) -> Any:
     return library.concatenate_datasets([splits[name].select(range(start, end)) for name, start, end in spans])
 
 
-@contextlib.contextmanager
-def _no_progress_bars(library: Any) -> Iterator[None]:
-    """The library's own progress bars would be mixed with ours."""
-    hidden = library.are_progress_bars_disabled()
-    library.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not hidden:
-            library.enable_progress_bars()
-
-
 def _not_loaded(settings: PairsSettings, error: Exception) -> DataError:
     """The innermost cause, in the library's words; its outer errors only say that something went wrong."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     reason = " ".join(str(cause).split()) or type(cause).__name__
-    options = settings.model_dump(include={"config", "split", "revision"}, exclude_none=True)
-    described = ", ".join(f"{key} {value!r}" for key, value in options.items())
     hint = hub_hint(
         "Check the name (owner/name on the hub, or a directory), `config` and `split`; the hub needs the network, "
         "and `hf auth login` for what is gated.",
         f"hf download --repo-type dataset {settings.dataset}",
     )
-    return DataError(f"cannot be loaded ({described}): {reason}", path=settings.dataset, hint=hint)
+    return DataError(f"cannot be loaded (split '{settings.split}'): {reason}", path=settings.dataset, hint=hint)

@@ -6,9 +6,9 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, permutations
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pad_cli.pairs.conversation import PROMPT, SYSTEM, read_hh_text, read_prompt, read_sample, read_steer_text
 from pad_cli.pairs.parsed_rows import ParsedRows, RawPair, Row, RowError, is_text
@@ -97,18 +97,11 @@ class PerPreference(RowFormat):
             return answers
         if answers is None and self.preferences is not None:
             return {name: row.values.get(name) for name in [*self.preferences, *self.neutral]}
-        raise RowError(
-            "no map of preferences to answers",
-            field=column,
-            hint=f'Write "{column}": {{"humorous": "...", "formal": "..."}}, or name the columns: '
-            "options: {preferences: {COLUMN: NAME}}.",
-        )
+        hint = f'Write "{column}": {{"humorous": "...", ...}}, or options: {{preferences: {{COLUMN: NAME}}}}.'
+        raise RowError("no map of preferences to answers", field=column, hint=hint)
 
 
 # Data sets in which people compared two answers
-
-_Question = Literal["better", "safer"]
-_SAFE_RLHF: dict[_Question, str] = {"better": "helpful", "safer": "harmless"}
 
 
 class SafeRlhf(RowFormat):
@@ -118,18 +111,18 @@ class SafeRlhf(RowFormat):
     A safer answer that is itself labelled unsafe against a safe one is left out.
     """
 
-    names: dict[_Question, str] = Field(
-        default_factory=lambda: dict(_SAFE_RLHF),
+    names: dict[Literal["better", "safer"], str] = Field(
+        default={"better": "helpful", "safer": "harmless"},
         min_length=1,
         description="Question to the principle that it asks for; leave one out to ignore it.",
     )
 
     def read_row(self, row: Row) -> ParsedRows:
         prompt, answers = read_sample(row, [(field, row.values.get(field)) for field in ("response_0", "response_1")])
-        safe = [_one_of(row, f"is_response_{number}_safe", (True, False)) for number in (0, 1)]
+        safe = [_one_of(row, f"is_response_{number}_safe", True, False) for number in (0, 1)]
         pairs, parts = [], []
         for question, name in self.names.items():
-            winner = _one_of(row, f"{question}_response_id", (0, 1))
+            winner = _one_of(row, f"{question}_response_id", 0, 1)
             if question == "safer" and safe[1 - winner] and not safe[winner]:
                 parts.append("the safer answer is the one labelled unsafe")
             else:
@@ -137,9 +130,9 @@ class SafeRlhf(RowFormat):
         return ParsedRows((row,), tuple(pairs), "" if pairs else parts[0], tuple(parts))
 
 
-def _one_of(row: Row, field: str, values: tuple[Any, Any]) -> Any:
+def _one_of(row: Row, field: str, *values: Any) -> Any:
     value = row.values.get(field)
-    if type(value) is not type(values[0]) or value not in values:
+    if type(value) is not type(values[0]) or value not in values:  # True is no 1 here
         reason = f"neither {values[0]} nor {values[1]}".lower()
         raise RowError(reason, field=field, hint="Is this PKU-SafeRLHF's own form?")
     return value
@@ -167,10 +160,17 @@ class HhRlhf(RowFormat):
 # Data sets with ratings. Two answers to one prompt give a pair under every attribute in which their ratings differ, so
 # answers that trade one attribute for another are the same two under several preferences, each winning under its own.
 
-_STEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-_ULTRA = ("helpfulness", "honesty", "instruction_following", "truthfulness")
+_STEER = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
+_ULTRA = ["helpfulness", "honesty", "instruction_following", "truthfulness"]
 _DIFFERENCE = "Least difference of two ratings that makes a pair."
-_ATTRIBUTES = "The ratings to use; as a map, each with the principle's name."
+
+
+def _named(attributes: Any) -> Any:
+    return {name: name for name in attributes} if isinstance(attributes, list) else attributes
+
+
+Attributes = Annotated[dict[str, str], BeforeValidator(_named)]
+"""Attribute to principle; a list of attributes names the principles after them."""
 
 Rated = tuple[str, Mapping[str, float]]
 """An answer and its ratings: attribute to number."""
@@ -188,12 +188,13 @@ class RatedRows(Settings):
         run, previous = 0, None
         for row in rows:
             try:
-                prompt, rated = self.read_rated(row)
+                prompt = self.read_prompt(row)
+                prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], prompt)
+                rated = answer, {name: self.rating(row, name) for name in self.principles()}
             except RowError as problem:
                 yield ParsedRows((row,), problem=problem)
                 continue
-            if self.consecutive and prompt != previous:
-                run += 1
+            run += self.consecutive and prompt != previous
             previous = prompt
             groups.setdefault((run, repr(prompt)), []).append((row, prompt, rated))
         for group in groups.values():
@@ -204,8 +205,11 @@ class RatedRows(Settings):
         """Attribute to principle."""
         raise NotImplementedError
 
-    def read_rated(self, row: Row) -> tuple[Messages, Rated]:
+    def read_prompt(self, row: Row) -> Messages:
         raise NotImplementedError
+
+    def rating(self, row: Row, name: str) -> float:
+        return _number(row, name)
 
 
 class HelpSteer2(RatedRows):
@@ -215,15 +219,17 @@ class HelpSteer2(RatedRows):
     """
 
     consecutive = True
-    attributes: list[str] | dict[str, str] = Field(default_factory=lambda: list(_STEER), description=_ATTRIBUTES)
+    attributes: Attributes = Field(default=_named(_STEER), description="The ratings to use.")
     minimum_difference: float = Field(1.0, gt=0, le=4, description=_DIFFERENCE)
 
     def principles(self) -> dict[str, str]:
-        return _names(self.attributes)
+        return self.attributes
 
-    def read_rated(self, row: Row) -> tuple[Messages, Rated]:
-        prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], read_steer_text(row))
-        return prompt, (answer, {name: _number(row, name, 0, 4) for name in self.principles()})
+    def read_prompt(self, row: Row) -> Messages:
+        return read_steer_text(row)
+
+    def rating(self, row: Row, name: str) -> float:
+        return _number(row, name, 0, 4)
 
 
 class Ric(RatedRows):
@@ -239,9 +245,17 @@ class Ric(RatedRows):
     def principles(self) -> dict[str, str]:
         return self.scores
 
-    def read_rated(self, row: Row) -> tuple[Messages, Rated]:
-        prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], _ric_prompt(row))
-        return prompt, (answer, {name: _number(row, name) for name in self.scores})
+    def read_prompt(self, row: Row) -> Messages:
+        """The prompt without the mark of the answer that follows."""
+        text, prompt = row.values.get("prompt"), read_prompt(row)
+        if not isinstance(text, str) or not text.lstrip().startswith("Human:"):
+            return prompt
+        turns = read_hh_text(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}", "prompt")
+        if turns[-1] == {"role": "assistant", "content": ""}:
+            turns = turns[:-1]
+        if not turns:
+            raise RowError("missing or empty", field="prompt")
+        return (*prompt[:-1], *turns)
 
 
 class UltraFeedback(RowFormat):
@@ -250,11 +264,10 @@ class UltraFeedback(RowFormat):
     A rating is a digit from 1 to 5 as text; one that is not a number (`N/A`) is left out and counted.
     """
 
-    attributes: list[str] | dict[str, str] = Field(default_factory=lambda: list(_ULTRA), description=_ATTRIBUTES)
+    attributes: Attributes = Field(default=_named(_ULTRA), description="The ratings to use.")
     minimum_difference: float = Field(1.0, gt=0, le=4, description=_DIFFERENCE)
 
     def read_row(self, row: Row) -> ParsedRows:
-        names = _names(self.attributes)
         prompt = read_prompt(row, "instruction")
         completions = row.values.get("completions")
         if not isinstance(completions, list) or not all(isinstance(completion, dict) for completion in completions):
@@ -265,10 +278,10 @@ class UltraFeedback(RowFormat):
             if not is_text(completion.get("response")):
                 parts.append("a completion without a response")
                 continue
-            ratings = {name: _ultra_rating(completion, name) for name in names}
+            ratings = {name: _ultra_rating(completion, name) for name in self.attributes}
             parts += [f"no rating for {name}" for name, rating in ratings.items() if rating is None]
             answers.append((completion["response"], {name: r for name, r in ratings.items() if r is not None}))
-        return _rated_pairs((row,), prompt, answers, names, self.minimum_difference, parts)
+        return _rated_pairs((row,), prompt, answers, self.attributes, self.minimum_difference, parts)
 
 
 def _rated_pairs(
@@ -291,11 +304,6 @@ def _rated_pairs(
     return ParsedRows(rows, tuple(pairs), "" if pairs else reason, tuple(parts))
 
 
-def _names(attributes: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
-    """Attribute to principle."""
-    return dict(attributes) if isinstance(attributes, Mapping) else {name: name for name in attributes}
-
-
 def _number(row: Row, field: str, lowest: float = -math.inf, highest: float = math.inf) -> float:
     value: Any = row.values.get(field)
     finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
@@ -316,16 +324,3 @@ def _ultra_rating(completion: Mapping[str, Any], name: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return rating if math.isfinite(rating) else None
-
-
-def _ric_prompt(row: Row) -> Messages:
-    """The prompt without the mark of the answer that follows."""
-    text, prompt = row.values.get("prompt"), read_prompt(row)
-    if isinstance(text, str) and text.lstrip().startswith("Human:"):
-        turns = read_hh_text(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}", "prompt")
-        if turns[-1] == {"role": "assistant", "content": ""}:
-            turns = turns[:-1]
-        if not turns:
-            raise RowError("missing or empty", field="prompt")
-        return (*prompt[:-1], *turns)
-    return prompt

@@ -27,47 +27,10 @@ class Columns(UserDict[str, Any]):
         return super().__getitem__(name)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a file or data set.
-
-    Attributes:
-        values: its columns; empty when it could not be parsed.
-        origin: the file, or the data set's name.
-        number: its line counted from 1, or its index counted from 0; unique in its origin.
-        is_line: whether `number` is a line.
-        changes: what was read in another form than it is written, or not at all; filled by what reads the row.
-    """
-
-    values: Mapping[str, Any]
-    origin: str
-    number: int
-    is_line: bool = True
-    changes: list[str] = field(default_factory=list, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "values", Columns(self.values))
-
-    @property
-    def place(self) -> str:
-        """`file:line` or `dataset[row]`."""
-        return f"{self.origin}:{self.number}" if self.is_line else f"{self.origin}[{self.number}]"
-
-    def all_changes(self, unread: Container[str] = ()) -> list[str]:
-        """Each of `changes` once, and the columns that were not read, except those that need not be."""
-        assert isinstance(self.values, Columns)
-        names = [name for name in self.values if name in self.values.unread and name not in unread]
-        return [*dict.fromkeys(self.changes), *(f"column '{name}' is not read" for name in names)]
-
-
 class RowError(Exception):
     """A row that cannot be read, raised where its place is not known.
 
-    Args:
-        reason: what is wrong, in the same words for every row that is wrong in the same way.
-        field: the column; may be empty.
-        hint: what to do.
-        detail: what is special to this row.
+    `reason` has the same words for every row that is wrong in the same way; `detail` is special to this row.
     """
 
     def __init__(self, reason: str, *, field: str = "", hint: str = "", detail: str = "") -> None:
@@ -87,6 +50,33 @@ class RowError(Exception):
 
 
 @dataclass(frozen=True)
+class Row:
+    """One row of a file or data set."""
+
+    values: Mapping[str, Any]  # its columns; empty when it could not be parsed
+    origin: str  # the file, or the data set's name
+    number: int  # its line counted from 1, or its index counted from 0; unique in its origin
+    is_line: bool = True  # whether `number` is a line
+    # What was read in another form than it is written, or not at all; filled by what reads the row
+    changes: list[str] = field(default_factory=list, compare=False)
+    problem: RowError | None = None  # why it could not be parsed
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", Columns(self.values))
+
+    @property
+    def place(self) -> str:
+        """`file:line` or `dataset[row]`."""
+        return f"{self.origin}:{self.number}" if self.is_line else f"{self.origin}[{self.number}]"
+
+    def all_changes(self, unread: Container[str] = ()) -> list[str]:
+        """Each of `changes` once, and the columns that were not read, except those that need not be."""
+        assert isinstance(self.values, Columns)
+        names = [name for name in self.values if name in self.values.unread and name not in unread]
+        return [*dict.fromkeys(self.changes), *(f"column '{name}' is not read" for name in names)]
+
+
+@dataclass(frozen=True)
 class RawPair:
     """A preference pair whose preference is still spelt as the row spells it."""
 
@@ -98,21 +88,13 @@ class RawPair:
 
 @dataclass(frozen=True)
 class ParsedRows:
-    """What a pair format made of one row, or of rows that belong together.
+    """What a pair format made of one row, or of rows that belong together."""
 
-    Attributes:
-        rows: these rows.
-        pairs: the pairs in them.
-        reason: why there are none.
-        parts: why parts of the rows gave none, once for each part.
-        problem: what is wrong, when the rows cannot be read.
-    """
-
-    rows: tuple[Row, ...]
-    pairs: tuple[RawPair, ...] = ()
-    reason: str = ""
-    parts: tuple[str, ...] = ()
-    problem: RowError | None = None
+    rows: tuple[Row, ...]  # these rows
+    pairs: tuple[RawPair, ...] = ()  # the pairs in them
+    reason: str = ""  # why there are none
+    parts: tuple[str, ...] = ()  # why parts of the rows gave none, once for each part
+    problem: RowError | None = None  # what is wrong, when the rows cannot be read
 
 
 Reading = ParsedRows

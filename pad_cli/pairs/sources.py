@@ -1,26 +1,36 @@
-"""From one source of a recipe to its pairs: rows, then their format, then their preferences."""
+"""From one source of a recipe to its pairs: rows, then their format, then their preferences; and cleaning pairs."""
 
 from __future__ import annotations
 
-import json
+import functools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from pad_cli.errors import DataError, PreferenceError
-from pad_cli.pairs.cleaning import SourcedPair
 from pad_cli.pairs.files import scan_data_set, scan_file
 from pad_cli.pairs.parsed_rows import PairFormat, ParsedRows, Row, RowError, is_text
 from pad_cli.preference import LARGEST, Preference, parse_preference
 from pad_cli.recipe import PairsSettings, make_with, read_options
-from pad_cli.records import PreferencePair, SourceReport
+from pad_cli.records import Messages, PreferencePair, SourceReport
 from pad_cli.registry import PAIR_FORMATS
 
 _MOST_ERRORS = 20  # bad rows that an error lists
+
+
+class SourcedPair(NamedTuple):
+    """A preference pair, and the report on its source."""
+
+    pair: PreferencePair
+    source: SourceReport
+
+    def drop(self, reason: str) -> None:
+        self.source.drop("pair", reason, self.pair.place)
 
 
 class PreferenceReader:
@@ -37,19 +47,21 @@ class PreferenceReader:
 
     def read(self, value: Any) -> Preference:
         """One preference, with at least one weight that is not zero."""
-        try:
-            key = json.dumps(value)
-        except (TypeError, ValueError):  # something no JSON holds, from a data set
-            key = repr(value)
+        key = repr(value)
         if key not in self._parsed:
-            self._parsed[key] = self._parse(_weights(value))
+            self._parsed[key] = self._parse(value)
         return self._parsed[key]
 
-    def _parse(self, named: Mapping[str, float]) -> Preference:
+    def _parse(self, value: Any) -> Preference:
         weights: Counter[str] = Counter()
         texts: Counter[str] = Counter()
-        for name, weight in named.items():
-            part = Preference({name: 1.0}, {}) if self._principles is None else self._specification(name)
+        for name, weight in _weights(value).items():
+            part = Preference({name: 1.0}, {})
+            if self._principles is not None:
+                try:
+                    part = parse_preference([name], self._principles, accepts_text=True)
+                except PreferenceError as error:
+                    raise RowError(error.message, field="preference", hint=error.hint) from error
             weights.update({key: weight * share for key, share in part.weights.items()})
             texts.update({key: weight * share for key, share in part.texts.items()})
         preference = Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
@@ -57,12 +69,6 @@ class PreferenceReader:
             hint = "Leave the row out, or give a weight."
             raise RowError("no weight other than zero", field="preference", hint=hint)
         return preference
-
-    def _specification(self, text: str) -> Preference:
-        try:
-            return parse_preference([text], self._principles or (), accepts_text=True)
-        except PreferenceError as error:
-            raise RowError(error.message, field="preference", hint=error.hint) from error
 
 
 def _weights(value: Any) -> dict[str, float]:
@@ -91,14 +97,17 @@ def read_source(
     Raises a DataError that names up to 20 bad rows, unless these are to be dropped.
     """
     pair_format = _format(settings, key)
-    rows, unparsed = _scan(settings)
-    if not rows and not unparsed:
+    config = f"/{settings.config}" if settings.config else ""
+    name = settings.path or f"{settings.dataset}{config} [{settings.split}]"
+    rows = list(scan_data_set(settings) if settings.path is None else scan_file(Path(settings.path)))
+    if not rows:
         hint = "One JSON object a line." if settings.path else "Check `split`."
         raise DataError("has no rows", path=settings.path or settings.dataset, hint=hint)
-    report = SourceReport(_name(settings), split, weight=settings.weight)
+    report = SourceReport(name, split, weight=settings.weight)
     sourced: list[SourcedPair] = []
     bad: list[tuple[Row, RowError]] = []
-    for parsed in [*unparsed, *pair_format.read(rows)]:
+    unparsed = [ParsedRows((row,), problem=row.problem) for row in rows if row.problem is not None]
+    for parsed in [*unparsed, *pair_format.read([row for row in rows if row.problem is None])]:
         problem, place = parsed.problem, parsed.rows[0].place
         pairs: list[PreferencePair] = []
         try:
@@ -117,6 +126,14 @@ def read_source(
     return sourced, report
 
 
+def _format(settings: PairsSettings, key: str) -> PairFormat:
+    entry = PAIR_FORMATS.get(settings.format)
+    where, hint = f"{key}: options of the format '{settings.format}'", "See docs/training.md for what it takes."
+    is_model = isinstance(entry, type) and issubclass(entry, BaseModel)
+    pair_format: PairFormat = (read_options if is_model else make_with)(entry, settings.options, where, hint)
+    return pair_format
+
+
 def _count(report: SourceReport, parsed: ParsedRows, pairs: int, reason: str) -> None:
     report.rows += len(parsed.rows)
     report.pairs_made += pairs
@@ -133,53 +150,117 @@ def _count(report: SourceReport, parsed: ParsedRows, pairs: int, reason: str) ->
             report.change(change, row.place)
 
 
-def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
-    """All pairs of a file with prompt, preference, chosen and rejected, as they stand.
-
-    Raises:
-        DataError: the file is missing, empty, or lines are wrong; names file, line and field.
-    """
-    settings = PairsSettings(path=str(path))
-    sourced, _ = read_source(settings, "path", "train", PreferenceReader(None), drop_bad=False)
-    return tuple(pair for pair, _ in sourced)
-
-
-def _scan(settings: PairsSettings) -> tuple[list[Row], list[ParsedRows]]:
-    """The rows that could be parsed, and the others with their problems."""
-    if settings.path is None:
-        return list(scan_data_set(settings)), []
-    scanned = list(scan_file(Path(settings.path)))
-    rows = [row for row, problem in scanned if problem is None]
-    return rows, [ParsedRows((row,), problem=problem) for row, problem in scanned if problem is not None]
-
-
-def _format(settings: PairsSettings, key: str) -> PairFormat:
-    entry = PAIR_FORMATS.get(settings.format)
-    where, hint = f"{key}: options of the format '{settings.format}'", "See docs/training.md for what it takes."
-    is_model = isinstance(entry, type) and issubclass(entry, BaseModel)
-    pair_format: PairFormat = (read_options if is_model else make_with)(entry, settings.options, where, hint)
-    return pair_format
-
-
-def _name(settings: PairsSettings) -> str:
-    if settings.path is not None:
-        return settings.path
-    config = f"/{settings.config}" if settings.config else ""
-    return f"{settings.dataset}{config} [{settings.split}]"
-
-
 def _bad_rows(bad: Sequence[tuple[Row, RowError]]) -> DataError:
     """One row's own error; several in one error, in the file's order."""
     bad = sorted(bad, key=lambda entry: entry[0].number)
     errors = [problem.at(row) for row, problem in bad[:_MOST_ERRORS]]
     if len(bad) == 1:
         return errors[0]
-    lines = [f"  {error.message}" for error in errors]
-    if len(bad) > _MOST_ERRORS:
-        lines.append(f"  and {len(bad) - _MOST_ERRORS} more")
+    lines = [f"{len(bad)} rows cannot be read", *(f"  {error.message}" for error in errors)]
+    lines += [f"  and {len(bad) - _MOST_ERRORS} more"] if len(bad) > _MOST_ERRORS else []
     hints = list(dict.fromkeys(error.hint for error in errors if error.hint))[:3]
-    return DataError(
-        "\n".join([f"{len(bad)} rows cannot be read", *lines]),
-        path=bad[0][0].origin,
-        hint="\n".join([*hints, "`data.bad_rows: drop` leaves such rows out and counts them."]),
-    )
+    hints.append("`data.bad_rows: drop` leaves such rows out and counts them.")
+    return DataError("\n".join(lines), path=bad[0][0].origin, hint="\n".join(hints))
+
+
+# Taking out what teaches nothing, and adding contrast pairs
+
+
+def prompt_key(prompt: Messages) -> tuple[tuple[str, str], ...]:
+    """Equal for equal conversations."""
+    return tuple((message["role"], message["content"]) for message in prompt)
+
+
+def preference_key(pair: PreferencePair) -> Hashable:
+    """Equal for equal preferences."""
+    return frozenset(pair.preference.items()), frozenset(pair.texts.items())
+
+
+def pair_key(pair: PreferencePair) -> tuple[Hashable, str, str]:
+    """Equal for equal pairs; the question (prompt and preference), then the chosen and the rejected answer."""
+    return (prompt_key(pair.prompt), preference_key(pair)), pair.chosen, pair.rejected
+
+
+def clean(pairs: Iterable[SourcedPair]) -> list[SourcedPair]:
+    """Without pairs of equal answers, exact duplicates (the first stays), and contradictions (all of them go)."""
+    first: dict[tuple[Hashable, str, str], SourcedPair] = {}
+    for sourced in pairs:
+        if sourced.pair.chosen.strip() == sourced.pair.rejected.strip():
+            sourced.drop("chosen equals rejected")
+        elif first.setdefault(pair_key(sourced.pair), sourced) is not sourced:
+            sourced.drop("duplicate")
+    consistent = []
+    for (question, chosen, rejected), sourced in first.items():
+        if (question, rejected, chosen) in first:
+            sourced.drop("contradiction: the same two answers also the other way round")
+        else:
+            consistent.append(sourced)
+    return consistent
+
+
+def without_leaks(pairs: Sequence[SourcedPair], validation: Iterable[PreferencePair]) -> list[SourcedPair]:
+    """Training pairs whose prompt no validation pair has, white space and letter case aside."""
+    measured = set(normalised_prompts(validation))
+    clear = []
+    for sourced, prompt in zip(pairs, normalised_prompts(pair for pair, _ in pairs), strict=True):
+        if prompt in measured:
+            sourced.drop("prompt of a validation split")
+        else:
+            clear.append(sourced)
+    return clear
+
+
+def normalised_prompts(pairs: Iterable[PreferencePair]) -> list[str]:
+    """For each pair a text that is equal for prompts which differ in white space and letter case only."""
+
+    @functools.cache  # many pairs share a prompt
+    def normalised(text: str) -> str:
+        return " ".join(text.split()).casefold()
+
+    return ["\0".join(f"{each['role']}\0{normalised(each['content'])}" for each in pair.prompt) for pair in pairs]
+
+
+def contrast_pairs(pairs: Sequence[SourcedPair]) -> list[SourcedPair]:
+    """The pairs that follow where the answers to a prompt were each written for one preference.
+
+    They separate a preference from quality: when an answer is chosen under one preference and rejected under another,
+    only the preference can tell why. Answers were written so, for a prompt and source, when there are at least two
+    preferences, each a single one of weight 1; every chosen answer is chosen under one of them only; and every rejected
+    answer is chosen under another. Then each answer beats, under its own preference, every answer of another one.
+
+    Returns:
+        Those pairs that are not among the given ones, and contradict none of them.
+    """
+    known = {pair_key(pair) for pair, _ in pairs}
+    groups: dict[Hashable, list[SourcedPair]] = {}
+    for sourced in pairs:
+        groups.setdefault((id(sourced.source), prompt_key(sourced.pair.prompt)), []).append(sourced)
+    added = []
+    for group in groups.values():
+        written = _written_for([pair for pair, _ in group])
+        source = group[0].source
+        for winner, loser in permutations(written, 2):
+            model = written[winner]
+            if preference_key(model) == preference_key(written[loser]):
+                continue
+            pair = PreferencePair(model.prompt, model.preference, winner, loser, model.texts, model.place)
+            question, chosen, rejected = key = pair_key(pair)
+            if key not in known and (question, rejected, chosen) not in known:
+                known.add(key)
+                source.contrast_pairs += 1
+                added.append(SourcedPair(pair, source))
+    return added
+
+
+def _written_for(group: Sequence[PreferencePair]) -> dict[str, PreferencePair]:
+    """Answer to a pair of the preference it was written for; empty where answers were not written so."""
+    written: dict[str, PreferencePair] = {}
+    for pair in group:
+        other = written.setdefault(pair.chosen, pair)
+        if [*pair.preference.values(), *pair.texts.values()] != [1.0] or preference_key(other) != preference_key(pair):
+            return {}
+    for pair in group:
+        loser = written.get(pair.rejected)
+        if loser is None or preference_key(loser) == preference_key(pair):
+            return {}
+    return written

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError, RecipeError
-from pad_cli.pairs.cleaning import SourcedPair, clean, contrast_pairs, normalised_prompts, without_leaks
-from pad_cli.pairs.data_report import split_report
-from pad_cli.pairs.sources import PreferenceReader, read_source
+from pad_cli.pairs.sources import (
+    PreferenceReader,
+    SourcedPair,
+    clean,
+    contrast_pairs,
+    normalised_prompts,
+    prompt_key,
+    read_source,
+    without_leaks,
+)
+from pad_cli.preference import Preference
 from pad_cli.principles import load_principles, shipped_principles
 from pad_cli.recipe import DataSettings, PairsSettings, Settings, make_with
-from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair, SourceReport
+from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair, PreferenceReport, SourceReport, SplitReport
 from pad_cli.registry import PAIR_SOURCES
+from pad_cli.reports.document import Column, Row, Table, number
 from pad_cli.system.resources import shipped
 
 _MOST_NAMES = 64  # more distinct names are hardly principles: each would get its own head
+_LISTED = 64  # preferences that a report describes one by one
 _HELD_OUT = "held_out"
 SHIPPED = "shipped"
 """In place of a file: the package's own paraphrases, of its ready principles and of the styles of the data set DSP."""
@@ -55,13 +65,23 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
             "Give your split another name, or leave out `validation_share`.",
         )
     texts, unseen_texts = read_paraphrases(settings.texts)
-    splits, validation_reports = _validation(settings, reader)
+    splits, validation_reports = [], []
+    for name, source in settings.validation.items():
+        sourced, of_split = _read_all({f"data.validation.{name}": source}, name, settings, reader)
+        _require(f"validation ({name})", sourced, of_split)
+        splits.append(PairSplit(name, tuple(pair for pair, _ in sourced)))
+        validation_reports += of_split
     measured = [pair for split in splits for pair in split.pairs]
     if settings.source is not None:
         pairs, reports, made = _registered(settings, seed)
         splits, texts = [*made.validation, *splits], {**made.texts, **texts}
     else:
-        pairs, reports = _training(settings, reader)
+        origins: dict[str, str | PairsSettings | None] = {}
+        if isinstance(settings.train, list):
+            origins |= {f"data.train.{number}": each for number, each in enumerate(settings.train)}
+        else:
+            origins["data.train"] = settings.train
+        pairs, reports = _read_all(origins, "train", settings, reader)
     pairs = without_leaks(pairs, measured)
     _require("training", pairs, reports)
     if settings.validation_share:
@@ -76,8 +96,8 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
     if principles is None:
         _refuse_many_names([*train, *(pair for split in splits for pair in split.pairs)])
     sources = (*reports, *validation_reports)
-    for source in sources:
-        source.sort()
+    for report in sources:
+        report.sort()
     described = [split_report("train", train), *(split_report(split.name, split.pairs) for split in splits)]
     return PairData(tuple(train), tuple(splits), texts, DataReport(sources, tuple(described)))
 
@@ -94,34 +114,18 @@ def _registered(settings: DataSettings, seed: int) -> tuple[list[SourcedPair], l
     return [SourcedPair(pair, report) for pair in placed], [report], data
 
 
-def _validation(settings: DataSettings, reader: PreferenceReader) -> tuple[list[PairSplit], list[SourceReport]]:
-    splits, reports = [], []
-    for name, source in settings.validation.items():
-        key = f"data.validation.{name}"
-        read, report = read_source(_as_source(source), key, name, reader, drop_bad=settings.bad_rows == "drop")
-        pairs = clean(read)
-        _require(f"validation ({name})", pairs, [report])
-        splits.append(PairSplit(name, tuple(pair for pair, _ in pairs)))
-        reports.append(report)
-    return splits, reports
-
-
-def _training(settings: DataSettings, reader: PreferenceReader) -> tuple[list[SourcedPair], list[SourceReport]]:
-    """All training sources, cleaned together: a pair that two of them hold is trained on once."""
-    sources = settings.train if isinstance(settings.train, list) else [settings.train]
+def _read_all(
+    sources: Mapping[str, str | PairsSettings | None], split: str, settings: DataSettings, reader: PreferenceReader
+) -> tuple[list[SourcedPair], list[SourceReport]]:
+    """Sources by their keys in the recipe, cleaned together: a pair that two of them hold counts once."""
     pairs: list[SourcedPair] = []
     reports = []
-    for number, source in enumerate(sources):
-        assert source is not None
-        key = f"data.train.{number}" if isinstance(settings.train, list) else "data.train"
-        read, report = read_source(_as_source(source), key, "train", reader, drop_bad=settings.bad_rows == "drop")
+    for key, source in sources.items():
+        place = source if isinstance(source, PairsSettings) else PairsSettings(path=source)
+        read, report = read_source(place, key, split, reader, drop_bad=settings.bad_rows == "drop")
         pairs += read
         reports.append(report)
     return clean(pairs), reports
-
-
-def _as_source(source: str | PairsSettings) -> PairsSettings:
-    return PairsSettings(path=source) if isinstance(source, str) else source
 
 
 def _hold_out(pairs: Sequence[SourcedPair], share: float, seed: int) -> tuple[list[SourcedPair], list[SourcedPair]]:
@@ -151,15 +155,14 @@ def _weighted(pairs: Iterable[SourcedPair], source: SourceReport, seed: str) -> 
 
 
 def _require(what: str, pairs: Sequence[SourcedPair], reports: Iterable[SourceReport]) -> None:
-    if pairs:
-        return
-    reasons = [
-        f"{entry.count} {entry.what}{'s' if entry.count > 1 else ''}: {entry.reason} ({', '.join(entry.examples)})"
-        for report in reports
-        for entry in report.dropped
-    ]
-    lines = "\n  ".join([f"no {what} pairs are left", *reasons])
-    raise DataError(lines, hint="Correct these rows, or choose other data.")
+    if not pairs:
+        reasons = [
+            f"{entry.count} {entry.what}{'s' * (entry.count > 1)}: {entry.reason} ({', '.join(entry.examples)})"
+            for report in reports
+            for entry in report.dropped
+        ]
+        lines = "\n  ".join([f"no {what} pairs are left", *reasons])
+        raise DataError(lines, hint="Correct these rows, or choose other data.")
 
 
 def _refuse_many_names(pairs: Iterable[PreferencePair]) -> None:
@@ -175,18 +178,12 @@ def _refuse_many_names(pairs: Iterable[PreferencePair]) -> None:
 # Paraphrases of principles: what the preference encoder learns from, and what it is measured on
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty")
-    return text
-
-
-_Texts = tuple[Annotated[str, AfterValidator(_not_blank)], ...]
+_Text = Annotated[str, Field(pattern=r"\S")]
 
 
 class _Entry(Settings):
-    train: Annotated[_Texts, Field(min_length=1)]
-    held_out: _Texts = ()
+    train: Annotated[tuple[_Text, ...], Field(min_length=1)]
+    held_out: tuple[_Text, ...] = ()
 
 
 _FILE: TypeAdapter[dict[str, _Entry]] = TypeAdapter(dict[str, _Entry])
@@ -232,12 +229,109 @@ def _paraphrased(splits: Iterable[PairSplit], held_out: Paraphrases) -> list[Pai
     """For each split a second one, `NAME_wordings`: its pairs that ask for one principle, in held-out paraphrases."""
     paraphrased = []
     for split in splits:
-        pairs = tuple(
-            pair
-            for pair in split.pairs
-            if len(pair.preference) == 1 and not pair.texts and all(held_out.get(name) for name in pair.preference)
-        )
+        single = [pair for pair in split.pairs if len(pair.preference) == 1 and not pair.texts]
+        pairs = tuple(pair for pair in single if all(held_out.get(name) for name in pair.preference))
         if pairs and not split.texts:
             names = sorted({name for pair in pairs for name in pair.preference})
             paraphrased.append(PairSplit(f"{split.name}_wordings", pairs, {name: held_out[name] for name in names}))
     return paraphrased
+
+
+# The data report: what splits are like, and the whole as tables
+
+
+def split_report(name: str, pairs: Sequence[PreferencePair]) -> SplitReport:
+    """What a split's pairs are like; lengths in characters."""
+    keys = [prompt_key(pair.prompt) for pair in pairs]
+    answers = {(key, text) for key, pair in zip(keys, pairs, strict=True) for text in (pair.chosen, pair.rejected)}
+    by_preference: dict[str, list[PreferencePair]] = {}
+    for pair in pairs:
+        by_preference.setdefault(Preference(pair.preference, pair.texts).describe(), []).append(pair)
+    frequent = sorted(by_preference.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+    return SplitReport(
+        name=name,
+        pairs=len(pairs),
+        prompts=len(set(keys)),
+        answers=len(answers),
+        mean_prompt=_mean(sum(len(content) for _, content in key) for key in set(keys)),
+        mean_answer=_mean(len(text) for _, text in answers),
+        preferences={words: _preference_report(group) for words, group in frequent[:_LISTED]},
+        more_preferences=max(len(frequent) - _LISTED, 0),
+    )
+
+
+def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
+    """The report as tables: sources, what was not used or read differently, splits, and the preferences of each."""
+    content = asdict(report)
+    sources, splits = content["sources"], content["splits"]
+    place: dict[str, Column] = {"source": "source", "split": "split"}
+    examples: dict[str, Column] = {"for example": lambda row: ", ".join(row["examples"])}
+    counts = {"rows": "rows", "used": "rows_used", "pairs": "pairs_made", "kept": "pairs_kept"}
+    counts["contrast"] = "contrast_pairs"
+
+    def parts(key: str) -> list[Row]:
+        return [{**each, "source": of["name"], "split": of["split"]} for of in sources for each in of[key]]
+
+    def numbers(keys: Mapping[str, str], digits: str = ",") -> dict[str, Column]:
+        return {name: number(key, digits) for name, key in keys.items()}
+
+    lengths = {"mean prompt": "mean_prompt", "mean answer": "mean_answer"}
+    tables = [
+        Table.of(
+            sources,
+            {"source": "name", "split": "split"},
+            {**numbers(counts), "weight": number("weight", "g")},
+            "Sources",
+        ),
+        Table.of(parts("dropped"), {**place, "how many": _how_many, "why": "reason", **examples}, {}, "Not used"),
+        Table.of(
+            parts("changes"),
+            {**place, "rows": number("count"), "what": "change", **examples},
+            {},
+            "Read differently, or not read",
+        ),
+        Table.of(
+            splits,
+            {"split": "name"},
+            {**numbers({name: name for name in ("pairs", "prompts", "answers")}), **numbers(lengths, ".0f")},
+            "Splits (lengths in characters)",
+        ),
+        Table.of(
+            [row for split in splits for row in _preferences(split, most)],
+            {"split": "split", "preference": "preference"},
+            {
+                "pairs": number("pairs"),
+                "longer": number("chosen_longer", ".2f"),
+                **numbers({"chosen": "mean_chosen", "rejected": "mean_rejected"}, ".0f"),
+            },
+            "Preferences (longer: share of chosen answers that are; mean lengths in characters)",
+        ),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _how_many(row: Row) -> str:
+    return f"{row['count']:,} {row['what']}{'s' * (row['count'] > 1)}"
+
+
+def _preferences(split: Row, most: int) -> Iterator[Row]:
+    for words, one in list(split["preferences"].items())[:most]:
+        yield {"split": split["name"], "preference": words, **one}
+    if more := split["more_preferences"] + max(0, len(split["preferences"]) - most):
+        empty = dict.fromkeys(("pairs", "chosen_longer", "mean_chosen", "mean_rejected"))
+        yield {"split": split["name"], "preference": f"({more:,} more)", **empty}
+
+
+def _preference_report(pairs: Sequence[PreferencePair]) -> PreferenceReport:
+    longer = ((len(pair.chosen) > len(pair.rejected)) + (len(pair.chosen) >= len(pair.rejected)) for pair in pairs)
+    return PreferenceReport(
+        pairs=len(pairs),
+        chosen_longer=_mean(twice / 2 for twice in longer),
+        mean_chosen=_mean(len(pair.chosen) for pair in pairs),
+        mean_rejected=_mean(len(pair.rejected) for pair in pairs),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0

@@ -7,28 +7,17 @@ or data set that cannot be read a DataError that names the row.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pad_cli.errors import DataError, RecipeError, did_you_mean
-from pad_cli.pairs import (
-    Row,
-    RowError,
-    is_text,
-    note_changes,
-    prompt_of,
-    read_rows,
-    read_steer_text,
-    scan_data_set,
-)
-from pad_cli.prompts.grid import Prompt, distinct, grid_items, preference_items, read_grid
+from pad_cli.pairs import Row, RowError, is_text, note_changes, prompt_of, read_rows, read_steer_text, scan_data_set
+from pad_cli.prompts.benchmarks import Prompt, distinct, grid_items, preference_items, read_grid
 from pad_cli.recipe import PairsSettings, read_options
 from pad_cli.records import BenchmarkItem
 from pad_cli.system.offline import hub_hint
 from pad_cli.system.resources import shipped
-
-Value = TypeVar("Value")
 
 _EVERYDAY = "everyday"  # prompts for any principle; every other file is named for its three
 _KIND = ("kind",)  # a column for readers of our own prompts
@@ -56,10 +45,8 @@ def load_jsonl(*, path: str, **grid: Any) -> list[BenchmarkItem]:
 def load_shipped(*, name: str = "helpful-harmless-humorous", **grid: Any) -> list[BenchmarkItem]:
     """Our own prompts: everyday instructions, for the three principles that give a file its name or for any.
 
-    Where three principles give the name, by default each of them, each pair and all three are asked for.
-
-    Args:
-        name: `helpful-harmless-humorous`, `expert-informative-creative`, or `everyday`, which needs `preferences`.
+    `helpful-harmless-humorous` and `expert-informative-creative` ask by default for each of the three, for each pair
+    and for all of them; `everyday` needs `preferences`.
     """
     files = {file.stem: file for file in sorted((shipped("data") / "prompts").glob("*.jsonl"))}
     if name not in files:
@@ -82,7 +69,7 @@ def load_data_set(
     """Every distinct prompt of a data set under every preference, or each under the preference of its own row.
 
     Args:
-        dataset, config, split, revision: as in `PairsSettings`.
+        dataset: this, `config`, `split` and `revision` are as in `PairsSettings`.
         prompt: column with the prompts: texts, or conversations that end with the user.
         preference: column with a specification or a list of them, in place of `preferences`.
         facts: columns that scorers want to see.
@@ -90,27 +77,22 @@ def load_data_set(
     """
     name = Path(dataset).name
     if preference is not None and (clash := grid.keys() & {"preferences", "combine", "unseen"}):
-        raise RecipeError(
-            f"benchmark: options of 'dataset': `{min(clash)}` and `preference` exclude each other.",
-            "`preference` is the column with each row's own; leave it out to ask all prompts under `preferences`.",
-        )
+        hint = "`preference` is the column with each row's own; leave it out to ask all prompts under `preferences`."
+        raise RecipeError(f"benchmark: options of 'dataset': `{min(clash)}` and `preference` exclude each other.", hint)
     settings = read_grid("dataset", grid if preference is None else {"preferences": {}, **grid})
     rows = list(_scan(dataset, config=config, split=split, revision=revision))
-    prompts = [
-        Prompt(prompt_of(row, prompt), {key: _read_cell(row, key, _read_fact) for key in facts}, row.place)
-        for row in rows
-    ]
-    specs = [] if preference is None else [_read_cell(row, preference, _read_specs) for row in rows]
+    by_preference: dict[tuple[str, ...], list[Prompt]] = {}
+    for row in rows:
+        own = () if preference is None else _read_specs(row, preference)
+        each = Prompt(prompt_of(row, prompt), {key: _read_fact(row, key) for key in facts}, row.place)
+        by_preference.setdefault(own, []).append(each)
     note_changes(rows)
     if preference is None:
-        return grid_items(name, prompts, settings)
-    by_preference: dict[tuple[str, ...], list[Prompt]] = {}
-    for own, each in zip(specs, prompts, strict=True):
-        by_preference.setdefault(own, []).append(each)
+        return grid_items(name, by_preference.get((), []), settings)
     return [
         item
-        for own, of_preference in by_preference.items()
-        for item in preference_items(name, distinct(of_preference)[: settings.limit], own, own)
+        for own, prompts in by_preference.items()
+        for item in preference_items(name, distinct(prompts)[: settings.limit], own, own)
     ]
 
 
@@ -156,25 +138,17 @@ def load_helpsteer2(
 ) -> list[BenchmarkItem]:
     """Short prompts of HelpSteer2, chosen as the authors of PAD do (their inference/collect_model_outs.py).
 
-    They take the rows with prompts of at most 100 characters, and every second one of these: a prompt has two rows, one
-    for each of its rated answers. A prompt that is left twice is asked once here.
-
-    Args:
-        max_characters: of a prompt, as it stands in its row.
-        every: n takes the nth, 2nth, ... of those rows.
+    They take the rows with prompts of at most `max_characters`, and of these the nth, 2nth, ... for n = `every`: a
+    prompt has two rows, one for each of its rated answers. A prompt that is left twice is asked once here.
     """
     settings = read_grid("helpsteer2", grid)
     if every < 1:
         raise RecipeError("benchmark: options of 'helpsteer2': `every` is at least 1.", "1 takes every row.")
-    rows = [row for row in _scan(dataset, split=split, revision=revision) if _length(row) <= max_characters]
+    scanned = ((row, row.values.get("prompt")) for row in _scan(dataset, split=split, revision=revision))
+    rows = [row for row, text in scanned if not isinstance(text, str) or len(text) <= max_characters]
     chosen = rows[every - 1 :: every]
     prompts = [Prompt(prompt_of(row, read=read_steer_text), place=row.place) for row in chosen]
     return grid_items("helpsteer2", prompts, settings)
-
-
-def _length(row: Row) -> int:
-    prompt = row.values.get("prompt")
-    return len(prompt) if isinstance(prompt, str) else 0
 
 
 def _read_prompts(file: Path, unread: Container[str] = ()) -> list[Prompt]:
@@ -193,23 +167,19 @@ def _scan(dataset: str, **options: str | None) -> Iterable[Row]:
     )
 
 
-def _read_cell(row: Row, column: str, read: Callable[[Any, str], Value]) -> Value:
-    try:
-        return read(row.values.get(column), column)
-    except RowError as problem:
-        raise problem.at(row) from problem
-
-
-def _read_specs(value: Any, field: str) -> tuple[str, ...]:
+def _read_specs(row: Row, column: str) -> tuple[str, ...]:
+    value = row.values.get(column)
     specs = tuple(value) if isinstance(value, list) else (value,)
-    if specs and all(is_text(spec) for spec in specs):
-        return specs
-    raise RowError("neither a specification nor a list of them", field=field, hint="For example: humorous")
+    if not specs or not all(is_text(spec) for spec in specs):
+        problem = RowError("neither a specification nor a list of them", field=column, hint="For example: humorous")
+        raise problem.at(row)
+    return specs
 
 
-def _read_fact(value: Any, field: str) -> Any:
+def _read_fact(row: Row, column: str) -> Any:
+    value = row.values.get(column)
     if value is None:
-        raise RowError("missing", field=field, hint="Name columns of the data set in `facts`.")
+        raise RowError("missing", field=column, hint="Name columns of the data set in `facts`.").at(row)
     return value
 
 
@@ -219,10 +189,7 @@ def _fetched(dataset: str, file: str, revision: str | None) -> Path:
     try:
         return Path(hub.hf_hub_download(dataset, file, repo_type="dataset", revision=revision))
     except Exception as error:  # the hub client's errors have no common base
-        hint = hub_hint(
-            "Check the name and the network, or name a file as `path`.",
-            f"hf download --repo-type dataset {dataset} {file}",
-        )
-        raise DataError(
-            f"cannot fetch {file}: {' '.join(str(error).split())[:300]}", path=dataset, hint=hint
-        ) from error
+        download = f"hf download --repo-type dataset {dataset} {file}"
+        hint = hub_hint("Check the name and the network, or name a file as `path`.", download)
+        reason = f"cannot fetch {file}: {' '.join(str(error).split())[:300]}"
+        raise DataError(reason, path=dataset, hint=hint) from error

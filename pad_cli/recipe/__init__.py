@@ -1,73 +1,37 @@
 """Recipes (floor 2): what a command is to do, in YAML, checked before anything runs."""
 
-from pad_cli.recipe.evaluation import (
-    BenchmarkSettings,
-    EvalRecipe,
-    JudgeSettings,
-    MethodSettings,
-    Mode,
-    ReproduceRecipe,
-    ScorerSettings,
-    SweepRecipe,
-)
-from pad_cli.recipe.kinds import (
-    AnyRecipe,
-    BenchRecipe,
-    GenerateRecipe,
-    Recipe,
-    check_names,
-    field_keys,
-    recipe_kinds,
-    recipe_schema,
-)
-from pad_cli.recipe.recipe_file import find_recipe, load_recipe, read_recipe, recipe_text, shipped_recipes
-from pad_cli.recipe.settings import DecodingSettings, ModelSettings, Settings, make_with, read_options
-from pad_cli.recipe.training import (
-    AdapterStage,
-    DataSettings,
-    EncoderStage,
-    HeadsStage,
-    JointStage,
-    LoraStage,
-    PairsSettings,
-    Stage,
-    TrainRecipe,
-)
-
-__all__ = [
-    "AdapterStage",
-    "AnyRecipe",
-    "BenchRecipe",
-    "BenchmarkSettings",
-    "DataSettings",
-    "DecodingSettings",
-    "EncoderStage",
-    "EvalRecipe",
-    "GenerateRecipe",
-    "HeadsStage",
-    "JointStage",
-    "JudgeSettings",
-    "LoraStage",
-    "MethodSettings",
-    "Mode",
-    "ModelSettings",
-    "PairsSettings",
-    "Recipe",
-    "ReproduceRecipe",
-    "ScorerSettings",
-    "Settings",
-    "Stage",
-    "SweepRecipe",
-    "TrainRecipe",
-    "check_names",
-    "field_keys",
-    "find_recipe",
-    "load_recipe",
-    "make_with",
-    "read_options",
-    "read_recipe",
-    "recipe_kinds",
-    "recipe_schema",
-    "recipe_text",
-    "shipped_recipes",
-]
+from pad_cli.recipe.evaluation import BenchmarkSettings as BenchmarkSettings
+from pad_cli.recipe.evaluation import BenchRecipe as BenchRecipe
+from pad_cli.recipe.evaluation import EvalRecipe as EvalRecipe
+from pad_cli.recipe.evaluation import GenerateRecipe as GenerateRecipe
+from pad_cli.recipe.evaluation import JudgeSettings as JudgeSettings
+from pad_cli.recipe.evaluation import MethodSettings as MethodSettings
+from pad_cli.recipe.evaluation import Mode as Mode
+from pad_cli.recipe.evaluation import ReproduceRecipe as ReproduceRecipe
+from pad_cli.recipe.evaluation import ScorerSettings as ScorerSettings
+from pad_cli.recipe.evaluation import SweepRecipe as SweepRecipe
+from pad_cli.recipe.recipe_file import AnyRecipe as AnyRecipe
+from pad_cli.recipe.recipe_file import Recipe as Recipe
+from pad_cli.recipe.recipe_file import check_names as check_names
+from pad_cli.recipe.recipe_file import field_keys as field_keys
+from pad_cli.recipe.recipe_file import find_recipe as find_recipe
+from pad_cli.recipe.recipe_file import load_recipe as load_recipe
+from pad_cli.recipe.recipe_file import read_recipe as read_recipe
+from pad_cli.recipe.recipe_file import recipe_kinds as recipe_kinds
+from pad_cli.recipe.recipe_file import recipe_schema as recipe_schema
+from pad_cli.recipe.recipe_file import recipe_text as recipe_text
+from pad_cli.recipe.recipe_file import shipped_recipes as shipped_recipes
+from pad_cli.recipe.settings import DecodingSettings as DecodingSettings
+from pad_cli.recipe.settings import ModelSettings as ModelSettings
+from pad_cli.recipe.settings import Settings as Settings
+from pad_cli.recipe.settings import make_with as make_with
+from pad_cli.recipe.settings import read_options as read_options
+from pad_cli.recipe.training import AdapterStage as AdapterStage
+from pad_cli.recipe.training import DataSettings as DataSettings
+from pad_cli.recipe.training import EncoderStage as EncoderStage
+from pad_cli.recipe.training import HeadsStage as HeadsStage
+from pad_cli.recipe.training import JointStage as JointStage
+from pad_cli.recipe.training import LoraStage as LoraStage
+from pad_cli.recipe.training import PairsSettings as PairsSettings
+from pad_cli.recipe.training import Stage as Stage
+from pad_cli.recipe.training import TrainRecipe as TrainRecipe

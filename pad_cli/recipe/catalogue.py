@@ -20,7 +20,6 @@ from pad_cli.recipe.recipe_file import recipe_text, shipped_recipes
 from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_FORMATS, PAIR_SOURCES, PRINCIPLES, SCORERS
 
 _DEFAULT = "embedded-generate"  # the recipe with the default reward model
-_MOST_WEIGHTS = 3  # of a profile, in one line
 _REGISTRIES = {
     "scorers": SCORERS,
     "methods": METHODS,
@@ -32,11 +31,7 @@ _REGISTRIES = {
 
 
 def names_of(kind: str, reward_model: str | None = None) -> dict[str, str]:
-    """The names of a kind, each with a line about it (which may be empty).
-
-    Args:
-        kind: one of `catalogue_kinds`.
-        reward_model: whose principles; by default those of the embedded one.
+    """The names of a kind, each with a line about it (which may be empty); principles are those of a reward model.
 
     Raises:
         UsageError: there is no such kind.
@@ -84,13 +79,12 @@ def _profiles() -> dict[str, str]:
 
 
 def _weights(profile: str) -> str:
-    """The largest weights of a profile, or what is wrong with its file."""
+    """The weights of a profile, the largest first, or what is wrong with its file."""
     try:
         weights = sorted(load_profile(profile).weights.items(), key=lambda item: -abs(item[1]))
     except PadError as error:
         return error.message
-    words = [f"{principle} {weight:+.2g}" for principle, weight in weights if weight]
-    return ", ".join([*words[:_MOST_WEIGHTS], *(["..."] if len(words) > _MOST_WEIGHTS else [])])
+    return ", ".join(f"{principle} {weight:+.2g}" for principle, weight in weights if weight)
 
 
 def _recipes() -> dict[str, str]:
@@ -125,9 +119,10 @@ def _documentation(tree: ast.Module, name: str) -> Iterator[str]:
     """A class's own `description`; docstrings of a class, a function or, standing below it, of a variable."""
     for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            for field in node.body:
-                if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == "description":
-                    yield str(getattr(field.value, "value", ""))
+            for field in node.body if isinstance(node, ast.ClassDef) else ():
+                targets = field.targets if isinstance(field, ast.Assign) else [getattr(field, "target", None)]
+                if [ast.unparse(target) for target in targets if target is not None] == ["description"]:
+                    yield str(getattr(getattr(field, "value", None), "value", ""))
             yield ast.get_docstring(node) or ""
         named = isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets)
         if named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):

@@ -1,4 +1,4 @@
-"""What `pad eval`, `pad judge`, `pad sweep` and `pad reproduce` read: benchmarks x methods x scorers, and comparisons.
+"""What the commands read that use a reward model: generate, bench, eval, judge, sweep and reproduce.
 
 The judge's key is no field: it stays in the environment.
 """
@@ -105,6 +105,46 @@ def named(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
+class GenerateRecipe(Settings):
+    kind: Literal["generate"]
+    policy: ModelSettings = Field(description="The frozen language model to steer.")
+    reward_model: str = Field(description="Directory of a trained reward model, or `embedded/reward-model`.")
+    decoding: DecodingSettings = Field(default_factory=lambda: DecodingSettings(), description="How to decode.")
+    always: Always = Field(default_factory=dict, description="Minimum weights: principle to the least weight it has.")
+
+
+class BenchRecipe(Settings):
+    kind: Literal["bench"]
+    policy: ModelSettings = Field(description="The frozen language model to steer.")
+    reward_model: str = Field(description="Directory of a trained reward model, or `embedded/reward-model`.")
+    batch_sizes: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [1, 8], min_length=1, description="Answers decoded together; each is measured."
+    )
+    prompt_tokens: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [128], min_length=1, description="Lengths of the prompts (tokens); each is measured."
+    )
+    benchmark: BenchmarkSettings | None = Field(
+        None, description="Answer this benchmark's prompts and preferences, in place of random tokens."
+    )
+    new_tokens: int = Field(64, ge=1, description="Length of every answer (tokens).")
+    repeats: int = Field(5, ge=1, description="How often each path is timed; medians are reported.")
+    decoding: DecodingSettings = Field(
+        default_factory=lambda: DecodingSettings(), description="How to decode; greedy. `path: auto` measures all."
+    )
+    threads: int | None = Field(1, ge=1, description="CPU threads; 1 is timed in CPU time; null: torch's own number.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BenchRecipe:
+        timed = {"guidance_weight", "candidates", "reward_ngram", "path"}
+        for name in sorted(self.decoding.model_fields_set - timed):
+            raise ValueError(f"`decoding.{name}` cannot be set: answers are greedy and have `new_tokens` tokens")
+        if self.decoding.guidance_weight == 0:
+            raise ValueError("`decoding.guidance_weight` must not be 0: there would be no guidance to time")
+        if self.benchmark is not None and "prompt_tokens" in self.model_fields_set:
+            raise ValueError("`prompt_tokens` cannot be set: the prompts of a `benchmark` have their own lengths")
+        return self
+
+
 class EvalRecipe(Settings):
     kind: Literal["eval"]
     output: str = Field(description="Directory of the run; report.json is written here.")
@@ -146,11 +186,9 @@ class EvalRecipe(Settings):
             raise ValueError("set `guidance_weights`, not `decoding.guidance_weight`")
         if "seed" in self.decoding.model_fields_set:
             raise ValueError("set `seeds`, not `decoding.seed`")
-        for kind, names in (
-            ("methods", [method.label for method in self.methods]),
-            ("scorers", [scorer.label for scorer in self.scorers]),
-        ):
-            if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        for kind, parts in (("methods", self.methods), ("scorers", self.scorers)):
+            names = Counter(part.label for part in parts)
+            if repeated := [name for name, count in names.items() if count > 1]:
                 raise ValueError(f"`{kind}`: {', '.join(repeated)} is duplicated; give each a `name` of its own")
         if self.compare_with and self.compare_with not in (method.label for method in self.methods):
             raise ValueError(f"`compare_with`: no method is called '{self.compare_with}'")

@@ -1,4 +1,7 @@
-"""Reading a recipe: defaults, then the YAML file, then overrides; every problem is reported at once."""
+"""All kinds of recipes, and reading one: defaults, then the YAML file, then overrides.
+
+Every problem is reported at once. Editors get a JSON Schema, and shells the keys that `--set` takes.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,32 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import RecipeError, closest, did_you_mean
-from pad_cli.recipe.kinds import KINDS, AnyRecipe, Recipe
-from pad_cli.recipe.training import STAGES, UNION_TAGS
+from pad_cli.recipe.evaluation import BenchRecipe, EvalRecipe, GenerateRecipe, ReproduceRecipe, SweepRecipe
+from pad_cli.recipe.training import STAGES, UNION_TAGS, TrainRecipe
+from pad_cli.registry import BENCHMARKS, METHODS, SCORERS
+from pad_cli.system.checked_yaml import YamlError, read_yaml
 from pad_cli.system.resources import shipped
-from pad_cli.system.yaml_text import YamlError, read_yaml
+
+AnyRecipe = TrainRecipe | GenerateRecipe | EvalRecipe | SweepRecipe | ReproduceRecipe | BenchRecipe
+Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
+
+KINDS: dict[str, type[BaseModel]] = {
+    "train-rm": TrainRecipe,
+    "generate": GenerateRecipe,
+    "eval": EvalRecipe,
+    "sweep": SweepRecipe,
+    "reproduce": ReproduceRecipe,
+    "bench": BenchRecipe,
+}
+"""The `kind` of a recipe to its fields."""
+
+_REGISTRIES = {"scorer": SCORERS, "method": METHODS, "benchmark": BENCHMARKS}  # fields that hold a registered name
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Recipe)
 _SHORT_FOR = {"methods": "method", "scorers": "scorer", "objectives": "scorer"}
@@ -40,11 +60,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe file: a path, or the name of a shipped recipe (`embedded`, `embedded.yaml`, `recipes/embedded.yaml`).
-
-    Raises:
-        RecipeError: there is neither.
-    """
+    """A recipe file: a path, or a shipped recipe's name (`embedded`, `embedded.yaml`, `recipes/embedded.yaml`)."""
     path = Path(name)
     with contextlib.suppress(OSError):  # a name that no file can have
         if path.is_file():
@@ -56,11 +72,7 @@ def find_recipe(name: str) -> Path:
 
 
 def recipe_text(name: str) -> str:
-    """The text of a recipe file.
-
-    Raises:
-        RecipeError: there is none, or it is not text.
-    """
+    """The text of a recipe file; a RecipeError if there is none, or if it is not text."""
     path = find_recipe(name)
     try:
         return path.read_text(encoding="utf-8")
@@ -73,12 +85,9 @@ def recipe_text(name: str) -> str:
 def read_recipe(
     name: str, overrides: Iterable[str] = (), values: Mapping[str, Any] = MappingProxyType({})
 ) -> AnyRecipe:
-    """Find, read and check a recipe.
+    """Find, read and check a recipe, a path or a shipped recipe's name.
 
-    Args:
-        name: a path or a shipped recipe's name.
-        overrides: `key.path=value` texts as typed after `--set`; the value is read as YAML.
-        values: key paths to values, which win over the texts.
+    Overrides are `key.path=value` as typed after `--set`, with the value in YAML; `values` by key path win over them.
 
     Raises:
         RecipeError: with all problems of the file, one a line, each naming key, value and what to do.
@@ -87,14 +96,11 @@ def read_recipe(
     try:
         content = read_yaml(text)
     except YamlError as error:
-        where = f"{path}:{error.line}" if error.line else str(path)
-        raise RecipeError(
-            f"{where}: not YAML: {error.problem}.", "Check indentation, colons and quotes near there."
-        ) from error
+        where, hint = f"{path}:{error.line}" if error.line else path, "Check indentation, colons and quotes near there."
+        raise RecipeError(f"{where}: not YAML: {error.problem}.", hint) from error
     if not isinstance(content, dict):
-        raise RecipeError(
-            f"{path}: a recipe is a mapping of keys to values.", f"Start it with kind: {' | '.join(KINDS)}"
-        )
+        hint = f"Start it with kind: {' | '.join(KINDS)}"
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values.", hint)
     for override in overrides:
         _set(content, *_parse_override(override), f"--set {override}")
     for key, value in values.items():
@@ -134,12 +140,9 @@ def secrets_in(content: Any) -> list[str]:
 
 def _walk(content: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
     """(path, key, value) of every entry at any depth; an item of a list has its list's key."""
-    items: list[tuple[Any, Any]] = []
-    if isinstance(content, Mapping):
-        items = list(content.items())
-    elif isinstance(content, list | tuple):
-        items = [(str(number), value) for number, value in enumerate(content)]
-    for key, value in items:
+    if isinstance(content, list | tuple):
+        content = {str(number): value for number, value in enumerate(content)}
+    for key, value in content.items() if isinstance(content, Mapping) else ():
         path = f"{prefix}.{key}" if prefix else str(key)
         yield path, key, value
         yield from _walk(value, path)
@@ -192,7 +195,7 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if problem["type"] == "extra_forbidden":
-        return f"{key}: no such key. {did_you_mean(str(location[-1]), _siblings(problem['loc']))}"
+        return f"{key}: no such key. {did_you_mean(str(location[-1]), _siblings(str(problem['loc'][0]), location))}"
     if problem["type"] == "union_tag_invalid":
         tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"].replace("'", "").split(", ")
         where = ".".join(map(str, [*location, problem["ctx"]["discriminator"].strip("'")]))
@@ -219,15 +222,11 @@ def _as_typed(location: Sequence[int | str]) -> list[int | str]:
     return keys
 
 
-def _siblings(location: Sequence[int | str]) -> set[str]:
+def _siblings(kind: str, location: Sequence[int | str]) -> set[str]:
     """The field names beside an unknown key; the members of a union are taken together."""
-    kind, *keys, _ = location
-    models = [KINDS[str(kind)]]
-    for key in keys:
-        if nested := [m for model in models if key in model.model_fields for m in _models_in(model, str(key))]:
-            models = nested
-        elif chosen := STAGES.get(str(key)):
-            models = [chosen] if chosen in models else models
+    models = [KINDS[kind]]
+    for key in map(str, location[:-1]):
+        models = [m for model in models if key in model.model_fields for m in _models_in(model, key)] or models
     return {name for model in models for name in model.model_fields}
 
 
@@ -238,3 +237,76 @@ def _models_in(model: type[BaseModel], field: str) -> Iterator[type[BaseModel]]:
         if isinstance(part, type) and issubclass(part, BaseModel):
             yield part
         waiting.extend(get_args(part))
+
+
+# What editors, shells and `pad recipe check` ask about recipes
+
+
+def recipe_kinds() -> tuple[str, ...]:
+    return tuple(KINDS)
+
+
+def recipe_schema(kind: str | None = None) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the recipes of one kind, or of all; a RecipeError if there is no such kind."""
+    if kind is None:
+        return {"$schema": _DIALECT, "title": "A recipe of pad", **TypeAdapter(Recipe).json_schema()}
+    if kind not in KINDS:
+        raise RecipeError(f"No recipes are of kind '{kind}'.", did_you_mean(kind, KINDS))
+    return {"$schema": _DIALECT, **KINDS[kind].model_json_schema(), "title": f"A recipe of kind {kind}"}
+
+
+class FieldKey(NamedTuple):
+    """A field of a recipe that can be changed; `values` are all possible ones if known, else the present one."""
+
+    description: str
+    values: tuple[str, ...]
+
+
+def field_keys(recipe: AnyRecipe) -> dict[str, FieldKey]:
+    """The keys that can be changed in a recipe, for example `decoding.candidates` or `stages.0.beta`."""
+    return {key: FieldKey(text, _values(key.rpartition(".")[2], *typed)) for key, text, *typed in _fields(recipe, "")}
+
+
+def check_names(recipe: AnyRecipe, source: str = "recipe") -> None:
+    """Make sure that the scorers, methods and benchmarks of a recipe are registered; nothing is imported.
+
+    Raises:
+        RecipeError: with all that are not.
+    """
+    lines = []
+    for key, _, annotation, name in _fields(recipe, ""):
+        registry = _REGISTRIES.get(key.rpartition(".")[2])
+        if registry is not None and annotation is str and name not in registry.names():
+            lines.append(f"{source}: {key}: no such name '{name}'. {did_you_mean(name, registry.names())}")
+    if lines:
+        raise RecipeError("\n".join(lines), "All there are: pad list")
+
+
+def _fields(settings: BaseModel, prefix: str) -> Iterator[tuple[str, str, Any, Any]]:
+    """Key, description, annotation and value of every field that holds no further settings, nested ones included."""
+    for name, field in type(settings).model_fields.items():
+        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
+            continue  # kind, stage
+        value = getattr(settings, name)
+        nested = [(f"{prefix}{name}{part}.", below) for part, below in _nested(value)]
+        for above, below in nested:
+            yield from _fields(below, above)
+        if not nested:
+            yield f"{prefix}{name}", field.description or "", field.annotation, value
+
+
+def _nested(value: Any) -> list[tuple[str, BaseModel]]:
+    if isinstance(value, BaseModel):
+        return [("", value)]
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    return [(f".{key}", item) for key, item in items if isinstance(item, BaseModel)]
+
+
+def _values(name: str, annotation: Any, value: Any) -> tuple[str, ...]:
+    if name in _REGISTRIES and annotation is str:
+        return tuple(_REGISTRIES[name].names())
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    if annotation is bool:
+        return ("true", "false")
+    return (str(value),) if isinstance(value, str | int | float) and value != "" else ()

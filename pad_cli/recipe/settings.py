@@ -94,14 +94,9 @@ class DecodingSettings(Settings):
 def read_options(
     kind: type[Options], options: Mapping[str, Any], where: str, hint: str, *, strict: bool = False
 ) -> Options:
-    """The `options` of a recipe, checked against a model of them.
+    """The `options` of a recipe, checked against a model of them; `strict` takes no text for a number, and the like.
 
-    Args:
-        kind: the options there are.
-        options: the recipe's.
-        where: put in front of every problem, for example `scorers: options of 'classifier'`.
-        hint: where to read about them.
-        strict: take no text for a number, and the like.
+    `where` stands in front of every problem, for example `scorers: options of 'classifier'`.
 
     Raises:
         RecipeError: with all problems at once.

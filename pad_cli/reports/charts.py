@@ -40,35 +40,17 @@ class Series(NamedTuple):
     line: Sequence[Point] = ()
 
 
-def interval_bar(value: float, low: float, high: float, description: str) -> Markup:
-    """A share from 0 to 1 as a dot on its interval; the tick is chance, one half."""
-    low, high, value = (100 * share for share in (low, high, value))
-    return Markup(
-        '<svg class="bar" viewBox="0 0 100 12" role="img" aria-label="{text}"><title>{text}</title>'
-        '<line class="axis" x1="0" y1="6" x2="100" y2="6"/><line class="axis" x1="50" y1="1" x2="50" y2="11"/>'
-        '<rect class="interval" x="{low:.1f}" y="3.5" width="{width:.1f}" height="5" rx="1"/>'
-        '<circle cx="{value:.1f}" cy="6" r="2.6"/></svg>'
-    ).format(text=description, low=low, width=high - low, value=value)
-
-
 def plot(
     series: Sequence[Series], x_label: str, y_label: str, *, x: Range | None = None, y: Range | None = None,
     diagonal: bool = False,
 ) -> Markup:  # fmt: skip
-    """Series in a frame with two axes, and a legend of those that have a name.
+    """Series in a frame with two axes, and a legend of those that have a name; at least one has points.
 
-    Args:
-        series: at least one that has points.
-        x_label: what lies to the right.
-        y_label: what lies upwards.
-        x: range of the axis, by default that of the points.
-        y: likewise.
-        diagonal: draw the line on which both are equal.
+    The ranges `x` and `y` default to those of the points; `diagonal` draws the line on which both are equal.
     """
     points = [point for each in series for point in each.points]
-    x = x or rounded_range(min(point.x for point in points), max(point.x for point in points))
-    ends = [end for point in points for end in (point.low, point.y, point.high) if end is not None]
-    y = y or rounded_range(min(ends), max(ends))
+    x = x or rounded_range([point.x for point in points])
+    y = y or rounded_range([end for point in points for end in (point.low, point.y, point.high) if end is not None])
 
     def across(value: float) -> float:
         return round(_LEFT + (value - x[0]) / (x[1] - x[0]) * (_RIGHT - _LEFT), 1)
@@ -79,15 +61,21 @@ def plot(
     def path(line: Sequence[Point]) -> str:
         return " ".join(f"{across(point.x)},{up(point.y)}" for point in sorted(line, key=lambda point: point.x))
 
+    def drawn(name: str, point: Point) -> dict[str, object]:
+        names = ", ".join(filter(None, (name, point.name)))
+        whisker = None if point.low is None or point.high is None else (up(point.low), up(point.high))
+        title = f"{names}: {x_label} {point.x:.3g}, {y_label} {point.y:.3g}"
+        return {"x": across(point.x), "y": up(point.y), "whisker": whisker, "radius": point.radius, "title": title}
+
     digits = ".3g" if x[1] <= 10 else ".0f"
-    ticks = [[end[0] + share * (end[1] - end[0]) for share in (0, 0.25, 0.5, 0.75, 1)] for end in (x, y)]
+    shares = (0, 0.25, 0.5, 0.75, 1)
     lowest = max(x[0], y[0])
     return svg(
         "plot.svg.j2",
         frame=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
         labels=(x_label, y_label),
-        x_ticks=[(across(value), f"{value:{digits}}") for value in ticks[0]],
-        y_ticks=[(up(value), f"{value:.3g}") for value in ticks[1]],
+        x_ticks=[(across(v), f"{v:{digits}}") for v in (x[0] + share * (x[1] - x[0]) for share in shares)],
+        y_ticks=[(up(v), f"{v:.3g}") for v in (y[0] + share * (y[1] - y[0]) for share in shares)],
         diagonal=path([Point(lowest, lowest), Point(x[1], x[1])]) if diagonal else "",
         series=[
             {
@@ -95,25 +83,16 @@ def plot(
                 "colour": f"var(--c{number % _COLOURS})",
                 "hollow": number >= _COLOURS,
                 "line": path(each.line),
-                "points": [
-                    {
-                        "x": across(point.x),
-                        "y": up(point.y),
-                        "whisker": None if point.low is None or point.high is None else (up(point.low), up(point.high)),
-                        "radius": round(point.radius, 1),
-                        "title": ", ".join(filter(None, (each.name, point.name)))
-                        + f": {x_label} {point.x:.3g}, {y_label} {point.y:.3g}",
-                    }
-                    for point in each.points
-                ],
+                "points": [drawn(each.name, point) for point in each.points],
             }
             for number, each in enumerate(series)
         ],
     )
 
 
-def rounded_range(low: float, high: float, least: float = 0.1) -> Range:
-    """A range of values, widened to steps of its own magnitude, which is at least `least`."""
+def rounded_range(values: Sequence[float], least: float = 0.1) -> Range:
+    """The range of some values, widened to steps of its own magnitude, which is at least `least`."""
+    low, high = min(values), max(values)
     step = 10 ** math.floor(math.log10(max(high - low, least)))
     bottom, top = math.floor(low / step) * step, math.ceil(high / step) * step
     return bottom, max(top, bottom + step)

@@ -30,27 +30,15 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>|&#~]|(?<![^\W_])_|_(?![^\W_])")  # an unders
 
 
 class Cell(NamedTuple):
-    """A table cell that is more than a text.
+    """A table cell that is more than a text."""
 
-    Attributes:
-        text: the figure or word.
-        interval: ends of its interval, in words.
-        mark: verdict of its comparison with the reference, `better` or `worse`.
-        detail: what follows it in small print.
-        value: the figure in full, for programs that read the page.
-        tone: `good`, `fair` or `bad`.
-        shade: CSS colour behind it.
-        bar: its interval as a chart.
-    """
-
-    text: str
-    interval: str = ""
-    mark: str = ""
-    detail: str = ""
-    value: float | None = None
-    tone: str = ""
-    shade: str = ""
-    bar: Markup = Markup()
+    text: str  # the figure or word
+    interval: str = ""  # its ends, in words
+    mark: str = ""  # verdict of its comparison with the reference, `better` or `worse`
+    detail: str = ""  # what follows it in small print
+    value: float | None = None  # the figure in full, for programs that read the page
+    tone: str = ""  # `good`, `fair` or `bad`
+    shade: str = ""  # CSS colour behind it
 
     def __str__(self) -> str:
         words = [self.text, f"({self.interval})" if self.interval else "", MARKS.get(self.mark, "")]
@@ -65,21 +53,13 @@ Column = str | Callable[[Row], str | Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """A header and rows of as many cells.
-
-    Attributes:
-        header: names of the columns.
-        rows: texts or cells.
-        align: `<` or `>` for each column.
-        title: what it shows.
-        fold: `open` or `closed` for a table that the page lets its reader unfold.
-    """
+    """A header and rows of as many cells."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
-    align: str
+    align: str  # `<` or `>` for each column
     title: str = ""
-    fold: str = ""
+    fold: str = ""  # `open` or `closed` for a table that the page lets its reader unfold
 
     @classmethod
     def of(
@@ -136,11 +116,7 @@ class Document:
 def page(document: Document, template: str = "page.html.j2", *, script: str = "", **details: Any) -> str:
     """A document as one self-contained HTML page, light or dark as its reader has it.
 
-    Args:
-        document: what it says.
-        template: `page.html.j2`, or one that extends it.
-        script: JavaScript of ours, the only one that the page's policy lets run.
-        details: further values for the template.
+    The template extends `page.html.j2` and may use `details`; the page's policy lets no script run but `script`.
     """
     policy = POLICY
     if script:
@@ -160,12 +136,7 @@ def svg(template: str, **values: Any) -> Markup:
 
 
 def terminal_table(table: Table, *, intervals: bool = True) -> FittingTable:
-    """A table for a terminal.
-
-    Args:
-        table: texts may come from anywhere.
-        intervals: whether there is room for them.
-    """
+    """A table for a terminal, whose texts may come from anywhere, with intervals or without them."""
     from rich.text import Text
 
     from pad_cli.system.terminal import FittingTable
@@ -192,9 +163,19 @@ def plain_lines(tables: Sequence[Table]) -> Iterator[str]:
             yield f"  {'  '.join(cells)}".rstrip()
 
 
-def number(key: str, digits: str = ",") -> Callable[[Row], str | Cell]:
-    """A column of numbers, with all their digits behind the text that readers see; nothing where there is none."""
-    return lambda row: "" if row[key] is None else Cell(f"{row[key]:{digits}}", value=row[key])
+def number(path: str, digits: str = ",") -> Callable[[Row], str | Cell]:
+    """A column of numbers, with all their digits behind the text that readers see; nothing where there is none.
+
+    The path is one key, or several joined by dots, or numbers for the items of a list.
+    """
+
+    def cell(row: Row) -> str | Cell:
+        value: Any = row
+        for key in path.split("."):
+            value = value[int(key)] if isinstance(value, list | tuple) else value[key]
+        return "" if value is None else Cell(f"{value:{digits}}", value=value)
+
+    return cell
 
 
 def escaped(text: object) -> str:

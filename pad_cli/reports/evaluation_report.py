@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ from pad_cli.reports.evaluation_tables import (
     estimate,
     estimated,
     figure,
+    judgements,
     mean_cell,
     method_name,
     method_of,
-    reference_name,
+    pivot,
     verdicts_of,
 )
-from pad_cli.reports.judge_tables import tables_of
 
 _DEPTHS = 4  # of the colour of a token
 
@@ -39,20 +39,28 @@ class EvaluationFiles(NamedTuple):
     costs: Sequence[Row]
     judge: Row | None = None
 
-    @property
-    def scorers(self) -> list[str]:
-        return list(dict.fromkeys(row["scorer"] for row in self.report["rows"]))
-
-    @property
-    def pooled(self) -> list[Row]:
-        return [row for row in self.report["rows"] if row["preference"] == POOLED]
-
 
 def evaluation_document(files: EvaluationFiles) -> Document:
     """Everything but the answers."""
-    return Document(
-        "Evaluation", list(_summary(files)), warnings=list(_warnings(files)), sections=list(_sections(files))
-    )
+    report = files.report
+    pooled = [row for row in report["rows"] if row["preference"] == POOLED]
+    scorers = {row["scorer"]: _directed(row) for row in report["rows"]}
+    mean = partial(mean_cell, verdicts=verdicts_of(report))
+    sections = [
+        Section(f"Means: {group}", tables=(_means(rows, scorers, mean),))
+        for (group,), rows in grouped(pooled, "group").items()
+    ]
+    if report.get("pairs"):
+        sections.append(_pairs(report["pairs"], scorers))
+    if files.judge is not None:
+        sections.append(_judgements(files.judge))
+    figures = list(_cost_figures(pooled, files.costs, *next(iter(scorers.items()))))
+    sections.append(Section("What it costs", (COST_NOTE,), cost_tables(files.costs), figures))
+    if report["comparisons"]:
+        sections.append(Section(f"Against {method_of(report['reference'])}", tables=list(_comparisons(report))))
+    heat_maps = [table for scorer in scorers for table in _by_preference(report["rows"], scorer, scorers)]
+    sections.append(Section("By preference", ("The deeper the colour, the higher the mean.",), heat_maps))
+    return Document("Evaluation", _summary(files, pooled), (), list(_warnings(pooled)), sections)
 
 
 def evaluation_page(files: EvaluationFiles) -> str:
@@ -81,63 +89,44 @@ def filter_script() -> str:
     return (resources.files("pad_cli.reports") / "templates" / "filter.js").read_text(encoding="utf-8")
 
 
-def _summary(files: EvaluationFiles) -> Iterator[str]:
-    recipe = files.report["recipe"]
-    methods = [method_name(*each) for each in grouped(files.pooled, "method", "guidance_weight")]
+def _summary(files: EvaluationFiles, pooled: Sequence[Row]) -> list[str]:
+    recipe, confidence = files.report["recipe"], files.report["recipe"]["confidence"]
+    methods = ", ".join(dict.fromkeys(map(method_of, pooled)))
     temperature, seeds = recipe["decoding"]["temperature"], len(recipe["seeds"])
     sampled = f"sampled at temperature {temperature:g} with {seeds} seed{'s' * (seeds > 1)}"
-    yield (
-        f"{', '.join(methods)}, on {', '.join(recipe['policies'])}: {files.outputs['answers']:,} answers, "
-        f"{sampled if temperature else 'greedy'}."
-    )
-    confidence = recipe["confidence"]
-    yield (
+    return [
+        f"{methods}, on {', '.join(recipe['policies'])}: {files.outputs['answers']:,} answers, "
+        f"{sampled if temperature else 'greedy'}.",
         f"A figure is a mean over items with its {100 * confidence:g} % interval, from {recipe['resamples']:,} "
         f"bootstrap resamples of the prompts. {MARKS['better']} is better and {MARKS['worse']} worse than "
-        f"{reference_name(files.report)} on the same items: p < {1 - confidence:.2g} of a paired permutation test over "
-        "prompts, corrected (Holm) for all methods of that table and scorer. No mark: they cannot be told apart, which "
-        "does not mean that they are equal. ↓: lower is better."
-    )
+        f"{method_of(files.report['reference'])} on the same items: p < {1 - confidence:.2g} of a paired permutation "
+        "test over prompts, corrected (Holm) for all methods of that table and scorer. No mark: they cannot be told "
+        "apart, which does not mean that they are equal. ↓: lower is better.",
+    ]
 
 
-def _warnings(files: EvaluationFiles) -> Iterator[str]:
-    for scorer in files.scorers:
-        rows = [row for row in files.pooled if row["scorer"] == scorer]
+def _warnings(pooled: Sequence[Row]) -> Iterator[str]:
+    for (scorer,), rows in grouped(pooled, "scorer").items():
         if failed := sum(row["failed"] for row in rows):
             cells = sum(row["failed"] > 0 for row in rows)
             yield f"'{scorer}' failed on {failed:,} answers: {cells} pooled cells have no mean. Run again to try again."
         if cut := sum(row["truncated"] for row in rows):
             yield f"'{scorer}' read only the beginning of {cut:,} answers."
-    if alone := dict.fromkeys(row["group"] for row in files.pooled if row["prompts"] == 1):
+    if alone := dict.fromkeys(row["group"] for row in pooled if row["prompts"] == 1):
         yield f"With a single prompt there is no estimate of uncertainty: {', '.join(alone)}."
 
 
-def _sections(files: EvaluationFiles) -> Iterator[Section]:
-    report = files.report
-    for (group,), rows in grouped(files.pooled, "group").items():
-        yield Section(f"Means: {group}", tables=(_means(files, rows),))
-    if report.get("pairs"):
-        yield _pairs(files)
-    if files.judge is not None:
-        yield _judgements(files.judge)
-    yield Section("What it costs", (COST_NOTE,), cost_tables(files.costs), list(_cost_figures(files)))
-    if report["comparisons"]:
-        yield Section(f"Against {reference_name(report)}", tables=list(_comparisons(report)))
-    heat_maps = [table for scorer in files.scorers for table in _by_preference(files, scorer)]
-    yield Section("By preference", ("The deeper the colour, the higher the mean.",), heat_maps)
-
-
-def _means(files: EvaluationFiles, rows: Sequence[Row]) -> Table:
-    verdicts = verdicts_of(files.report)
-    table: list[Sequence[str | Cell]] = []
-    for (policy, method, weight), mine in grouped(rows, "policy", "method", "guidance_weight").items():
-        cells = {row["scorer"]: mean_cell(row, verdicts) for row in mine}
-        counts = (number("n")(mine[0]), number("prompts")(mine[0]))
-        table.append(
-            (policy, method_name(method, weight), *counts, *(cells.get(scorer, "") for scorer in files.scorers))
-        )
-    header = ("policy", "method", "items", "prompts", *(_directed(files, scorer) for scorer in files.scorers))
-    return Table(header, table, "<<>>" + ">" * len(files.scorers))
+def _means(rows: Sequence[Row], scorers: Mapping[str, str], mean: Any) -> Table:
+    """One group: methods down, scorers across."""
+    keys = ("policy", "method", "guidance_weight")
+    columns, lines = pivot(rows, keys, ("scorer",), mean)
+    header = ("policy", "method", "items", "prompts", *(scorers[scorer] for (scorer,) in columns))
+    first = {place: some[0] for place, some in grouped(rows, *keys).items()}
+    table = [
+        (place[0], method_name(*place[1:]), number("n")(first[place]), number("prompts")(first[place]), *cells)
+        for place, cells in lines.items()
+    ]
+    return Table(header, table, "<<" + ">" * (len(header) - 2))
 
 
 def _comparisons(report: Row) -> Iterator[Table]:
@@ -148,9 +137,9 @@ def _comparisons(report: Row) -> Iterator[Table]:
             {"policy": "policy", "scorer": "scorer", "method": method_of},
             {
                 "items": number("n"),
-                "difference": lambda row: estimated("difference", signed=True)(row) or Cell("failed", tone="bad"),
-                "p": lambda row: _p(row["p"]),
-                "p (Holm)": lambda row: _p(row["p_holm"]),
+                "difference": _difference,
+                "p": partial(_p, "p"),
+                "p (Holm)": partial(_p, "p_holm"),
                 "effect size": number("effect_size", "+.2f"),
                 "verdict": "verdict",
             },
@@ -159,9 +148,18 @@ def _comparisons(report: Row) -> Iterator[Table]:
         )
 
 
-def _by_preference(files: EvaluationFiles, scorer: str) -> Iterator[Table]:
+def _difference(row: Row) -> str | Cell:
+    return estimate(row["difference"], row["low"], row["high"], "+") or Cell("failed", tone="bad")
+
+
+def _p(key: str, row: Row) -> str | Cell:
+    p = row[key]
+    return "" if p is None else Cell("< 0.001" if p < 0.001 else f"{p:.3f}", value=p)
+
+
+def _by_preference(rows: Sequence[Row], scorer: str, scorers: Mapping[str, str]) -> Iterator[Table]:
     """A heat map for each policy and group: preferences by methods."""
-    rows = [row for row in files.report["rows"] if row["scorer"] == scorer]
+    rows = [row for row in rows if row["scorer"] == scorer]
     values = [row["mean"] for row in rows if row["mean"] is not None]
     low, high = (0.0, 1.0) if all(0 <= value <= 1 for value in values) else (min(values), max(values))
 
@@ -171,60 +169,49 @@ def _by_preference(files: EvaluationFiles, scorer: str) -> Iterator[Table]:
 
     for (group, policy), mine in grouped(rows, "group", "policy").items():
         mine = [row for row in mine if row["preference"] != POOLED]
-        methods = list(grouped(mine, "method", "guidance_weight"))
-        table: list[Sequence[str | Cell]] = []
-        for (preference,), some in grouped(mine, "preference").items():
-            cells = {(row["method"], row["guidance_weight"]): heat(row) for row in some}
-            table.append((preference, *(cells.get(method, "") for method in methods)))
+        methods, lines = pivot(mine, ("preference",), ("method", "guidance_weight"), heat)
         header = ("preference", *(method_name(*method) for method in methods))
-        title = f"{_directed(files, scorer)}: {group}, on {policy}"
-        fold = "open" if scorer == files.scorers[0] else "closed"
-        yield Table(header, table, "<" + ">" * len(methods), title, fold)
+        table = [(*preference, *cells) for preference, cells in lines.items()]
+        fold = "open" if scorer == next(iter(scorers)) else "closed"
+        yield Table(header, table, "<" + ">" * len(methods), f"{scorers[scorer]}: {group}, on {policy}", fold)
 
 
-def _pairs(files: EvaluationFiles) -> Section:
-    rows = files.report["pairs"]
+def _pairs(rows: Sequence[Row], scorers: Mapping[str, str]) -> Section:
     figures: dict[str, Column] = {
         "guidance weight": number("guidance_weight", "g"),
         "pairs": number("n"),
         "pair accuracy": estimated("pair_accuracy", "pair_"),
         "policy accuracy": estimated("policy_accuracy", "policy_"),
+        **{scorers[scorer]: partial(_fluency, scorer) for scorer in rows[0]["fluency"]},
     }
-    for scorer in rows[0]["fluency"]:
-        figures[_directed(files, scorer)] = partial(_fluency, scorer)
     line = (
         "Pair accuracy: the reward model's reward of the chosen answer is higher. Policy accuracy: the guided policy "
         "(at guidance weight 0 the policy alone) finds the chosen answer likelier, per token. Beside them how the "
         "policy's own answers at that weight read, since both can rise while texts fall apart."
     )
-    table = Table.of(rows, {"split": "split", "policy": "policy"}, figures)
-    return Section("Preference pairs", (line,), (table,))
+    return Section("Preference pairs", (line,), (Table.of(rows, {"split": "split", "policy": "policy"}, figures),))
 
 
 def _fluency(scorer: str, row: Row) -> str | Cell:
-    value = row["fluency"][scorer]
-    return "" if value is None else estimate(value, None, None)
+    return estimate(row["fluency"][scorer], None, None)
 
 
 def _judgements(judge: Row) -> Section:
+    position = judge["position"]
     lines = [
         f"Judged by {judge['model']}, every pair in both orders; where the orders disagree it is a tie. A win rate "
-        "counts ties half. Length-controlled: what it would be for answers of the same length."
+        "counts ties half. Length-controlled: what it would be for answers of the same length.",
+        f"The judge named the first answer {position['first']:,} times, the second {position['second']:,} times.",
     ]
     if not judge["complete"]:
         lines.append("Not everything was judged: run `pad judge` again to continue.")
-    position = judge["position"]
-    lines.append(
-        f"The judge named the first answer {position['first']:,} times, the second {position['second']:,} times."
-    )
-    return Section("Win rates", lines, tables_of(judge))
+    return Section("Win rates", lines, judgements(judge))
 
 
-def _cost_figures(files: EvaluationFiles) -> Iterator[Figure]:
-    """The first scorer's means over the time of answering."""
-    scorer = files.scorers[0]
-    seconds = {(row["policy"], method_of(row)): row["seconds_per_100_tokens"] for row in files.costs}
-    rows = [row for row in files.pooled if row["scorer"] == scorer and row["mean"] is not None]
+def _cost_figures(pooled: Sequence[Row], costs: Sequence[Row], scorer: str, directed: str) -> Iterator[Figure]:
+    """A scorer's means over the time of answering."""
+    seconds = {(row["policy"], method_of(row)): row["seconds_per_100_tokens"] for row in costs}
+    rows = [row for row in pooled if row["scorer"] == scorer and row["mean"] is not None]
     for (group, policy), mine in grouped(rows, "group", "policy").items():
         series = [
             Series(method_of(row), [Point(taken, row["mean"], row["low"], row["high"], radius=4.5)])
@@ -232,20 +219,15 @@ def _cost_figures(files: EvaluationFiles) -> Iterator[Figure]:
             if (taken := seconds.get((policy, method_of(row))))
         ]
         if series:
-            axis = rounded_range(0.0, max(point.x for each in series for point in each.points), least=1e-6)
+            axis = rounded_range([0.0, *(point.x for each in series for point in each.points)], least=1e-6)
             chart = plot(series, "seconds per 100 tokens", scorer, x=axis)
-            yield Figure(f"{group}, on {policy}: {_directed(files, scorer)} over seconds per 100 tokens", chart)
+            yield Figure(f"{group}, on {policy}: {directed} over seconds per 100 tokens", chart)
 
 
-def _directed(files: EvaluationFiles, scorer: str) -> str:
+def _directed(row: Row) -> str:
     """A scorer's name with its unit, and an arrow where lower is better."""
-    row = next(row for row in files.report["rows"] if row["scorer"] == scorer)
     unit = f" ({row['unit']})" if row["unit"] else ""
-    return f"{scorer}{unit}{'' if row['higher_is_better'] else ' ↓'}"
-
-
-def _p(p: float | None) -> str | Cell:
-    return "" if p is None else Cell("< 0.001" if p < 0.001 else f"{p:.3f}", value=p)
+    return f"{row['scorer']}{unit}{'' if row['higher_is_better'] else ' ↓'}"
 
 
 def full_colour(answers: Iterable[Tokens]) -> float:

@@ -5,18 +5,22 @@ The keys are those of `training.record.TrainingRecord`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pad_cli.reports.charts import Point, Series, interval_bar, plot
-from pad_cli.reports.document import Cell, Column, Document, Figure, Section, Table, Verdict, terminal_table
-from pad_cli.reports.training_warnings import Record, correlation, explain_length, warnings_of
+from pad_cli.preference import parse_preference
+from pad_cli.reports.charts import Point, Series, plot
+from pad_cli.reports.document import Cell, Column, Document, Figure, Section, Table, Verdict, number, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+Record = Mapping[str, Any]
+"""A part of `report.json`."""
 
 _TONES = {"beats": "good", "does not beat": "fair", "is worse than": "bad"}
 _STYLES = {"good": "bold green", "fair": "bold yellow", "bad": "bold red"}
@@ -24,18 +28,53 @@ _PREFERENCES = 24  # of which a table has a row each
 _TERMINAL_PREFERENCES = 12  # of a split, so that a terminal shows them
 _WIDE = 96  # columns of a terminal that has room for intervals
 
+# When a warning is due
+_FEW_PAIRS = 100
+_FEW_OF_A_PREFERENCE = 30  # below this, a preference's own length correlation is chance
+_MANY_CUT = 0.2
+_OVERFIT = 0.1  # accuracy on training pairs less that on validation pairs
+_OPPOSED, _ALIKE = -0.5, 0.9  # cosines of heads
+_UNBALANCED = 10  # times as many pairs of one preference as of another
+_LENGTH = 0.5  # correlation of the reward with length
+_NAMED = 3  # items that a warning names
+
+_BASELINES = (
+    "Length knows only which answer is longer, bag of words only which words occur; both learned from the same "
+    "training pairs, cut alike. Verdicts are McNemar's exact test, intervals are 95 % (Wilson); both take pairs as "
+    "independent, so where pairs share answers the uncertainty is larger than it looks. A baseline steers nothing: a "
+    "reward model that none can be told apart from may still steer, but these pairs do not show it.",
+    "Pair accuracy: the chosen answer has the higher summed reward. Policy accuracy: the guided distribution finds it "
+    "likelier, per token, at guidance weight 1; this one predicts steering.",
+)
+_MARGINS = (
+    "The percentages are quantiles of the margin, nats. The calibration error is how far sigmoid(beta * margin) is "
+    "from the share of pairs that are right, on average. With length: Spearman's correlation of the difference in "
+    "reward with the difference in tokens."
+)
+_CURVES = "Where accuracy on validation falls while the loss still does, the model memorises its training pairs."
+_GEOMETRY = (
+    "The norm (Frobenius) says how much a head moves hidden states; the cosine of two heads is near 1 where they do "
+    "the same and below 0 where they work against each other."
+)
+
 
 def training_document(record: Record, data_tables: Sequence[Table] = ()) -> Document:
-    """The whole report.
-
-    Args:
-        record: of the run.
-        data_tables: what is known of the training data.
-    """
-    return Document(
-        record["name"], _summary(record), [_verdict(split) for split in record["splits"]], warnings_of(record),
-        [*_sections(record), _data(record, data_tables)],
-    )  # fmt: skip
+    """The whole report, with tables of what is known about the training data."""
+    sections = []
+    if record["splits"]:
+        sections.append(Section("Against the baselines", _BASELINES, (_against_baselines(record),)))
+    for split in record["splits"]:
+        line = explain_length(split["length"])
+        sections.append(Section(f"By preference: {split['name']}", (line,), (_by_preference(split),)))
+    if record["splits"]:
+        sections.append(_confidence(record))
+    if any(stage["history"] for stage in record["stages"]):
+        sections.append(_overfitting(record))
+    if record["heads"] is not None:
+        sections.append(_heads(record["heads"]))
+    sections.append(_data(record, data_tables))
+    verdicts = [_verdict(split) for split in record["splits"]]
+    return Document(record["name"], _summary(record), verdicts, warnings_of(record), sections)
 
 
 def console_tables(record: Record, width: int = 100) -> list[RenderableType]:
@@ -65,8 +104,7 @@ def _summary(record: Record) -> list[str]:
     stages = [f"{stage['name']} ({stage['steps']:,} steps, {_time(stage['seconds'])})" for stage in record["stages"]]
     preferences = len(record["preferences"])
     return [
-        f"A personalised reward model on the language model {record['backbone']}: "
-        f"{' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))}.",
+        f"A personalised reward model on the language model {record['backbone']}: {', '.join(parts)}.",
         f"Trained on {record['pairs']:,} preference pairs of {preferences} preference{'s' * (preferences != 1)}, in "
         f"{_time(sum(stage['seconds'] for stage in record['stages']))}: {', '.join(stages)}. Seed {record['seed']}.",
     ]
@@ -85,143 +123,98 @@ def _verdict(split: Record) -> Verdict:
     )
 
 
-def _sections(record: Record) -> Iterator[Section]:
-    if record["splits"]:
-        yield Section(
-            "Against the baselines",
-            (
-                "Length knows only which answer is longer, bag of words only which words occur; both learned from the "
-                "same training pairs, cut alike. Verdicts are McNemar's exact test on the same pairs, intervals are "
-                "95 % (Wilson). Both take pairs as independent; pairs that share answers are not, so with those the "
-                "uncertainty is larger than it looks. A baseline judges finished answers and steers nothing: a reward "
-                "model that no baseline can be told apart from may still steer, but these pairs do not show it.",
-                "Pair accuracy: the chosen answer has the higher summed reward. Policy accuracy: the guided "
-                "distribution finds it likelier, per token, at guidance weight 1; this one predicts steering.",
-            ),
-            (_against_baselines(record),),
-        )
-    for split in record["splits"]:
-        yield Section(f"By preference: {split['name']}", (explain_length(split["length"]),), (_by_preference(split),))
-    if record["splits"]:
-        yield _confidence(record)
-    if any(stage["history"] for stage in record["stages"]):
-        yield _overfitting(record)
-    if record["heads"] is not None:
-        yield _heads(record["heads"])
+# Tables and charts
 
 
 def _against_baselines(record: Record) -> Table:
     columns: dict[str, Column] = {
-        "pairs": lambda split: f"{split['pair_accuracy']['n']:,}",
-        "pair accuracy": lambda split: _share(split["pair_accuracy"]),
-        "policy accuracy": lambda split: _share(split["policy_accuracy"]),
-        "margin (nats)": lambda split: f"{split['metrics']['margin']:.2f}",
+        "pairs": number("pair_accuracy.n"),
+        "pair accuracy": partial(_share, "pair_accuracy"),
+        "policy accuracy": partial(_share, "policy_accuracy"),
+        "margin (nats)": number("metrics.margin", ".2f"),
     }
-    for number, baseline in enumerate(record["splits"][0]["baselines"]):
+    for place, baseline in enumerate(record["splits"][0]["baselines"]):
         name = _spaced(baseline["name"])
-        columns[name] = partial(_baseline_share, number)
-        columns[f"against {name}"] = partial(_baseline_verdict, number)
+        columns[name] = partial(_baseline_share, place)
+        columns[f"against {name}"] = partial(_baseline_verdict, place)
     return Table.of(record["splits"], {"split": "name"}, columns)
 
 
-def _baseline_share(number: int, split: Record) -> Cell:
-    return _share(split["baselines"][number]["pair_accuracy"])
+def _baseline_share(place: int, split: Record) -> Cell:
+    return _share("pair_accuracy", split["baselines"][place])
 
 
-def _baseline_verdict(number: int, split: Record) -> Cell:
-    verdict = split["baselines"][number]["verdict"]
+def _baseline_verdict(place: int, split: Record) -> Cell:
+    verdict = split["baselines"][place]["verdict"]
     detail = f"{verdict['difference']:+.3f}, {_p(verdict)}"
     return Cell(f"{verdict['words']} it", detail=detail, tone=_TONES[verdict["words"]])
 
 
 def _by_preference(split: Record) -> Table:
+    baselines = {_spaced(each["name"]): number(f"baselines.{each['name']}", ".2f") for each in split["baselines"]}
     columns: dict[str, Column] = {
-        "pairs": lambda one: f"{one['pair_accuracy']['n']:,}",
-        "pair accuracy": lambda one: _share(one["pair_accuracy"]),
-        "policy accuracy": lambda one: _share(one["policy_accuracy"]),
+        "pairs": number("pair_accuracy.n"),
+        "pair accuracy": partial(_share, "pair_accuracy"),
+        "policy accuracy": partial(_share, "policy_accuracy"),
+        **baselines,
+        "with length": correlation,
     }
-    for baseline in split["baselines"]:
-        name = baseline["name"]
-        columns[_spaced(name)] = partial(_baseline_of_preference, name)
-    columns["with length"] = lambda one: correlation(one["length"])
     table = Table.of(split["preferences"][:_PREFERENCES], {"preference": "label"}, columns)
     if more := len(split["preferences"]) - len(table.rows) + split["more_preferences"]:
-        rarer = (f"({more:,} rarer ones)", *[""] * len(columns))
-        return replace(table, rows=[*table.rows, rarer])
+        return replace(table, rows=[*table.rows, (f"({more:,} rarer ones)", *[""] * len(columns))])
     return table
 
 
-def _baseline_of_preference(name: str, preference: Record) -> str:
-    return f"{preference['baselines'][name]:.2f}"
-
-
 def _confidence(record: Record) -> Section:
+    quantiles = {f"{share}%": number(f"quantiles.{place}", ".2f") for place, share in enumerate((5, 25, 50, 75, 95))}
     columns: dict[str, Column] = {
-        "beta": lambda split: f"{split['reliability']['beta']:g}",
-        "calibration error": lambda split: f"{split['reliability']['error']:.3f}",
+        "beta": number("reliability.beta", "g"),
+        "calibration error": number("reliability.error", ".3f"),
+        **quantiles,
+        "with length": correlation,
     }
-    for number, name in enumerate(("5%", "25%", "50%", "75%", "95%")):
-        columns[name] = partial(_quantile, number)
-    columns["with length"] = lambda split: correlation(split["length"])
-    table = Table.of(record["splits"], {"split": "name"}, columns)
-    factors = ", ".join(f"{factor:.3g}" for factor in record["calibration"])
-    exact = ""
-    if record["normaliser_error"] is not None:
-        exact = (
+    scaled = f"Guidance weight 1 multiplies rewards by {', '.join(f'{each:.3g}' for each in record['calibration'])}."
+    if (error := record["normaliser_error"]) is not None:
+        scaled += (
             " Rewards here are normalised over the likeliest tokens; over the whole vocabulary they differ by "
-            f"{record['normaliser_error']:.3f} nats a token (mean)."
+            f"{error:.3f} nats a token (mean)."
         )
-    lines = (
-        "The percentages are quantiles of the margin, nats. The calibration error is how far sigmoid(beta * margin) is "
-        "from the share of pairs that are right, on average. With length: Spearman's correlation of the difference in "
-        "reward with the difference in tokens.",
-        f"Guidance weight 1 multiplies rewards by {factors}.{exact}",
-    )
-    return Section("Margins and confidence", lines, (table,), [_reliability(split) for split in record["splits"]])
-
-
-def _quantile(number: int, split: Record) -> str:
-    return f"{split['quantiles'][number]:.2f}"
+    table, figures = Table.of(record["splits"], {"split": "name"}, columns), map(_reliability, record["splits"])
+    return Section("Margins and confidence", (_MARGINS, scaled), (table,), list(figures))
 
 
 def _reliability(split: Record) -> Figure:
     """Accuracy over confidence: on the diagonal a model is as often right as it is sure."""
     bins = split["reliability"]["bins"]
     most = max(part["accuracy"]["n"] for part in bins)
-    points = [
-        Point(
-            part["confidence"], accuracy["value"], accuracy["low"], accuracy["high"], f"{accuracy['n']} pairs",
-            2 + 4 * sqrt(accuracy["n"] / most),
-        )
-        for part in bins
-        for accuracy in [part["accuracy"]]
-    ]  # fmt: skip
+    points = []
+    for part in bins:
+        share, n = part["accuracy"], part["accuracy"]["n"]
+        radius = 2 + 4 * sqrt(n / most)
+        points.append(Point(part["confidence"], share["value"], share["low"], share["high"], f"{n} pairs", radius))
     chart = plot([Series("", points)], "confidence", "accuracy", x=(0.5, 1.0), y=(0.0, 1.0), diagonal=True)
     return Figure(f"{split['name']}: how often it is right, over how sure it is; the dashed line is ideal", chart)
 
 
 def _overfitting(record: Record) -> Section:
+    """Loss and accuracies over the steps of each stage, and where policy accuracy was best."""
     rows: list[tuple[str, ...]] = []
     figures: list[Figure] = []
     for stage in record["stages"]:
-        history = stage["history"]
-        policy = _curves(history, "policy_accuracy")
-        for curve in policy:
-            best = max(curve.points, key=lambda point: point.y)  # the first of them
-            values = (f"{best.x:,}", f"{best.y:.3f}", f"{curve.points[-1].y:.3f}")
-            rows.append((stage["name"], curve.name, *values))
-        loss = [Point(point["step"], point["loss"]) for point in history]
+        policy = _curves(stage["history"], "policy_accuracy")
+        for name, points, _ in policy:
+            best = max(points, key=lambda point: point.y)  # the first of them
+            rows.append((stage["name"], name, f"{best.x:,}", f"{best.y:.3f}", f"{points[-1].y:.3f}"))
+        loss = [Point(point["step"], point["loss"]) for point in stage["history"]]
         charts = {
-            "pair accuracy": _curves(history, "pair_accuracy"),
+            "pair accuracy": _curves(stage["history"], "pair_accuracy"),
             "policy accuracy": policy,
             "training loss": [Series("", loss, loss)] if loss else [],
         }
-        for label, curves in charts.items():
-            if curves:
-                figures.append(Figure(f"{stage['name']}: {label}", plot(curves, "step", label)))
-    line = "Where accuracy on validation falls while the loss still does, the model memorises its training pairs."
+        for label in (label for label, curves in charts.items() if curves):
+            figures += [Figure(f"{stage['name']}: {label}", plot(charts[label], "step", label))]
     header = ("stage", "split", "best step", "policy accuracy there", "at the end")
-    return Section("While training", (line,), [Table(header, rows, "<<>>>")] if rows else [], figures)
+    return Section("While training", (_CURVES,), [Table(header, rows, "<<>>>")] if rows else [], figures)
 
 
 def _curves(history: Sequence[Record], metric: str) -> list[Series]:
@@ -241,11 +234,8 @@ def _heads(heads: Record) -> Section:
         (name, f"{norm:.3g}", *(Cell(f"{cosine:.2f}".replace("-0.00", "0.00"), shade=_shade(cosine)) for cosine in row))
         for name, norm, row in zip(heads["names"], heads["norms"], heads["cosines"], strict=True)
     ]
-    line = (
-        "The norm (Frobenius) says how much a head moves hidden states; the cosine of two heads is near 1 where they "
-        "do the same and below 0 where they work against each other."
-    )
-    return Section("Heads", (line,), (Table(("head", "norm", *heads["names"]), rows, "<" + ">" * (len(rows) + 1)),))
+    table = Table(("head", "norm", *heads["names"]), rows, "<" + ">" * (len(rows) + 1))
+    return Section("Heads", (_GEOMETRY,), (table,))
 
 
 def _shade(cosine: float) -> str:
@@ -263,17 +253,120 @@ def _data(record: Record, tables: Sequence[Table]) -> Section:
             f"{lengths['prompts_cut']:,} answers follow a prompt that lost its beginning at "
             f"{lengths['prompt_limit']:,} tokens."
         )
-    counts = sorted(record["preferences"].items(), key=lambda item: (-item[1], item[0]))
-    rows = [(label, f"{count:,}") for label, count in counts[:_PREFERENCES]]
-    if rarer := counts[_PREFERENCES:]:
-        rows.append((f"({len(rarer):,} rarer ones)", f"{sum(count for _, count in rarer):,}"))
-    return Section("Data", lines, (Table(("preference", "training pairs"), rows, "<>"), *tables))
+    return Section("Data", lines, tables)
 
 
-def _share(share: Record) -> Cell:
-    value, low, high = share["value"], share["low"], share["high"]
-    words = f"{value:.3f}, 95 % interval {low:.3f} to {high:.3f}, {share['n']} pairs"
-    return Cell(f"{value:.3f}", f"{low:.2f} to {high:.2f}", value=value, bar=interval_bar(value, low, high, words))
+# Warnings
+
+
+def warnings_of(record: Record) -> list[str]:
+    """What a reader must know before trusting the figures, a sentence or two each; the gravest first."""
+    return [*_validation_warnings(record), *_data_warnings(record), *_length_warnings(record), *_head_warnings(record)]
+
+
+def _validation_warnings(record: Record) -> Iterator[str]:
+    if record["shuffled_labels"]:
+        yield "The training labels were swapped at random: this is a control, which should not beat anything."
+    if not record["splits"]:
+        yield "There is no validation split, so nothing here says whether it learned. Set data.validation_share."
+    for split in record["splits"]:
+        name, held_out, train = split["name"], split["pair_accuracy"], record["train"]
+        if held_out["n"] < _FEW_PAIRS:
+            yield (
+                f"{name} has {held_out['n']} pairs: its pair accuracy may be anything from {held_out['low']:.2f} to "
+                f"{held_out['high']:.2f}. Validate on at least {_FEW_PAIRS}."
+            )
+        if train and train["value"] - held_out["value"] > _OVERFIT and train["low"] > held_out["high"]:
+            yield (
+                f"Pair accuracy is {train['value']:.2f} on training pairs and {held_out['value']:.2f} on {name}: the "
+                f"model has memorised its training pairs, or {name} differs from them. Train for fewer steps, with "
+                "patience, dropout or weight decay, or on more prompts."
+            )
+
+
+def _data_warnings(record: Record) -> Iterator[str]:
+    at_context, answers = record["cut_to_context"], record["answers"]
+    if at_context:
+        yield (
+            f"{at_context / answers:.0%} of the answers were cut because the backbone reads at most "
+            f"{record['context_length']} tokens of prompt and answer; what comes later was neither learned nor judged."
+        )
+    cut = record["cut_answers"] - at_context
+    if cut > _MANY_CUT * answers:
+        yield (
+            f"{cut / answers:.0%} of the answers were cut at {record['max_answer_tokens']} tokens; "
+            "what comes later was neither learned nor judged. Raise data.max_answer_tokens."
+        )
+    counts = dict(record["preferences"])
+    if names := record["principles"]:  # count the pairs that ask for each
+        asked = {label: parse_preference([label], names, accepts_text=True).weights for label in counts}
+        counts = {name: sum(n for label, n in counts.items() if name in asked[label]) for name in names}
+    if counts and max(counts.values()) > _UNBALANCED * min(counts.values()):
+        most, least = (pick(counts, key=counts.__getitem__) for pick in (max, min))
+        yield (
+            f"'{most}' has {counts[most]:,} training pairs, '{least}' {counts[least]:,}: look at the accuracy of each "
+            "preference, not at the mean. Give the rarer one's source a higher weight."
+        )
+
+
+def _length_warnings(record: Record) -> Iterator[str]:
+    for split in record["splits"]:
+        if abs(split["length"]["correlation"] or 0) > _LENGTH:
+            yield (
+                f"On {split['name']} the reward goes with length (correlation {correlation(split)}). "
+                f"{explain_length(split['length'])} A length-normalised loss weakens this."
+            )
+        single = [
+            f"'{one['label']}' ({correlation(one)})"
+            for one in split["preferences"]
+            if one["pair_accuracy"]["n"] >= _FEW_OF_A_PREFERENCE and abs(one["length"]["correlation"] or 0) > _LENGTH
+        ]
+        if single and len(split["preferences"]) > 1:
+            yield (
+                f"On {split['name']} the reward goes with length under {_listed(single)}; right for a preference that "
+                "is about length, else a short cut."
+            )
+
+
+def _head_warnings(record: Record) -> Iterator[str]:
+    if (heads := record["heads"]) is None:
+        return
+    numbered = combinations(enumerate(heads["names"]), 2)
+    pairs = sorted((heads["cosines"][i][j], f"'{one}' and '{other}'") for (i, one), (j, other) in numbered)
+    named = [(cosine, f"{names} (cosine {cosine:+.2f})") for cosine, names in pairs]
+    if opposed := [words for cosine, words in named if cosine < _OPPOSED]:
+        yield f"Heads that oppose each other: {_listed(opposed)}. Requested together, they cancel out."
+    if alike := [words for cosine, words in reversed(named) if cosine > _ALIKE]:
+        yield f"Heads that do the same: {_listed(alike)}. The data hardly tell these preferences apart."
+
+
+# Words
+
+
+def explain_length(effect: Record) -> str:
+    """How far labels and rewards go with length, in a sentence."""
+    if effect["labels"] is None or effect["rewards"] is None:
+        return "The answers of each pair are equally long, so length explains nothing."
+    return (
+        f"The longer answer is the chosen one in {effect['labels']:.0%} of the pairs and has the higher reward in "
+        f"{effect['rewards']:.0%}."
+    )
+
+
+def correlation(row: Record) -> str:
+    """The length correlation of a split or preference."""
+    value = row["length"]["correlation"]
+    return "none" if value is None else f"{value:+.2f}".replace("-0.00", "+0.00")
+
+
+def _share(key: str, row: Record) -> Cell:
+    share = row[key]
+    return Cell(f"{share['value']:.3f}", f"{share['low']:.2f} to {share['high']:.2f}", value=share["value"])
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = len(items) - _NAMED
+    return ", ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _p(verdict: Record) -> str:

@@ -1,4 +1,8 @@
-"""YAML files of users, checked by pydantic: every problem names file, line or key."""
+"""YAML from anybody: plain values, every key once, no more than the text is worth; and problems that name the key.
+
+PyYAML's safe loader takes the last of two equal keys silently, and lets a few lines of aliases stand for billions of
+values; both are refused here.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from pad_cli.errors import DataError, did_you_mean
-from pad_cli.system.yaml_text import YamlError, read_yaml
 
+_MOST_LETTERS, _MOST_VALUES = 1_000_000, 100_000
+_LONGEST_NUMBER = 300  # digits; Python itself refuses to write integers of more than 4300
+_PLAIN = ("str", "int", "float", "bool", "null", "timestamp", "merge", "map", "seq")
+_TAG = "tag:yaml.org,2002:"
 _MAPPING = ("model_type", "model_attributes_type", "dataclass_type", "dict_type", "mapping_type")
 _NOT = {
     **dict.fromkeys(_MAPPING, "a mapping"),
@@ -21,6 +29,71 @@ _NOT = {
     "date_type": "a date",
 }
 """Types of pydantic's errors, to what the value is not."""
+
+
+class YamlError(Exception):
+    """A text is not such YAML: the problem, and its line, counted from 1; 0 when that is not known."""
+
+    def __init__(self, problem: str, line: int = 0) -> None:
+        super().__init__(problem)
+        self.problem, self.line = problem, line
+
+
+def read_yaml(text: str) -> Any:
+    """The one document of a text; None for an empty one.
+
+    Raises:
+        YamlError: it is no YAML, or holds more than plain values.
+    """
+    if len(text) > _MOST_LETTERS:
+        raise YamlError(f"more than {_MOST_LETTERS:,} characters")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(node, {})
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise YamlError("nested too deeply") from error
+    except (yaml.YAMLError, ValueError, OverflowError, AttributeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise YamlError(getattr(error, "problem", None) or str(error), mark.line + 1 if mark else 0) from error
+
+
+def _check(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Check a node and what is below it; return how many values it stands for, aliases counted each time."""
+
+    def refuse(where: yaml.Node, problem: str) -> YamlError:
+        return YamlError(problem, where.start_mark.line + 1)
+
+    if id(node) in sizes:  # an alias, or the anchor around it while that is 0
+        if not sizes[id(node)]:
+            raise refuse(node, "an alias inside of what it stands for")
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    tag = str(node.tag).removeprefix(_TAG)
+    if tag not in _PLAIN:
+        raise refuse(node, f"a value of the kind {str(node.tag).replace(_TAG, '!!')}, which is not plain")
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        names = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise refuse(key, "a key that is not a word")
+            if (key.tag, key.value) in names:
+                raise refuse(key, f"the key '{key.value}' is duplicated")
+            names.add((key.tag, key.value))
+            children += key, value
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    elif tag in ("int", "float") and len(node.value) > _LONGEST_NUMBER:
+        raise refuse(node, f"a number of more than {_LONGEST_NUMBER} digits")
+    size = 1 + sum(_check(child, sizes) for child in children)
+    if size > _MOST_VALUES:
+        raise refuse(node, f"more than {_MOST_VALUES:,} values, aliases counted each time")
+    sizes[id(node)] = size
+    return size
 
 
 def read_yaml_mapping(path: Path, what: str, hint: str) -> dict[Any, Any]:

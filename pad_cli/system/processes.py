@@ -12,17 +12,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all.
+    """This process among all."""
 
-    Attributes:
-        rank: its number, from 0 on over all machines.
-        count: of all processes.
-        local_rank: its number on this machine.
-    """
-
-    rank: int = 0
-    count: int = 1
-    local_rank: int = 0
+    rank: int = 0  # its number, from 0 on over all machines
+    count: int = 1  # of all processes
+    local_rank: int = 0  # its number on this machine
 
     @property
     def main(self) -> bool:
@@ -35,7 +29,6 @@ class Processes:
         return f"{self.rank:05d}" if self.count > 1 else ""
 
     def owns(self, number: int) -> bool:
-        """Is the item of this number its share?"""
         return number % self.count == self.rank
 
     def share(self, items: Sequence[Item]) -> list[Item]:

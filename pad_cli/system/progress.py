@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 from rich.console import Console
@@ -35,22 +35,13 @@ def set_quiet(quiet: bool) -> None:
 
 
 class Bar:
-    """One running task; without a `Progress` a silent one.
+    """One running task of a `progress`, which counts and may show it; without one a silent task.
 
-    Args:
-        progress: that counts, and may show it.
-        description: of the task.
-        total: its steps; None if they cannot be counted.
-        lines: print plain lines, because `progress` does not show anything.
+    `total` is None if the steps cannot be counted. With `lines` plain lines are printed: `progress` shows nothing.
     """
 
     def __init__(
-        self,
-        progress: Progress | None = None,
-        description: str = "",
-        total: int | None = None,
-        *,
-        lines: bool = False,
+        self, progress: Progress | None = None, description: str = "", total: int | None = None, *, lines: bool = False
     ) -> None:
         self._progress, self._lines = progress, lines
         self._next, self._gap = _PATIENCE, _SOON
@@ -113,13 +104,21 @@ def stage(description: str) -> Iterator[None]:
         with _line(here, description, None):
             yield
     else:
-        message = threading.Timer(_SOON, say, args=(f"{description} ...",), kwargs={"stderr": True})
-        message.daemon = True
-        message.start()
-        try:
+        with _after(_SOON, lambda: say(f"{description} ...", stderr=True)):
             yield
-        finally:
-            message.cancel()
+
+
+@contextlib.contextmanager
+def _after(patience: float, action: Callable[[], None]) -> Iterator[None]:
+    """Do something once the block has taken so many seconds."""
+    timer = threading.Timer(patience, action)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def note(message: str) -> None:
@@ -138,7 +137,8 @@ def _line(here: Console, description: str, total: int | None) -> Iterator[Bar]:
     """A line on the terminal; that of counted work stays when it is done."""
     here = _on_screen[0].console if _on_screen else here
     name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=_NAME))
-    columns = [name, BarColumn(_BAR), _Details()] if here.width >= _WIDE else [name, _Details()]
+    details = _Details(Column(no_wrap=True, overflow="ellipsis"))  # cut off at the end, which matters least
+    columns = [name, BarColumn(_BAR), details] if here.width >= _WIDE else [name, details]
     progress = Progress(
         *columns,
         console=here,
@@ -146,26 +146,16 @@ def _line(here: Console, description: str, total: int | None) -> Iterator[Bar]:
         redirect_stdout=sys.stdout.isatty(),  # what goes to a file or a pipe must not pass through the terminal
         speed_estimate_period=_RECENT,
     )
-    line = Bar(progress, description, total)
-    later = threading.Timer(_PATIENCE, progress.start)
-    later.daemon = True
     _on_screen.append(progress)
-    later.start()
     try:
-        yield line
+        with _after(_PATIENCE, progress.start):
+            yield Bar(progress, description, total)
     finally:
-        later.cancel()
-        later.join()
         progress.stop()
         _on_screen.remove(progress)
 
 
 class _Details(ProgressColumn):
-    """What is known of a task; a narrow terminal cuts off the end, which matters least."""
-
-    def __init__(self) -> None:
-        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
-
     def render(self, task: Task) -> Text:
         return Text(", ".join(parts(task)), style="progress.remaining")
 
@@ -190,11 +180,9 @@ def _speed(task: Task) -> float:
 
 def _rate(task: Task) -> str:
     speed = _speed(task)
-    if not speed:
-        return ""
-    if speed >= 1:
-        return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
-    return f"{seconds(1 / speed)} each"
+    if speed < 1:
+        return f"{seconds(1 / speed)} each" if speed else ""
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
 
 
 def seconds(count: float) -> str:

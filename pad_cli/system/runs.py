@@ -41,7 +41,6 @@ def home() -> Path:
 
 
 def hidden_states() -> Path:
-    """The directory of cached hidden states."""
     return home() / "hidden-states"
 
 
@@ -132,10 +131,7 @@ def check_output(
         folder: `target` is to be a directory. One that is empty, but for hidden files, counts as missing.
 
     Returns:
-        Whether `target` holds something else, which may be replaced.
-
-    Raises:
-        UsageError: it holds something else, which may not.
+        Whether `target` holds something else, which `overwrite` allows to replace. A UsageError is raised without.
     """
     if not target.exists():
         return False
@@ -227,9 +223,6 @@ def in_turn(place: Path) -> Iterator[None]:
 
     Inside, `place` is free for `only_here`. Several processes that share one job do not wait here, lest they wait for
     each other.
-
-    Raises:
-        StorageError: `PAD_HOME` cannot be written.
     """
     if processes().count > 1:
         yield
@@ -261,9 +254,8 @@ class ResultLog:
     A last line cut short by a crash is dropped when the log is opened; any other damage is reported.
 
     Args:
-        path: the file.
-        part: of several processes, which write at the same time, the name of this one: what it appends goes to a part
-            of its own, until `merge_parts`.
+        part: of several processes that write at the same time, the name of this one: what it appends goes to a part of
+            its own, until `merge_parts`.
         needs: what every row has beside its key.
 
     Raises:
@@ -297,18 +289,12 @@ class ResultLog:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 row = json.loads(line)
-                if missing := [name for name in self._needs if name not in row]:
-                    raise KeyError(*missing)
-                if not isinstance(row["key"], str):
-                    raise TypeError("a key is a text")
+                if not isinstance(row["key"], str) or any(name not in row for name in self._needs):
+                    raise ValueError("no key, or lacks something")
                 self.done[row.pop("key")] = row
             except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-                raise DataError(
-                    "not a result line",
-                    path=self.path,
-                    line=number,
-                    hint="Delete the line and run again: it is done anew, all others stay.",
-                ) from error
+                hint = "Delete the line and run again: it is done anew, all others stay."
+                raise DataError("not a result line", path=self.path, line=number, hint=hint) from error
         if len(whole) < len(raw):
             if not _begins_line(raw[len(whole) :]):
                 raise DataError("not a result line", path=self.path, hint="It is no log of results: name another file.")

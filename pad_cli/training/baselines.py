@@ -30,9 +30,7 @@ from pad_cli.models.prompts import decode_answer, end_of_turn
 from pad_cli.models.scoring import TokenSequence
 from pad_cli.training.pair_table import PairTable
 
-LEVEL = 0.05
-"""A difference with a larger p is no difference."""
-
+_LEVEL = 0.05  # a difference with a larger p is no difference
 _WORDS = r"\w+|[^\w\s]"  # words and punctuation marks
 
 Vector = NDArray[np.float64]
@@ -76,18 +74,17 @@ class Baseline:
 
 
 def fit_baselines(train: PairTable, answers: CutAnswers) -> dict[str, Baseline]:
-    """Both baselines, by name.
-
-    Args:
-        train: the pairs to learn from.
-        answers: those that this and every other table numbers.
-    """
+    """Both baselines, by name, from the training pairs; `answers` are those that every table numbers."""
 
     def longer(pairs: PairTable) -> Matrix:
         return np.sign(answers.tokens[pairs.chosen.numpy()] - answers.tokens[pairs.rejected.numpy()])[:, None]
 
     seen = np.unique(np.concatenate([train.chosen.numpy(), train.rejected.numpy()]))
-    vectors = _vectorise(answers.texts, seen)
+    known = [answers.texts[number] for number in seen]
+    vectors = csr_matrix((len(answers.texts), 1))
+    if any(text.split() for text in known):
+        vectorizer = TfidfVectorizer(token_pattern=_WORDS, sublinear_tf=True).fit(known)
+        vectors = vectorizer.transform(answers.texts).tocsr()
 
     def words(pairs: PairTable) -> Matrix:
         return vectors[pairs.chosen.numpy()] - vectors[pairs.rejected.numpy()]
@@ -121,43 +118,25 @@ def _logistic(differences: Matrix, weights: Vector) -> Vector:
     return np.asarray(model.fit(turned, labels, sample_weight=np.abs(weights)[order]).coef_[0])
 
 
-def _vectorise(texts: Sequence[str], seen: NDArray[np.int64]) -> Matrix:
-    """(S, F) tf-idf vectors of all answers, with the words of the training answers only."""
-    known = [texts[number] for number in seen]
-    if not any(text.split() for text in known):
-        return csr_matrix((len(texts), 1))
-    return TfidfVectorizer(token_pattern=_WORDS, sublinear_tf=True).fit(known).transform(texts).tocsr()
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """Is a reward model better than a baseline on the same pairs?
+    """Is a reward model better than a baseline on the same pairs?"""
 
-    Attributes:
-        words: `does not beat` where they cannot be told apart.
-        baseline: its name.
-        difference: of the pair accuracies, the reward model's less the baseline's.
-        p: of McNemar's exact test.
-    """
-
-    words: Literal["beats", "does not beat", "is worse than"]
+    words: Literal["beats", "does not beat", "is worse than"]  # `does not beat` where they cannot be told apart
     baseline: str
-    difference: float
-    p: float
+    difference: float  # of the pair accuracies, the reward model's less the baseline's
+    p: float  # of McNemar's exact test
 
 
 def verdict(model: torch.Tensor, name: str, baseline: torch.Tensor) -> Verdict:
     """McNemar's exact test: among the pairs on which the two differ, does either win more than half?
 
-    Args:
-        model: (N,) outcomes of the reward model, as from `metrics.outcomes`.
-        name: of the baseline.
-        baseline: (N,), its outcomes on the same pairs. A tie against a win or a loss is a difference too.
+    `model` and `baseline` are (N,) `metrics.outcomes` on the same pairs; a tie against a win is a difference too.
     """
     better, worse = int((model > baseline).sum()), int((model < baseline).sum())
     p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
     difference = round((model.double().mean() - baseline.double().mean()).item(), 4)
     words: Literal["beats", "does not beat", "is worse than"] = "does not beat"
-    if p < LEVEL:
+    if p < _LEVEL:
         words = "beats" if better > worse else "is worse than"
     return Verdict(words, name, difference, float(f"{p:.3g}"))

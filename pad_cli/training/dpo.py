@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import warnings
 import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -25,7 +24,7 @@ from pad_cli.recipe import AdapterStage
 from pad_cli.system.progress import Bar, bar
 from pad_cli.system.runs import storage_errors, write_json
 from pad_cli.training.loop import order_of_pairs, steps_of
-from pad_cli.training.lora import keep_differentiable, lora_config, lora_parameters, memory_explained, unchanged
+from pad_cli.training.lora import borrowed, lora_config, lora_parameters
 from pad_cli.training.pair_table import PairTable
 
 _CHECKSUMS = "checksums.json"  # of a checkpoint that was written whole
@@ -42,16 +41,9 @@ def train_dpo(
 ) -> Adapter:
     """Train LoRA weights of a policy, or go on from the last checkpoint; the policy is afterwards as it was before.
 
-    Args:
-        stage: settings; DPO has neither anchor nor label smoothing.
-        policy: the language model.
-        sequences: the cut (prompt, answer) tokens that pairs name by number.
-        pairs: N of them.
-        directory: of this training alone; holds its checkpoints, and may be deleted afterwards.
-        seed: of LoRA weights and the order of pairs.
-
-    Returns:
-        The adapter, attached to the policy and without effect outside `on_rows_from`.
+    `pairs` name their cut (prompt, answer) `sequences` by number. `directory` is of this training alone; it holds the
+    checkpoints, and may be deleted afterwards. Returns the adapter, attached to the policy and without effect outside
+    `on_rows_from`.
 
     Raises:
         RecipeError: a layer is unknown, or DPO has no such setting.
@@ -70,15 +62,10 @@ def train_dpo(
         "rejected_ids": [answer for _, answer in rejected],
     }
     with ExitStack() as stack:
-        text_config = model.config.get_text_config(decoder=True)
-        stack.enter_context(memory_explained(stage))
-        stack.enter_context(unchanged(*model.modules(), model.config, text_config, model.generation_config))
-        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        stack.enter_context(borrowed(model, stage))
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)  # every library used here says something at each run
-        stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(storage_errors(directory))
-        keep_differentiable(model)
         trainer = _Trainer(
             model=model,
             args=_config(stage, policy, steps, directory, seed),

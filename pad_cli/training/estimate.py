@@ -22,7 +22,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,27 +64,17 @@ GPUS = tuple(
 
 @dataclass(frozen=True)
 class Volume:
-    """How much data there is.
-
-    Attributes:
-        pairs: training pairs.
-        answers: distinct (prompt, answer) of training and validation, each of which is read once.
-        prompt_tokens, answer_tokens: means after cutting, of `sampled` answers.
-        longest: of the sampled prompts with their answers, in tokens.
-        corpus: distinct tokens of the answers, extended from the sample by Heaps' law (exponent 0.5).
-        paraphrases: texts for the encoder.
-        principles: K.
-    """
+    """How much data there is; lengths are in tokens, after cutting, of `sampled` answers."""
 
     pairs: int
-    answers: int
-    prompt_tokens: float
-    answer_tokens: float
-    longest: int
-    corpus: int
+    answers: int  # distinct (prompt, answer) of training and validation, each of which is read once
+    prompt_tokens: float  # mean
+    answer_tokens: float  # mean
+    longest: int  # prompt with its answer
+    corpus: int  # distinct tokens of all answers, extended from the sample by Heaps' law (exponent 0.5)
     sampled: int
-    paraphrases: int
-    principles: int
+    paraphrases: int  # texts for the encoder
+    principles: int  # K
 
     @property
     def tokens(self) -> float:
@@ -94,48 +84,28 @@ class Volume:
 
 @dataclass(frozen=True)
 class Cost:
-    """One piece of work.
-
-    Attributes:
-        name: a stage, or what precedes it.
-        steps: of the optimiser; 0 where nothing is trained.
-        tokens: that the body reads, a backward pass counted like a forward pass.
-        operations: on the device of the backbone.
-        cpu_operations: on the CPU, where heads and encoder are trained whatever the device.
-        memory: bytes on the device, by what takes them.
-    """
+    """One piece of work: a stage, or what precedes it."""
 
     name: str
-    steps: int
-    tokens: float
-    operations: float
-    cpu_operations: float
-    memory: dict[str, float]
+    steps: int  # of the optimiser; 0 where nothing is trained
+    tokens: float  # that the body reads, a backward pass counted like a forward pass
+    operations: float  # on the device of the backbone
+    cpu_operations: float  # where heads and encoder are trained whatever the device
+    memory: dict[str, float]  # bytes on the device, by what takes them
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a recipe will cost.
-
-    Attributes:
-        backbone: its name.
-        parameters: of the backbone.
-        volume: the data.
-        costs: the work, in order.
-        seconds: of each piece of work, on this machine and on GPUs for comparison.
-        disk: bytes of cached states.
-        choice: the dtype in which the backbone is loaded here, and why where it is not the checkpoint's own.
-        gpu_memory: the most bytes on a GPU that computes in the checkpoint's own dtype.
-    """
+    """What a recipe will cost."""
 
     backbone: str
     parameters: int
     volume: Volume
-    costs: tuple[Cost, ...]
-    seconds: dict[str, dict[str, float]]
-    disk: float
-    choice: DtypeChoice
-    gpu_memory: float
+    costs: tuple[Cost, ...]  # in order
+    seconds: dict[str, dict[str, float]]  # of each piece of work, on this machine and on GPUs for comparison
+    disk: float  # bytes of cached states
+    choice: DtypeChoice  # the dtype in which the backbone is loaded here
+    gpu_memory: float  # the most bytes on a GPU that computes in the checkpoint's own dtype
 
     @property
     def memory(self) -> float:
@@ -206,132 +176,117 @@ def measure_volume(recipe: TrainRecipe, data: PairData, tokenizer: Any, context:
 
 
 def price(
-    recipe: TrainRecipe,
-    outline: Outline,
-    volume: Volume,
-    machine: Sequence[Device],
-    place: torch.device | None = None,
+    recipe: TrainRecipe, outline: Outline, volume: Volume, machine: Sequence[Device], place: torch.device | None = None
 ) -> Estimate:
     """The costs of a recipe whose sizes are known.
 
     Args:
-        recipe: what is to be trained.
-        outline: its backbone.
-        volume: its data.
         machine: the device that computes here, and this machine's CPU; see `measure_machine`.
         place: that device to torch, on which the dtype depends; by default one that is fast in the checkpoint's own.
     """
     own = DtypeChoice(outline.dtype if recipe.backbone.dtype == "auto" else getattr(torch, recipe.backbone.dtype))
     choice = own if place is None or recipe.backbone.dtype != "auto" else choose_dtype(outline.dtype, place)
-    here = _Sizes(recipe, replace(outline, dtype=choice.dtype), volume)
-    on_gpu = _Sizes(recipe, replace(outline, dtype=own.dtype), volume)
-    costs, (device, cpu) = tuple(here.costs()), machine
+    costs = tuple(_costs(recipe, replace(outline, dtype=choice.dtype), volume))
+    device, cpu = machine
     seconds = {
         each.name: {cost.name: cost.operations / each.rate + cost.cpu_operations / cpu.rate for cost in costs}
         for each in (device, *GPUS)
     }
-    memory = _most_memory(on_gpu.costs())
-    return Estimate(outline.name, outline.parameters, volume, costs, seconds, here.disk(), choice, memory)
+    on_gpu = _most_memory(_costs(recipe, replace(outline, dtype=own.dtype), volume))
+    disk = _disk(recipe, outline, volume)
+    return Estimate(outline.name, outline.parameters, volume, costs, seconds, disk, choice, on_gpu)
 
 
-def _most_memory(costs: Iterable[Cost]) -> float:
+def _most_memory(costs: Sequence[Cost]) -> float:
     return max(sum(cost.memory.values()) for cost in costs)
 
 
-class _Sizes:
-    """Costs of the pieces of a recipe's work from the sizes of its backbone and data; see the module's formulas."""
+def _costs(recipe: TrainRecipe, outline: Outline, volume: Volume) -> list[Cost]:
+    """The formulas in this module's heading, stage by stage."""
+    vocabulary, hidden = outline.unembedding
+    layers, width = outline.layers, outline.dtype.itemsize
+    shapes = list(outline.linears.values())
+    exact = vocabulary <= recipe.exact_vocabulary
+    normaliser = vocabulary if exact else volume.corpus
+    body = sum(before * after for before, after in shapes)
+    forward = 2.0 * body + 2.0 * layers * volume.tokens * outline.attention_width
+    read, answers = volume.answers * volume.tokens, volume.answers * volume.answer_tokens
+    weights = 1.0 * outline.parameters * width
+    if (packing := recipe.backbone.quantization) is not None:  # takes the body's linear layers only
+        bits, constants = (4, body / 64) if packing == "4bit" else (8, sum(after for _, after in shapes))
+        weights += body * (bits / 8 - width) + 4 * constants
 
-    def __init__(self, recipe: TrainRecipe, outline: Outline, volume: Volume) -> None:
-        self.recipe, self.outline, self.volume = recipe, outline, volume
-        self.vocabulary, self.hidden = outline.unembedding
-        self.linears = outline.linears
-        self.exact = self.vocabulary <= recipe.exact_vocabulary
-        self.read_tokens = volume.answers * volume.tokens
-        self.answer_tokens = volume.answers * volume.answer_tokens
-        body = sum(before * after for before, after in self.linears.values())
-        self.forward = 2.0 * body + 2.0 * outline.layers * volume.tokens * outline.attention_width
-        self.weights = outline.parameters * outline.dtype.itemsize * 1.0
-        if (packing := recipe.backbone.quantization) is not None:  # takes the body's linear layers only
-            rows = sum(after for _, after in self.linears.values())
-            bits, constants = (4, body / 64) if packing == "4bit" else (8, rows)
-            self.weights += body * (bits / 8 - outline.dtype.itemsize) + 4 * constants
-
-    def costs(self) -> list[Cost]:
-        costs: list[Cost] = []
-        adapted = False
-        for stage in self.recipe.stages:
-            if isinstance(stage, LoraStage):
-                costs += self.lora(stage)
-                adapted = True
-                continue
-            cache = self.cache("cache through the adapter" if adapted else "cache", passes=2 if adapted else 1)
-            if cache.name not in [cost.name for cost in costs]:
-                costs.append(cache)
-            costs.append(self.on_cached_states(stage))
-        return costs
-
-    def cache(self, name: str, passes: int) -> Cost:
-        normaliser = self.vocabulary if self.exact else self.volume.corpus
-        operations = self.read_tokens * self.forward + 2 * self.answer_tokens * normaliser * self.hidden
-        widest = max(map(max, self.linears.values()))
+    def cache(name: str, passes: int) -> Cost:
+        operations = read * forward + 2 * answers * normaliser * hidden
         memory = {
-            "weights": self.weights,
-            "activations": _CACHE_TOKENS * (4 * self.hidden + 3 * widest) * self.outline.dtype.itemsize,
-            "logits": 4 * (normaliser * self.hidden + _CACHE_LOGITS),
+            "weights": weights,
+            "activations": _CACHE_TOKENS * (4 * hidden + 3 * max(map(max, shapes))) * width,
+            "logits": 4 * (normaliser * hidden + _CACHE_LOGITS),
         }
-        return Cost(name, 0, passes * self.read_tokens, passes * operations, 0.0, memory)
+        return Cost(name, 0, passes * read, passes * operations, 0.0, memory)
 
-    def on_cached_states(self, stage: HeadsStage | EncoderStage) -> Cost:
-        recipe, hidden, steps = self.recipe, self.hidden, steps_of(stage, self.volume.pairs)
-        in_step = 2 * stage.batch_size * self.volume.answer_tokens
+    def on_cached_states(stage: HeadsStage | EncoderStage) -> Cost:
+        steps, in_step = steps_of(stage, volume.pairs), 2 * stage.batch_size * volume.answer_tokens
         dense = recipe.conditioning == "prompt"
-        narrow = hidden if dense else self.volume.principles * recipe.heads.rank  # what a state becomes in the heads
-        heads = 6 * hidden * hidden if dense else 12 * narrow * hidden
-        if self.exact:
-            token = 4.0 * self.vocabulary * hidden
+        narrow = hidden if dense else volume.principles * recipe.heads.rank  # what a state becomes in the heads
+        if exact:
+            token = 4.0 * vocabulary * hidden
         else:
             candidates = recipe.normaliser_tokens + 1
-            distinct = min(self.volume.corpus, in_step * candidates)
+            distinct = min(volume.corpus, in_step * candidates)
             token = 6 * candidates * narrow + 6 * distinct * hidden * narrow / in_step
-        read = self.volume.paraphrases * _PARAPHRASE_TOKENS if isinstance(stage, EncoderStage) else 0
-        operations = steps * in_step * (token + heads)
-        return Cost(stage.stage, steps, read, read * self.forward, operations, {"weights": self.weights})
+        token += 6 * hidden * hidden if dense else 12 * narrow * hidden
+        texts = volume.paraphrases * _PARAPHRASE_TOKENS if isinstance(stage, EncoderStage) else 0
+        return Cost(stage.stage, steps, texts, texts * forward, steps * in_step * token, {"weights": weights})
 
-    def lora(self, stage: AdapterStage | JointStage) -> list[Cost]:
-        volume, width, layers = self.volume, self.outline.dtype.itemsize, self.outline.layers
+    def lora(stage: AdapterStage | JointStage) -> list[Cost]:
         adapted = [
             shape
-            for path, shape in self.linears.items()
-            if stage.target_modules == "all-linear"
-            or any(f".{path}".endswith(f".{name}") for name in stage.target_modules)
+            for path, shape in outline.linears.items()
+            if stage.target_modules == "all-linear" or any(f".{path}".endswith(f".{n}") for n in stage.target_modules)
         ]
         trainable = stage.lora_rank * sum(map(sum, adapted))
         steps = steps_of(stage, volume.pairs)
         visits = steps * stage.accumulation_steps * 2 * stage.batch_size * volume.tokens
         passes = 3 if stage.gradient_checkpointing else 2
-        logits = 4 * self.vocabulary * self.hidden * volume.answer_tokens / volume.tokens
-        operations = visits * (passes * self.forward + 6 * trainable + logits)
+        logits = 4 * vocabulary * hidden * volume.answer_tokens / volume.tokens
         rows = 2 * stage.batch_size * volume.longest
-        layer = rows * width * sum(map(sum, self.linears.values())) / layers  # what one keeps for its backward pass
-        saved = rows * width * self.hidden if stage.gradient_checkpointing else layer
+        layer = rows * width * sum(map(sum, shapes)) / layers  # what one keeps for its backward pass
+        kept = rows * width * hidden * layers + 2 * layer if stage.gradient_checkpointing else layer * (layers + 1)
         memory = {
-            "weights": self.weights,
+            "weights": weights,
             "trained": trainable * _TRAINABLE_BYTES,
-            "activations": saved * layers + layer * (2 if stage.gradient_checkpointing else 1),
-            "logits": 3 * 4 * min(rows, _LOGIT_TOKENS) * self.vocabulary,
+            "activations": kept,
+            "logits": 3 * 4 * min(rows, _LOGIT_TOKENS) * vocabulary,
         }
-        reference = self.read_tokens * self.forward + 2 * self.answer_tokens * self.vocabulary * self.hidden
+        reference = read * forward + 2 * answers * vocabulary * hidden
+        operations = visits * (passes * forward + 6 * trainable + logits)
         return [
-            Cost(f"reference of {stage.stage}", 0, self.read_tokens, reference, 0.0, {"weights": self.weights}),
+            Cost(f"reference of {stage.stage}", 0, read, reference, 0.0, {"weights": weights}),
             Cost(stage.stage, steps, passes * visits, operations, 0.0, memory),
         ]
 
-    def disk(self) -> float:
-        """Bytes of cached states: of an answer token its state, and candidates where the normaliser is truncated."""
-        if all(isinstance(stage, LoraStage) for stage in self.recipe.stages):
-            return 0.0
-        state = self.hidden * (2 if self.recipe.cache_dtype == "bfloat16" else 4)
-        adapted = isinstance(self.recipe.stages[0], LoraStage)
-        if self.exact:
-            return self.answer_tokens * state * (1 + adapted)
-        return self.answer_tokens * (state + (self.recipe.normaliser_tokens + 1) * (8 + 4 * adapted))
+    costs: list[Cost] = []
+    states = cache("cache", passes=1)
+    for stage in recipe.stages:
+        if isinstance(stage, LoraStage):
+            costs += lora(stage)
+            states = cache("cache through the adapter", passes=2)
+            continue
+        costs += [] if states in costs else [states]
+        costs.append(on_cached_states(stage))
+    return costs
+
+
+def _disk(recipe: TrainRecipe, outline: Outline, volume: Volume) -> float:
+    """Bytes of cached states: of an answer token its state, and candidates where the normaliser is truncated."""
+    if all(isinstance(stage, LoraStage) for stage in recipe.stages):
+        return 0.0
+    vocabulary, hidden = outline.unembedding
+    state = hidden * (2 if recipe.cache_dtype == "bfloat16" else 4)
+    adapted = isinstance(recipe.stages[0], LoraStage)
+    if vocabulary <= recipe.exact_vocabulary:
+        token = state * (1 + adapted)
+    else:
+        token = state + (recipe.normaliser_tokens + 1) * (8 + 4 * adapted)
+    return volume.answers * volume.answer_tokens * token

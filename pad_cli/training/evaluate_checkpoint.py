@@ -21,25 +21,19 @@ from pad_cli.models.scoring import answer_states, targets_and_owners
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference
 from pad_cli.recipe import DataSettings, ModelSettings
-from pad_cli.records import Messages, PreferencePair
+from pad_cli.records import PreferencePair
 from pad_cli.system.progress import bar
+from pad_cli.training.metrics import outcomes
 
 _CHUNK = 256  # tokens whose logits are held at once
 
 
 @dataclass(frozen=True)
 class CheckpointMetrics:
-    """What a reward model is worth on some pairs.
+    """What a reward model is worth on some pairs; the first figures as in `metrics`.
 
-    Attributes:
-        pairs: how many.
-        pair_accuracy: share whose chosen answer has the higher summed reward; ties count half.
-        margin: mean difference of the sums, nats.
-        policy_accuracy: share whose chosen answer is likelier per token under guidance weight 1; ties count half.
-        strength: how far guidance weight 1 moves the reference's ten likeliest tokens apart: root mean square over
-            states of the standard deviation, nats.
-        strength_by_preference: the same by preference.
-        aimed_strength: what calibration aims at (for each principle on its own, on the training states).
+    Strength is how far guidance weight 1 moves the reference's ten likeliest tokens apart: root mean square over states
+    of the standard deviation, nats.
     """
 
     pairs: int
@@ -48,23 +42,18 @@ class CheckpointMetrics:
     policy_accuracy: float
     strength: float
     strength_by_preference: dict[str, float]
-    aimed_strength: float
+    aimed_strength: float  # what calibration aims at (for each principle on its own, on the training states)
 
 
 @dataclass(frozen=True)
 class PairReading:
-    """What a reward model says of a pair's two answers, chosen before rejected.
+    """What a reward model says of a pair's two answers, chosen before rejected."""
 
-    Attributes:
-        rewards: summed rewards, nats.
-        likelihoods: guidance weight to log-likelihoods under the guided policy, nats a token, over all tokens of the
-            vocabulary; empty where the policy has another one than the reward model.
-        squares: (T,) squared spreads of the reference's ten likeliest tokens, over the tokens of both.
-    """
-
-    rewards: tuple[float, float]
+    rewards: tuple[float, float]  # summed, nats
+    # Guidance weight to log-likelihoods under the guided policy, nats a token; empty where the policy has another
+    # vocabulary than the reward model.
     likelihoods: dict[float, tuple[float, float]]
-    squares: torch.Tensor
+    squares: torch.Tensor  # (T,) squared spreads of the reference's ten likeliest tokens, over the tokens of both
 
 
 def evaluate_checkpoint(
@@ -98,31 +87,30 @@ def evaluate_checkpoint(
     return evaluate_pairs(model, rows, steered, max_tokens)
 
 
-@torch.inference_mode()
 def evaluate_pairs(
     model: RewardModel, pairs: Sequence[PreferencePair], policy: LanguageModel, max_tokens: int = 512
 ) -> CheckpointMetrics:
     """Measure a loaded reward model; `policy` is the reference where rewards are relative to that."""
     if not pairs:
         raise DataError("There are no preference pairs to measure on.", hint="Give a file with at least one.")
-    readings: list[PairReading] = []
+    rewards, likelihoods = [], []
     spreads: dict[str, list[torch.Tensor]] = {}
     steered = model.reference.model(model.backbone, policy)
     with bar("Measuring pairs", total=len(pairs)) as progress:
         for pair in pairs:
             reading = read_pair(model, pair, steered, [1.0], max_tokens)
-            readings.append(reading)
+            rewards.append(reading.rewards)
+            likelihoods.append(reading.likelihoods[1.0])
             spreads.setdefault(_preference(model, pair).describe(), []).append(reading.squares)
             progress.advance()
-    rewards = [reading.rewards for reading in readings]
-    likelihoods = [reading.likelihoods[1.0] for reading in readings]
+    margins, guided = (torch.tensor(both, dtype=torch.double).T for both in (rewards, likelihoods))
     return CheckpointMetrics(
         pairs=len(pairs),
-        pair_accuracy=_wins(rewards),
-        margin=sum(first - second for first, second in rewards) / len(rewards),
-        policy_accuracy=_wins(likelihoods),
-        strength=_root_mean([part for parts in spreads.values() for part in parts]),
-        strength_by_preference={name: _root_mean(parts) for name, parts in spreads.items()},
+        pair_accuracy=outcomes(margins[0] - margins[1]).mean().item(),
+        margin=(margins[0] - margins[1]).mean().item(),
+        policy_accuracy=outcomes(guided[0] - guided[1]).mean().item(),
+        strength=strength(torch.cat([part for parts in spreads.values() for part in parts])).item(),
+        strength_by_preference={name: strength(torch.cat(parts)).item() for name, parts in spreads.items()},
         aimed_strength=STRENGTH,
     )
 
@@ -141,71 +129,46 @@ def read_pair(
         DataError: the pair's preference is none of this reward model's.
         PreferenceError: it has a weight that words cannot carry, for a reward model that reads words.
     """
-    preference = _preference(model, pair)
-    (first, liked_first, squares), (second, liked_second, more) = (
-        _read(model, policy, pair.prompt, answer, preference, guidance_weights, max_tokens)
-        for answer in (pair.chosen, pair.rejected)
-    )
-    both = zip(liked_first, liked_second, strict=True)
-    return PairReading((first, second), dict(zip(guidance_weights, both, strict=False)), torch.cat([squares, more]))
+    preference, backbone, longest = _preference(model, pair), model.backbone, model.backbone.context_length
+    reference, readable = model.reference.model(backbone, policy), same_vocabulary(policy, backbone)
+    weights = guidance_weights if readable else ()
+    prompt = encode_prompt(backbone.tokenizer, model.prompt(pair.prompt, preference), max_tokens)
+    totals, likelihoods, squares = [], [], []
+    for text in (pair.chosen, pair.rejected):
+        answer = encode_answer(backbone.tokenizer, text, max_tokens)
+        context = prompt[-cut_to_context(longest, len(prompt), len(answer)) :]
+        batch = [(tuple(context), tuple(answer[: room(longest, len(context))]))]
+        hidden = answer_states(backbone, batch, model.adapter)
+        plain = model.reference.states(hidden, batch, backbone, policy)
+        steered = plain if reference is policy or not readable else answer_states(policy, batch)
+        targets, owners = targets_and_owners(batch, backbone.device)
+        shifted = hidden + model.shift(hidden, model.weights([preference])[owners]).to(hidden.dtype)
+        total, liked = 0.0, [0.0] * len(weights)
+        for start in range(0, len(targets), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            before = reference.head(plain[part]).to(backbone.device)
+            rewards = rewards_of_all(backbone.head(shifted[part]), before)
+            total += pick(rewards, targets[part]).sum().item()
+            squares.append(spread(model.calibration * rewards, before).cpu())
+            if readable:
+                own = (before if reference is policy else policy.head(steered[part])).float().to(rewards.device)
+                for number, weight in enumerate(weights):
+                    guided = guided_log_probs(own, rewards, weight * model.calibration)
+                    liked[number] += pick(guided, targets[part]).sum().item()
+        totals.append(total)
+        likelihoods.append([each / len(targets) for each in liked])
+    both = {weight: (first, second) for weight, first, second in zip(weights, *likelihoods, strict=True)}
+    return PairReading((totals[0], totals[1]), both, torch.cat(squares))
 
 
 def _preference(model: RewardModel, pair: PreferencePair) -> Preference:
     """A pair's preference, if this reward model can take it."""
     unknown = sorted(set(pair.preference) - set(model.principles))
+    if pair.texts and isinstance(model, PersonalizedRewardModel) and model.encoder is None:
+        unknown += sorted(pair.texts)  # it reads no free text
     if unknown:
         raise DataError(
             f"This reward model has no principle {', '.join(unknown)}.",
             hint=f"It has {', '.join(model.principles) or 'none'}; drop the other rows.",
         )
-    if pair.texts and isinstance(model, PersonalizedRewardModel) and model.encoder is None:
-        raise DataError(
-            f"This reward model reads no free text: '{next(iter(pair.texts))}'.",
-            hint=f"It has the principles {', '.join(model.principles)}; drop the other rows.",
-        )
     return Preference(dict(pair.preference), dict(pair.texts))
-
-
-def _read(
-    model: RewardModel,
-    policy: LanguageModel,
-    prompt: Messages,
-    answer: str,
-    preference: Preference,
-    guidance_weights: Sequence[float],
-    max_tokens: int,
-) -> tuple[float, list[float], torch.Tensor]:
-    """Of one answer: its reward, its likelihood at each guidance weight, and the squared spreads of its tokens."""
-    backbone, longest = model.backbone, model.backbone.context_length
-    context = encode_prompt(backbone.tokenizer, model.prompt(prompt, preference), max_tokens)
-    written = encode_answer(backbone.tokenizer, answer, max_tokens)
-    context = context[-cut_to_context(longest, len(context), len(written)) :]
-    batch = [(tuple(context), tuple(written[: room(longest, len(context))]))]
-    hidden = answer_states(backbone, batch, model.adapter)
-    plain = model.reference.states(hidden, batch, backbone, policy)
-    reference, readable = model.reference.model(backbone, policy), same_vocabulary(policy, backbone)
-    steered = plain if reference is policy or not readable else answer_states(policy, batch)
-    targets, owners = targets_and_owners(batch, backbone.device)
-    shifted = hidden + model.shift(hidden, model.weights([preference])[owners]).to(hidden.dtype)
-    reward, likelihoods, squares = 0.0, [0.0 for _ in guidance_weights if readable], []
-    for start in range(0, len(targets), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        before = reference.head(plain[part]).to(backbone.device)
-        rewards = rewards_of_all(backbone.head(shifted[part]), before)
-        reward += pick(rewards, targets[part]).sum().item()
-        if readable:
-            own = (before if reference is policy else policy.head(steered[part])).float().to(rewards.device)
-            likelihoods = [
-                so_far + pick(guided_log_probs(own, rewards, weight * model.calibration), targets[part]).sum().item()
-                for so_far, weight in zip(likelihoods, guidance_weights, strict=True)
-            ]
-        squares.append(spread(model.calibration * rewards, before).cpu())
-    return reward, [total / len(targets) for total in likelihoods], torch.cat(squares)
-
-
-def _wins(scores: Sequence[tuple[float, float]]) -> float:
-    return sum((first > second) + 0.5 * (first == second) for first, second in scores) / len(scores)
-
-
-def _root_mean(squares: Sequence[torch.Tensor]) -> float:
-    return strength(torch.cat(list(squares))).item()

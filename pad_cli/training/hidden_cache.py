@@ -43,25 +43,16 @@ from pad_cli.system.runs import fingerprint, in_turn, storage_errors
 _SHARD = 512  # answers in one file
 _CHUNK_LOGITS = 2**26  # logits held at once
 
-Compute = Callable[[Sequence[TokenSequence], Callable[[int], None]], Mapping[str, torch.Tensor]]
-"""Some sequences, to tensors with one row for each answer token: (n, ...); says how many it has just read."""
-
 
 @dataclass(frozen=True)
 class HiddenStateExtractor:
-    """Reads sequences with a backbone, and with its adapter when there is one.
-
-    Attributes:
-        dtype: of cached states.
-        corpus: (U,) sorted tokens that stand for the vocabulary; None for all of it (exact).
-        candidates: C; of no effect when exact.
-    """
+    """Reads sequences with a backbone, and with its adapter when there is one."""
 
     backbone: LanguageModel
     adapter: Adapter | None
-    dtype: torch.dtype
-    corpus: torch.Tensor | None
-    candidates: int
+    dtype: torch.dtype  # of cached states
+    corpus: torch.Tensor | None  # (U,) sorted tokens that stand for the vocabulary; None for all of it (exact)
+    candidates: int  # C; of no effect when exact
 
     @functools.cached_property
     def _head(self) -> LogitHead:
@@ -82,7 +73,7 @@ class HiddenStateExtractor:
     def __call__(
         self, sequences: Sequence[TokenSequence], advance: Callable[[int], None] = lambda _: None
     ) -> dict[str, torch.Tensor]:
-        """The rows of some sequences; `advance` is called with the number of those just read."""
+        """Tensors with a row for each answer token of some sequences; `advance` takes the number of those just read."""
         answers: list[dict[str, torch.Tensor]] = [{}] * len(sequences)
         device = self.backbone.device
         for numbers, rows in in_batches(sequences, lambda batch, _: self._read(batch), device, advance=advance):
@@ -126,17 +117,11 @@ class HiddenStateExtractor:
 
 @dataclass(frozen=True)
 class HiddenCache:
-    """N answer tokens, in the order of the answers' lengths.
+    """N answer tokens, in the order of the answers' lengths."""
 
-    Attributes:
-        targets: (N,), the answer tokens.
-        starts: (S,), where each of the S answers begins.
-        lengths: (S,), their lengths in tokens.
-    """
-
-    targets: torch.Tensor
-    starts: torch.Tensor
-    lengths: torch.Tensor
+    targets: torch.Tensor  # (N,), the answer tokens
+    starts: torch.Tensor  # (S,), where each of the S answers begins
+    lengths: torch.Tensor  # (S,), their lengths in tokens
     _shards: tuple[Mapping[str, torch.Tensor], ...]
     _firsts: torch.Tensor  # (shards,) first position of each
 
@@ -162,28 +147,20 @@ class HiddenCache:
 
 
 def build_hidden_cache(
-    sequences: Sequence[TokenSequence], compute: Compute, key: object, directory: Path, everyone: Processes = ALONE
+    sequences: Sequence[TokenSequence], extractor: HiddenStateExtractor, directory: Path, everyone: Processes = ALONE
 ) -> HiddenCache:
-    """Compute, or continue, the cache of some sequences.
+    """Compute, or continue, the cache of S distinct sequences; a StorageError where a file cannot be written.
 
     Several processes compute files in turn, and go on when all are there; so `directory` is one that all of them see.
-
-    Args:
-        sequences: S distinct (prompt, answer) token sequences.
-        compute: gives the rows of a few of them, which are of similar length.
-        key: JSON of what decides the result of `compute`.
-
-    Raises:
-        StorageError: a shard cannot be written.
     """
-    name = fingerprint([key, sequences])
+    name = fingerprint([extractor.key, sequences])
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index][0]) + len(sequences[index][1]))
     parts = [[sequences[index] for index in order[start : start + _SHARD]] for start in range(0, len(order), _SHARD)]
     paths = [directory / f"{name}-{number:05d}.safetensors" for number in range(len(parts))]
     mine = [shard for number, shard in enumerate(zip(paths, parts, strict=True)) if everyone.owns(number)]
     if not all(_is_whole(*shard) for shard in mine):
         with in_turn(directory / name):
-            _write(mine, compute)
+            _write(mine, extractor)
     if everyone.count > 1:
         wait_for_all()
     shards: list[Mapping[str, torch.Tensor]] = [load_file(path) for path in paths]
@@ -196,7 +173,7 @@ def build_hidden_cache(
     return HiddenCache(targets, starts, lengths, tuple(shards), sizes.cumsum(0) - sizes)
 
 
-def _write(shards: Sequence[tuple[Path, Sequence[TokenSequence]]], compute: Compute) -> None:
+def _write(shards: Sequence[tuple[Path, Sequence[TokenSequence]]], extractor: HiddenStateExtractor) -> None:
     """Compute the files that are not there."""
     with bar("Caching hidden states", total=sum(len(members) for _, members in shards)) as progress:
         for path, members in shards:
@@ -205,7 +182,7 @@ def _write(shards: Sequence[tuple[Path, Sequence[TokenSequence]]], compute: Comp
                     scratch = path.with_suffix(".writing")  # a directory, for what safetensors leaves when it is killed
                     shutil.rmtree(scratch, ignore_errors=True)
                     scratch.mkdir(parents=True)
-                    save_tensors(compute(members, progress.advance), scratch / path.name)
+                    save_tensors(extractor(members, progress.advance), scratch / path.name)
                     (scratch / path.name).replace(path)
                     scratch.rmdir()
             else:

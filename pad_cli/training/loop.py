@@ -59,11 +59,9 @@ def fit(
     """Train some parameters, or go on where a killed run was.
 
     Args:
-        stage: its length, optimiser and loss.
         groups: parameters by name, and the peak learning rate of each group.
         score: rewards of some of the pairs under the parameters.
         pairs: the number of pairs.
-        seed: of batches and dropout.
         snapshot: file that the state of the stage is saved to.
         evaluate: called every `evaluate_every` steps; the weights with the best mean policy accuracy are kept.
         everyone: processes that share the pairs of every batch and average their gradients.
@@ -146,7 +144,7 @@ def fit(
             measured = stage.evaluate_every and (last or state.step % stage.evaluate_every == 0)
             logged = bool(measured) or last or state.step % every == 0
             if logged:
-                splits = evaluate() if measured and evaluate is not None else {}
+                splits = evaluate() if measured and evaluate else {}
                 if splits:
                     state.judge(splits, trained)
                 state.history.append({"step": state.step, **means, "splits": splits})
@@ -213,16 +211,13 @@ def _check_finite(
         return
     pairs = torch.cat(batches)
     guilty = pairs[~torch.isfinite(torch.cat(margins)).cpu()].tolist()
+    listed = [", ".join(map(str, numbers[:_SHOWN_PAIRS])) for numbers in (pairs.tolist(), guilty)]
     raise TrainingError(
         f"{where}: the {what} is {value.item()}. Its pairs, by their number in the stage's training data (from 0): "
-        f"{_listed(pairs.tolist())}." + (f" Without a finite reward: {_listed(guilty)}." if guilty else ""),
+        f"{listed[0]}." + (f" Without a finite reward: {listed[1]}." if guilty else ""),
         f"The last good state is saved in {snapshot}. Look at these pairs for extreme weights, or lower the learning "
         "rate.",
     )
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:_SHOWN_PAIRS])) + (", ..." if len(numbers) > _SHOWN_PAIRS else "")
 
 
 @dataclass
@@ -297,18 +292,15 @@ class Snapshot:
         tensors = {name: tensor.clone() for name, tensor in mapped.items()}
         best = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("best.")}
         snapshot = cls(best=best, **{name: content[name] for name in _STATE})
-        steps, losses, accuracies = snapshot.since
-        snapshot.since = (steps, losses, accuracies)
         if any(tensors[f"weight.{name}"].shape != parameter.shape for name, parameter in parameters.items()):
             raise ValueError(f"'{path}' is of another stage")
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(tensors[f"weight.{name}"])
-                moments = {key: tensors[f"{key}.{name}"] for key in _MOMENTS if f"{key}.{name}" in tensors}
-                if moments:
-                    optimiser.state[parameter] = {
-                        key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in moments.items()
-                    }
+        for name, parameter in parameters.items():
+            parameter.data.copy_(tensors[f"weight.{name}"])
+            moments = {key: tensors[f"{key}.{name}"] for key in _MOMENTS if f"{key}.{name}" in tensors}
+            if moments:
+                optimiser.state[parameter] = {
+                    key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in moments.items()
+                }
         return snapshot
 
 

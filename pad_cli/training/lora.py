@@ -26,7 +26,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-from pad_cli.errors import CheckpointError, RecipeError, TrainingError, did_you_mean
+from pad_cli.errors import RecipeError, TrainingError, did_you_mean
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tensors, save_tensors
 from pad_cli.models.distributed import main_reads_first, wait_for_all
@@ -36,11 +36,8 @@ from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import fingerprint, storage_errors, whole_directory
 from pad_cli.training.loop import fit
-from pad_cli.training.metrics import PairScores, summarise
+from pad_cli.training.metrics import PairScores, Split, summarise
 from pad_cli.training.pair_table import PairTable
-
-Split = tuple[str, PairTable, torch.Tensor]
-"""Name, N pairs, and their (N, K) weights."""
 
 _REFERENCE, _SNAPSHOT, _LAST = "reference.safetensors", "snapshot.safetensors", "last"
 # Fused kernels of these read the layer's weight and not the layer, so PEFT refuses it.
@@ -64,20 +61,15 @@ def train_lora(
     """Train a stage, or go on where a killed run was; the backbone is afterwards as it was before.
 
     Args:
-        stage: `adapter` or `joint`.
-        backbone: the language model that gets LoRA weights meanwhile.
         head: stage `joint`: maps (N, H) states and (N, K) weights to shifts (N, H), and is trained; else None.
         sequences: the cut (prompt, answer) tokens that pairs name by number.
-        train: N pairs.
-        weights: (N, K) weights of their preferences; of no effect without a head.
+        weights: (N, K) weights of the preferences of the N training pairs; of no effect without a head.
         validation: splits for `evaluate_every`; their policy accuracy is per token, of the personalised model itself.
         start: PEFT files of an earlier adapter to go on from; None for a new one.
         directory: of this stage alone; holds its snapshots, and may be deleted afterwards.
-        seed: of everything random.
         report_to: trackers that accelerate supports.
 
-    Returns:
-        The adapter, attached to the backbone and without effect outside `on_rows_from`; and the history, see `fit`.
+    Returns the adapter, attached to the backbone and without effect outside `on_rows_from`; and the history, see `fit`.
 
     Raises:
         RecipeError: a layer or tracker is unknown, `start` does not fit the stage, or processes cannot share a batch.
@@ -93,17 +85,12 @@ def train_lora(
     log = _tracker(report_to, directory)
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    text_config = model.config.get_text_config(decoder=True)
+    tables = [train, *(table for _, table, _ in validation)]
+    lengths = torch.tensor([float(len(answer)) for _, answer in sequences])
     with ExitStack() as stack:
-        stack.enter_context(memory_explained(stage))
-        stack.enter_context(unchanged(*model.modules(), model.config, text_config, model.generation_config))
-        stack.enter_context(warnings.catch_warnings(action="ignore"))
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        keep_differentiable(model)
+        stack.enter_context(borrowed(model, stage))
         with main_reads_first(model):
-            reference = reference_log_probs(
-                backbone, sequences, [train, *(table for _, table, _ in validation)], directory
-            )
+            reference = reference_log_probs(backbone, sequences, tables, directory)
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, lora_config(stage, model))
         lora = lora_parameters(wrapped)
@@ -114,11 +101,10 @@ def train_lora(
         if stage.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         groups: list[tuple[dict[str, nn.Parameter], float]] = [(lora, stage.learning_rate)]
-        if head is not None:
+        if head is not None and isinstance(stage, JointStage):
             stack.callback(head.to, next(head.parameters()).device)
             stack.callback(head.requires_grad_, False)
             head.to(backbone.device)
-        if head is not None and isinstance(stage, JointStage):
             own = {f"preference_head.{name}": parameter for name, parameter in head.named_parameters()}
             groups.append((own, stage.heads_learning_rate))
 
@@ -129,7 +115,7 @@ def train_lora(
             log_probs = answer_log_probs(backbone, read, head, weights[batch].repeat(2, 1))
             rewards = log_probs - reference[answers].to(log_probs.device)
             if stage.length_normalised:
-                rewards = rewards / _lengths(sequences, answers).to(rewards.device)
+                rewards = rewards / lengths[answers].to(rewards.device)
             chosen, rejected = rewards.split(len(batch))
             return chosen, rejected
 
@@ -147,7 +133,9 @@ def train_lora(
         )  # fmt: skip
         if everyone.main:
             with whole_directory(directory / _LAST) as scratch:
-                _write_weights(wrapped, scratch)
+                tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in lora.items()}
+                save_tensors(tensors, scratch / ADAPTER_WEIGHTS, {"format": "pt"})
+                wrapped.peft_config["default"].save_pretrained(str(scratch))
         wait_for_all()
     model.eval().requires_grad_(False)
     return Adapter.load(directory / _LAST, model), history
@@ -171,7 +159,7 @@ def measure_split(
     answers = distinct[:, 0].long()
     read = [sequences[number] for number in answers.tolist()]
     log_probs = all_log_probs(backbone, read, head, distinct[:, 1:].float())
-    lengths = _lengths(sequences, answers)
+    lengths = torch.tensor([float(len(answer)) for _, answer in read])
     rewards, likely, tokens = log_probs - reference[answers], log_probs / lengths, lengths.long()
     return summarise(PairScores(*(row for each in (rewards, likely, tokens) for row in each[where].view(2, -1))))
 
@@ -186,12 +174,11 @@ def reference_log_probs(
     used = torch.cat([part for table in tables for part in (table.chosen, table.rejected)]).unique()
     read = [sequences[number] for number in used.tolist()]
     key, path = fingerprint([backbone.fingerprint, str(backbone.dtype), read]), directory / _REFERENCE
-    log_probs = None
     try:
         tensors, metadata = load_tensors(path)
         log_probs = tensors["log_probs"] if metadata["key"] == key else None
     except (OSError, SafetensorError, KeyError):
-        pass
+        log_probs = None
     if log_probs is None:
         log_probs = all_log_probs(backbone, read, title="Reading answers with the reference")
         with storage_errors(path):
@@ -199,11 +186,6 @@ def reference_log_probs(
             save_tensors({"log_probs": log_probs}, scratch, {"key": key})
             scratch.replace(path)
     return torch.zeros(len(sequences)).index_copy(0, used, log_probs)
-
-
-def _lengths(sequences: Sequence[TokenSequence], answers: torch.Tensor) -> torch.Tensor:
-    """(B,) lengths of some answers in tokens, as floats."""
-    return torch.tensor([float(len(sequences[number][1])) for number in answers.tolist()])
 
 
 def lora_config(stage: AdapterStage | JointStage, model: Any) -> LoraConfig:
@@ -274,21 +256,11 @@ def _only_lora_drops_out(model: Any, *, checkpointed: bool) -> None:
             vars(module).update(dict.fromkeys(rates, 0.0))
 
 
-def _write_weights(model: Any, directory: Path) -> None:
-    """PEFT's two files, into an existing directory."""
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in lora_parameters(model).items()}
-    save_tensors(tensors, directory / ADAPTER_WEIGHTS, {"format": "pt"})
-    model.peft_config["default"].save_pretrained(str(directory))
-
-
 @torch.no_grad()
 def _read_weights(model: Any, directory: Path) -> None:
-    """Start from PEFT's files; raises CheckpointError or RecipeError where they are damaged, or do not fit."""
-    try:
-        tensors, _ = load_tensors(directory / ADAPTER_WEIGHTS)
-        saved = LoraConfig.from_pretrained(str(directory))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"'{directory}' holds no whole adapter: {error}", "Train it again.") from error
+    """Start from PEFT's files of an earlier stage; raises RecipeError where they do not fit."""
+    tensors, _ = load_tensors(directory / ADAPTER_WEIGHTS)
+    saved = LoraConfig.from_pretrained(str(directory))
     own, config = lora_parameters(model), model.peft_config["default"]
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in tensors.items()} or (
         config.lora_alpha != saved.lora_alpha
@@ -323,36 +295,38 @@ def unchanged(*objects: Any) -> Iterator[None]:
 
 
 @contextmanager
-def memory_explained(stage: AdapterStage | JointStage) -> Iterator[None]:
-    """Inside, memory that is too small becomes a TrainingError that says which setting to change."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(
-            f"Training {stage.stage}: memory is too small for {stage.batch_size} pairs at once.",
-            "Halve batch_size and double accumulation_steps, set gradient_checkpointing: true, or load the backbone "
-            "with quantization: 4bit.",
-        ) from error
-
-
-def keep_differentiable(model: Any) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights on a CPU, which it does when they are read without gradients.
-
-    Repacked weights pass no gradients on, and its way back does not give the same weights (0.50).
+def borrowed(model: Any, stage: AdapterStage | JointStage) -> Iterator[None]:
+    """Inside, a model may be trained; afterwards it is what it was, and so is torch's random state.
 
     Raises:
-        TrainingError: it has done so already.
+        TrainingError: memory is too small, or the 4-bit weights pass no gradients on.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
-                raise TrainingError(
-                    "The backbone's 4-bit weights were read on this CPU before; now they pass no gradients on.",
-                    "Train LoRA weights before other stages, on a GPU, or with quantization: 8bit.",
-                )
+    # On a CPU bitsandbytes repacks 4-bit weights when they are read without gradients. Repacked ones pass no gradients
+    # on, and its way back does not give the same weights (0.50), so it is kept from it.
+    packed = [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    if any(getattr(module.weight.quant_state, "packing_format_for_cpu", False) for module in packed):
+        raise TrainingError(
+            "The backbone's 4-bit weights were read on this CPU before; now they pass no gradients on.",
+            "Train LoRA weights before other stages, on a GPU, or with quantization: 8bit.",
+        )
+    configs = (model.config, model.config.get_text_config(decoder=True), model.generation_config)
+    with (
+        unchanged(*model.modules(), *configs),
+        warnings.catch_warnings(action="ignore"),
+        torch.random.fork_rng(devices=[]),
+    ):
+        for module in packed:
             module.support_avx512bf16_for_cpu = False
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"Training {stage.stage}: memory is too small for {stage.batch_size} pairs at once.",
+                "Halve batch_size and double accumulation_steps, set gradient_checkpointing: true, or load the "
+                "backbone with quantization: 4bit.",
+            ) from error
 
 
 def _tracker(names: Sequence[str], directory: Path) -> Callable[[Mapping[str, Any]], None]:

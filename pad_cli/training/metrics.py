@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from scipy.stats import binomtest, spearmanr
@@ -23,7 +21,7 @@ from torch import nn
 from pad_cli.equation import answer_sums, guided_log_probs, pick, token_reward
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.preference import Preference
-from pad_cli.system.progress import Bar, bar
+from pad_cli.system.progress import bar
 from pad_cli.training.pair_table import PairTable
 from pad_cli.training.token_rewards import TokenRewards
 
@@ -31,30 +29,24 @@ _CHUNK = 64  # pairs
 _CHUNK_TOKENS = 2048  # tokens whose logits are held at once
 _DIGITS = 4
 _BINS = 10
-_LITTLE = 0.05  # a share this near to another is the same
+_MOMENT_PAIRS = 300
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Those of `margin_quantiles`."""
 
-TRAINING = "training batches"
-"""The name of their curve."""
+Split = tuple[str, PairTable, torch.Tensor]
+"""A validation split: name, N pairs, and their (N, K) weights."""
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """What a reward model says of N preference pairs.
+    """What a reward model says of N preference pairs, (N,) each."""
 
-    Attributes:
-        chosen, rejected: (N,) summed token rewards of the answers, nats.
-        chosen_guided, rejected_guided: (N,) log-likelihoods under the guided distribution, nats a token.
-        chosen_tokens, rejected_tokens: (N,) lengths of the answers as the model read them.
-    """
-
-    chosen: torch.Tensor
+    chosen: torch.Tensor  # summed token rewards of the answers, nats
     rejected: torch.Tensor
-    chosen_guided: torch.Tensor
+    chosen_guided: torch.Tensor  # log-likelihoods under the guided distribution, nats a token
     rejected_guided: torch.Tensor
-    chosen_tokens: torch.Tensor
+    chosen_tokens: torch.Tensor  # lengths of the answers as the model read them
     rejected_tokens: torch.Tensor
 
     def __len__(self) -> int:
@@ -99,16 +91,13 @@ def score_pairs(
     *,
     title: str | None = None,
 ) -> PairScores:
-    """Score N pairs.
+    """Score N pairs under the (N, K) weights of their preferences.
 
-    Args:
-        heads: the preference heads, or another map of (T, H) states and (T, K) weights to (T, H).
-        rewards: over a cache with the pairs.
-        weights: (N, K), their preferences' weights.
-        calibration: what guidance weight 1 multiplies rewards by.
+    `heads` are the preference heads, or another map of (T, H) states and (T, K) weights to (T, H); `calibration` is
+    what guidance weight 1 multiplies rewards by.
     """
     parts = []
-    with bar(title, total=len(pairs)) if title else nullcontext(Bar()) as progress:
+    with bar(title or "", total=len(pairs) if title else 0) as progress:
         for start in range(0, len(pairs), _CHUNK):
             batch = torch.arange(start, min(start + _CHUNK, len(pairs)))
             answers = pairs.answers(batch)
@@ -162,9 +151,12 @@ def share_of(won: torch.Tensor) -> Share:
     An odd tie belongs to neither side: the interval then spans those of both.
     """
     total = won.double().sum().item()
-    low, _ = _wilson(math.floor(total), len(won))
-    _, high = _wilson(math.ceil(total), len(won))
-    return Share(round(total / len(won), _DIGITS), len(won), round(low, _DIGITS), round(high, _DIGITS))
+    low, high = (
+        binomtest(whole, len(won)).proportion_ci(method="wilson") for whole in (math.floor(total), math.ceil(total))
+    )
+    return Share(
+        round(total / len(won), _DIGITS), len(won), round(float(low.low), _DIGITS), round(float(high.high), _DIGITS)
+    )
 
 
 def rows_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
@@ -180,25 +172,16 @@ def preference_labels(preferences: Sequence[Mapping[str, float]]) -> list[str]:
     return [Preference(dict(sorted(weights.items())), {}).describe() for weights in preferences]
 
 
-def _wilson(won: int, n: int) -> tuple[float, float]:
-    interval = binomtest(won, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 @dataclass(frozen=True)
 class LengthEffect:
     """How the reward goes with the answers' lengths.
 
-    Attributes:
-        correlation: Spearman's, of the differences in summed reward and in tokens, each pair taken both ways round so
-            that it does not matter which answer is called the chosen one; None where a difference never changes.
-        labels: share of the pairs of unequal length in which the longer answer is the chosen one; None without any.
-        rewards: share of the same pairs in which the longer answer has the higher reward.
+    The correlation takes each pair both ways round, so that it does not matter which answer is called the chosen one.
     """
 
-    correlation: float | None
-    labels: float | None
-    rewards: float | None
+    correlation: float | None  # Spearman's, of the differences in reward and in tokens; None where one is always 0
+    labels: float | None  # share of the pairs of unequal length in which the longer answer is chosen; None without any
+    rewards: float | None  # share of the same pairs in which the longer answer has the higher reward
 
 
 def length_effect(scores: PairScores) -> LengthEffect:
@@ -232,25 +215,17 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Is sigmoid(beta * margin) a probability?
+    """Is sigmoid(beta * margin) a probability?"""
 
-    Attributes:
-        beta: the loss temperature.
-        bins: equally wide ranges of confidence that have pairs.
-        error: expected calibration error, the mean distance of confidence and accuracy over pairs.
-    """
-
-    beta: float
-    bins: tuple[ReliabilityBin, ...]
-    error: float
+    beta: float  # the loss temperature
+    bins: tuple[ReliabilityBin, ...]  # equally wide ranges of confidence that have pairs
+    error: float  # expected calibration error, the mean distance of confidence and accuracy over pairs
 
 
 def reliability(margins: torch.Tensor, beta: float) -> Reliability:
-    """Confidence against accuracy (Guo et al. 2017, arXiv 1706.04599).
+    """Confidence against accuracy (Guo et al. 2017, arXiv 1706.04599) of (N,) margins, as the loss compares them.
 
-    Args:
-        margins: (N,), nats, as the loss compares them.
-        beta: the loss temperature: a model is sigmoid(beta * |margin|) sure of the answer that it prefers.
+    A model is sigmoid(beta * |margin|) sure of the answer that it prefers.
     """
     confidence = (beta * margins.double().abs()).sigmoid()
     places = ((confidence - 0.5) * 2 * _BINS).long().clamp(max=_BINS - 1)
@@ -286,18 +261,19 @@ def head_geometry(heads: PreferenceHeads) -> HeadGeometry:
     return HeadGeometry(heads.names, tuple(round(norm, _DIGITS) for norm in norms.tolist()), rows)
 
 
-@dataclass(frozen=True)
-class HistoryPoint:
-    """One measurement during a stage.
+def pair_moments(heads: PreferenceHeads, rewards: TokenRewards, pairs: PairTable) -> list[list[float]]:
+    """(K, K) second moments of the pairs' margins, each principle alone, nats squared; for `pad learn`.
 
-    Attributes:
-        step: optimiser steps so far.
-        loss: mean training loss since the last measurement.
-        splits: split to its metrics, as from `summarise`; empty where only the loss was taken.
-        pair_accuracy: on the training batches since the last measurement, each before it was learned from.
+        M_kl = mean over pairs of d_k d_l,   d_k = R(e_k, chosen) - R(e_k, rejected)
+
+    Moments about 0, since which answer was chosen is a question of the pair's preference; of a few hundred pairs.
     """
-
-    step: int
-    loss: float
-    splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    pair_accuracy: float | None = None
+    drawn = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:_MOMENT_PAIRS]
+    table, margins = pairs.rows(drawn.tolist()), []
+    with bar("Comparing heads", total=len(heads.names)) as progress:
+        for weights in torch.eye(len(heads.names)):
+            margins.append(score_pairs(heads, rewards, table, weights.expand(len(drawn), -1), 1.0).margins)
+            progress.advance()
+    table_of_margins = torch.stack(margins, dim=1).double()
+    moments = table_of_margins.T @ table_of_margins / len(table_of_margins)
+    return [[round(value, _DIGITS) for value in row] for row in moments.tolist()]

@@ -26,7 +26,7 @@ from pad_cli.system.runs import hidden_states
 from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.token_rewards import TokenRewards
 
-_CUT_WARNING = 0.2  # share of answers that were cut
+_MANY = 0.2  # share of answers that were cut
 
 
 def _plain_prompt(pair: PreferencePair) -> Messages:
@@ -36,13 +36,9 @@ def _plain_prompt(pair: PreferencePair) -> Messages:
 class SequenceBook:
     """Numbers each distinct (prompt, answer) once; most answers occur in several pairs.
 
-    Args:
-        tokenizer: the backbone's.
-        max_prompt_tokens: longer prompts lose their beginning.
-        max_answer_tokens: longer answers lose their end.
-        prompt_of: what the backbone reads before a pair's answers; by default the prompt without the preference.
-        context_length: tokens of both that the backbone can read; None for any number. Prompts are cut so that
-            `max_answer_tokens`, or half of it, can follow, and answers to what is then left.
+    Prompts longer than `max_prompt_tokens` lose their beginning, answers their end. `prompt_of` gives what the backbone
+    reads before a pair's answers. Of a backbone that reads no more than `context_length` tokens, prompts are cut so
+    that `max_answer_tokens`, or half of it, can follow, and answers to what is then left.
     """
 
     def __init__(
@@ -107,19 +103,12 @@ class SequenceBook:
 
 @dataclass(frozen=True)
 class PairTable:
-    """N preference pairs.
+    """N preference pairs."""
 
-    Attributes:
-        chosen: (N,) indices of answers.
-        rejected: (N,).
-        preferences: N maps of principle to weight.
-        texts: N maps of free text to weight; empty maps where the preference has names only.
-    """
-
-    chosen: torch.Tensor
-    rejected: torch.Tensor
-    preferences: tuple[Mapping[str, float], ...]
-    texts: tuple[Mapping[str, float], ...]
+    chosen: torch.Tensor  # (N,) numbers of answers
+    rejected: torch.Tensor  # (N,)
+    preferences: tuple[Mapping[str, float], ...]  # N maps of principle to weight
+    texts: tuple[Mapping[str, float], ...]  # N maps of free text to weight; empty where the preference has names only
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -164,32 +153,24 @@ def tabulate(pairs: Sequence[PreferencePair], book: SequenceBook, shuffle_seed: 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What the stages of a recipe train and are measured on; `head` is the unembedding in float32, on the CPU."""
+    """What the stages train and are measured on, and how states are cached (see `HiddenStateExtractor`)."""
 
-    recipe: TrainRecipe
     backbone: LanguageModel
+    head: LogitHead  # the unembedding in float32, on the CPU
     book: SequenceBook
     train: PairTable
     validation: tuple[tuple[PairSplit, PairTable], ...]
-    head: LogitHead
+    seed: int
+    dtype: torch.dtype
+    corpus: torch.Tensor | None
+    candidates: int
+    lengths: Mapping[str, float | int]  # as from `SequenceBook.lengths`
 
     def rewards(self, adapter: Adapter | None, everyone: Processes = ALONE) -> TokenRewards:
-        """Token rewards over the cached states of the backbone, through an adapter if there is one.
-
-        Raises:
-            StorageError: the cache cannot be written.
-        """
-        recipe = self.recipe
-        exact = self.backbone.vocabulary_size <= recipe.exact_vocabulary
-        extractor = HiddenStateExtractor(
-            self.backbone,
-            adapter,
-            getattr(torch, recipe.cache_dtype),
-            None if exact else self.book.corpus,
-            recipe.normaliser_tokens,
-        )
-        cache = build_hidden_cache(self.book.sequences, extractor, extractor.key, hidden_states(), everyone)
-        return TokenRewards(cache, self.head, exact, adapter is not None)
+        """Token rewards over the cached states of the backbone, through an adapter if there is one."""
+        extractor = HiddenStateExtractor(self.backbone, adapter, self.dtype, self.corpus, self.candidates)
+        cache = build_hidden_cache(self.book.sequences, extractor, hidden_states(), everyone)
+        return TokenRewards(cache, self.head, self.corpus is None, adapter is not None)
 
 
 def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: LanguageModel) -> TrainingData:
@@ -198,19 +179,26 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
     Raises:
         DataError: the chat template refuses a prompt; or, under `conditioning: prompt`, words cannot say a preference.
     """
-    limits = recipe.data.max_prompt_tokens, recipe.data.max_answer_tokens
+    limits, seed = (recipe.data.max_prompt_tokens, recipe.data.max_answer_tokens), recipe.seed
     prompt_of = _conditioned_prompt if recipe.conditioning == "prompt" else _plain_prompt
     book = SequenceBook(backbone.tokenizer, *limits, prompt_of, backbone.context_length)
-    train = tabulate(data.train, book, recipe.seed if recipe.data.shuffle_labels else None)
+    train = tabulate(data.train, book, seed if recipe.data.shuffle_labels else None)
     validation = tuple((split, tabulate(split.pairs, book)) for split in data.validation)
     lengths = book.lengths()
+    validated = sum(len(table) for _, table in validation)
     note(
-        f"{len(train)} training pairs, {sum(len(table) for _, table in validation)} validation pairs, "
+        f"{len(train)} training pairs, {validated} validation pairs, "
         f"{lengths['answers']} distinct answers ({lengths['answers_cut']} cut at {lengths['answer_limit']} tokens, "
         f"{lengths['prompts_cut']} prompts at {lengths['prompt_limit']})"
     )
     if lengths["systems_moved"]:
         note(f"{lengths['systems_moved']} distinct prompts have their system text in a user turn.")
+    if book.cut_to_context or lengths["answers_cut"] > _MANY * lengths["answers"]:
+        note(
+            f"Warning: {lengths['answers_cut'] / lengths['answers']:.0%} of the answers are cut (the longest has "
+            f"{lengths['answer_longest']} tokens), {book.cut_to_context} of them because the backbone reads no more; "
+            "data.max_answer_tokens sets the limit."
+        )
     if opens_thought(backbone.tokenizer):
         note(
             "Warning: the chat template opens a thought before every answer and cannot close it, so answers are "
@@ -218,29 +206,17 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
         )
     elif closes_thought(backbone.tokenizer):
         note("The chat template opens a thought before every answer; it is closed first (enable_thinking=False).")
-    by_recipe = lengths["answers_cut"] - book.cut_to_context
-    if by_recipe > _CUT_WARNING * lengths["answers"]:
-        note(
-            f"Warning: {by_recipe / lengths['answers']:.0%} of the answers are cut (the longest has "
-            f"{lengths['answer_longest']} tokens); data.max_answer_tokens sets the limit."
-        )
-    if (lengths["prompt_limit"] < recipe.data.max_prompt_tokens and lengths["prompts_cut"]) or book.cut_to_context:
-        note(
-            f"Warning: '{backbone.name}' reads at most {backbone.context_length} tokens: prompts keep their last "
-            f"{lengths['prompt_limit']} ({lengths['prompts_cut']} were longer), and {book.cut_to_context} answers are "
-            "cut to the rest."
-        )
-    return TrainingData(recipe, backbone, book, train, validation, backbone.head.float32("cpu"))
+    exact = backbone.vocabulary_size <= recipe.exact_vocabulary
+    head, corpus = backbone.head.float32("cpu"), None if exact else book.corpus
+    dtype = getattr(torch, recipe.cache_dtype)
+    return TrainingData(backbone, head, book, train, validation, seed, dtype, corpus, recipe.normaliser_tokens, lengths)
 
 
 def _conditioned_prompt(pair: PreferencePair) -> Messages:
     """The prompt with the preference in words; a principle of weight -1 becomes "not ..."."""
-    texts: dict[str, float] = {}
-    for name, weight in {**pair.preference, **pair.texts}.items():
-        if weight == -1:
-            texts[f"not {name}"] = 1.0
-        else:
-            texts[name] = weight  # refused below unless it is 1
+    # any other weight than 1 is refused by `conditioned`
+    weights = {**pair.preference, **pair.texts}.items()
+    texts = dict((f"not {name}", 1.0) if weight == -1 else (name, weight) for name, weight in weights)
     try:
         return conditioned(pair.prompt, Preference({}, texts))
     except PreferenceError as error:

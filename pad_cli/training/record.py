@@ -1,8 +1,9 @@
-"""The record of a finished training run: `report.json`, which every form of its report is rendered from."""
+"""The record of a finished training run: its measurements, and `report.json`, which every report is rendered from."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,32 +13,43 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError
+from pad_cli.models.heads import PreferenceHeads
+from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.pairs import describe
+from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import DataReport
 from pad_cli.reports.document import markdown, page
 from pad_cli.reports.training_report import training_document
+from pad_cli.system.progress import stage
 from pad_cli.system.runs import write_json, write_whole
-from pad_cli.training.baselines import Verdict, verdict
+from pad_cli.training.baselines import Verdict, fit_baselines, read_answers, verdict
 from pad_cli.training.metrics import (
     HeadGeometry,
-    HistoryPoint,
     LengthEffect,
     PairScores,
     Reliability,
     Share,
+    head_geometry,
     length_effect,
     margin_quantiles,
     outcomes,
+    preference_labels,
     reliability,
     rows_by_label,
+    score_pairs,
     share_of,
     summarise,
 )
+from pad_cli.training.pair_table import PairTable, TrainingData
+from pad_cli.training.stages import TrainingRun
 
 RECORD, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
 """The files of a training report."""
 
 _PREFERENCES = 64  # of a split that have a record each
+_TRAIN_PAIRS = 1000  # of which accuracy is measured
+_EXACT_PAIRS = 64
+_EXACT_TOKENS = 128  # whose rewards are computed over the whole vocabulary as well
 
 
 @dataclass(frozen=True)
@@ -71,9 +83,19 @@ class SplitRecord:
     preferences: tuple[PreferenceRecord, ...]  # the most frequent ones first
     more_preferences: int  # further ones, without a record
     baselines: tuple[BaselineRecord, ...]  # at least one
-    quantiles: tuple[float, ...]  # `diagnostics.QUANTILES` of the margins, nats
+    quantiles: tuple[float, ...]  # `metrics.QUANTILES` of the margins, nats
     reliability: Reliability
     length: LengthEffect
+
+
+@dataclass(frozen=True)
+class HistoryPoint:
+    """One measurement during a stage; the loss and accuracy of training batches are means since the one before."""
+
+    step: int
+    loss: float
+    splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # as from `metrics.summarise`
+    pair_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +140,91 @@ class TrainingRecord:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+def evaluate_run(
+    recipe: TrainRecipe,
+    report: DataReport,
+    data: TrainingData,
+    run: TrainingRun,
+    model: PersonalizedRewardModel | PromptRewardModel,
+) -> TrainingRecord:
+    """Measure the reward model of a finished run on training and validation pairs, beside the baselines."""
+    lengths, heads = data.lengths, run.head if isinstance(run.head, PreferenceHeads) else None
+    return TrainingRecord(
+        name=Path(recipe.output).name,
+        backbone=recipe.backbone.model,
+        conditioning=recipe.conditioning,
+        principles=model.principles,
+        rank=heads.rank if heads else 0,
+        has_adapter=run.adapter is not None,
+        has_encoder=run.encoder is not None,
+        pairs=len(data.train),
+        preferences=dict(Counter(_labels(data.train))),
+        answers=int(lengths["answers"]),
+        cut_answers=int(lengths["answers_cut"]),
+        max_answer_tokens=recipe.data.max_answer_tokens,
+        cut_to_context=data.book.cut_to_context,
+        context_length=data.backbone.context_length,
+        stages=tuple(
+            FinishedStage(
+                each.stage,
+                each.history[-1]["step"] if each.history else 0,
+                each.seconds,
+                tuple(HistoryPoint(**point) for point in each.history),
+            )
+            for each in run.records
+        ),
+        calibration=(model.calibration,),
+        train=_train_accuracy(run),
+        splits=_splits(recipe, data, run, model.calibration),
+        heads=head_geometry(heads) if heads else None,
+        shuffled_labels=recipe.data.shuffle_labels,
+        seed=recipe.seed,
+        normaliser_error=None if run.rewards.exact or run.adapter is not None else _normaliser_error(run),
+        data={**asdict(report), "lengths": lengths},
+    )
+
+
+def _splits(recipe: TrainRecipe, data: TrainingData, run: TrainingRun, calibration: float) -> tuple[SplitRecord, ...]:
+    if not (splits := run.splits()):
+        return ()
+    with stage("Fitting the baselines"):
+        baselines = fit_baselines(data.train, read_answers(data.backbone.tokenizer, data.book.sequences))
+    last = [stage for stage in recipe.stages if not isinstance(stage, EncoderStage)][-1]
+    records = []
+    for name, table, weights in splits:
+        title, trained = f"Measuring pairs: {name}", None
+        scores = score_pairs(run.head, run.rewards, table, weights, calibration, title=title)
+        if not torch.equal(own := weights / run.factors, weights):
+            trained = score_pairs(run.head, run.rewards, table, own, 1.0, title=f"{title}, as trained")
+        margins = {baseline: fitted.margins(table) for baseline, fitted in baselines.items()}
+        records.append(
+            split_record(
+                name, scores, _labels(table), margins, last.beta,
+                trained=trained, length_normalised=last.length_normalised,
+            )
+        )  # fmt: skip
+    return tuple(records)
+
+
+def _train_accuracy(run: TrainingRun) -> Share:
+    drawn = torch.randperm(len(run.pairs), generator=torch.Generator().manual_seed(0))[:_TRAIN_PAIRS]
+    pairs = run.pairs.rows(drawn.tolist())
+    scores = score_pairs(run.head, run.rewards, pairs, run.weights(pairs), 1.0, title="Measuring training pairs")
+    return share_of(outcomes(scores.margins))
+
+
+def _normaliser_error(run: TrainingRun) -> float:
+    """Of some tokens of a few chosen answers, under their own preferences."""
+    pairs = run.pairs.rows(range(min(len(run.pairs), _EXACT_PAIRS)))
+    positions, owners = run.rewards.cache.positions(pairs.chosen)
+    drawn = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))[:_EXACT_TOKENS]
+    return run.rewards.normaliser_error(run.head, positions[drawn], run.weights(pairs)[owners[drawn]])
+
+
+def _labels(table: PairTable) -> Sequence[str]:
+    return preference_labels([{**names, **texts} for names, texts in zip(table.preferences, table.texts, strict=True)])
+
+
 def split_record(
     name: str,
     scores: PairScores,
@@ -128,11 +235,9 @@ def split_record(
     trained: PairScores | None = None,
     length_normalised: bool = False,
 ) -> SplitRecord:
-    """All figures of one split.
+    """All figures of one split of N pairs.
 
     Args:
-        name: of the split.
-        scores: of its N pairs.
         labels: N preferences, as from `metrics.preference_labels`.
         baselines: name to the (N,) margins of a baseline on the same pairs, at least one.
         beta: the loss temperature of the last stage that moved the rewards.
@@ -171,37 +276,35 @@ def split_record(
 
 def metrics_of(record: TrainingRecord) -> dict[str, dict[str, Any]]:
     """The content of `metrics.json`: split to its metrics, then intervals, baselines and preferences."""
-    return {split.name: _split_metrics(split) for split in record.splits}
-
-
-def _split_metrics(split: SplitRecord) -> dict[str, Any]:
     return {
-        **split.metrics,
-        "pair_accuracy_interval": [split.pair_accuracy.low, split.pair_accuracy.high],
-        "policy_accuracy_interval": [split.policy_accuracy.low, split.policy_accuracy.high],
-        "calibration_error": split.reliability.error,
-        "length_correlation": split.length.correlation,
-        "baselines": {
-            baseline.name: {
-                "pair_accuracy": baseline.pair_accuracy.value,
-                "reward_model": baseline.verdict.words,
-                "difference": baseline.verdict.difference,
-                "p": baseline.verdict.p,
-            }
-            for baseline in split.baselines
-        },
-        "preferences": {
-            preference.label: {
-                "pairs": preference.pair_accuracy.n,
-                "pair_accuracy": preference.pair_accuracy.value,
-                "pair_accuracy_interval": [preference.pair_accuracy.low, preference.pair_accuracy.high],
-                "policy_accuracy": preference.policy_accuracy.value,
-                "policy_accuracy_interval": [preference.policy_accuracy.low, preference.policy_accuracy.high],
-                "length_correlation": preference.length.correlation,
-                "baselines": dict(preference.baselines),
-            }
-            for preference in split.preferences
-        },
+        split.name: {
+            **split.metrics,
+            "pair_accuracy_interval": [split.pair_accuracy.low, split.pair_accuracy.high],
+            "policy_accuracy_interval": [split.policy_accuracy.low, split.policy_accuracy.high],
+            "calibration_error": split.reliability.error,
+            "length_correlation": split.length.correlation,
+            "baselines": {each.name: _baseline_metrics(each) for each in split.baselines},
+            "preferences": {each.label: _preference_metrics(each) for each in split.preferences},
+        }
+        for split in record.splits
+    }
+
+
+def _baseline_metrics(baseline: BaselineRecord) -> dict[str, Any]:
+    accuracy, found = baseline.pair_accuracy.value, baseline.verdict
+    return {"pair_accuracy": accuracy, "reward_model": found.words, "difference": found.difference, "p": found.p}
+
+
+def _preference_metrics(preference: PreferenceRecord) -> dict[str, Any]:
+    pair, policy = preference.pair_accuracy, preference.policy_accuracy
+    return {
+        "pairs": pair.n,
+        "pair_accuracy": pair.value,
+        "pair_accuracy_interval": [pair.low, pair.high],
+        "policy_accuracy": policy.value,
+        "policy_accuracy_interval": [policy.low, policy.high],
+        "length_correlation": preference.length.correlation,
+        "baselines": dict(preference.baselines),
     }
 
 

@@ -1,7 +1,7 @@
-"""The stages of one training run, each kept on disk when it is finished.
+"""The stages of one training run, each saved when it is finished.
 
 A stage changes only its own part: `adapter` the LoRA weights, `heads` the head, `encoder` the encoder, `joint` LoRA
-weights and head together.
+weights and head together. `heads` and `encoder` train here, on cached hidden states; for the others see `lora`.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from pad_cli.errors import CheckpointError, TrainingError
+from pad_cli.equation import answer_sums
+from pad_cli.errors import CheckpointError, RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 from pad_cli.models.distributed import is_sharded, main_reads_first, wait_for_all
 from pad_cli.models.heads import DenseHead, PreferenceEncoder, PreferenceHeads, text_states
+from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage
 from pad_cli.records import PairSplit
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import whole_directory, write_json
-from pad_cli.training.cached_stages import CachedData, add_clauses, train_encoder, train_heads
-from pad_cli.training.calibration import global_scale, normalise_heads, reward_scales
-from pad_cli.training.loop import TrainingStage
-from pad_cli.training.metrics import measure
+from pad_cli.training.loop import Evaluate, Score, TrainingStage, fit
+from pad_cli.training.metrics import Split, measure
 from pad_cli.training.pair_table import PairTable, TrainingData
-from pad_cli.training.token_rewards import TokenRewards
+from pad_cli.training.token_rewards import TokenRewards, global_scale, normalise_heads, reward_scales
 
 _HEAD, _ENCODER, _ADAPTER, _RECORD = "head.safetensors", "encoder.safetensors", "adapter", "stage.json"
 _LORA = ("adapter", "joint")  # stages that train an adapter
 
-Split = tuple[str, PairTable, torch.Tensor]
-"""Name, N pairs, and their (N, K) weights."""
+Clause = tuple[int, str, float]
+"""A row of a table, a text, and its weight in the preference of that row."""
 
 
 @dataclass
@@ -58,23 +58,26 @@ class StageRecord:
 class TrainingRun:
     """The parts of a reward model on their way through the stages.
 
-    `head`, `encoder` and `adapter` are as far as they are trained; `pairs` train features: those that name principles,
-    or all of them when the preference is in the prompt; `records` are those of finished stages, in order.
+    `head`, `encoder` and `adapter` are as far as they are trained; `pairs` train heads: those that name principles, or
+    all of them when the preference is in the prompt; `factors`, (K,), are those by which calibration has scaled the
+    heads since a loss saw them; `records` are those of finished stages, in order.
     """
 
     def __init__(
-        self, data: TrainingData, principles: Sequence[str], texts: Mapping[str, Sequence[str]], work: Path
+        self,
+        data: TrainingData,
+        head: PreferenceHeads | DenseHead,
+        texts: Mapping[str, Sequence[str]],
+        work: Path,
+        report_to: Sequence[str] = (),
     ) -> None:
-        recipe, size = data.recipe, data.backbone.hidden_size
-        self._data, self._texts, self._work = data, texts, work
-        self._principles = tuple(principles)
-        self._factors = torch.ones(len(self._principles))  # by which calibration has scaled the heads
+        self._data, self._texts, self._work, self._report_to = data, texts, work, report_to
+        self._principles = head.names if isinstance(head, PreferenceHeads) else ()
         self._rewards: TokenRewards | None = None
-        self.head: PreferenceHeads | DenseHead = DenseHead(size)
-        if recipe.conditioning == "heads":
-            self.head = PreferenceHeads(principles, size, recipe.heads.rank, recipe.seed)
+        self.head = head
         self.encoder: PreferenceEncoder | None = None
         self.adapter: Adapter | None = None
+        self.factors = torch.ones(len(self._principles))
         self.pairs = data.train.named() if self._principles else data.train
         self.records: list[StageRecord] = []
 
@@ -83,9 +86,6 @@ class TrainingRun:
 
         Several processes train LoRA weights and cache hidden states together; on those, the first one trains alone, and
         the others read what it has saved. Of a sharded backbone the first one reads the states, too.
-
-        Raises:
-            TrainingError, StorageError: see `pad_cli.errors`.
         """
         finished = self._work / stage.stage
         if not self._restore(finished):
@@ -96,7 +96,7 @@ class TrainingRun:
             with contextlib.nullcontext() if together else main_reads_first(model):
                 history = self._train(stage) if together or everyone.main else []
                 if everyone.main:
-                    record = StageRecord(stage.stage, time.monotonic() - started, history, self._factors.tolist())
+                    record = StageRecord(stage.stage, time.monotonic() - started, history, self.factors.tolist())
                     self._save(finished, record)
             wait_for_all()
             if not everyone.main and not self._restore(finished):
@@ -113,10 +113,6 @@ class TrainingRun:
     def weights(self, pairs: PairTable) -> torch.Tensor:
         """(N, K) weights of pairs that name principles; (N, 0) when the preference is in the prompt."""
         return pairs.weights(self._principles) if self._principles else torch.zeros(len(pairs), 0)
-
-    def as_trained(self, weights: torch.Tensor) -> torch.Tensor:
-        """(N, K) weights under which the calibrated heads give the rewards that their loss saw."""
-        return weights / self._factors
 
     def splits(self) -> list[Split]:
         """The validation splits that can be judged now; those in free text only once there is an encoder."""
@@ -146,21 +142,21 @@ class TrainingRun:
             return add_clauses(weights, clauses, encoded)
 
     def _train(self, stage: TrainingStage) -> list[dict[str, Any]]:
-        snapshot = self._work / f"{stage.stage}.snapshot.safetensors"
         if isinstance(stage, AdapterStage | JointStage):
             return self._train_lora(stage)
         pairs = self.pairs if isinstance(stage, HeadsStage) else self._data.train
-        data = CachedData(self.rewards, pairs, self._data.recipe.seed, snapshot, self._evaluate)
+        snapshot = self._work / f"{stage.stage}.snapshot.safetensors"
+        data = CachedData(self.rewards, pairs, self._data.seed, snapshot, self._evaluate)
         if isinstance(stage, EncoderStage):
             assert isinstance(self.head, PreferenceHeads)
             self.encoder, history = train_encoder(stage, self.head, self._data.backbone, self._texts, data)
             return history
         history = train_heads(stage, self.head, self.weights(self.pairs), data)
-        self._factors = torch.ones(len(self._principles))
+        self.factors = torch.ones(len(self._principles))
         if isinstance(self.head, PreferenceHeads) and self.adapter is None:
             # with an adapter there is a part of the reward that all principles share
             scales = reward_scales(self.head, self.rewards, title="Balancing heads")
-            self._factors = normalise_heads(self.head, scales)
+            self.factors = normalise_heads(self.head, scales)
         return history
 
     def _train_lora(self, stage: AdapterStage | JointStage) -> list[dict[str, Any]]:
@@ -168,7 +164,7 @@ class TrainingRun:
 
         directory = self._work / f"{stage.stage}.unfinished"
         if isinstance(stage, JointStage):
-            self._factors = torch.ones(len(self._principles))  # its loss sees the heads as they are now
+            self.factors = torch.ones(len(self._principles))  # its loss sees the heads as they are now
         validation = self.splits() if stage.evaluate_every else ()
         self._read_through(None)  # PEFT starts from the files of the adapter before
         earlier = [self._work / record.stage / _ADAPTER for record in self.records if record.stage in _LORA]
@@ -182,8 +178,8 @@ class TrainingRun:
             validation=validation,
             start=earlier[-1] if earlier else None,
             directory=directory,
-            seed=self._data.recipe.seed,
-            report_to=self._data.recipe.report_to,
+            seed=self._data.seed,
+            report_to=self._report_to,
         )
         self._read_through(adapter)
         wait_for_all()
@@ -208,25 +204,21 @@ class TrainingRun:
         """Take a finished stage from disk; False when there is none that fits."""
         try:
             record = StageRecord(**json.loads((finished / _RECORD).read_text(encoding="utf-8")))
-            files = [name for name in (_HEAD, _ENCODER) if name == _HEAD or (finished / name).exists()]
-            tensors = {name: load_tensors(finished / name)[0] for name in files}
-            if _ENCODER in tensors:
-                self.encoder = self._new_encoder(tensors[_ENCODER])
+            head, _ = load_tensors(finished / _HEAD)
+            if (finished / _ENCODER).exists():
+                tensors, _ = load_tensors(finished / _ENCODER)
+                size, (width, principles) = len(tensors["mean"]), tensors["network.4.weight"].T.shape
+                self.encoder = PreferenceEncoder(size, width, principles, texts=len(tensors["known"]))
+                self.encoder.load_state_dict(tensors)
+                self.encoder.eval().requires_grad_(False)
             if (finished / _ADAPTER).exists():
                 self._read_through(Adapter.load(finished / _ADAPTER, self._data.backbone.model))
-            self.head.load_state_dict(tensors[_HEAD])
-        except (OSError, ValueError, TypeError, SafetensorError, RuntimeError, CheckpointError):
+            self.head.load_state_dict(head)
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError, RuntimeError, CheckpointError):
             return False
-        self._factors = torch.tensor(record.factors)
+        self.factors = torch.tensor(record.factors)
         self.records.append(record)
         return True
-
-    def _new_encoder(self, tensors: Mapping[str, torch.Tensor]) -> PreferenceEncoder:
-        stage = next(stage for stage in self._data.recipe.stages if isinstance(stage, EncoderStage))
-        size = self._data.backbone.hidden_size
-        encoder = PreferenceEncoder(size, stage.hidden_size, len(self._principles), texts=len(tensors["known"]))
-        encoder.load_state_dict(tensors)
-        return encoder.eval().requires_grad_(False)
 
     def _save(self, finished: Path, record: StageRecord) -> None:
         """Write everything that is trained so far, whole or not at all."""
@@ -242,3 +234,95 @@ class TrainingRun:
                 self.adapter.save(scratch / _ADAPTER)
             write_json(scratch / _RECORD, asdict(record))
         self.records.append(record)
+
+
+@dataclass(frozen=True)
+class CachedData:
+    """What a stage on cached states works with; `snapshot` is the file that its state is saved to."""
+
+    rewards: TokenRewards
+    pairs: PairTable
+    seed: int
+    snapshot: Path
+    evaluate: Evaluate | None = None
+
+    def scores(
+        self, heads: nn.Module, batch: torch.Tensor, weights: torch.Tensor, normalised: bool, dropout: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Summed token rewards (B,) of the chosen and of the rejected answers of a batch; means when `normalised`."""
+        answers = self.pairs.answers(batch)
+        positions, owners = self.rewards.cache.positions(answers)
+        tokens = self.rewards.rewards(heads, positions, weights.repeat(2, 1)[owners], dropout)
+        sums = answer_sums(tokens, owners, len(answers))
+        if normalised:
+            sums = sums / self.rewards.cache.lengths[answers]
+        chosen, rejected = sums.split(len(batch))
+        return chosen, rejected
+
+    def fit(self, stage: HeadsStage | EncoderStage, module: nn.Module, score: Score) -> list[dict[str, Any]]:
+        """Train all parameters of a module; returns the history."""
+        groups = [(dict(module.named_parameters()), stage.learning_rate)]
+        return fit(stage, groups, score, len(self.pairs), self.seed, self.snapshot, self.evaluate)
+
+
+def train_heads(stage: HeadsStage, heads: nn.Module, weights: torch.Tensor, data: CachedData) -> list[dict[str, Any]]:
+    """Stage `heads`: learn the heads; the (N, K) weights w_p are the pairs' own. Returns the history, see `fit`."""
+
+    def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return data.scores(heads, batch, weights[batch], stage.length_normalised, stage.dropout)
+
+    return data.fit(stage, heads, score)
+
+
+def train_encoder(
+    stage: EncoderStage,
+    heads: PreferenceHeads,
+    backbone: LanguageModel,
+    texts: Mapping[str, Sequence[str]],
+    data: CachedData,
+) -> tuple[PreferenceEncoder, list[dict[str, Any]]]:
+    """Stage `encoder`: learn g so that w_p = sum over a preference's clauses of weight * g(clause).
+
+    Every time a pair is seen, its principles get fresh paraphrases; free text stays as it is. `texts` are the
+    paraphrases of each principle, its name not among them. Returns the encoder, and its history.
+
+    Raises:
+        RecipeError: a principle has no paraphrases, and no pair is in free text.
+    """
+    names = heads.names
+    free = sorted({text for row in data.pairs.texts for text in row})
+    lacking = [name for name in names if not texts.get(name)]
+    if lacking and not free:
+        raise RecipeError(
+            f"data.texts: no paraphrases for {', '.join(lacking)}; the encoder stage needs some for every principle.",
+            "Add them under data.texts, or leave the encoder stage out.",
+        )
+    paraphrases = {name: list(dict.fromkeys([name, *texts.get(name, ())])) for name in names}
+    known = list(dict.fromkeys([*(text for name in names for text in paraphrases[name]), *free]))
+    place = {text: index for index, text in enumerate(known)}
+    states = text_states(backbone, known)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(data.seed)
+        encoder = PreferenceEncoder(backbone.hidden_size, stage.hidden_size, len(names), stage.dropout, len(known))
+    owner = {text: number for number, name in enumerate(names) for text in paraphrases[name]}
+    encoder.remember(states, torch.tensor([owner.get(text, -1) for text in known]))
+
+    def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        clauses: list[Clause] = []
+        for row, pair in enumerate(batch.tolist()):
+            for name, weight in data.pairs.preferences[pair].items():
+                drawn = int(torch.randint(len(paraphrases[name]), ()))
+                clauses.append((row, paraphrases[name][drawn], weight))
+            clauses += [(row, text, weight) for text, weight in data.pairs.texts[pair].items()]
+        encoded = encoder(states[[place[text] for _, text, _ in clauses]])
+        weights = add_clauses(torch.zeros(len(batch), len(names)), clauses, encoded)
+        return data.scores(heads, batch, weights, stage.length_normalised)
+
+    history = data.fit(stage, encoder, score)
+    return encoder.eval(), history
+
+
+def add_clauses(weights: torch.Tensor, clauses: Sequence[Clause], encoded: torch.Tensor) -> torch.Tensor:
+    """(N, K) weights of preferences plus those of their clauses, encoded (C, K) each."""
+    signed = encoded * torch.tensor([weight for _, _, weight in clauses])[:, None]
+    return weights.index_add(0, torch.tensor([row for row, _, _ in clauses]), signed)

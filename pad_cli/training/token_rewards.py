@@ -1,4 +1,4 @@
-"""Differentiable token rewards r(p, s, a) over cached hidden states.
+"""Differentiable token rewards r(p, s, a) over cached hidden states, and their calibration.
 
 The normaliser of r runs over the whole vocabulary when that is small (exact). When it is large it runs over the
 reference's likeliest tokens among those the corpus uses, plus the realised token; this keeps the order of pairs but not
@@ -10,21 +10,21 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pad_cli.equation import LogitHead, log_prob, token_reward
+from pad_cli.equation import LogitHead, calibration_factor, log_prob, spread, strength, token_reward
 from pad_cli.models.heads import PreferenceHeads
+from pad_cli.system.progress import bar
 from pad_cli.training.hidden_cache import HiddenCache
 
+_SCALE_STATES = 1024
+_CHUNK_STATES = 128
 _CHUNK_LOGITS = 2**20  # logits in one piece of a training step; larger ones make malloc return memory at every step
 
 
 class TokenRewards:
     """Token rewards of a cache's answers under heads that are being trained.
 
-    Args:
-        cache: what `HiddenStateExtractor` read of them.
-        head: the backbone's unembedding, float32, on the CPU.
-        exact: was it read for the whole vocabulary?
-        adapted: was it read through an adapter?
+    `head` is the backbone's unembedding in float32 on the CPU; the cache was read for the whole vocabulary if `exact`,
+    and through an adapter if `adapted`.
     """
 
     def __init__(self, cache: HiddenCache, head: LogitHead, exact: bool, adapted: bool) -> None:
@@ -56,8 +56,7 @@ class TokenRewards:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Reference and personalised logits over the normaliser's tokens, (T, V) or (T, 1 + C), and where the
         realised token stands in them, (T,)."""
-        hidden = self.cache.gather("hidden", positions).float()
-        seen = nn.functional.dropout(hidden, dropout) if dropout else hidden
+        hidden, seen = self._hidden(positions, dropout)
         if self.exact:
             plain = self.cache.gather("plain", positions).float() if self._adapted else hidden
             return self._head(plain), self._head(hidden + shift(seen, weights)), self.cache.targets[positions]
@@ -68,6 +67,11 @@ class TokenRewards:
         twice = raw == -torch.inf  # the realised token's second place
         masked = plain.masked_fill(twice, -torch.inf), personalised.masked_fill(twice, -torch.inf)
         return *masked, torch.zeros(len(positions), dtype=torch.long)
+
+    def _hidden(self, positions: torch.Tensor, dropout: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The states, and what the heads see of them."""
+        hidden = self.cache.gather("hidden", positions).float()
+        return hidden, nn.functional.dropout(hidden, dropout) if dropout else hidden
 
     @torch.inference_mode()
     def normaliser_error(self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor) -> float:
@@ -81,8 +85,7 @@ class TokenRewards:
         return float((self.rewards(shift, positions, weights) - torch.cat(exact)).abs().mean())
 
     def _exact(self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor, dropout: float) -> torch.Tensor:
-        hidden = self.cache.gather("hidden", positions).float()
-        seen = nn.functional.dropout(hidden, dropout) if dropout else hidden
+        hidden, seen = self._hidden(positions, dropout)
         realised = log_prob(self._head(hidden + shift(seen, weights)), self.cache.targets[positions])
         return realised - self.cache.gather("reference", positions)
 
@@ -111,3 +114,45 @@ def _distinct(tokens: torch.Tensor, vocabulary: int) -> tuple[torch.Tensor, torc
     places = torch.empty(vocabulary, dtype=torch.long)
     places[used] = torch.arange(len(used))
     return used, places[tokens]
+
+
+# Calibration: what guidance weight 1 means. The loss temperature and the number of steps decide how large rewards grow,
+# and what steers is how much they differ between the tokens that compete. So a principle's scale is the root mean
+# square, over states, of the standard deviation of its rewards among the reference's likeliest tokens.
+
+
+@torch.inference_mode()
+def reward_scales(shift: nn.Module, rewards: TokenRewards, seed: int = 0, *, title: str | None = None) -> torch.Tensor:
+    """How strongly each principle steers on its own, before calibration.
+
+    States are drawn from the cache of `rewards`. Returns (K,) nats; (1,) for a head without principles.
+    """
+    names = shift.names if isinstance(shift, PreferenceHeads) else ()
+    drawn = torch.randperm(len(rewards.cache), generator=torch.Generator().manual_seed(seed))[:_SCALE_STATES]
+    alone = torch.eye(len(names)) if names else torch.zeros(1, 0)
+    scales = []
+    with bar(title or "", total=len(alone) * len(drawn) if title else 0) as progress:
+        for weights in alone:
+            spreads = []
+            for part in drawn.split(_CHUNK_STATES):
+                reference, personalised, _ = rewards.logits(shift, part, weights.expand(len(part), -1))
+                spreads.append(spread(personalised - reference, reference))
+                progress.advance(len(part))
+            scales.append(strength(torch.cat(spreads)))
+    return torch.stack(scales)
+
+
+def normalise_heads(heads: PreferenceHeads, scales: torch.Tensor) -> torch.Tensor:
+    """Bring each head to `equation.STRENGTH` by a factor, (K,); one that rewards nothing stays.
+
+    The factor is exact: among candidates rewards are linear in B_k.
+    """
+    factors = calibration_factor(scales)
+    with torch.no_grad():
+        heads.up.mul_(factors[:, None, None].to(heads.up))
+    return factors
+
+
+def global_scale(scales: torch.Tensor) -> float:
+    """The factor that brings the root mean square of (K,) scales to `equation.STRENGTH`; 1 if none rewards."""
+    return float(calibration_factor(strength(scales.square())))

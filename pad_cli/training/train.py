@@ -1,13 +1,13 @@
 """`pad train-rm`: a recipe to a reward model. This module tells the whole of it, in this order:
 
     read preference pairs           `pairs.load_pairs`
-    load the backbone               `models.language_model`, or a part of it by `models.sharding`
+    load the backbone               `models.language_model`, or a part of it by `models.distributed`
     tokenise the answers            `pair_table.gather_training_data`
     train each stage                `stages.TrainingRun`, which caches hidden states first (`hidden_cache`);
-                                    `cached_stages` or `lora` score pairs, and `loop.fit` trains
-    calibrate                       `calibration`
-    measure                         `conclusion`
-    write checkpoint and report     `models.checkpoint`, `report`
+                                    `stages` or `lora` score pairs, and `loop.fit` trains
+    calibrate                       `token_rewards.reward_scales`
+    measure                         `record.evaluate_run`
+    write checkpoint and report     `models.checkpoint`, `record`
 
 Each finished stage is saved in the run's directory, and hidden states in `PAD_HOME`, so that an interrupted run
 continues where it was. Several processes go through the stages together; what comes after, the first one does.
@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from pad_cli.errors import DataError
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, CONFIG, ENCODER, HEADS, OWN_FILES, VALUE_HEAD
 from pad_cli.models.distributed import load_sharded, main_reads_first
-from pad_cli.models.heads import PreferenceHeads
+from pad_cli.models.heads import DenseHead, PreferenceHeads
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.publishing import model_card
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
@@ -49,27 +49,22 @@ from pad_cli.system.runs import (
     write_json,
     write_whole,
 )
-from pad_cli.training.calibration import global_scale, pair_moments, reward_scales
-from pad_cli.training.evaluate_run import evaluate_run
+from pad_cli.training.metrics import pair_moments
 from pad_cli.training.pair_table import gather_training_data
-from pad_cli.training.record import metrics_of, read_training_record, write_training_report
+from pad_cli.training.record import evaluate_run, metrics_of, read_training_record, write_training_report
 from pad_cli.training.stages import TrainingRun
+from pad_cli.training.token_rewards import global_scale, reward_scales
 
 METRICS = "metrics.json"
 _SHOWN_PREFERENCES = 5  # of each split, before training; the report has more
 _WORK = ".work"  # stages of an unfinished run
 
 
+@dataclass(frozen=True)
 class TrainedRewardModel(os.PathLike[str]):
-    """A finished run; as a path it is the directory, which `load_reward_model` and `--reward-model` take.
+    """A finished run; as a path it is the directory, which `load_reward_model` and `--reward-model` take."""
 
-    Attributes:
-        path: the directory.
-    """
-
-    def __init__(self, path: Path, record: Mapping[str, Any] | None = None) -> None:
-        self.path = path
-        self._record = record
+    path: Path
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -78,14 +73,8 @@ class TrainedRewardModel(os.PathLike[str]):
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """Everything that the report tells; of an earlier run, from its `report.json`.
-
-        Raises:
-            DataError: that cannot be read.
-        """
-        if self._record is None:
-            self._record = read_training_record(self.path)
-        return self._record
+        """The content of `report.json`; a DataError where it cannot be read."""
+        return read_training_record(self.path)
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -97,10 +86,8 @@ class TrainedRewardModel(os.PathLike[str]):
 def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrite: bool = False) -> TrainedRewardModel:
     """Train (or continue, or find finished) the reward model of a recipe.
 
-    Args:
-        recipe: what to do.
-        data_table: whether to show first what the data hold; the report has it in any case.
-        overwrite: whether files in `recipe.output` may be replaced that no training wrote.
+    `data_table` shows first what the data hold, which the report has in any case; `overwrite` lets files in
+    `recipe.output` be replaced that no training wrote.
 
     Raises:
         DataError, ModelLoadError, RecipeError, StorageError, TrainingError, UsageError: see `pad_cli.errors`.
@@ -115,10 +102,10 @@ def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrit
 
 
 def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedRewardModel:
-    in_prompt = recipe.conditioning == "prompt"
+    named = recipe.conditioning == "heads"
     with progress.stage("Reading preference pairs"):
-        pairs = load_pairs(recipe.data, recipe.seed, [] if in_prompt else recipe.heads.principles)
-    principles = [] if in_prompt else _head_names(recipe, pairs)
+        pairs = load_pairs(recipe.data, recipe.seed, recipe.heads.principles if named else [])
+    principles = _head_names(recipe, pairs) if named else []
 
     backbone = load_sharded(recipe.backbone) if recipe.shard_backbone else load_language_model(recipe.backbone)
     key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(pairs)])
@@ -132,40 +119,42 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
     with progress.stage("Tokenising answers"):
         data = gather_training_data(recipe, pairs, backbone)
 
-    run = TrainingRun(data, principles, pairs.texts, output / _WORK / key)
+    size = backbone.hidden_size
+    head = PreferenceHeads(principles, size, recipe.heads.rank, recipe.seed) if named else DenseHead(size)
+    run = TrainingRun(data, head, pairs.texts, output / _WORK / key, recipe.report_to)
     for stage in recipe.stages:
         run.train(stage)
 
     with main_reads_first(backbone.model):
         if not processes().main:
             return TrainedRewardModel(output)
-        scale = global_scale(reward_scales(run.head, run.rewards, title="Calibrating"))
-        if isinstance(run.head, PreferenceHeads):
-            model: PersonalizedRewardModel | PromptRewardModel = PersonalizedRewardModel(
-                backbone, run.head, run.encoder, scale, {}, run.adapter
-            )
+        scale = global_scale(reward_scales(head, run.rewards, title="Calibrating"))
+        model: PersonalizedRewardModel | PromptRewardModel
+        if isinstance(head, PreferenceHeads):
+            model = PersonalizedRewardModel(backbone, head, run.encoder, scale, {}, run.adapter)
         else:
-            model = PromptRewardModel(backbone, run.head.linear, scale, run.adapter)
+            model = PromptRewardModel(backbone, head.linear, scale, run.adapter)
 
-        record = evaluate_run(recipe, pairs, data, run, model)
+        record = evaluate_run(recipe, pairs.report, data, run, model)
+        metrics = metrics_of(record)
         model.details = {
             "stages": [stage.model_dump() for stage in recipe.stages],
             "run": key,
             "environment": environment(),
-            "metrics": metrics_of(record),
+            "metrics": metrics,
         }
-        if isinstance(run.head, PreferenceHeads):
-            model.details["pair_moments"] = pair_moments(run.head, run.rewards, run.pairs)
+        if isinstance(head, PreferenceHeads):
+            model.details["pair_moments"] = pair_moments(head, run.rewards, run.pairs)
 
         with whole_files(output, last=CONFIG) as scratch:
             save_reward_model(model, scratch, recipe.backbone)
-            write_json(scratch / METRICS, metrics_of(record))
+            write_json(scratch / METRICS, metrics)
             write_json(scratch / RECIPE, recipe.model_dump())
             write_training_report(scratch, record)
             config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
-            write_whole(scratch / "README.md", model_card(config, metrics_of(record), record.data))
+            write_whole(scratch / "README.md", model_card(config, metrics, record.data))
         shutil.rmtree(output / _WORK, ignore_errors=True)
-        return TrainedRewardModel(output, asdict(record))
+        return TrainedRewardModel(output)
 
 
 def _head_names(recipe: TrainRecipe, data: PairData) -> list[str]:
@@ -203,17 +192,16 @@ def _is_own(output: Path) -> bool:
 
 
 def _is_finished(output: Path, key: str) -> bool:
+    """Is everything there that a run with this key writes?"""
     try:
         config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     if not isinstance(config, dict) or config.get("run") != key:
         return False
-    return all((output / name).exists() for name in _files(config))
-
-
-def _files(config: Mapping[str, Any]) -> list[str]:
-    """What a finished run has written, by what its reward model consists of."""
-    head = VALUE_HEAD if config.get("conditioning") == "prompt" else HEADS
-    encoder = [] if config.get("encoder_width") is None else [ENCODER]
-    return [head, *encoder, *([ADAPTER_CONFIG] if config.get("adapter") else []), METRICS]
+    files = [METRICS, VALUE_HEAD if config.get("conditioning") == "prompt" else HEADS]
+    if config.get("encoder_width") is not None:
+        files.append(ENCODER)
+    if config.get("adapter"):
+        files.append(ADAPTER_CONFIG)
+    return all((output / name).exists() for name in files)

@@ -31,9 +31,9 @@ from pad_cli.records import PairSplit
 from pad_cli.system.progress import bar
 from pad_cli.system.resources import shipped
 from pad_cli.system.runs import environment, fingerprint, whole_directory, write_json
-from pad_cli.training.pretrain import PretrainPlan, pretrain
 from pad_cli.training.train import train_reward_model
 from pad_cli.world.grammar import load_world
+from pad_cli.world.pretrain import PretrainPlan, pretrain
 from pad_cli.world.writing import Document, write_documents, write_preference_documents
 
 MANIFEST = "manifest.json"

@@ -97,7 +97,7 @@ def make_items(specs: tuple[str, ...]) -> list[BenchmarkItem]:
 
 
 def answer(paths: Paths, path: Whole) -> Written:
-    watch = Watch(lambda: 0.0, STEERED.candidates)
+    watch = Watch(STEERED.candidates)
     with conditions(paths.policy, threads=1):
         tokens = paths.answer(path, watch)
     return Written(path, torch.tensor(tokens), watch.top)
@@ -215,18 +215,6 @@ def test_tokens_that_only_a_padded_unembedding_has_are_no_candidates(
     paths = make_paths(policy, reward_model)
     assert int(answer(paths, "plain").tokens.max()) >= len(byte_tokenizer), "no such token is likely"
     check_all_agree(paths)
-
-
-def test_what_is_only_drafted_is_not_the_first_score(
-    larger_policy: LanguageModel, reward_model: PersonalizedRewardModel
-) -> None:
-    """Here the clock counts forwards of the policy: its first reads the prompt, and its second verifies the draft."""
-    paths = make_paths(larger_policy, reward_model)
-    for path, expected in (("plain", 1), ("separate", 1), ("speculative", 2)):
-        with count_forwards(paths.policy) as counted:
-            watch = Watch(lambda counted=counted: float(len(counted)))
-            paths.answer(path, watch)
-        assert watch.first == expected, path
 
 
 def test_prompts_of_different_length_are_answered_as_alone(reward_model: PersonalizedRewardModel) -> None:

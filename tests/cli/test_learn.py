@@ -45,7 +45,7 @@ def test_a_profile_is_learned_and_asked_for_by_its_name(reward_directory: str, m
     rows = [*made(6), {"prompt": "Q", "answers": ["a", "b"], "choice": None}]
     result = pad("learn", "me", write("choices.jsonl", rows), "--reward-model", reward_directory)
     assert result.exit_code == 0, result.stderr
-    assert "From 6 choices (besides: 1 tie)" in result.stdout
+    assert "From 6 choices (left out: 1 tied, 0 contradictory)" in result.stdout
     profile = yaml.safe_load(Path("profiles/me.yaml").read_text(encoding="utf-8"))
     assert profile["choices"] == 6
     assert profile["weights"]

@@ -19,7 +19,7 @@ from pad_cli.decoding.detokenize import Candidate, TokenChoice
 from pad_cli.decoding.heat_map import heat_map
 from pad_cli.evaluation.comparisons import Reference
 from pad_cli.evaluation.report import MARKDOWN, PAGE, build_report
-from pad_cli.reports.charts import Point, Series, interval_bar, plot
+from pad_cli.reports.charts import Point, Series, plot
 from pad_cli.reports.document import Cell, Document, Figure, Section, Table, Verdict, page
 from tests.cli.test_commands import pad
 from tests.evaluation.reports import SCORERS, make_recipe, scores
@@ -82,7 +82,7 @@ def examples_of(test: Any) -> Any:
 def test_sections_and_charts_show_whatever_they_are_given(text: str) -> None:
     def render(word: str) -> str:
         points = (Point(1.0, 2.0, 1.5, 2.5, word), Point(2.0, 3.0, name=word))
-        cell = Cell(word, word, "better", word, 1.0, "good", bar=interval_bar(0.5, 0.4, 0.6, word))
+        cell = Cell(word, word, "better", word, 1.0, "good")
         table = Table((word, word), ((word, cell),), "<>", word)
         chart = plot([Series(word, points, points)] * 7, word, word)
         section = Section(word, (word,), (table, replace(table, fold="open")), (Figure(word, chart),))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pad_cli.errors import RecipeError
 from pad_cli.recipe import load_recipe, read_recipe, shipped_recipes
+from pad_cli.system.checked_yaml import YamlError, read_yaml
 from pad_cli.system.runs import fingerprint, write_json
-from pad_cli.system.yaml_text import YamlError, read_yaml
 from tests.hostile.budget import fuzzed, tried
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

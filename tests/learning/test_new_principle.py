@@ -25,8 +25,8 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import as_messages
-from pad_cli.training.calibration import reward_scales
 from pad_cli.training.pair_table import SequenceBook
+from pad_cli.training.token_rewards import reward_scales
 from tests.tiny import PRINCIPLES
 from tests.training.conftest import make_rewards
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.pairs.cleaning import SourcedPair, contrast_pairs
+from pad_cli.pairs.sources import SourcedPair, contrast_pairs
 from pad_cli.records import PreferencePair, SourceReport, as_messages
 from tests.pairs.conftest import Write, load, make_pair, texts_of
 

@@ -359,7 +359,7 @@ def test_rows_of_nothing_are_bad_rows_of_every_format(write: Write, format_: str
     [
         ({"minimum_differnce": 1}, "there is no option 'minimum_differnce'. Did you mean minimum_difference"),
         ({"minimum_difference": "much"}, r"minimum_difference: .*\(found 'much'\)"),
-        ({"attributes": 3}, "'attributes' has the wrong form"),
+        ({"attributes": 3}, r"attributes: .*\(found 3\)"),
     ],
 )
 def test_options_that_do_not_fit_are_recipe_errors_with_their_key(

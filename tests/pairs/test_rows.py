@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli.errors import DataError
-from pad_cli.pairs import read_pairs, read_rows
+from pad_cli.pairs import read_rows
+from pad_cli.pairs.sources import PreferenceReader, read_source
+from pad_cli.recipe import PairsSettings
 from pad_cli.records import PreferencePair
 from tests.pairs.conftest import Write, load
 
@@ -20,6 +22,13 @@ CONVERSATION = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "How?"},
 ]
+
+
+def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
+    """All pairs of a file, as they stand."""
+    settings = PairsSettings(path=str(path))
+    sourced, _ = read_source(settings, "path", "train", PreferenceReader(None), drop_bad=False)
+    return tuple(pair for pair, _ in sourced)
 
 
 def test_a_plain_row_is_a_pair_with_one_user_message(write: Write) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli.errors import RecipeError
-from pad_cli.prompts.grid import Prompt, distinct, grid_items, read_grid
+from pad_cli.prompts.benchmarks import Prompt, distinct, grid_items, read_grid
 from pad_cli.records import BenchmarkItem, as_messages
 
 PROMPTS = [Prompt(as_messages(text), {"topic": text}) for text in ("One?", "Two?", "One?", "Three?")]

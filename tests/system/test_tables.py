@@ -20,12 +20,10 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 import pad_cli
-from pad_cli.bench.rows import BenchRow, bench_table
+from pad_cli.bench.timing import bench_table
 from pad_cli.cli.train_rm import estimate_tables
 from pad_cli.models.dtype import DtypeChoice
-from pad_cli.reports.evaluation_tables import report_table
-from pad_cli.reports.judge_tables import judge_tables
-from pad_cli.reports.sweep_report import sweep_table
+from pad_cli.reports.evaluation_tables import judge_tables, report_table, sweep_table
 from pad_cli.reports.training_report import console_tables
 from pad_cli.system.terminal import FittingTable
 from pad_cli.training.estimate import Cost, Estimate, Volume
@@ -137,8 +135,10 @@ def sweep_tables() -> list[RenderableType]:
 
 
 def bench_tables() -> list[RenderableType]:
-    row = BenchRow("speculative", "large", "bfloat16", 32, 2048, 128, 123.4, 260.1, 1234.5, 1.25, 1.2, 1.3, 2**36, 1, 3)
-    return [bench_table({"rows": [asdict(row)], "repeats": 5})]
+    sizes = {"batch_size": 32, "prompt_tokens": 2048, "new_tokens": 128, "peak_memory_bytes": 2**36}
+    times = {"ms_per_token": 260.1, "ratio_to_generate": 1.25, "ratio_low": 1.2, "ratio_high": 1.3}
+    row = {"path": "speculative", **sizes, **times, "forwards_per_token": 1, "sampled_steps": 3}
+    return [bench_table({"rows": [row], "repeats": 5})]
 
 
 def estimates() -> list[RenderableType]:
@@ -148,7 +148,7 @@ def estimates() -> list[RenderableType]:
     choice = DtypeChoice(torch.float32, "no bfloat16 instructions")
     devices = ("this machine (2 cores)", "A100 80 GB", "H100 80 GB")
     seconds = {device: dict.fromkeys(names, 12_345.6) for device in devices}
-    return list(estimate_tables(Estimate("some/model", 8_000_000_000, volume, costs, (), seconds, 1e9, choice, 4e10)))
+    return list(estimate_tables(Estimate("some/model", 8_000_000_000, volume, costs, seconds, 1e9, choice, 4e10)))
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def make_rewards(
     reader = HiddenStateExtractor(
         backbone, adapter, torch.float32, None if candidates is None else corpus, candidates or 1
     )
-    cache = build_hidden_cache(sequences, reader, reader.key, directory)
+    cache = build_hidden_cache(sequences, reader, directory)
     return TokenRewards(cache, backbone.head, candidates is None, adapter is not None)
 
 

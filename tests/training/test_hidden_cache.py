@@ -40,7 +40,7 @@ def build(
     model: LanguageModel, sequences: Sequences, directory: Path, dtype: torch.dtype = torch.float32
 ) -> HiddenCache:
     reader = HiddenStateExtractor(model, None, dtype, None, 1)
-    return build_hidden_cache(sequences, reader, reader.key, directory)
+    return build_hidden_cache(sequences, reader, directory)
 
 
 def states(cache: HiddenCache, answer: int) -> torch.Tensor:

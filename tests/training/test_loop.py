@@ -14,8 +14,8 @@ from pad_cli.errors import TrainingError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.training import loop
-from pad_cli.training.cached_stages import CachedData, train_encoder
 from pad_cli.training.pair_table import SequenceBook, tabulate
+from pad_cli.training.stages import CachedData, train_encoder
 from tests.tiny import make_reward_model
 from tests.training.conftest import TEXTS, make_rewards
 from tests.training.test_stages import PAIRS

@@ -49,7 +49,7 @@ class Task:
         book = SequenceBook(model.backbone.tokenizer, 64, 64)
         self.table = tabulate(PAIRS, book)
         reader = HiddenStateExtractor(model.backbone, None, torch.float32, None if exact else book.corpus, 4)
-        cache = build_hidden_cache(book.sequences, reader, reader.key, directory)
+        cache = build_hidden_cache(book.sequences, reader, directory)
         self.rewards = TokenRewards(cache, model.backbone.head, exact, False)
 
     def scores(self, table: PairTable | None = None, heads: PreferenceHeads | None = None) -> PairScores:

@@ -19,14 +19,14 @@ from pad_cli.errors import DataError
 from pad_cli.pairs import describe
 from pad_cli.records import DataReport, Dropped, PreferenceReport, SourceReport, SplitReport
 from pad_cli.reports import document
-from pad_cli.reports.training_report import console_tables, training_document
-from pad_cli.reports.training_warnings import warnings_of
-from pad_cli.training.metrics import HeadGeometry, HistoryPoint, LengthEffect, PairScores, Share, summarise
+from pad_cli.reports.training_report import console_tables, training_document, warnings_of
+from pad_cli.training.metrics import HeadGeometry, LengthEffect, PairScores, Share, summarise
 from pad_cli.training.record import (
     MARKDOWN,
     PAGE,
     RECORD,
     FinishedStage,
+    HistoryPoint,
     SplitRecord,
     TrainingRecord,
     metrics_of,
@@ -221,8 +221,8 @@ def test_text_of_unknown_origin_is_shown_as_it_is() -> None:
 
 
 def test_a_line_break_in_a_name_breaks_no_table() -> None:
-    text = markdown(make_record(preferences={"a\nb": 250, "formal": 250}))
-    assert "| a b | 250 |" in text
+    text = markdown(make_record(splits=(make_split(labels=("a\nb", "formal")),)))
+    assert "| a b | 100 |" in text
 
 
 def test_what_is_written_can_be_read_and_gives_the_same_report(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.records import PreferencePair, as_messages
-from pad_cli.training import cached_stages, loop
-from pad_cli.training.cached_stages import CachedData, train_encoder, train_heads
-from pad_cli.training.calibration import global_scale, normalise_heads, reward_scales
+from pad_cli.training import loop, stages
 from pad_cli.training.metrics import measure
 from pad_cli.training.pair_table import SequenceBook, tabulate
+from pad_cli.training.stages import CachedData, train_encoder, train_heads
+from pad_cli.training.token_rewards import global_scale, normalise_heads, reward_scales
 from tests.tiny import make_language_model, make_reward_model
 from tests.training.conftest import TEXTS, make_rewards, make_rows
 
@@ -77,13 +77,13 @@ def test_stage_encoder_moves_the_encoder_and_nothing_else(
     heads.names = NAMES
     heads.down, heads.up = (nn.Parameter(p[:2].clone(), requires_grad=False) for p in (heads.down, heads.up))
     born: list[tuple[nn.Module, dict[str, torch.Tensor]]] = []
-    remember = cached_stages.PreferenceEncoder.remember
+    remember = stages.PreferenceEncoder.remember
 
-    def remember_birth(encoder: cached_stages.PreferenceEncoder, *texts: torch.Tensor) -> None:
+    def remember_birth(encoder: stages.PreferenceEncoder, *texts: torch.Tensor) -> None:
         remember(encoder, *texts)
         born.append((encoder, tensors(encoder)))
 
-    monkeypatch.setattr(cached_stages.PreferenceEncoder, "remember", remember_birth)
+    monkeypatch.setattr(stages.PreferenceEncoder, "remember", remember_birth)
     before, backbone = tensors(heads), tensors(policy.model)
     stage = EncoderStage(stage="encoder", hidden_size=8, **LENGTH)
     encoder, _ = train_encoder(stage, heads, policy, TEXTS, prepared)
@@ -100,7 +100,7 @@ def test_the_encoder_learns_which_words_mean_which_preference(policy: LanguageMo
     train(HeadsStage(stage="heads", **length), heads, prepared)
     stage = EncoderStage(stage="encoder", hidden_size=16, dropout=0.0, **length)
     encoder, _ = train_encoder(stage, heads, policy, TEXTS, prepared)
-    weights = encoder(cached_stages.text_states(policy, [TEXTS["exes"][0], TEXTS["whys"][0]]))
+    weights = encoder(stages.text_states(policy, [TEXTS["exes"][0], TEXTS["whys"][0]]))
     difference = weights[:, 0] - weights[:, 1]
     assert difference[0] > 0 > difference[1]
 

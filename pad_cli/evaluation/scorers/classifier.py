@@ -189,12 +189,15 @@ _GPT2 = "Ray2333/gpt2-large-{}-reward_model"
 HELPFUL = partial(
     classifier, model=_GPT2.format("helpful"), template="hh", mean=-0.01500361, sd=1.40736504, dimension="helpful"
 )
+"""The helpfulness reward model of Rewards-in-Context, which the paper's tables use."""
 HARMLESS = partial(
     classifier, model=_GPT2.format("harmless"), template="hh", mean=-0.94732502, sd=1.92034349, dimension="harmless"
 )
+"""The harmlessness reward model of Rewards-in-Context, which the paper's tables use."""
 HUMOR = partial(
     classifier, model="mohameddhiab/humor-no-humor", label=1, template="answer", max_tokens=512, dimension="humorous"
 )
+"""The humour classifier of Rewards-in-Context, which the paper's tables use."""
 ARMORM = partial(
     classifier,
     model="RLHFlow/ArmoRM-Llama3-8B-v0.1",
@@ -204,3 +207,4 @@ ARMORM = partial(
     template="chat",
     dtype="bfloat16",
 )
+"""One of the nineteen dimensions of ArmoRM."""

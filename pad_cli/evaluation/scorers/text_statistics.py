@@ -48,7 +48,9 @@ def _ngrams(name: str, n: int, *, repeated: bool) -> TextScorer:
 
 
 DISTINCT_2 = _ngrams("distinct_2", 2, repeated=False)
+"""The share of an answer's pairs of words that are distinct."""
 REPEATED_4GRAMS = _ngrams("repeated_4grams", 4, repeated=True)
+"""The share of an answer's runs of 4 words that repeat an earlier one."""
 WORDS = TextScorer(
     name="words",
     description="words in the answer",
@@ -56,6 +58,7 @@ WORDS = TextScorer(
     dimension="length",
     unit="words",
 )
+"""The number of an answer's words."""
 
 
 def readability() -> Scorer:

@@ -17,7 +17,7 @@ from pad_cli.evaluation.evaluate import evaluate
 from pad_cli.evaluation.methods.competitors import attached
 from pad_cli.evaluation.methods.trained import Dpo, Mod, MorlDpo, Soup, Sum, write_soup
 from pad_cli.models.checkpoint import save_reward_model
-from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS, CONFIG
+from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -198,7 +198,7 @@ def updates(directory: Path) -> dict[str, torch.Tensor]:
     """What an adapter adds to each weight: alpha / r * B A."""
     tensors, config = (
         load_file(directory / ADAPTER_WEIGHTS),
-        json.loads((directory / CONFIG).read_text(encoding="utf-8")),
+        json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8")),
     )
     scale = config["lora_alpha"] / config["r"]
     return {
