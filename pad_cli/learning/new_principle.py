@@ -19,12 +19,11 @@ from pad_cli.errors import DataError, PreferenceError, UsageError
 from pad_cli.learning.choices import read_choice
 from pad_cli.learning.few_shot_head import SETTINGS, Examples, cross_validated_margins, train_maps
 from pad_cli.learning.user_weights import with_heads
-from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
-from pad_cli.models.encoder import PreferenceEncoder, text_states
-from pad_cli.models.heads import PreferenceHeads
+from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads, text_states
 from pad_cli.models.inspection import inspect_reward_model
+from pad_cli.models.publishing import model_card
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import RowError, is_text, note_changes, read_rows
 from pad_cli.recipe import ModelSettings

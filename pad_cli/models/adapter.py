@@ -12,14 +12,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from pad_cli.errors import CheckpointError
 from pad_cli.models.checkpoint_files import (
@@ -31,20 +30,23 @@ from pad_cli.models.checkpoint_files import (
     save_tensors,
 )
 from pad_cli.models.forward import first_row
+from pad_cli.models.loading import linear_size
 from pad_cli.system.runs import write_json
 
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
 _FEW_ROWS = 4  # in half precision on a CPU, tiny matrix products take several times as long as in float32
 _PACKED = ("Linear4bit", "Linear8bitLt")  # of bitsandbytes
 _PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_SAME_MODEL = "Use the model it was trained on."
 _PLAIN = "Train it again with plain LoRA on linear layers below the output embedding."
 
-# Settings that may be set: what is read here, what the tensors say, and how they were trained.
-_READ = ("peft_type", "lora_alpha", "use_rslora", "init_lora_weights")
-_IN_TENSORS = ("r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-_ORIGIN = ("base_model_name_or_path", "revision", "auto_mapping", "task_type", "inference_mode", "peft_version")
-_TRAINING = ("lora_dropout", "fan_in_fan_out", "eva_config", "corda_config", "loftq_config")
-_ALLOWED = {*_READ, *_IN_TENSORS, *_ORIGIN, *_TRAINING}
+# Settings that may be set: what is read here, what the tensors say, where they come from, how they were trained.
+_ALLOWED = (
+    *("peft_type", "lora_alpha", "use_rslora", "init_lora_weights"),
+    *("r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("base_model_name_or_path", "revision", "auto_mapping", "task_type", "inference_mode", "peft_version"),
+    *("lora_dropout", "fan_in_fan_out", "eva_config", "corda_config", "loftq_config"),
+)
 _DEFAULTS = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 16}  # PEFT's, of all others
 # Other initialisations (PiSSA, OLoRA, ...) change the backbone's own weights as well.
 _INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
@@ -60,7 +62,7 @@ class _Update:
 
     @property
     def scaled_up(self) -> torch.Tensor:
-        """scaling * B in float32: (out, r)."""
+        """scaling * B in float32."""
         return self.scaling * self.up.float()
 
 
@@ -72,8 +74,7 @@ class Adapter:
     """
 
     def __init__(self, model: Any, config: Mapping[str, Any], updates: Mapping[str, _Update]) -> None:
-        self._config = dict(config)
-        self._updates = dict(updates)
+        self._config, self._updates = config, updates
         self._first: int | None = None
         # Where the rows with a delta start in an input, by its leading size; None: no delta at all.
         self._starts: dict[int, int] | None = None
@@ -115,12 +116,8 @@ class Adapter:
         Raises:
             CheckpointError: the model calls an adapted module with something else than the batch's rows or tokens.
         """
-        if first < 0:
-            raise ValueError(f"rows are counted from 0, not {first}")
-        if not self._hooks:
-            raise RuntimeError("the adapter is detached")
-        if self._first is not None:
-            raise RuntimeError("the adapter is already active")
+        if not self._hooks or self._first is not None:
+            raise RuntimeError(f"the adapter is {'already active' if self._hooks else 'detached'}")
         self._first, self._starts = first, {}
         try:
             yield
@@ -128,7 +125,7 @@ class Adapter:
             self._first = self._starts = None
 
     @property
-    def tensors(self) -> Iterable[torch.Tensor]:
+    def tensors(self) -> list[torch.Tensor]:
         """All that decides the delta, for a fingerprint: A (r, in) and scaling * B (out, r), in float32, by path."""
         return [factor for update in self._updates.values() for factor in (update.down.float(), update.scaled_up)]
 
@@ -139,15 +136,13 @@ class Adapter:
         self._hooks = []
 
     def _see_batch(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the sizes (B, T) of the batch that the body is about to read.
-
-        Some modules get (B * T, H) in place of (B, T, H): OPT's feed-forward, routers.
-        """
+        """Note where the delta starts in the batch (B, T) that the body is about to read."""
         if self._first is None:
             return
         inputs = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
         rows, length = next(value for value in inputs if value is not None).shape[:2]
         first = max(0, self._first - first_row())
+        # some modules get (B * T, H) in place of (B, T, H): OPT's feed-forward, routers
         self._starts = {rows * length: first * length, rows: first}
 
     def _hook(
@@ -183,8 +178,8 @@ def _scaling(file: Path, config: Mapping[str, Any]) -> Callable[[int], float]:
     """A rank to alpha / r or alpha / sqrt r; everything is refused that plain LoRA does not have."""
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"'{file}' is of PEFT type {config.get('peft_type')}, not LORA.", _PLAIN)
-    other = {key: value for key, value in config.items() if value and key not in _ALLOWED}
-    other = {key: value for key, value in other.items() if value != _DEFAULTS.get(key)}
+    beyond = (key for key, value in config.items() if key not in _ALLOWED and value and value != _DEFAULTS.get(key))
+    other = {key: config[key] for key in beyond}
     if config.get("init_lora_weights", True) not in _INITIALISATIONS:
         other["init_lora_weights"] = config["init_lora_weights"]
     if other:
@@ -219,8 +214,9 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
     try:
         module = model.get_submodule(path)
     except AttributeError as error:
-        raise CheckpointError(f"{named}, which the model lacks.", "Use the model it was trained on.") from error
-    if not isinstance(module, nn.Linear | Conv1D):
+        raise CheckpointError(f"{named}, which the model lacks.", _SAME_MODEL) from error
+    size = linear_size(module)
+    if size is None:
         raise CheckpointError(f"{named}, which is a {type(module).__name__}, not a linear layer.", _PLAIN)
     if module.weight is model.get_output_embeddings().weight:
         raise CheckpointError(f"{named}, which is the output embedding.", _PLAIN)
@@ -229,13 +225,8 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
             f"{named}, which is quantised ({module.weight.dtype}) by other means than bitsandbytes.",
             "Load the model unquantised, or with quantization: 4bit.",
         )
-    if isinstance(module, Conv1D):
-        size_in, size_out = module.weight.shape
-    else:
-        size_in, size_out = module.in_features, module.out_features  # a quantised weight has another shape
+    size_in, size_out = size
     fits = down.ndim == up.ndim == 2 and up.shape == (size_out, len(down)) and down.shape[1] == size_in
     if not fits or len(down) == 0:
-        raise CheckpointError(
-            f"{named} with A {tuple(down.shape)} and B {tuple(up.shape)}, which do not fit {size_in} to {size_out}.",
-            "Use the model it was trained on.",
-        )
+        shapes = f"A {tuple(down.shape)} and B {tuple(up.shape)}"
+        raise CheckpointError(f"{named} with {shapes}, which do not fit {size_in} to {size_out}.", _SAME_MODEL)

@@ -13,32 +13,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers.utils import cached_file
 
 from pad_cli.errors import CheckpointError
+from pad_cli.models import checkpoint_files as files
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.checkpoint_files import (
-    CONFIG,
-    ENCODER,
-    FORMAT_VERSION,
-    HEADS,
-    SAMPLE,
-    VALUE_HEAD,
-    CheckpointHeader,
-    damaged,
-    read_header,
-    read_tensors,
-    save_tensors,
-    tensor_shapes,
-    validated,
-)
 from pad_cli.models.dtype import dtype_name
-from pad_cli.models.encoder import PreferenceEncoder
-from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.hub import fetch_checkpoint
-from pad_cli.models.language_model import LanguageModel, load_language_model
+from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads
+from pad_cli.models.language_model import LanguageModel, WeightSample, load_language_model, read_sample
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel, RewardModel
-from pad_cli.models.weight_sample import WeightSample, read_sample
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import resolve_model
 from pad_cli.system.runs import write_json
@@ -52,20 +34,21 @@ def save_reward_model(model: RewardModel, directory: Path, settings: ModelSettin
     heads = encoder = None
     if isinstance(model, PromptRewardModel):
         dense = {_WEIGHT: model.head.weight, _BIAS: model.head.bias}
-        save_file({name: each.detach().float().cpu() for name, each in dense.items()}, directory / VALUE_HEAD)
+        save_file({name: each.detach().float().cpu() for name, each in dense.items()}, directory / files.VALUE_HEAD)
     else:
         heads, encoder = model.heads, model.encoder
-        save_tensors({"down": heads.down.detach().cpu(), "up": heads.up.detach().cpu()}, directory / HEADS)
+        tensors = {name: each.detach().cpu() for name, each in heads.named_parameters()}
+        files.save_tensors(tensors, directory / files.HEADS)
     if encoder is not None:
-        save_tensors({k: v.cpu().contiguous() for k, v in encoder.state_dict().items()}, directory / ENCODER)
+        tensors = {name: each.cpu().contiguous() for name, each in encoder.state_dict().items()}
+        files.save_tensors(tensors, directory / files.ENCODER)
     if model.adapter is not None:
         model.adapter.save(directory)
-    if model.backbone.sample is not None:
-        model.backbone.sample.save(directory / SAMPLE)
+    model.backbone.sample.save(directory / files.SAMPLE)
     model.backbone.tokenizer.save_pretrained(directory)
     header = {
         **model.details,
-        "format_version": FORMAT_VERSION,
+        "format_version": files.FORMAT_VERSION,
         "backbone": settings.model,
         "backbone_revision": settings.revision,
         "backbone_quantization": settings.quantization,
@@ -82,7 +65,7 @@ def save_reward_model(model: RewardModel, directory: Path, settings: ModelSettin
         "encoder_texts": None if encoder is None else len(encoder.known),
         "calibration": model.calibration,
     }
-    write_json(directory / CONFIG, header)
+    write_json(directory / files.CONFIG, header)
 
 
 def load_reward_model(
@@ -101,44 +84,44 @@ def load_reward_model(
         CheckpointError: something is missing, damaged or does not fit.
         ModelLoadError: the backbone cannot be loaded.
     """
-    location = fetch_checkpoint(resolve_model(location))
+    location = files.fetch_checkpoint(resolve_model(location))
     directory = Path(location)
-    if not (directory / CONFIG).exists() and is_released_form(location):
+    if not (directory / files.CONFIG).exists() and is_released_form(location):
         return load_released_form(location, dtype, device)
-    header = read_header(directory)
-    sample = read_sample(directory / SAMPLE)
+    header = files.read_header(directory)
+    sample = read_sample(directory / files.SAMPLE)
     if backbone is None or not _is_backbone(header, sample, backbone):
         source = {"model": header.backbone, "revision": header.backbone_revision}
         content = {**source, "quantization": header.backbone_quantization, "dtype": dtype, "device": device}
-        backbone = load_language_model(validated(ModelSettings, content, directory / CONFIG))
+        backbone = load_language_model(files.validated(ModelSettings, content, directory / files.CONFIG))
         _check_backbone(directory, header, sample, backbone)
     if backbone.fingerprint != header.backbone_fingerprint:  # it was rounded; what names the fingerprint stays valid
         backbone = replace(backbone, fingerprint=header.backbone_fingerprint, sample=sample or backbone.sample)
     adapter = Adapter.load(directory, backbone.model) if header.adapter else None
     if header.conditioning == "prompt":
-        head = _read_dense_head(directory / VALUE_HEAD, backbone)
+        head = _read_dense_head(directory / files.VALUE_HEAD, backbone)
         return PromptRewardModel(backbone, head, header.calibration, adapter, header.content)
-    heads = _read_heads(directory / HEADS, header).to(backbone.device).eval().requires_grad_(False)
-    encoder = None if header.encoder_width is None else _read_encoder(directory / ENCODER, header)
+    heads = _read_heads(directory / files.HEADS, header).to(backbone.device).eval().requires_grad_(False)
+    encoder = None if header.encoder_width is None else _read_encoder(directory / files.ENCODER, header)
     return PersonalizedRewardModel(backbone, heads, encoder, header.calibration, header.content, adapter)
 
 
 def is_released_form(location: str) -> bool:
     """Is this directory or hub repository, from which it is fetched, of the authors' form: has it a value head?"""
-    return _value_head(location) is not None or Path(location, _PICKLED_HEAD).is_file()
+    return files.find_value_head(location) is not None or Path(location, _PICKLED_HEAD).is_file()
 
 
 def load_released_form(location: str, dtype: str = "auto", device: str = "auto") -> PromptRewardModel:
     """Load a reward model of the authors' form from a directory or hub id; errors as in `load_reward_model`."""
-    path = _value_head(location)
+    path = files.find_value_head(location)
     if path is None and Path(location, _PICKLED_HEAD).is_file():
         raise CheckpointError(
             f"'{location}' has {_PICKLED_HEAD} only: a pickle, which can run code when it is opened.",
-            f"Where you trust that file, save its tensors as {VALUE_HEAD} (safetensors.torch.save_file).",
+            f"Where you trust that file, save its tensors as {files.VALUE_HEAD} (safetensors.torch.save_file).",
         )
     if path is None:
         raise CheckpointError(
-            f"'{location}' has no {VALUE_HEAD}.",
+            f"'{location}' has no {files.VALUE_HEAD}.",
             "Name a directory or a hub id that has one; a hub id needs the network.",
         )
     backbone = load_language_model(ModelSettings.model_validate({"model": location, "dtype": dtype, "device": device}))
@@ -146,7 +129,7 @@ def load_released_form(location: str, dtype: str = "auto", device: str = "auto")
 
 
 def _check_backbone(
-    directory: Path, header: CheckpointHeader, sample: WeightSample | None, backbone: LanguageModel
+    directory: Path, header: files.CheckpointHeader, sample: WeightSample | None, backbone: LanguageModel
 ) -> None:
     if backbone.hidden_size != header.hidden_size:
         difference = f" of hidden size {header.hidden_size}, but the one found there now has {backbone.hidden_size}"
@@ -162,57 +145,44 @@ def _check_backbone(
     )
 
 
-def _is_backbone(header: CheckpointHeader, sample: WeightSample | None, model: LanguageModel) -> bool:
+def _is_backbone(header: files.CheckpointHeader, sample: WeightSample | None, model: LanguageModel) -> bool:
     """Is this the model that a checkpoint was trained on, in whatever dtype?
 
     A checkpoint of version 0.1 has no sample but a fingerprint, which is the same in float32 and bfloat16 only.
     """
-    if model.sample is None:
-        return model.fingerprint == header.backbone_fingerprint
     if sample is not None:
         return sample.agrees(model.sample)
-    return header.backbone_fingerprint in (model.fingerprint, model.sample.to(torch.float16).fingerprint)
+    return header.backbone_fingerprint in (model.fingerprint, model.sample.fingerprint(torch.float16))
 
 
-def _read_heads(path: Path, header: CheckpointHeader) -> PreferenceHeads:
-    tensor_shapes(path, header.head_shapes)
+def _read_heads(path: Path, header: files.CheckpointHeader) -> PreferenceHeads:
+    files.tensor_shapes(path, header.head_shapes)
     heads = PreferenceHeads(header.principles, header.hidden_size, header.rank)
-    heads.load_state_dict(read_tensors(path))
+    heads.load_state_dict(files.read_tensors(path))
     return heads
 
 
-def _read_encoder(path: Path, header: CheckpointHeader) -> PreferenceEncoder:
+def _read_encoder(path: Path, header: files.CheckpointHeader) -> PreferenceEncoder:
     assert header.encoder_width is not None
     assert header.encoder_texts is not None
     count, sizes = len(header.principles), (header.hidden_size, header.encoder_width)
     with torch.device("meta"):  # takes no memory, whatever sizes the header claims
         claimed = PreferenceEncoder(*sizes, count, texts=header.encoder_texts)
-    tensor_shapes(path, {name: tuple(tensor.shape) for name, tensor in claimed.state_dict().items()})
-    tensors = read_tensors(path)
+    files.tensor_shapes(path, {name: tuple(tensor.shape) for name, tensor in claimed.state_dict().items()})
+    tensors = files.read_tensors(path)
     owners, spread = tensors["owners"], tensors["spread"]
     if not ((owners >= -1) & (owners < count)).all() or not (spread > 0).all():
-        raise damaged(path, "it names principles that do not exist, or no spread")
+        raise files.damaged(path, "it names principles that do not exist, or no spread")
     encoder = PreferenceEncoder(*sizes, count, texts=header.encoder_texts)
     encoder.load_state_dict(tensors)
     return encoder.eval().requires_grad_(False)
 
 
-def _value_head(location: str) -> Path | None:
-    """The dense head's file in a directory, or in a hub repository, from which it is fetched; None if there is none."""
-    path = Path(location)
-    if not path.is_dir() and (location.count("/") != 1 or path.parent.is_dir()):
-        return None  # a directory that is not there; asking the hub for it would only cost time
-    try:
-        return Path(cached_file(location, VALUE_HEAD))
-    except OSError:  # no such file, no such repository, or no network
-        return None
-
-
 def _read_dense_head(path: Path, backbone: LanguageModel) -> nn.Linear:
     """The head in float32, whatever dtype it is stored in, on the backbone's device."""
     size = backbone.hidden_size
-    tensor_shapes(path, {_WEIGHT: (size, size), _BIAS: (size,)})
-    tensors = read_tensors(path)
+    files.tensor_shapes(path, {_WEIGHT: (size, size), _BIAS: (size,)})
+    tensors = files.read_tensors(path)
     head = nn.Linear(size, size, device="meta")  # takes no memory and draws no random numbers
     head.load_state_dict({"weight": tensors[_WEIGHT].float(), "bias": tensors[_BIAS].float()}, assign=True)
     return head.eval().requires_grad_(False).to(backbone.device)

@@ -1,4 +1,7 @@
-"""The files of a reward model's directory: their names, the header `pad_config.json`, and tensors with a checksum.
+"""The files of a reward model: where they are, their names, the header `pad_config.json`, tensors with a checksum.
+
+A reward model is a directory, or on the Hugging Face hub under an id `owner/name` or `owner/name@revision`. Only a
+checkpoint's own files travel; its backbone stays where `pad_config.json` says.
 
 Anybody may have written a checkpoint, so nothing in it is trusted: every file is whole and plausible, or a
 CheckpointError. Only safetensors are read, never pickles, and shapes are read before tensors: a file cannot claim more
@@ -7,16 +10,24 @@ numbers than it has bytes, but a header beside it can. Nothing here imports torc
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
+import huggingface_hub
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
-from pad_cli.errors import CheckpointError
+from pad_cli.errors import CheckpointError, closest
+from pad_cli.registry import MODEL_SOURCES
+from pad_cli.system.offline import hub_hint
+from pad_cli.system.progress import stage
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +39,18 @@ SAMPLE = "backbone_sample.safetensors"
 VALUE_HEAD = "value_head.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+CARD = "README.md"
+OWN_FILES = (
+    *(CARD, CONFIG, HEADS, ENCODER, VALUE_HEAD, SAMPLE, ADAPTER_CONFIG, ADAPTER_WEIGHTS),
+    *("metrics.json", "recipe.json", "report.json", "report.md", "report.html"),
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "spiece.model", "chat_template.jinja"),
+)
+"""What a checkpoint may consist of; other files of its directory are never pushed nor fetched."""
+
 FORMAT_VERSION = 2
 _CHECKSUM = "crc32"
+_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 
 _Size = Annotated[int, Field(ge=1, lt=2**31)]
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -37,7 +58,7 @@ _Name = Annotated[str, StringConstraints(pattern=r"\S")]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Stage(BaseModel):
+class _Stage(BaseModel):
     """A training stage, as a header records it."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -61,7 +82,7 @@ class CheckpointHeader(BaseModel):
     encoder_width: _Size | None
     encoder_texts: _Count | None
     calibration: Annotated[float, Field(allow_inf_nan=False)]
-    stages: list[Stage] | None = None
+    stages: list[_Stage] | None = None
     environment: dict[str, Any] | None = None
     metrics: dict[str, dict[str, Any]] | None = None
 
@@ -85,6 +106,76 @@ class CheckpointHeader(BaseModel):
         return {"down": (count, rank, size), "up": (count, size, rank)}
 
 
+class HubId(NamedTuple):
+    """`owner/name`, and which branch, tag or commit of it; None is the main branch."""
+
+    repository: str
+    revision: str | None = None
+
+
+def parse_hub_id(text: str) -> HubId | None:
+    """`owner/name` or `owner/name@revision`; None where the text is neither."""
+    match = _ID.fullmatch(text)
+    return None if match is None else HubId(match["repository"], match["revision"])
+
+
+def hub_id(location: str) -> HubId | None:
+    """An id on the hub; None for what is, or can only be, a directory: it has no owner, or its parent exists."""
+    path = Path(location)
+    return None if location.startswith(".") or path.exists() or path.parent.is_dir() else parse_hub_id(location)
+
+
+def fetch_checkpoint(location: str) -> str:
+    """Where the files of a reward model are; a checkpoint on the hub is fetched if it changed.
+
+    A directory stays as it is. A repository without `pad_config.json`, in the form that the paper's authors released,
+    stays an id, so that the language model in it is found as any other.
+
+    Raises:
+        CheckpointError: the hub has no such reward model, or cannot be asked and nothing was fetched before.
+    """
+    target = hub_id(location)
+    if target is None:
+        return location
+    disable_progress_bars()
+    try:
+        with stage(f"Fetching {location}"):
+            directory = huggingface_hub.snapshot_download(
+                target.repository, revision=target.revision, allow_patterns=list(OWN_FILES), library_name="pad-cli"
+            )
+    except Exception as error:  # whatever the hub's client raises, and its HTTP library without a network
+        similar = closest(location.partition("/")[0], MODEL_SOURCES.names())
+        if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
+            what = "revision" if isinstance(error, RevisionNotFoundError) else "repository that you may read"
+            problem = f"the hub has no such {what}"
+            hint = f"{similar} Check the name; a private or gated one needs: hf auth login".strip()
+        else:
+            problem = f"it cannot be fetched: {brief(error)}"
+            hint = f"{similar} Check the name and the network; what was fetched once loads without one.".strip()
+            hint = hub_hint(hint, f"hf download {target.repository}")
+        raise CheckpointError(
+            f"No reward model at '{location}': there is no such directory, and {problem}.", hint
+        ) from error
+    return directory if Path(directory, CONFIG).exists() else location
+
+
+def find_value_head(location: str) -> Path | None:
+    """The dense head of a reward model of the authors' form, fetched from the hub; None where there is none."""
+    target = hub_id(location)
+    if target is None:
+        path = Path(location, VALUE_HEAD)
+        return path if path.is_file() else None
+    with contextlib.suppress(Exception):  # no such file, no such repository, or no network
+        return Path(huggingface_hub.hf_hub_download(target.repository, VALUE_HEAD, revision=target.revision))
+    return None
+
+
+def brief(error: Exception) -> str:
+    """The first two lines of an error of the hub's client."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__
+
+
 def read_header(directory: Path) -> CheckpointHeader:
     """The content of `pad_config.json`; a CheckpointError if there is none, it is damaged, or of another format."""
     if not directory.is_dir():
@@ -99,10 +190,9 @@ def read_header(directory: Path) -> CheckpointHeader:
     if type(version) is not int:
         raise damaged(path, "it has no format version")
     if version != FORMAT_VERSION:
-        newer = version > FORMAT_VERSION
         raise CheckpointError(
             f"'{directory}' has format {version}; this program reads format {FORMAT_VERSION}.",
-            "Upgrade: pip install --upgrade pad-cli" if newer else "Train it again: pad train-rm RECIPE",
+            "Upgrade (pip install --upgrade pad-cli), or train it again: pad train-rm RECIPE",
         )
     return validated(CheckpointHeader, content, path)
 

@@ -37,10 +37,7 @@ def wait_for_all() -> None:
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
     """The block runs in the first process, and then in all others: they find what it has left."""
-    if processes().count == 1:
-        yield
-        return
-    with _state().main_process_first():
+    with _state().main_process_first() if processes().count > 1 else contextlib.nullcontext():
         yield
 
 
@@ -105,17 +102,12 @@ def _shard(backbone: LanguageModel, mesh: Any, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
 
-    if backbone.forward_mode.full_model:
-        raise ModelLoadError(
-            f"'{backbone.name}' is not read through a decoder alone, so it cannot be divided.",
-            "Leave shard_backbone out.",
-        )
     model = backbone.model
     kinds = set(model._no_split_modules or ())
     blocks = [module for module in model.get_decoder().modules() if type(module).__name__ in kinds]
-    if not blocks:
+    if not blocks or backbone.forward_mode.full_model:
         raise ModelLoadError(
-            f"transformers does not say which blocks '{backbone.name}' consists of, so it cannot be divided.",
+            f"'{backbone.name}' is not read through a decoder of known blocks alone, so it cannot be divided.",
             "Leave shard_backbone out.",
         )
     for block in reversed(blocks):  # inner ones first

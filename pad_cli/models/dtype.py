@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
 
+_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 _FIRST_MACOS = (14, 0)  # that has bfloat16 on its GPUs
 
 
@@ -25,14 +27,15 @@ def choose_dtype(own: torch.dtype, device: torch.device) -> DtypeChoice:
     """The checkpoint's own dtype where the device computes fast in it, else a wider one.
 
     Measured on one thread of an AMD EPYC with AVX-512 BF16, 256 x 576 by 576 x 1536, in GFLOP/s: float32 105, bfloat16
-    501, float16 18. Without these instructions: float32 105, bfloat16 20, float16 21.
+    501, float16 18. Without these instructions (`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`): float32 105,
+    bfloat16 20, float16 21.
     """
     if own not in (torch.bfloat16, torch.float16):
         return DtypeChoice(own)
     if device.type == "cpu" and own == torch.float16:
         return DtypeChoice(torch.float32, "float16 is emulated on CPUs")
     if device.type == "cpu" and not _cpu_has_bfloat16():
-        return DtypeChoice(torch.float32, "this CPU has no bfloat16 instructions")
+        return DtypeChoice(torch.float32, "this CPU has no bfloat16 instructions, or is not to use them")
     if device.type != "cpu" and own == torch.bfloat16 and not _gpu_has_bfloat16(device):
         return DtypeChoice(torch.float16, "this GPU has no bfloat16; values above 65504 do not fit into float16")
     return DtypeChoice(own)
@@ -58,10 +61,13 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Does it multiply bfloat16 matrices faster than float32 ones?"""
+    """Does it multiply bfloat16 matrices faster than float32 ones? oneDNN and torch may be held to an older CPU."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
     has = torch.cpu.get_capabilities()
     native = has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")  # the last one: ARM
-    return bool(native) and torch.backends.mkldnn.is_available()
+    if not native or not torch.backends.mkldnn.is_available() or limit.upper() in _WITHOUT_BFLOAT16:
+        return False
+    return has.get("architecture") != "x86_64" or torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
 
 
 def _gpu_has_bfloat16(device: torch.device) -> bool:

@@ -87,27 +87,18 @@ class Body:
     """Tokens in, states out: a transformers causal language model without its unembedding."""
 
     def __init__(self, model: Any, mode: ForwardMode) -> None:
-        self._model = model
-        self._mode = mode
+        self._model, self._mode = model, mode
 
     def memory(self) -> Memory:
         """An empty memory, for the first tokens of any number of rows."""
-        if not self._mode.batched:
-            return Memory(None, rows=[])
-        return self._empty()
+        return self._empty() if self._mode.batched else Memory(None, rows=[])
 
     def __call__(
         self, tokens: torch.Tensor, mask: torch.Tensor, memory: Memory | DynamicCache | None = None
     ) -> torch.Tensor:
-        """Read new tokens.
+        """Read new tokens (B, T), the last T of each row: (B, T, H) states; those of masked positions mean nothing.
 
-        Args:
-            tokens: (B, T) token ids, the last T of each row.
-            mask: (B, past + T), 1 for real tokens; padding may stand on either side.
-            memory: of the past, and then takes in the new tokens.
-
-        Returns:
-            (B, T, H) states; those of masked positions mean nothing.
+        The mask (B, past + T) is 1 for real tokens; padding may stand on either side. A memory takes in the new tokens.
         """
         if isinstance(memory, DynamicCache):
             memory = Memory({self._cache_name: memory}, started=memory.get_seq_length() > 0)
@@ -134,10 +125,8 @@ class Body:
         return padded
 
     def _empty(self) -> Memory:
-        if not self._mode.cached:
-            return Memory(None)
-        if self._mode.own_cache:
-            return Memory({})
+        if self._mode.own_cache or not self._mode.cached:
+            return Memory({} if self._mode.cached else None)
         return Memory({self._cache_name: DynamicCache(config=self._model.config.get_text_config(decoder=True))})
 
     def _read(

@@ -2,7 +2,7 @@
 
 The reference is the model's `forward` on three rows without padding or cache. Each `ForwardMode` is asked for the same
 logits: rows of different length padded on either side, then two tokens through the cache, with a row left out in
-between. That takes five forward passes in most cases.
+between. That takes five forward passes in most cases. Of a large model the verdict is stored in `PAD_HOME`.
 
 How far a logit may be off, relative to the largest at its place (less their mean), because the order of sums differs:
 
@@ -22,15 +22,22 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers.utils import logging as transformers_logging
+import transformers
+from pydantic import FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 
 from pad_cli.equation import LogitHead
-from pad_cli.errors import ArchitectureError, ModelLoadError
+from pad_cli.errors import ArchitectureError, ModelLoadError, StorageError
 from pad_cli.models.forward import Body, ForwardMode
+from pad_cli.models.loading import quiet_transformers
+from pad_cli.system.runs import fingerprint, home, write_whole
 
+_VERSION = 1  # of the check: another one does not trust what this one stored
+_WORTH_STORING = 10_000_000  # parameters; a smaller model is checked in milliseconds
+_WITHOUT_EFFECT = ("_name_or_path", "dtype", "transformers_version")  # in a configuration
 _LENGTH, _STEPS, _ROWS = 6, 2, 3
 _SCALES = ("logit", "lm_head", "mup")  # parts of names, in configurations, of what logits are multiplied or divided by
 _CLOSE = {torch.float32: (1e-4, 1e-3), torch.float64: (1e-4, 1e-3), torch.float16: (3e-2, 3e-2)}  # at once, and else
@@ -48,9 +55,9 @@ class Verdict:
     """How a model is run, and what follows its unembedding: logits = cap(scale * (E h + bias)) of `size` tokens."""
 
     mode: ForwardMode
-    size: int
-    scale: float = 1.0
-    cap: float | None = None
+    size: PositiveInt
+    scale: FiniteFloat = 1.0
+    cap: FiniteFloat | None = None
 
     def head(self, unembedding: Any) -> LogitHead:
         weight, bias = unembedding.weight, getattr(unembedding, "bias", None)
@@ -66,8 +73,18 @@ def check_forward(name: str, model: Any, special: list[int]) -> Verdict:
         ArchitectureError: no mode gives the model's own logits.
         ModelLoadError: those are not numbers.
     """
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _silent():
-        return _Check(name, model, special).verdict()
+    large = sum(weight.numel() for weight in model.parameters()) >= _WORTH_STORING
+    path = home() / "forward-modes" / f"{_key(model)}.json" if large else None
+    if path is not None and (stored := _stored(path, len(model.get_output_embeddings().weight))) is not None:
+        return stored
+    quiet = warnings.catch_warnings(action="ignore")  # about a mode that is only tried
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), quiet_transformers(), quiet:
+        check = _Check(name, model, special)
+        verdict = check.verdict()
+    if path is not None and check.conclusive:
+        with contextlib.suppress(StorageError):  # then it is checked again next time
+            write_whole(path, _VERDICT.dump_json(verdict))
+    return verdict
 
 
 class _Check:
@@ -82,6 +99,8 @@ class _Check:
         quantised = getattr(model, "is_quantized", False)
         self._at_once, self._close = _COARSE if quantised else _CLOSE.get(self._unembedding.weight.dtype, _COARSE)
         self._base = cache(self._uncached_base)
+        # Does the verdict hold for all weights of the configuration? None may hide a difference, and none decide it.
+        self.conclusive = bool((self._own.std(-1) > 0).all())
 
     def verdict(self) -> Verdict:
         """Of the cheapest mode that is exact."""
@@ -131,6 +150,7 @@ class _Check:
             close = math.isclose(nearest, fit, rel_tol=min(self._at_once, _SAME_SCALE))
             verdict = Verdict(mode, size, nearest if close else fit, cap)
             if _deviation(self._logits(verdict, states), own) <= self._at_once:
+                self.conclusive &= close
                 return verdict
         return None
 
@@ -213,6 +233,29 @@ class _Check:
         return ArchitectureError(f"{self._kind} cannot be steered: {reason}.", _HINT)
 
 
+_VERDICT = TypeAdapter(Verdict)
+
+
+def _key(model: Any) -> str:
+    """Of everything but weights that decides how a model is run."""
+    config = {key: value for key, value in model.config.to_dict().items() if key not in _WITHOUT_EFFECT}
+    weight = model.get_output_embeddings().weight
+    unembedding = [list(weight.shape), str(weight.dtype), weight.device.type]
+    attention = getattr(model.config, "_attn_implementation", None)
+    quantised = getattr(model, "is_quantized", False)
+    versions = [_VERSION, transformers.__version__, torch.__version__]
+    return fingerprint([type(model).__qualname__, config, unembedding, attention, quantised, versions])
+
+
+def _stored(path: Path, vocabulary: int) -> Verdict | None:
+    """What an earlier check found; None where there is nothing that can be trusted."""
+    try:
+        verdict = _VERDICT.validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValidationError):
+        return None
+    return verdict if verdict.size <= vocabulary else None
+
+
 def _attempt(function: Callable[[], Result]) -> Result | None:
     """What a function returns; None where the model cannot be run like that."""
     try:
@@ -248,15 +291,3 @@ def _deviation(ours: torch.Tensor, own: torch.Tensor) -> float:
     finite = torch.where(own.isfinite(), own, 0.0)
     spread = (finite - finite.mean(-1, keepdim=True)).abs().amax(-1)
     return float((difference / spread.clamp(min=1e-30)).max())
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Warnings about a mode that is only tried are of no use to anybody."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        transformers_logging.set_verbosity(before)

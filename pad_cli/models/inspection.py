@@ -12,23 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub
 from pydantic import BaseModel, RootModel
 
-from pad_cli.models.checkpoint_files import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    CONFIG,
-    ENCODER,
-    HEADS,
-    VALUE_HEAD,
-    damaged,
-    read_header,
-    read_json,
-    read_tensors,
-    tensor_shapes,
-    validated,
-)
-from pad_cli.models.hub import fetch_checkpoint
+from pad_cli.models import checkpoint_files as files
 from pad_cli.registry import resolve_model
 
 
@@ -91,31 +78,28 @@ def inspect_reward_model(location: str) -> Inspection:
     Raises:
         CheckpointError: it is no reward model, damaged, or of a newer format.
     """
-    resolved = fetch_checkpoint(resolve_model(location))
+    resolved = files.fetch_checkpoint(resolve_model(location))
     directory = Path(resolved)
-    if not (directory / CONFIG).exists():
-        from pad_cli.models.checkpoint import is_released_form  # it brings torch
-
-        if is_released_form(resolved):
-            return _inspect_released(location, resolved)
-    header = read_header(directory)
+    if not (directory / files.CONFIG).exists() and (head := files.find_value_head(resolved)) is not None:
+        return _inspect_released(location, resolved, head)
+    header = files.read_header(directory)
     shapes = {}
     if header.conditioning == "heads":
-        shapes[HEADS] = tensor_shapes(directory / HEADS, header.head_shapes)
+        shapes[files.HEADS] = files.tensor_shapes(directory / files.HEADS, header.head_shapes)
         if header.encoder_width is not None:
-            shapes[ENCODER] = tensor_shapes(directory / ENCODER)
+            shapes[files.ENCODER] = files.tensor_shapes(directory / files.ENCODER)
     else:
-        shapes[VALUE_HEAD] = tensor_shapes(directory / VALUE_HEAD)
+        shapes[files.VALUE_HEAD] = files.tensor_shapes(directory / files.VALUE_HEAD)
     adapter = None
     if header.adapter:
-        shapes[ADAPTER_WEIGHTS] = tensor_shapes(directory / ADAPTER_WEIGHTS)
-        lora = read_json(directory / ADAPTER_CONFIG)
-        modules = sum(name.endswith("lora_A.weight") for name in shapes[ADAPTER_WEIGHTS])
+        shapes[files.ADAPTER_WEIGHTS] = files.tensor_shapes(directory / files.ADAPTER_WEIGHTS)
+        lora = files.read_json(directory / files.ADAPTER_CONFIG)
+        modules = sum(name.endswith("lora_A.weight") for name in shapes[files.ADAPTER_WEIGHTS])
         adapter = {"rank": lora.get("r"), "alpha": lora.get("lora_alpha"), "modules": modules}
-    metrics, report = (read_json(directory / name, optional=True) for name in ("metrics.json", "report.json"))
-    validated(_Metrics, metrics, directory / "metrics.json")
-    timings = validated(_Report, report, directory / "report.json").stages or []
-    sizes = [path.stat().st_size for name in (CONFIG, ADAPTER_CONFIG, *shapes) if (path := directory / name).exists()]
+    metrics, report = (files.read_json(directory / name, optional=True) for name in ("metrics.json", "report.json"))
+    files.validated(_Metrics, metrics, directory / "metrics.json")
+    timings = files.validated(_Report, report, directory / "report.json").stages or []
+    present = [path for name in (files.CONFIG, files.ADAPTER_CONFIG, *shapes) if (path := directory / name).exists()]
     return Inspection(
         location,
         "pad",
@@ -125,7 +109,7 @@ def inspect_reward_model(location: str) -> Inspection:
         seconds={stage.name: stage.seconds for stage in timings},
         adapter=adapter,
         parameters={name: _count(tensors) for name, tensors in shapes.items()},
-        bytes=sum(sizes),
+        bytes=sum(path.stat().st_size for path in present),
     )
 
 
@@ -134,37 +118,33 @@ def known_paraphrases(location: str) -> dict[str, int]:
     config = inspect_reward_model(location).config
     if config.get("encoder_width") is None:
         return {}
-    path = Path(fetch_checkpoint(resolve_model(location))) / ENCODER
-    tensors = read_tensors(path)
+    path = Path(files.fetch_checkpoint(resolve_model(location))) / files.ENCODER
+    tensors = files.read_tensors(path)
     if "owners" not in tensors:
-        raise damaged(path, "it lacks owners")
+        raise files.damaged(path, "it lacks owners")
     owners = Counter(tensors["owners"].flatten().tolist())
     return {name: owners[number] for number, name in enumerate(config["principles"])}
 
 
-def _inspect_released(location: str, resolved: str) -> Inspection:
-    from transformers.utils import cached_file
-
-    try:
-        head, backbone = (Path(cached_file(resolved, name)) for name in (VALUE_HEAD, "config.json"))
-    except OSError as error:
-        raise damaged(Path(location), error) from error
-    config = read_json(backbone)
+def _inspect_released(location: str, resolved: str, head: Path) -> Inspection:
+    backbone = Path(resolved, "config.json")
+    if not Path(resolved).is_dir():
+        try:
+            backbone = Path(huggingface_hub.hf_hub_download(resolved, "config.json"))
+        except Exception as error:  # whatever the hub's client and its HTTP library raise
+            raise files.damaged(Path(location), error) from error
+    config = files.read_json(backbone)
     text = config.get("text_config", config)
-    return Inspection(
-        location,
-        "released",
-        {
-            "conditioning": "prompt",
-            "backbone": location,
-            "backbone_revision": None,
-            "hidden_size": text.get("hidden_size"),
-            "vocabulary_size": text.get("vocab_size"),
-            "calibration": 1.0,
-        },
-        parameters={VALUE_HEAD: _count(tensor_shapes(head))},
-        bytes=head.stat().st_size,
-    )
+    content = {
+        "conditioning": "prompt",
+        "backbone": location,
+        "backbone_revision": None,
+        "hidden_size": text.get("hidden_size"),
+        "vocabulary_size": text.get("vocab_size"),
+        "calibration": 1.0,
+    }
+    parameters = {files.VALUE_HEAD: _count(files.tensor_shapes(head))}
+    return Inspection(location, "released", content, parameters=parameters, bytes=head.stat().st_size)
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -3,26 +3,33 @@
 `h` is the last hidden state after the body's final norm, and logits = cap(scale * (E h + bias)), where `E` is the
 unembedding (`lm_head`); `forward_check.py` compares them with the model's own. The body is called on its own because a
 frozen `lm_head` applied to a 3-D slice copies the whole weight for every row (transformers' `logits_to_keep=1`).
+
+Which model it is, whatever dtype its weights were loaded in, a sample of every weight tells, compared up to rounding:
+two samples are of one model when some original value rounds to both. float32 against bfloat16 is an exact test: the one
+rounded is the other. bfloat16 against float16 is a test of intervals, because neither holds all digits of the original.
+Weights that went through a narrow format keep its grid in a wider one (a float16 copy loaded as float32), so the format
+is read off the values, not off the dtype of the tensor.
 """
 
 from __future__ import annotations
 
 import functools
-import math
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from safetensors import SafetensorError
 
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError, UsageError
+from pad_cli.models.checkpoint_files import damaged, load_tensors, save_tensors
 from pad_cli.models.forward import FASTEST, Body, ForwardMode, Memory
 from pad_cli.models.forward_check import check_forward
-from pad_cli.models.loading import find_source, load_errors, load_pretrained, own_dtype
+from pad_cli.models.loading import load_pretrained
 from pad_cli.models.prompts import end_of_turn
-from pad_cli.models.weight_sample import WeightSample, sample_weights
 from pad_cli.recipe import ModelSettings
 from pad_cli.registry import resolve_model
 from pad_cli.system.progress import note
@@ -34,7 +41,56 @@ _LIMITS = (
     *("max_target_positions", "n_ctx"),
 )
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe", "position_embedding")
+_SAMPLES = 64  # values of each weight; up to twice as many are taken
+_KEYS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+_NARROW = (torch.bfloat16, torch.float16)
+_ARCHITECTURE = "architecture"
+_TWICE_ROUNDED = 1.125  # half a step of bfloat16 and of float16, in the former: for values rounded to both in turn
+_LOADED_AS = "quant_state"  # bitsandbytes' record of how a weight was packed: it names the dtype of the activations
 _ALREADY_LONG = ("default", "llama3", "longrope")  # kinds of RoPE whose configuration tells the extended length
+
+
+@dataclass(frozen=True)
+class WeightSample:
+    """Some values of every weight of a model.
+
+    Attributes:
+        architecture: the entries of the configuration that name its kind and sizes.
+        tensors: the name of each weight to at most 128 of its values, in the dtype that they were loaded in.
+    """
+
+    architecture: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
+
+    def fingerprint(self, *through: torch.dtype) -> str:
+        """Of the values in bfloat16, rounded to other dtypes before.
+
+        Equal for one model in float32 and in bfloat16, but not always in float16.
+        """
+        values = {}
+        for name, tensor in self.tensors.items():
+            for dtype in (*through, torch.bfloat16):
+                tensor = tensor.to(dtype)
+            values[name] = tensor.float().numpy().tobytes().hex()
+        return fingerprint([self.architecture, values])
+
+    def agrees(self, other: WeightSample) -> bool:
+        """Can both be of the same model, up to the rounding of the dtypes that either was loaded or saved in?"""
+        mine, theirs = (
+            {name: tensor for name, tensor in each.tensors.items() if _LOADED_AS not in name} for each in (self, other)
+        )
+        shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (mine, theirs)]
+        if self.architecture != other.architecture or shapes[0] != shapes[1]:
+            return False
+        grids, their_grids = _grids(mine), _grids(theirs)
+        return all(
+            _agree(tensor, theirs[name], grids[tensor.dtype], their_grids[theirs[name].dtype])
+            for name, tensor in mine.items()
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the sample; errors as of `save_tensors`."""
+        save_tensors(self.tensors, path, {_ARCHITECTURE: json.dumps(self.architecture, sort_keys=True)})
 
 
 @dataclass(frozen=True)
@@ -46,9 +102,8 @@ class LanguageModel:
         model: the transformers model, in evaluation mode, without gradients.
         tokenizer: its tokenizer; `pad_token_id` is always set.
         head: its unembedding.
-        fingerprint: of the configuration and a sample of every weight, see `WeightSample.fingerprint`; a key for what
-            was computed with it. Use `same_model` to tell whether two models are the same.
-        sample: what tells whether another model is the same in another dtype; None of a model without weights.
+        fingerprint: of the configuration and a sample of every weight; a key for what was computed with it.
+        sample: tells whether another model is the same, in whatever dtype; see `same_model`.
         forward_mode: how its body is run.
     """
 
@@ -57,7 +112,7 @@ class LanguageModel:
     tokenizer: Any
     head: LogitHead
     fingerprint: str
-    sample: WeightSample | None = field(default=None, compare=False, repr=False)
+    sample: WeightSample = field(compare=False, repr=False)
     forward_mode: ForwardMode = FASTEST
 
     @property
@@ -105,15 +160,10 @@ class LanguageModel:
         return self._body.memory()
 
     def hidden_states(self, tokens: torch.Tensor, mask: torch.Tensor, cache: Memory | None = None) -> torch.Tensor:
-        """Run the body on new tokens.
+        """Run the body on new tokens (B, T), the last T of each row: (B, T, H) states after the final norm.
 
-        Args:
-            tokens: (B, T) token ids, the last T of each row.
-            mask: (B, past + T), 1 for real tokens; padding may stand on either side.
-            cache: holds the past when given, and then takes in the new tokens.
-
-        Returns:
-            (B, T, H) hidden states after the final norm, where the head is.
+        The mask (B, past + T) is 1 for real tokens; padding may stand on either side. A `cache` holds the past, and
+        takes in the new tokens. The states are on the device of the head.
 
         Raises:
             UsageError: a row is longer than the model can read.
@@ -181,16 +231,12 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     if slower := verdict.mode.slower:
         note(f"Note: '{name}' ({model.config.model_type}) has to be read {slower} to give its own logits.")
     sample = sample_weights(model)
-    return LanguageModel(name, model, tokenizer, verdict.head(unembedding), sample.fingerprint, sample, verdict.mode)
+    return LanguageModel(name, model, tokenizer, verdict.head(unembedding), sample.fingerprint(), sample, verdict.mode)
 
 
 def same_model(first: LanguageModel, second: LanguageModel) -> bool:
     """Are the two one model, in whatever dtype each was loaded?"""
-    if first.model is not None and first.model is second.model:
-        return True
-    if first.sample is None or second.sample is None:
-        return first.fingerprint == second.fingerprint
-    return first.sample.agrees(second.sample)
+    return first.model is second.model or first.sample.agrees(second.sample)
 
 
 def same_vocabulary(first: LanguageModel, second: LanguageModel) -> bool:
@@ -230,75 +276,64 @@ def context_length(model: Any) -> int | None:
     limits = [max(lengths)] if lengths else []
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(module, torch.nn.Embedding):
-            offset = getattr(module, "offset", None)  # OPT and its kin leave the first rows out
-            if offset is None:
-                offset = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind it
+            padding = -1 if module.padding_idx is None else module.padding_idx
+            offset = getattr(module, "offset", padding + 1)  # rows that OPT leaves out; RoBERTa counts from the padding
             limits.append(module.num_embeddings - offset)
     return min(limits, default=None)
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A language model without its weights: every weight of `model` is on the `meta` device and takes no memory."""
+def sample_weights(model: Any) -> WeightSample:
+    """Take the sample of a loaded model, also where a device map leaves weights on the disk or in another memory."""
+    from accelerate.utils import align_module_device
 
-    name: str
-    model: Any
-    tokenizer: Any
-    dtype: torch.dtype
-
-    @property
-    def parameters(self) -> int:
-        return sum(weight.numel() for weight in self.model.parameters())
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """(in, out) of every linear layer of the body, by its path in the model; experts in one tensor are not seen."""
-        from transformers.pytorch_utils import Conv1D  # it brings torch's sharding: not before `inference_only`
-
-        unembedding = self.model.get_output_embeddings()
-        sizes = {}
-        for path, module in self.model.named_modules():
-            if isinstance(module, torch.nn.Linear) and module is not unembedding:
-                sizes[path] = (module.in_features, module.out_features)
-            elif isinstance(module, Conv1D):
-                sizes[path] = (module.nx, module.nf)
-        return sizes
-
-    @property
-    def unembedding(self) -> tuple[int, int]:
-        """(V, H) of the unembedding."""
-        size, width = self.model.get_output_embeddings().weight.shape
-        return int(size), int(width)
-
-    @property
-    def layers(self) -> int:
-        return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
-
-    @property
-    def attention_width(self) -> int:
-        """Numbers in all query heads of a layer."""
-        config = self.model.config.get_text_config(decoder=True)
-        heads = int(config.num_attention_heads)
-        return heads * int(getattr(config, "head_dim", None) or math.ceil(config.hidden_size / heads))
-
-    def as_language_model(self, fingerprint: str) -> LanguageModel:
-        """This model for its name, sizes and tokens only; it cannot be run."""
-        head = LogitHead(self.model.get_output_embeddings().weight, None, 1.0, None)
-        return LanguageModel(self.name, self.model, self.tokenizer, head, fingerprint)
+    config = model.config.get_text_config(decoder=True)
+    packed = getattr(model, "is_quantized", False)  # then scales decide too, and those are no parameters
+    tensors = {}
+    for name, weight in (model.state_dict() if packed else dict(model.named_parameters())).items():
+        if weight.is_meta:
+            owner, _, leaf = name.rpartition(".")
+            module = model.get_submodule(owner)
+            with align_module_device(module):
+                weight = getattr(module, leaf)
+        flat = weight.detach().reshape(-1)
+        tensors[name] = flat[:: max(1, flat.numel() // _SAMPLES)][: 2 * _SAMPLES].cpu().contiguous().clone()
+    return WeightSample({key: getattr(config, key, None) for key in _KEYS}, tensors)
 
 
-def load_outline(settings: ModelSettings) -> Outline:
-    """Read a model's configuration and tokenizer; errors as in `load_language_model`. A GGUF file has neither."""
-    location = resolve_model(settings.model)
-    if location.endswith(".gguf"):
-        raise ModelLoadError(
-            f"'{settings.model}' is a GGUF file: its configuration is stored with its weights.",
-            "Name the model that it was made from.",
-        )
-    source = find_source(settings, location)
-    with load_errors(settings, location):
-        config = AutoConfig.from_pretrained(**source)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return Outline(settings.model, model, tokenizer, own_dtype(config) or torch.float32)
+def read_sample(path: Path) -> WeightSample | None:
+    """The sample in a file, None where there is no such file; a CheckpointError if it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        tensors, metadata = load_tensors(path)
+        return WeightSample(dict(json.loads(metadata[_ARCHITECTURE])), tensors)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise damaged(path, error) from error
+
+
+def _grids(tensors: Mapping[str, torch.Tensor]) -> dict[torch.dtype, torch.dtype | None]:
+    """For each dtype of tensors: the narrow format that holds all their values, None if there is none."""
+    grids: dict[torch.dtype, torch.dtype | None] = {}
+    for dtype in {tensor.dtype for tensor in tensors.values()}:
+        values = torch.cat([tensor for tensor in tensors.values() if tensor.dtype == dtype])
+        fits = (each for each in _NARROW if dtype.is_floating_point and torch.equal(values.to(each).to(dtype), values))
+        grids[dtype] = next(fits, None)
+    return grids
+
+
+def _agree(first: torch.Tensor, second: torch.Tensor, grid: torch.dtype | None, other_grid: torch.dtype | None) -> bool:
+    if torch.equal(first.double(), second.double()):
+        return True
+    tolerance = _half_step(first, grid) + _half_step(second, other_grid)
+    if {grid, other_grid} == {None, torch.bfloat16}:
+        tolerance *= _TWICE_ROUNDED
+    return grid != other_grid and bool(((first.double() - second.double()).abs() <= tolerance).all())
+
+
+def _half_step(values: torch.Tensor, grid: torch.dtype | None) -> torch.Tensor:
+    """How far the original of each value can be from it, if it was rounded to the grid: half a step of the grid."""
+    if grid is None:
+        return torch.zeros(len(values), dtype=torch.double)
+    limits = torch.finfo(grid)
+    _, exponent = torch.frexp(values.double().abs().clamp(min=limits.tiny))
+    return torch.ldexp(torch.full((len(values),), limits.eps / 2, dtype=torch.double), exponent - 1)

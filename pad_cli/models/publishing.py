@@ -1,16 +1,26 @@
-"""A checkpoint made public: checked, with a card whose commands name its new place, and pushed to the hub."""
+"""A reward model made public: its model card, the `README.md` of a checkpoint, and `pad push` to the hub."""
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
+import yaml
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
-from pad_cli.models.card import card_at, model_card
-from pad_cli.models.hub import CARD, OWN_FILES, brief, no_progress_bars, parse_hub_id
+from pad_cli.models.checkpoint_files import CARD, OWN_FILES, brief, hub_id, parse_hub_id
 from pad_cli.models.inspection import inspect_reward_model
-from pad_cli.registry import resolve_model
+from pad_cli.registry import MODEL_SOURCES, resolve_model
+from pad_cli.reports.document import templates
+
+_FEW = 100  # validation pairs below which a share is only a hint
+_TAGS = ["pad", "personalised-alignment", "reward-model", "decoding-time-alignment"]
 
 
 def push_reward_model(
@@ -66,19 +76,102 @@ def push_reward_model(
     contents: dict[str, Path | bytes] = {name: source / name for name in OWN_FILES if (source / name).is_file()}
     contents[CARD] = card_at(card, repository).encode()
     files = [huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=at) for name, at in contents.items()]
+    message = message or "Push a personalised reward model with pad"
+    disable_progress_bars()
     api = huggingface_hub.HfApi(library_name="pad-cli")
     try:
-        with no_progress_bars():
-            api.create_repo(repository, private=private or None, exist_ok=True)
-            if revision is not None:
-                api.create_branch(repository, branch=revision, exist_ok=True)
-            commit = api.create_commit(
-                repository,
-                operations=files,
-                revision=revision,
-                commit_message=message or "Push a personalised reward model with pad",
-            )
+        api.create_repo(repository, private=private or None, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        commit = api.create_commit(repository, operations=files, revision=revision, commit_message=message)
     except Exception as error:  # whatever the hub's client and its HTTP library raise
         hint = "Check the network, the name, and that your token may do this: hf auth whoami"
         raise StorageError(f"Cannot push to '{repository}': {brief(error)}", hint) from error
     return str(commit.commit_url)
+
+
+def model_card(
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    data_report: Mapping[str, Any] | None = None,
+    location: str = ".",
+) -> str:
+    """A model card in Markdown, with the front matter that the hub reads.
+
+    Args:
+        config: the content of `pad_config.json`.
+        metrics: measurements by validation split.
+        data_report: what is known of the training data; None for nothing.
+        location: what `--reward-model` is given in the card's commands: a directory or an id on the hub.
+    """
+    principles = config.get("principles") or ()
+    scalars = {split: _scalars(values) for split, values in metrics.items()}
+    plain = templates("plain").overlay()
+    plain.filters.update(code=_code, cell=_cell, figure=_figure, repr=repr, shell=shlex.quote)
+    card = plain.get_template("model_card.md.j2").render(
+        front_matter=yaml.safe_dump(_front_matter(config), sort_keys=False),
+        backbone=str(config["backbone"]),
+        on_hub=_is_on_hub(str(config["backbone"])),
+        location=location,
+        preference=str(principles[0]) if principles else "helpful",
+        heads=config.get("conditioning", "heads") == "heads",
+        config=config,
+        data=data_report or {},
+        metrics=metrics,
+        scalars=scalars,
+        columns=list(dict.fromkeys(name for values in scalars.values() for name in values)),
+        baselines=_parts(metrics, "baselines"),
+        preferences=_parts(metrics, "preferences"),
+        few=_FEW,
+    )
+    return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
+
+
+def card_at(card: str, location: str) -> str:
+    """A card that was written for its own directory (`.`), with another place of the reward model in its commands."""
+    for command in ("--reward-model {} ", "pad inspect {} "):
+        card = card.replace(command.format("."), command.format(shlex.quote(location)))
+    return card.replace(f'"reward_model": {"."!r}', f'"reward_model": {location!r}')
+
+
+def _front_matter(config: Mapping[str, Any]) -> dict[str, Any]:
+    """For the hub; with the licence that the backbone's own card names, if that is on this machine."""
+    backbone = str(config["backbone"])
+    front: dict[str, Any] = {"library_name": "pad-cli", "tags": _TAGS}
+    card: Any = Path(backbone) / "README.md"
+    if _is_on_hub(backbone):
+        front["base_model"] = backbone
+        card = huggingface_hub.try_to_load_from_cache(backbone, "README.md", revision=config.get("backbone_revision"))
+    if isinstance(card, str | Path) and Path(card).is_file():
+        with contextlib.suppress(ValueError, OSError, yaml.YAMLError):
+            licence = (huggingface_hub.metadata_load(card) or {}).get("license")
+            front.update({"license": licence} if isinstance(licence, str) else {})
+    return front
+
+
+def _is_on_hub(backbone: str) -> bool:
+    """Is it an id, and not the name of a model that this program builds?"""
+    return hub_id(backbone) is not None and backbone.partition("/")[0] not in MODEL_SOURCES.names()
+
+
+def _parts(metrics: Mapping[str, Any], key: str) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """(split, name, measurements) of what was measured for several baselines or preferences of a split."""
+    return [(split, *part) for split, values in metrics.items() for part in (values.get(key) or {}).items()]
+
+
+def _scalars(values: Mapping[str, Any]) -> dict[str, int | float]:
+    return {name: value for name, value in values.items() if isinstance(value, (int, float)) and value is not True}
+
+
+def _code(text: Any) -> str:
+    return f"`{_cell(text).replace('`', chr(39))}`"
+
+
+def _cell(text: Any) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else ""

@@ -16,18 +16,18 @@ import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from pad_cli.equation import token_reward
-from pad_cli.errors import PreferenceError
+from pad_cli.equation import LogitHead, token_reward
+from pad_cli.errors import PreferenceError, UsageError
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.encoder import PreferenceEncoder, text_states
-from pad_cli.models.heads import PreferenceHeads, dense_shift
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads, dense_shift, text_states
+from pad_cli.models.language_model import LanguageModel, same_vocabulary
 from pad_cli.models.prompts import encode_answer, encode_prompt
-from pad_cli.models.reference import Reference
+from pad_cli.models.scoring import TokenSequence, answer_states, targets_and_owners, token_log_probs
 from pad_cli.preference import Preference, parse_preference, rewrite_question
 from pad_cli.profiles import profiles_of
 from pad_cli.records import Messages
@@ -41,6 +41,55 @@ _TEMPLATE = (
 )
 
 
+class Reference(StrEnum):
+    """Whose log-probabilities are log pi_ref; equal to its name as a string."""
+
+    STATE = "state"  # the same state without its shift: preference heads on a frozen backbone
+    BACKBONE = "backbone"  # the plain backbone: a reward model that reads through an adapter
+    POLICY = "policy"  # a reward model that reads the preference in its prompt, as PAD's authors released
+
+    def model(self, backbone: LanguageModel, policy: LanguageModel) -> LanguageModel:
+        """The language model that gives log pi_ref."""
+        return policy if self is Reference.POLICY else backbone
+
+    def fingerprint(self, policy: LanguageModel) -> str | None:
+        """What decides rewards beside the reward model itself; None where nothing does."""
+        return policy.fingerprint if self is Reference.POLICY else None
+
+    def check(self, backbone: LanguageModel, policy: LanguageModel) -> None:
+        """Raise a UsageError if rewards are relative to the policy, and its vocabulary is not the backbone's."""
+        if not same_vocabulary(self.model(backbone, policy), backbone):
+            raise UsageError(
+                "This reward model's rewards are relative to the policy, which has another vocabulary.",
+                "Choose a policy with the backbone's tokenizer.",
+            )
+
+    def states(
+        self, hidden: torch.Tensor, batch: Sequence[TokenSequence], backbone: LanguageModel, policy: LanguageModel
+    ) -> torch.Tensor:
+        """(T, H) states from which `model` predicts a batch's T answer tokens; `hidden` are the reward model's own."""
+        return hidden if self is Reference.STATE else answer_states(self.model(backbone, policy), batch)
+
+    def log_probs(
+        self, hidden: torch.Tensor, batch: Sequence[TokenSequence], backbone: LanguageModel, policy: LanguageModel
+    ) -> torch.Tensor:
+        """log pi_ref of the answers' tokens, (T,) nats; arguments as in `states`."""
+        model, states = self.model(backbone, policy), self.states(hidden, batch, backbone, policy)
+        targets, _ = targets_and_owners(batch, states.device)
+        return token_log_probs(states, targets, model.head)
+
+    def at_candidates(
+        self, head: LogitHead, plain: torch.Tensor, candidates: torch.Tensor, log_probs: torch.Tensor
+    ) -> torch.Tensor | None:
+        """log pi_ref of candidates (N, C) up to a constant, as `equation.candidate_rewards` takes it: (N, C), or None.
+
+        `head` and `plain` (N, H) are the backbone's, `log_probs` (N, C) the policy's.
+        """
+        if self is Reference.STATE:
+            return None
+        return log_probs if self is Reference.POLICY else head.at(plain.float(), candidates.to(plain.device))
+
+
 @dataclass
 class PersonalizedRewardModel:
     """Gives every (state, token) a reward under a preference; reads prompts without the preference.
@@ -49,8 +98,7 @@ class PersonalizedRewardModel:
         backbone: the frozen language model under it.
         heads: the preference heads.
         encoder: for free-text preferences; None when that stage was not trained.
-        calibration: factor by which decoding multiplies rewards, so that guidance weight 1 means the same strength for
-            every reward model (see `training/token_rewards.py`).
+        calibration: factor by which decoding multiplies rewards, see `training/token_rewards.py`.
         details: what else `pad_config.json` holds (stages, data, metrics).
         adapter: LoRA weights through which the backbone reads for logits_p; None when that stage was not trained.
     """
@@ -92,7 +140,7 @@ class PersonalizedRewardModel:
         """Read a preference as typed after `--pref`.
 
         Raises:
-            PreferenceError: it names something this reward model does not know, or another one's profile.
+            PreferenceError: it names something that this reward model does not know.
             DataError: a profile's file is wrong.
         """
         accepts_text = self.encoder is not None
@@ -123,10 +171,9 @@ class PersonalizedRewardModel:
 
     def _warn_of(self, far: Mapping[str, int]) -> None:
         """Warn once of each text that was not understood; of many texts, name the first ones."""
-        for text in sorted(far.keys() - self._warned):
+        for text in sorted(far.keys() - self._warned)[: _WARNINGS - len(self._warned)]:
             nearest = "" if far[text] < 0 else f" The nearest principle is '{self.principles[far[text]]}'."
-            if len(self._warned) < _WARNINGS:
-                note(f"Warning: '{text}' is unlike all paraphrases that this reward model knows: no effect.{nearest}")
+            note(f"Warning: '{text}' is unlike all paraphrases that this reward model knows: no effect.{nearest}")
             self._warned.add(text)
             if len(self._warned) == _WARNINGS:
                 note("Further texts like this are not named.")
@@ -139,17 +186,14 @@ class PersonalizedRewardModel:
     @torch.inference_mode()
     def token_rewards(self, prompt: Messages, answer: str, preference: Preference) -> torch.Tensor:
         """Exact rewards of an answer's tokens, its end of sequence included: (T,) nats, not calibrated."""
-        context = encode_prompt(self.backbone.tokenizer, prompt)
-        target = torch.tensor(encode_answer(self.backbone.tokenizer, answer), device=self.backbone.device)
-        tokens = torch.tensor([context], device=self.backbone.device)
-        tokens = torch.cat([tokens, target[None, :-1]], dim=1)
-        weights = self.weights([preference]).expand(len(target), -1)
-        plain = hidden = self.backbone.hidden_states(tokens, torch.ones_like(tokens))[0, len(context) - 1 :]
-        if self.adapter is not None:
-            with self.adapter.on_rows_from(0):
-                hidden = self.backbone.hidden_states(tokens, torch.ones_like(tokens))[0, len(context) - 1 :]
+        tokenizer = self.backbone.tokenizer
+        batch = [(tuple(encode_prompt(tokenizer, prompt)), tuple(encode_answer(tokenizer, answer)))]
+        hidden = answer_states(self.backbone, batch, self.adapter)
+        plain = self.reference.states(hidden, batch, self.backbone, self.backbone)
+        weights = self.weights([preference]).expand(len(hidden), -1)
         shifted = hidden + self.shift(hidden, weights).to(hidden.dtype)
-        return token_reward(self.backbone.head(shifted), self.backbone.head(plain), target)
+        targets, _ = targets_and_owners(batch, hidden.device)
+        return token_reward(self.backbone.head(shifted), self.backbone.head(plain), targets)
 
 
 @dataclass
@@ -160,9 +204,9 @@ class PromptRewardModel:
         backbone: the language model under it, itself trained to read preferences (the paper's step 1).
         head: W (H, H) and b (H,), in float32 whatever the backbone's dtype: W h + b is close to h, and what steers is
             the difference, which a bfloat16's 8 bits would blur.
-        calibration: factor by which decoding multiplies rewards; 1 for the released form, which is not calibrated.
+        calibration: factor by which decoding multiplies rewards; 1 for the released form.
         adapter: LoRA weights of step 1; None in the released form, where they are in the backbone's own weights.
-        details: what else `pad_config.json` holds; empty in the released form, which has none.
+        details: what else `pad_config.json` holds.
     """
 
     backbone: LanguageModel
@@ -204,18 +248,14 @@ RewardModel = PersonalizedRewardModel | PromptRewardModel
 
 
 def conditioned(conversation: Messages, preference: Preference) -> Messages:
-    """A conversation with the preference in words around its last user message.
+    """A conversation with the preference in words around its last user message; unchanged under an empty one.
 
-    The authors' program knows a single message only. In a longer conversation, whatever stands before the last
-    question, a system message too, stays as it is; so does everything under an empty preference.
+    The authors' program knows a single message only; what stands before the last question stays as it is.
     """
-    texts = _texts(preference)
-    if not texts:
+    principles = " and ".join(_texts(preference))
+    if not principles:
         return conversation
-    principles = " and ".join(texts)
-    return rewrite_question(
-        conversation, lambda question: _TEMPLATE.format(principles=principles, instruction=question)
-    )
+    return rewrite_question(conversation, lambda text: _TEMPLATE.format(principles=principles, instruction=text))
 
 
 def _texts(preference: Preference) -> list[str]:

@@ -45,19 +45,11 @@ def in_batches(
     title: str | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[list[int], Result]]:
-    """Read sequences in batches of similar length, the longest first; where memory is short, in smaller ones.
+    """Read sequences in batches of similar length; where memory is short, in smaller ones.
 
-    The longest come first so that a batch too large for the memory shows at once.
-
-    Args:
-        sequences: S of them, in any order.
-        read: takes some sequences and their numbers, and returns any result.
-        device: where they are read, which decides the size of a batch.
-        title: of a progress bar; None for no bar.
-        advance: called with the number of sequences just read.
-
-    Yields:
-        The numbers of some sequences, by length, and the result of `read`.
+    The longest come first so that a batch too large for the memory shows at once. `read` takes some sequences and their
+    numbers; those numbers and its result are yielded. `title` is of a progress bar; `advance` is called with the number
+    of sequences just read.
     """
     order = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
     backoff = BatchSizeBackoff("answers to read")
@@ -112,11 +104,7 @@ def answer_log_probs(
 ) -> torch.Tensor:
     """Log-probabilities of B whole answers, read in one forward pass as the model reads now: (B,) nats, float32.
 
-    Args:
-        model: the language model.
-        sequences: B (prompt, answer) token sequences.
-        head: shifts (T, H) states under (T, K) weights, on the model's device; None for no shift.
-        weights: (B, K) weights of each answer's preference, for `head`.
+    A `head`, on the model's device, shifts the states under each answer's preference `weights` (B, K).
     """
     states = answer_states(model, sequences)
     targets, owners = targets_and_owners(sequences, states.device)
@@ -185,9 +173,8 @@ def _values_and_slopes(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Does an error say that memory is too small, a device's or the machine's?"""
-    if isinstance(error, RuntimeError):
-        return any(message in str(error) for message in _OUT_OF_MEMORY)
-    return isinstance(error, MemoryError)
+    messages = any(message in str(error) for message in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and messages)
 
 
 def free_memory() -> None:

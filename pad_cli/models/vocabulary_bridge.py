@@ -7,8 +7,8 @@ some are added, and sometimes the last ones are replaced ("hum" + "orous" may be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pad_cli.errors import VocabularyError
 from pad_cli.models.language_model import LanguageModel
@@ -94,10 +94,8 @@ class VocabularyBridge:
         return self._encode(self._prefix + text) if text else []
 
     def _whole_characters(self, written: list[int]) -> str:
-        return whole_characters(self._decode, [token for token in written if token not in self._silent])
-
-    def _decode(self, written: Sequence[int]) -> str:
-        return str(self._policy.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        decode = partial(self._policy.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return whole_characters(decode, [token for token in written if token not in self._silent])
 
     def _encode(self, text: str) -> list[int]:
         return list(self._backbone(text, add_special_tokens=False)["input_ids"])

@@ -29,8 +29,8 @@ from typing import Any
 import torch
 
 from pad_cli.models.dtype import DtypeChoice, choose_dtype
-from pad_cli.models.language_model import Outline, context_length, load_outline
-from pad_cli.models.loading import chosen_device
+from pad_cli.models.language_model import context_length
+from pad_cli.models.loading import Outline, chosen_device, load_outline
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage, LoraStage, TrainRecipe
 from pad_cli.records import PairData

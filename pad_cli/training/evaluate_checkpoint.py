@@ -16,8 +16,7 @@ from pad_cli.errors import DataError, UsageError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, cut_to_context, load_language_model, room, same_vocabulary
 from pad_cli.models.prompts import check_prompts, encode_answer, encode_prompt
-from pad_cli.models.reference import Reference
-from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel, Reference, RewardModel
 from pad_cli.models.scoring import answer_states, targets_and_owners
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference

@@ -24,8 +24,7 @@ from pad_cli.errors import CheckpointError, RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 from pad_cli.models.distributed import is_sharded, main_reads_first, wait_for_all
-from pad_cli.models.encoder import PreferenceEncoder, text_states
-from pad_cli.models.heads import DenseHead, PreferenceHeads
+from pad_cli.models.heads import DenseHead, PreferenceEncoder, PreferenceHeads, text_states
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage
 from pad_cli.records import PairSplit

@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.models.card import model_card
 from pad_cli.models.checkpoint import save_reward_model
-from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, CONFIG, ENCODER, HEADS, VALUE_HEAD
+from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, CONFIG, ENCODER, HEADS, OWN_FILES, VALUE_HEAD
 from pad_cli.models.distributed import load_sharded, main_reads_first
 from pad_cli.models.heads import DenseHead, PreferenceHeads
-from pad_cli.models.hub import OWN_FILES
 from pad_cli.models.language_model import load_language_model
+from pad_cli.models.publishing import model_card
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.pairs import describe, load_pairs
 from pad_cli.recipe import EncoderStage, TrainRecipe

@@ -13,7 +13,7 @@ from pad_cli.decoding.batch import generate_file
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.items import clamp_to_minimum
 from pad_cli.errors import PreferenceError, UsageError
-from pad_cli.models.encoder import PreferenceEncoder
+from pad_cli.models.heads import PreferenceEncoder
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference, with_floor

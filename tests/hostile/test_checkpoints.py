@@ -20,9 +20,10 @@ from pad_cli.errors import CheckpointError, ModelLoadError, PadError, Preference
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import CONFIG, ENCODER, HEADS
-from pad_cli.models.encoder import PreferenceEncoder
+from pad_cli.models.heads import PreferenceEncoder
 from pad_cli.models.inspection import inspect_reward_model, known_paraphrases
-from pad_cli.models.language_model import load_language_model, load_outline
+from pad_cli.models.language_model import load_language_model
+from pad_cli.models.loading import load_outline
 from pad_cli.models.publishing import push_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import ModelSettings

@@ -18,7 +18,7 @@ from pad_cli.errors import DataError, PadError, PreferenceError, UsageError
 from pad_cli.learning.new_principle import add_principle
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import ENCODER, HEADS
-from pad_cli.models.encoder import PreferenceEncoder, text_states
+from pad_cli.models.heads import PreferenceEncoder, text_states
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel

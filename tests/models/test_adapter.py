@@ -227,12 +227,6 @@ def test_the_context_cannot_be_nested_and_survives_the_attempt(llama: LanguageMo
         assert torch.equal(states(llama), expected)
 
 
-def test_rows_are_counted_from_0(llama: LanguageModel, files: Path) -> None:
-    adapter = Adapter.load(files, llama.model)
-    with pytest.raises(ValueError, match="from 0"), adapter.on_rows_from(-1):
-        pass
-
-
 def test_a_detached_adapter_leaves_no_hook_and_refuses_to_work(llama: LanguageModel, files: Path) -> None:
     adapter = Adapter.load(files, llama.model)
     assert hooks(llama) == len(LLAMA_LINEARS) * 2 + 1

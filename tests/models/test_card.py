@@ -12,10 +12,10 @@ import typer
 import yaml
 
 from pad_cli.cli.main import app
-from pad_cli.models.card import card_at, model_card
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.publishing import card_at, model_card
 from pad_cli.recipe import ModelSettings
 from tests.cli.test_commands import pad
 from tests.tiny import make_reward_model

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from pad_cli.errors import CheckpointError, ModelLoadError
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS, CONFIG, ENCODER, HEADS
-from pad_cli.models.encoder import PreferenceEncoder
+from pad_cli.models.heads import PreferenceEncoder
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import ModelSettings

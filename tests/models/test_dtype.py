@@ -44,6 +44,23 @@ def test_a_dtype_that_is_asked_for_is_taken_though_it_is_slow(
     assert load_language_model(settings).dtype == getattr(torch, own)
 
 
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_a_cpu_that_is_held_to_older_instructions_is_taken_for_an_older_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capabilities = {"architecture": "aarch64", "bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    assert choose_dtype(torch.bfloat16, CPU).dtype == torch.bfloat16
+    monkeypatch.setenv(name, "avx2")
+    assert choose_dtype(torch.bfloat16, CPU).dtype == torch.float32
+    monkeypatch.delenv(name)
+    capabilities.update(architecture="x86_64", avx512_bf16=True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # as under ATEN_CPU_CAPABILITY
+    assert choose_dtype(torch.bfloat16, CPU).dtype == torch.float32
+
+
 def test_float32_stays_float32_and_every_choice_that_differs_has_a_reason() -> None:
     assert choose_dtype(torch.float32, CPU).dtype == torch.float32
     for dtypes in choices().values():

@@ -16,8 +16,7 @@ import torch
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
-from pad_cli.models.checkpoint_files import CONFIG
-from pad_cli.models.hub import OWN_FILES, HubId, fetch_checkpoint, hub_id
+from pad_cli.models.checkpoint_files import CONFIG, OWN_FILES, HubId, fetch_checkpoint, hub_id
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.publishing import push_reward_model
 from pad_cli.recipe import ModelSettings

@@ -231,7 +231,7 @@ def test_a_damaged_gguf_file_is_refused(gguf_file: Path, damage: str, tmp_path: 
     (tmp_path / "model.gguf").write_bytes(DAMAGE[damage](gguf_file.read_bytes()))
     error = refused(tmp_path / "model.gguf")
     assert str(tmp_path / "model.gguf") in error.message
-    assert "one whole file" in error.hint
+    assert "one whole GGUF file" in error.hint
 
 
 def test_a_gguf_file_of_an_unknown_architecture_is_refused(policy: LanguageModel, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pad_cli.equation import candidate_rewards
 from pad_cli.errors import PreferenceError
-from pad_cli.models.encoder import PreferenceEncoder, text_states
+from pad_cli.models.heads import PreferenceEncoder, text_states
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel

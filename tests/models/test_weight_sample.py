@@ -13,9 +13,15 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import CheckpointError
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import SAMPLE
-from pad_cli.models.language_model import LanguageModel, load_language_model, same_model, wrap_language_model
+from pad_cli.models.language_model import (
+    LanguageModel,
+    WeightSample,
+    load_language_model,
+    read_sample,
+    same_model,
+    wrap_language_model,
+)
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.models.weight_sample import WeightSample, read_sample
 from pad_cli.recipe import DecodingSettings, ModelSettings
 from tests.tiny import make_language_model, make_reward_model
 

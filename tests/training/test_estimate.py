@@ -12,7 +12,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pad_cli.errors import ModelLoadError
-from pad_cli.models.language_model import LanguageModel, Outline, load_outline
+from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.loading import Outline, load_outline
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import ModelSettings, TrainRecipe, read_recipe, shipped_recipes
 from pad_cli.training.estimate import GPUS, Device, Estimate, Volume, estimate, measure_volume, price
