@@ -89,9 +89,11 @@ def _perplexity(name: str, what: str, unit: str, /, **options: Any) -> Scorer:
 
 
 perplexity = functools.partial(_perplexity, "perplexity", "perplexity", "")
+"""exp of the mean negative log-likelihood of an answer's tokens."""
 log_perplexity = functools.partial(
     _perplexity, "log_perplexity", "mean negative log-likelihood of a token", "nats per token"
 )
+"""The mean negative log-likelihood of an answer's tokens."""
 
 
 @functools.lru_cache(maxsize=1)
