@@ -105,7 +105,6 @@ _FORMER = {
     "decoding.compatibility": ("Fit", "fit_policy"),
     "decoding.heat_map": ("check_page_output",),
     "evaluation.judge.judging": ("JudgePlan",),
-    "evaluation.pair_accuracy": ("measure_pairs",),
     "learning.question_session": ("Session", "make_pool"),
     "learning.trade_offs": ("Effect", "count_answers", "measure_effect", "parts_of", "read_prompts"),
     "learning.user_weights": ("Learned",),
@@ -140,8 +139,11 @@ _FORMER = {
 _RENAMED = {
     "Pair": "learning.trade_offs.TradeOff",
     "Remeasurement": "training.evaluate_checkpoint.CheckpointMetrics",
+    "build_embedded": "world.build.build",
     "known_wordings": "models.inspection.known_paraphrases",
+    "measure_pairs": "learning.trade_offs.measure_trade_offs",
     "read_facts": "training.record.read_training_record",
+    "remeasure_reward_model": "training.evaluate_checkpoint.evaluate_checkpoint",
 }
 
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}

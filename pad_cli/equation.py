@@ -13,7 +13,7 @@ The reference is one of three: the same state without its shift (frozen heads), 
 policy. The formulas do not ask which: callers pass its logits or log-probabilities.
 
 Shapes: N states, V vocabulary, H hidden size, K heads, r rank of a head, C candidates, B answers or rows, T tokens.
-Everything else in the package calls these functions; `tests/test_equation.py` holds every path to them.
+Everything else in the package calls these functions; `tests/equation/` checks every path against them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The house's rules (design, section 3), read from the source: floors, one direction, small files."""
+"""The rules of CONTRIBUTING.md, read from the source: floors, one direction, small files."""
 
 from __future__ import annotations
 

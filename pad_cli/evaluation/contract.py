@@ -1,4 +1,4 @@
-"""What methods and scorers are given, what they must be, and how those of a recipe are made.
+"""The interfaces of methods and scorers, and how those of a recipe are made.
 
 A registry entry under `pad.methods` is a callable that takes the recipe's options and returns a `Method`. One under
 `pad.scorers` returns a `Scorer` likewise; or, for a score of one text on its own, it is an object with `name`,
@@ -62,12 +62,12 @@ class EvalContext:
 
     @property
     def steered_by(self) -> list[Any]:
-        """What a guided answer depends on beside policy, item and decoding, for a method's key."""
+        """What a guided answer depends on besides policy, item and decoding, for a method's key."""
         return [self.reward_model.fingerprint, *([self.engine.always] if self.engine.always else [])]
 
     @property
     def rewarded_by(self) -> list[Any]:
-        """What a reward depends on beside the item and the text: the reward model, and its reference policy if any."""
+        """What a reward depends on besides the item and the text: the reward model, and its reference policy if any."""
         model = self.reward_model
         return [model.fingerprint, model.reference.fingerprint(self.policy)]
 

@@ -32,7 +32,7 @@ from pad_cli.training.metrics import Share, share_of
 
 _QUIET = 200  # answers up to which no progress is shown
 _SMALL = 0.15  # share of the largest weight below which a weight is dropped if its interval includes 0
-_LARGEST = 2.0  # the largest weight; see docs/preferences.md for what others steered
+_LARGEST = 2.0  # the largest weight
 _ENOUGH = 0.9  # certainty from which more choices would change little
 
 

@@ -2,7 +2,7 @@
 
 The normaliser of r runs over the whole vocabulary when that is small (exact). When it is large it runs over the
 reference's likeliest tokens among those the corpus uses, plus the realised token; this keeps the order of pairs but not
-absolute values (design notes: signs agree on 149 of 150 pairs, sums differ by about 2 nats).
+absolute values (measured on 150 pairs: signs agree on 149, sums differ by about 2 nats).
 """
 
 from __future__ import annotations

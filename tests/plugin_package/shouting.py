@@ -17,3 +17,4 @@ class ShoutingScorer:
 
 
 SHOUTING = ShoutingScorer()
+"""Share of letters in upper case."""
