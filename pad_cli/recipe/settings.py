@@ -69,7 +69,7 @@ class DecodingSettings(Settings):
     guidance_weight: float = Field(1.0, description="Multiplier of the reward when decoding; 0 is plain decoding.")
     candidates: int = Field(10, ge=1, description="C: the policy's top tokens that compete at each step.")
     reward_ngram: int = Field(
-        2, ge=0, description="A token that repeats an n-gram of this many tokens earns no reward; 0 turns this off."
+        2, ge=0, description="Rewards of tokens that repeat an n-gram of this length are capped; 0: never."
     )
     max_new_tokens: int = Field(128, ge=1, description="Longest answer (tokens).")
     temperature: float = Field(0.0, ge=0, description="0 takes the best candidate; above, sample at this temperature.")
