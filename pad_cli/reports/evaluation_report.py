@@ -54,7 +54,8 @@ def evaluation_document(files: EvaluationFiles) -> Document:
         sections.append(_pairs(report["pairs"], scorers))
     if files.judge is not None:
         sections.append(_judgements(files.judge))
-    figures = list(_cost_figures(pooled, files.costs, *next(iter(scorers.items()))))
+    first, *_ = scorers.items()  # a ValueError where a damaged report has none
+    figures = list(_cost_figures(pooled, files.costs, *first))
     sections.append(Section("What it costs", (COST_NOTE,), cost_tables(files.costs), figures))
     if report["comparisons"]:
         sections.append(Section(f"Against {method_of(report['reference'])}", tables=list(_comparisons(report))))
