@@ -229,7 +229,7 @@ def tensor_shapes(path: Path, expected: Mapping[str, tuple[int, ...]] | None = N
     _check_is_file(path)
     try:
         with safe_open(path, framework="np") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not iterable
     except (SafetensorError, OSError, ValueError) as error:
         raise damaged(path, error) from error
     if expected is not None and shapes != expected:
@@ -271,7 +271,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """
     with safe_open(path, framework="pt") as file:
         metadata: dict[str, str] = file.metadata() or {}
-        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not iterable
     expected = metadata.pop(_CHECKSUM, None)
     if expected is not None and expected != _checksum(tensors):
         raise SafetensorError("the checksum does not match")

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class TrainedRewardModel(os.PathLike[str]):
     """A finished run; as a path it is the directory, which `load_reward_model` and `--reward-model` take."""
 
     path: Path
+    _report: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)  # of a run that ended just now
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -74,7 +75,7 @@ class TrainedRewardModel(os.PathLike[str]):
     @property
     def record(self) -> Mapping[str, Any]:
         """The content of `report.json`; a DataError where it cannot be read."""
-        return read_training_record(self.path)
+        return read_training_record(self.path) if self._report is None else self._report
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -154,7 +155,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
             config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
             write_whole(scratch / "README.md", model_card(config, metrics, record.data))
         shutil.rmtree(output / _WORK, ignore_errors=True)
-        return TrainedRewardModel(output)
+        return TrainedRewardModel(output, asdict(record))
 
 
 def _head_names(recipe: TrainRecipe, data: PairData) -> list[str]:
