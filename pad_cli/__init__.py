@@ -5,7 +5,9 @@ They are imported when first used, so that `import pad_cli` is fast and needs no
 
 from __future__ import annotations
 
+import ast
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pad_cli.system.offline import go_offline, offline
@@ -58,97 +60,17 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_PUBLIC = {
-    "bench.timing": ("run_bench",),
-    "decoding.engine": ("PadEngine",),
-    "decoding.heat_map": ("heat_map",),
-    "decoding.processor": ("PreferenceLogitsProcessor",),
-    "errors": ("PadError",),
-    "evaluation.evaluate": ("evaluate", "reproduce"),
-    "evaluation.judge.judging": ("judge", "plan_judging"),
-    "evaluation.sweep": ("run_sweep",),
-    "learning.choices": ("read_choices", "read_users"),
-    "learning.new_principle": ("add_principle",),
-    "learning.user_weights": ("learn_user", "learn_users"),
-    "models.checkpoint": ("load_reward_model",),
-    "models.inference_only": ("inference_only",),
-    "models.inspection": ("inspect_reward_model",),
-    "models.reward_model": ("PersonalizedRewardModel",),
-    "preference": ("Preference",),
-    "principles": ("read_library",),
-    "profiles": ("Profile", "load_profile", "save_profile"),
-    "recipe": (
-        "BenchRecipe",
-        "DecodingSettings",
-        "EvalRecipe",
-        "GenerateRecipe",
-        "ModelSettings",
-        "ReproduceRecipe",
-        "SweepRecipe",
-        "TrainRecipe",
-        "load_recipe",
-        "read_recipe",
-    ),
-    "records": ("BenchmarkItem", "Generation", "PairData", "PairSplit", "PreferencePair"),
-    "server.http_server": ("serve",),
-    "server.lora_export": ("export_preference",),
-    "server.request_reader": ("Limits",),
-    "training.evaluate_checkpoint": ("evaluate_checkpoint",),
-    "training.train": ("train_reward_model",),
-}
-"""Module to the public names that it holds; the imports above are the same for type checkers and editors."""
 
-_FORMER = {
-    "bench.timing": ("bench_table",),
-    "cli.doctor": ("examine",),
-    "decoding.batch": ("check_answers_output", "generate_file"),
-    "decoding.compatibility": ("Fit", "fit_policy"),
-    "decoding.heat_map": ("check_page_output",),
-    "evaluation.judge.judging": ("JudgePlan",),
-    "learning.question_session": ("Session", "make_pool"),
-    "learning.trade_offs": ("Effect", "count_answers", "measure_effect", "parts_of", "read_prompts"),
-    "learning.user_weights": ("Learned",),
-    "models.inference_only": ("spare_threads",),
-    "models.inspection": ("Inspection",),
-    "models.publishing": ("push_reward_model",),
-    "principles": ("Principle", "find_principle", "load_principles"),
-    "profiles": ("check_profile_output", "profile_names", "profile_path"),
-    "recipe": (
-        "check_names",
-        "field_keys",
-        "find_recipe",
-        "recipe_kinds",
-        "recipe_schema",
-        "recipe_text",
-        "shipped_recipes",
-    ),
-    "recipe.catalogue": ("catalogue_kinds", "names_of"),
-    "records": ("Cell",),
-    "reports.evaluation_tables": (
-        "judge_tables",
-        "report_table",
-        "sweep_table",
-    ),
-    "reports.training_report": ("console_tables",),
-    "server.lora_export": ("check_adapter_output", "export_users"),
-    "system.runs": ("check_output", "only_here", "write_whole"),
-    "training.estimate": ("Estimate", "estimate"),
-    "world.demonstration": ("Demonstration", "run_demo"),
-}
-"""Public names of version 0.1 that are no longer, and where they are."""
-_RENAMED = {
-    "Pair": "learning.trade_offs.TradeOff",
-    "Remeasurement": "training.evaluate_checkpoint.CheckpointMetrics",
-    "build_embedded": "world.build.build",
-    "known_wordings": "models.inspection.known_paraphrases",
-    "measure_pairs": "learning.trade_offs.measure_trade_offs",
-    "read_facts": "training.record.read_training_record",
-    "remeasure_reward_model": "training.evaluate_checkpoint.evaluate_checkpoint",
-}
+def _modules() -> dict[str, str]:
+    """Public name to its module: the imports above, which only type checkers execute, read from this file's source."""
+    source = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    block = next(node for node in source.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
 
-_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
-_MOVED = {name: f"{module}.{name}" for module, names in _FORMER.items() for name in names} | _RENAMED
-__all__ = sorted(_HOMES)  # computed from the table
+
+_HOMES = _modules()
+__all__ = sorted(_HOMES)  # computed from the imports
 
 if offline():
     go_offline()  # before the hub's libraries are imported, which ask only once
@@ -160,9 +82,8 @@ if not TYPE_CHECKING:  # for a module with `__getattr__`, type checkers would ac
         if name == "__version__":
             return _version()
         if name in _HOMES:
-            return getattr(importlib.import_module(f"pad_cli.{_HOMES[name]}"), name)
-        hint = f" any more; it is pad_cli.{_MOVED[name]}" if name in _MOVED else ""
-        raise AttributeError(f"module 'pad_cli' has no attribute '{name}'{hint}")
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'pad_cli' has no attribute '{name}'")
 
 
 def _version() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -159,26 +158,14 @@ def test_the_command_line_imports_when_a_command_runs() -> None:
 
 
 def test_every_public_name_can_be_imported_and_is_known_to_type_checkers() -> None:
-    for name in pad_cli.__all__:
-        assert getattr(pad_cli, name) is not None
     block = next(node for node in MODULES[""].body if isinstance(node, ast.If))
     assert ast.unparse(block.test) == "TYPE_CHECKING"
-    known = {
-        alias.asname: f"pad_cli.{pad_cli._HOMES[alias.name]}" == node.module
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert known == dict.fromkeys(pad_cli.__all__, True)
+    known = [alias for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert all(alias.asname == alias.name for alias in known), "without `as`, type checkers take it for private"
+    assert sorted(alias.name for alias in known) == pad_cli.__all__
     assert len(known) <= 45, "a public name needs a reason"
-
-
-def test_a_name_of_version_0_1_says_where_it_is_now() -> None:
-    for former, place in pad_cli._MOVED.items():
-        module, _, name = place.rpartition(".")
-        assert hasattr(importlib.import_module(f"pad_cli.{module}"), name)
-        with pytest.raises(AttributeError, match=f"any more; it is pad_cli.{place}$"):
-            getattr(pad_cli, former)
+    for name in pad_cli.__all__:
+        assert getattr(pad_cli, name) is not None
     with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
         _ = pad_cli.nothing
 
