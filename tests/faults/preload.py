@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pad_cli.learning.session
 import torch
 import trl
 
