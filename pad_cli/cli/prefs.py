@@ -22,7 +22,6 @@ from pad_cli.cli.options import (
 )
 from pad_cli.cli.tables import print_facts, print_text, text_table
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
-from pad_cli.system.progress import bar
 from pad_cli.system.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -133,12 +132,9 @@ def try_(
         raise UsageError("This reward model has no named principles for --all.", "Name the preferences to try.")
     effect, pairs = None, []
     if len(parts) > 1:
-        total = trade_offs.count_answers(len(parts), len(conversations))
-        with bar("Answering under each alone and each two", total=total) as progress:
-            pairs = trade_offs.measure_trade_offs(engine, parts, conversations, settings.decoding, progress.advance)
+        pairs = trade_offs.measure_trade_offs(engine, parts, conversations, settings.decoding)
     if preferences:
-        with bar("Answering without and with it", total=2 * len(conversations)) as progress:
-            effect = trade_offs.measure_effect(engine, preference, conversations, settings.decoding, progress.advance)
+        effect = trade_offs.measure_effect(engine, preference, conversations, settings.decoding)
     if as_json:
         say_json(
             {"effect": None if effect is None else _effect_row(effect), "pairs": [_pair_row(each) for each in pairs]}

@@ -11,7 +11,7 @@ gains alone is left. A preference that gains nothing alone has nothing to lose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -21,12 +21,12 @@ from pad_cli.errors import DataError, UsageError
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.evaluation.statistics import by_prompt, intervals
 from pad_cli.learning.posterior import Array
-from pad_cli.models.reward_model import RewardModel
 from pad_cli.pairs import note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
 from pad_cli.prompts import Prompt, distinct, load_benchmark
 from pad_cli.recipe import BenchmarkSettings, DecodingSettings
 from pad_cli.records import Generation, Messages
+from pad_cli.system.progress import bar
 
 _LEFT = 0.5  # share of the gain below which a preference is lost
 _FEWEST = 5  # prompts, below which an interval says nothing
@@ -80,11 +80,6 @@ class TradeOff:
     def conflict(self) -> bool:
         return self.first.lost or self.second.lost
 
-    @property
-    def left(self) -> float:
-        """The smaller share that is left; 1 where neither gains alone."""
-        return min([share for each in (self.first, self.second) if (share := each.share) is not None], default=1.0)
-
 
 def read_prompts(path: Path | None, count: int) -> list[Messages]:
     """The first `count` distinct prompts of a file, or of the embedded world's held-out ones where `path` is None.
@@ -113,44 +108,27 @@ def parts_of(preference: Preference) -> list[Preference]:
 
 
 def measure_effect(
-    engine: PadEngine,
-    preference: Preference,
-    prompts: Sequence[Messages],
-    settings: DecodingSettings,
-    on_batch: Callable[[int], None] | None = None,
+    engine: PadEngine, preference: Preference, prompts: Sequence[Messages], settings: DecodingSettings
 ) -> Effect:
     """Answer N prompts without and with a preference, and reward both.
-
-    `on_batch` is called with the number of answers just finished, 2 N in all.
 
     Raises:
         UsageError: there is no reward model, or none that can reward what this policy writes.
     """
-    model = _reward_model(engine)
-    plain, steered = _answers_under(engine, [None, preference], prompts, settings, on_batch)
+    plain, steered = _answers_under(engine, [None, preference], prompts, settings, "Answering without and with it")
+    assert engine.reward_model is not None, "it has steered"
     rewards = []
-    for unit in [Preference({name: 1.0}, {}) for name in model.principles] or parts_of(preference):
+    for unit in [Preference({name: 1.0}, {}) for name in engine.reward_model.principles] or parts_of(preference):
         before, after = (_rewards(engine, prompts, answers, unit).mean() for answers in (plain, steered))
         rewards.append(MeanReward(unit.describe(), float(before), float(after)))
     without, under = (tuple(answer.text for answer in answers) for answers in (plain, steered))
     return Effect(preference.describe(), settings.guidance_weight, tuple(prompts), without, under, tuple(rewards))
 
 
-def count_answers(preferences: int, prompts: int) -> int:
-    """How many answers `measure_trade_offs` takes: without, under each, and under each two."""
-    return prompts * (1 + preferences + preferences * (preferences - 1) // 2)
-
-
 def measure_trade_offs(
-    engine: PadEngine,
-    preferences: Sequence[Preference],
-    prompts: Sequence[Messages],
-    settings: DecodingSettings,
-    on_batch: Callable[[int], None] | None = None,
+    engine: PadEngine, parts: Sequence[Preference], prompts: Sequence[Messages], settings: DecodingSettings
 ) -> list[TradeOff]:
-    """Every two of some preferences, those that lose most first; at least 5 prompts.
-
-    `on_batch` is called with the number of answers just finished; see `count_answers`.
+    """Every two of the parts of a preference (see `parts_of`), conflicts first; at least 5 prompts.
 
     Raises:
         UsageError: too few prompts, no reward model, or none that can reward what this policy writes.
@@ -158,20 +136,24 @@ def measure_trade_offs(
     if len(prompts) < _FEWEST:
         message = f"{len(prompts)} prompts are too few to tell whether preferences conflict."
         raise UsageError(message, f"Give at least {_FEWEST}, better 16, or ask for one preference only.")
-    pairs = list(combinations(range(len(preferences)), 2))
-    sums = [_sum(preferences[first], preferences[second]) for first, second in pairs]
-    plain, *steered = _answers_under(engine, [None, *preferences, *sums], prompts, settings, on_batch)
-    before = [_rewards(engine, prompts, plain, preference) for preference in preferences]
+    pairs = list(combinations(range(len(parts)), 2))
+    both = [
+        Preference({**parts[one].weights, **parts[two].weights}, {**parts[one].texts, **parts[two].texts})
+        for one, two in pairs
+    ]
+    title = "Answering under each alone and each two"
+    plain, *steered = _answers_under(engine, [None, *parts, *both], prompts, settings, title)
+    before = [_rewards(engine, prompts, plain, part) for part in parts]
 
     def gains(number: int, answers: Sequence[Generation]) -> Array:
-        return _rewards(engine, prompts, answers, preferences[number]) - before[number]
+        return _rewards(engine, prompts, answers, parts[number]) - before[number]
 
-    alone = [gains(number, answers) for number, answers in enumerate(steered[: len(preferences)])]
+    alone = [gains(number, answers) for number, answers in enumerate(steered[: len(parts)])]
     trade_offs = []
-    for pair, answers in zip(pairs, steered[len(preferences) :], strict=True):
-        first, second = (_gain(preferences[each].describe(), alone[each], gains(each, answers)) for each in pair)
+    for pair, answers in zip(pairs, steered[len(parts) :], strict=True):
+        first, second = (_gain(parts[each].describe(), alone[each], gains(each, answers)) for each in pair)
         trade_offs.append(TradeOff(first, second))
-    return sorted(trade_offs, key=lambda each: (not each.conflict, each.left))
+    return sorted(trade_offs, key=lambda each: not each.conflict)
 
 
 def _gain(name: str, alone: Array, both: Array) -> Gain:
@@ -183,37 +165,24 @@ def _gain(name: str, alone: Array, both: Array) -> Gain:
     return Gain(name, samples[0].mean, float(both.mean()), lost=gain.low > 0 and left.high < 0)
 
 
-def _sum(first: Preference, second: Preference) -> Preference:
-    def add(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-        sums = {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
-        return {name: weight for name, weight in sums.items() if weight}
-
-    return Preference(add(first.weights, second.weights), add(first.texts, second.texts))
-
-
-def _reward_model(engine: PadEngine) -> RewardModel:
-    if engine.reward_model is None:
-        raise UsageError("There is no reward model to ask.", "Name one: --reward-model")
-    return engine.reward_model
-
-
 def _answers_under(
     engine: PadEngine,
     preferences: Sequence[Preference | None],
     prompts: Sequence[Messages],
     settings: DecodingSettings,
-    on_batch: Callable[[int], None] | None,
+    title: str,
 ) -> list[list[Generation]]:
     """Answers to all prompts under each preference; None is the policy alone. Sampling draws the same for each."""
     rows = [(preference, number) for preference in preferences for number in range(len(prompts))]
-    answers = engine.generate(
-        [prompts[number] for _, number in rows],
-        [preference or Preference({}, {}) for preference, _ in rows],
-        settings,
-        [0.0 if preference is None else settings.guidance_weight for preference, _ in rows],
-        streams=[str(number) for _, number in rows],
-        on_batch=on_batch,
-    )
+    with bar(title, total=len(rows)) as progress:
+        answers = engine.generate(
+            [prompts[number] for _, number in rows],
+            [preference or Preference({}, {}) for preference, _ in rows],
+            settings,
+            [0.0 if preference is None else settings.guidance_weight for preference, _ in rows],
+            streams=[str(number) for _, number in rows],
+            on_batch=progress.advance,
+        )
     return [answers[start : start + len(prompts)] for start in range(0, len(answers), len(prompts))]
 
 
@@ -221,7 +190,8 @@ def _rewards(
     engine: PadEngine, prompts: Sequence[Messages], answers: Sequence[Generation], preference: Preference
 ) -> Array:
     """(N,) summed rewards of answers under a preference, nats, not calibrated."""
-    model = _reward_model(engine)
+    assert engine.reward_model is not None, "it has steered"
+    model = engine.reward_model
     rows = [
         AnswerToReward(prompt, preference, answer_tokens(model, answer.text, ended=answer.finish_reason == "stop"))
         for prompt, answer in zip(prompts, answers, strict=True)

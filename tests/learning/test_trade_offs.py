@@ -11,7 +11,7 @@ import torch
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, UsageError
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
-from pad_cli.learning.trade_offs import count_answers, measure_effect, measure_trade_offs, parts_of, read_prompts
+from pad_cli.learning.trade_offs import measure_effect, measure_trade_offs, parts_of, read_prompts
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
@@ -42,15 +42,15 @@ def test_opposites_conflict_and_companions_do_not(engine: PadEngine) -> None:
     conflicts = {names for names, pair in found.items() if pair.conflict}
     assert conflicts == {frozenset(("humorous", "formal")), frozenset(("formal", "concise"))}
     companions = found[frozenset(("humorous", "concise"))]
-    assert companions.left > 0.5
+    assert companions.first.share > 0.5
+    assert companions.second.share > 0.5
     assert not companions.first.lost
     assert not companions.second.lost
 
 
-def test_the_worst_conflict_comes_first_and_every_pair_is_there(engine: PadEngine) -> None:
+def test_conflicts_come_first_and_every_pair_is_there(engine: PadEngine) -> None:
     pairs = measure_trade_offs(engine, parts_of(engine.preference(["humorous, formal, concise"])), PROMPTS, HOW)
     assert [pair.conflict for pair in pairs] == [True, True, False]
-    assert pairs[0].left <= pairs[1].left
 
 
 def test_what_is_avoided_conflicts_as_what_is_wanted_does(engine: PadEngine) -> None:
@@ -64,12 +64,6 @@ def test_without_guidance_nothing_is_gained_and_so_nothing_lost(engine: PadEngin
     weak = HOW.model_copy(update={"guidance_weight": 0.0})
     (pair,) = measure_trade_offs(engine, parts_of(engine.preference(["humorous, formal"])), PROMPTS, weak)
     assert (pair.first.alone, pair.second.alone, pair.conflict, pair.first.share) == (0.0, 0.0, False, None)
-
-
-def test_as_many_answers_are_given_as_were_counted(engine: PadEngine) -> None:
-    done: list[int] = []
-    measure_trade_offs(engine, parts_of(engine.preference(["humorous, formal, concise"])), PROMPTS, HOW, done.append)
-    assert sum(done) == count_answers(3, len(PROMPTS)) == 7 * len(PROMPTS)
 
 
 def test_few_prompts_tell_of_no_conflict(engine: PadEngine) -> None:
