@@ -37,7 +37,7 @@ from learn_users import (  # the same users, answers and tests
 
 from pad_cli import DecodingSettings, PadEngine
 from pad_cli.learning.choices import FEWEST, Choice, Choices
-from pad_cli.learning.question_session import Pool, Question, Session, make_pool
+from pad_cli.learning.question_session import Pool, Session, make_pool
 from pad_cli.learning.user_weights import Features, choice_features, learn_features
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.records import as_messages
@@ -116,12 +116,11 @@ def _ask(
     with tempfile.TemporaryDirectory() as scratch:
         session = Session(model, pool, Path(scratch) / "choices.jsonl")
         for place in order[:_QUESTIONS]:
-            question: Question | None = Question(len(places) + 1, place, pool.comparisons[place], 0.0)
-            question = session.next() if chosen else question
-            if question is not None:
-                session.answer(question, replies[question.place])
-                places.append(question.place)
-            accuracies.append(_accuracy(test, _vector(session.weights, model)) if session.can_learn else 0.5)
+            asked = session.next() if chosen else place
+            if asked is not None:
+                session.answer(asked, replies[asked])
+                places.append(asked)
+            accuracies.append(_accuracy(test, _vector(session.learned().weights, model)) if session.can_learn else 0.5)
     return accuracies, places
 
 

@@ -156,18 +156,18 @@ def _ask(
 def _put_questions(session: Session, most: int) -> None:
     """Ask until the user stops, `most` are answered, or nothing tells enough any more."""
     for _ in range(most):
-        question = session.next()
-        if question is None:
+        place = session.next()
+        if place is None:
             note("Further questions would tell little.")
             return
-        comparison = question.comparison
-        title = f"{question.number}. {comparison.prompt[-1]['content']}"
+        comparison = session.pool.comparisons[place]
+        title = f"{len(session.replies) + 1}. {comparison.prompt[-1]['content']}"
         answers = [(comparison.first, comparison.second)]
         say_table(text_table(("1", "2"), answers, title=title, side_by_side=True), stderr=True)
         reply = _read_reply()
         if reply in _STOP:
             return
-        session.answer(question, _ANSWERS[reply])
+        session.answer(place, _ANSWERS[reply])
 
 
 def _read_reply() -> str:

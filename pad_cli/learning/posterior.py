@@ -43,6 +43,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr, expit
 
 Array = NDArray[np.float64]
 
@@ -61,7 +62,6 @@ _ANYTHING = 0.1  # share of replies
 _SIZE, _STEPS = 1000, 15
 _FEW = 0.6  # effective share of the sample below which it is drawn anew
 _SWITCH, _SWAP = 0.4, 0.35  # shares of the steps; the others draw a weight anew
-_LARGEST_EXPONENT = 60.0
 _QUESTION_SAMPLE = 400
 _ENDS = (0.025, 0.975)  # quantiles, of a 95 % interval
 _OUTCOMES: dict[bool | None, int] = {True: 0, False: 1, None: 2}
@@ -71,11 +71,7 @@ class Basis(NamedTuple):
     """How rewards are read."""
 
     whitening: Array  # (K, K), diag(1/s) C^(-1/2)
-    units: Array  # (K,), s in nats
-
-    def head_weights(self, weights: Array) -> Array:
-        """(..., K) weights w' as weights of the reward model's heads."""
-        return weights / self.units
+    units: Array  # (K,), s in nats; weights w' / s are those of the reward model's heads
 
 
 class Differences(NamedTuple):
@@ -132,6 +128,7 @@ class Posterior:
     Attributes:
         weights: (S, K), 1 for what a principle usually weighs.
         shares: (S,) their probabilities; they sum to 1.
+        replies: N replies so far; True if the first answer was preferred, None for neither.
     """
 
     def __init__(self, principles: int) -> None:
@@ -142,15 +139,14 @@ class Posterior:
         self.weights: Array = np.where(self._rng.random(shape) < self._prior, self._sizes(shape), 0.0)
         self.shares: Array = np.full(_SIZE, 1 / _SIZE)
         self._seen = Differences(np.zeros((0, principles)), np.zeros((0, principles)), np.zeros(0))
-        self._replies: list[int] = []
+        self.replies: list[bool | None] = []
 
     def add(self, seen: Differences, first: bool | None) -> None:
         """Take a reply to one comparison (N = 1) into account: was the first answer preferred? None for neither."""
-        reply = _OUTCOMES[first]
-        self.shares = self.shares * outcomes(seen, self.weights)[reply, :, 0]
+        self.shares = self.shares * outcomes(seen, self.weights)[_OUTCOMES[first], :, 0]
         self.shares = self.shares / self.shares.sum()
         self._seen = Differences(*(np.concatenate(both) for both in zip(self._seen, seen, strict=True)))
-        self._replies.append(reply)
+        self.replies.append(first)
         if 1 / np.square(self.shares).sum() < _FEW * _SIZE:
             self.weights = self.sample(_SIZE)
             self.shares = np.full(_SIZE, 1 / _SIZE)
@@ -166,10 +162,7 @@ class Posterior:
 
     def interval(self) -> tuple[Array, Array]:
         """(K,) ends of every weight's 95 % interval."""
-        order = np.argsort(self.weights, axis=0, kind="stable")
-        below, ranked = np.cumsum(self.shares[order], axis=0), np.take_along_axis(self.weights, order, 0)
-        rows = [np.minimum((below < end).sum(0), len(order) - 1) for end in _ENDS]
-        low, high = (ranked[row, np.arange(len(row))] for row in rows)
+        low, high = np.quantile(self.weights, _ENDS, axis=0, method="inverted_cdf", weights=self.shares)
         return low, high
 
     def margins(self) -> tuple[Array, Array]:
@@ -198,7 +191,7 @@ class Posterior:
         (Lindley 1956; BALD: Houlsby et al. 2011, arXiv 1112.5745).
         """
         every = outcomes(seen, self.sample(_QUESTION_SAMPLE))
-        bits: Array = _entropy(every.mean(1)) - _entropy(every).mean(0)
+        bits: Array = (entr(every.mean(1)).sum(0) - entr(every).sum(0).mean(0)) / np.log(2)
         return np.maximum(bits, 0.0)
 
     def sample(self, count: int) -> Array:
@@ -229,7 +222,8 @@ class Posterior:
 
     def _likelihoods(self, weights: Array) -> Array:
         """(N, S) probability of each reply under each weights."""
-        every: Array = outcomes(self._seen, weights)[self._replies, :, np.arange(len(self._replies))]
+        replies = [_OUTCOMES[reply] for reply in self.replies]
+        every: Array = outcomes(self._seen, weights)[replies, :, np.arange(len(replies))]
         return every
 
     def _sizes(self, shape: tuple[int, ...]) -> Array:
@@ -244,14 +238,6 @@ def outcomes(seen: Differences, weights: Array) -> Array:
     """Probabilities (3, S, N) of "first", "second" and "neither" for N comparisons under weights (S, K)."""
     margin = seen.offsets + weights @ seen.means.T
     doubt = _LOGISTIC * np.sqrt(np.square(weights) @ seen.variances.T + _SHARPEST**2)
-    first, second = (
-        1 / (1 + np.exp(np.minimum((_INDIFFERENT - side * margin) / doubt, _LARGEST_EXPONENT))) for side in (1.0, -1.0)
-    )
+    first, second = (expit((side * margin - _INDIFFERENT) / doubt) for side in (1.0, -1.0))
     every = np.stack([first, second, np.maximum(1 - first - second, 0.0)])
     return (1 - _ANYTHING) * every + _ANYTHING / 3
-
-
-def _entropy(shares: Array) -> Array:
-    """Bits, over the first axis; no share is 0."""
-    bits: Array = -(shares * np.log2(shares)).sum(0)
-    return bits

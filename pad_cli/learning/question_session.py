@@ -9,15 +9,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import FEWEST, Choice
 from pad_cli.learning.posterior import Array, Posterior, basis_of, differences
-from pad_cli.learning.user_weights import Learned, Reply, choice_features, head_weights, learn_replies, with_heads
+from pad_cli.learning.user_weights import Learned, choice_features, summarise, with_heads
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs.parsed_rows import is_text
 from pad_cli.preference import Preference
@@ -45,6 +43,10 @@ class Comparison:
     def key(self) -> str:
         """The same for two answers in either order."""
         return fingerprint([[dict(message) for message in self.prompt], sorted([self.first, self.second])])
+
+    def as_choice(self) -> Choice:
+        """As if the first answer had been chosen."""
+        return Choice(self.prompt, self.first, self.second)
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,7 @@ def make_pool(
         comparisons += [Comparison(prompt, *(pair if rng.random() < 0.5 else pair[::-1])) for pair in pairs]
     if not comparisons:
         raise UsageError("The policy gives the same answer in every way.", "Give other prompts: --prompts FILE")
-    features = choice_features(model, [Choice(each.prompt, each.first, each.second) for each in comparisons])
-    return Pool(tuple(comparisons), np.asarray(features.slopes))
+    return Pool(tuple(comparisons), choice_features(model, [each.as_choice() for each in comparisons]).slopes)
 
 
 def _random_preference(rng: random.Random, principles: Sequence[str]) -> Preference:
@@ -92,54 +93,41 @@ def _random_preference(rng: random.Random, principles: Sequence[str]) -> Prefere
     return Preference({name: 1.0 if rng.random() < _WANTED else -1.0 for name in rng.sample(principles, count)}, {})
 
 
-class Question(NamedTuple):
-    """What to ask now."""
-
-    number: int  # from 1, those of earlier sittings included
-    place: int  # of the comparison in the pool
-    comparison: Comparison
-    information: float  # expected of the reply, bits
-
-
 class Session:
     """Questions to one user.
 
     Attributes:
         model: the reward model whose weights are learned.
         pool: what may be asked.
-        log: the JSONL file of choices, as `read_choices` reads it; replies of earlier sittings are in it.
-        replies: all replies so far.
+        replies: all replies so far; those of earlier sittings are read from `log`, a file as `read_choices` reads it.
     """
 
     def __init__(self, model: PersonalizedRewardModel, pool: Pool, log: Path) -> None:
-        self.model, self.pool, self.log = model, pool, log
-        self.replies: list[Reply] = []
-        self._results = ResultLog(self.log, needs=("prompt", "answers", "choice"))
-        self._basis = basis_of(self.model.pair_moments, self.pool.slopes)
-        self._seen = differences(self.pool.slopes, self._basis)
-        self._posterior = Posterior(len(self.model.principles))
+        self.model, self.pool = model, pool
+        self._results = ResultLog(log, needs=("prompt", "answers", "choice"))
+        self._basis = basis_of(model.pair_moments, pool.slopes)
+        self._seen = differences(pool.slopes, self._basis)
+        self._posterior = Posterior(len(model.principles))
+        self.replies = self._posterior.replies
         rows = list(self._results.done.values())
         comparisons = [Comparison(as_messages(row["prompt"]), *row["answers"]) for row in rows]
         self._asked = {comparison.key for comparison in comparisons}
         seen = differences(self._slopes_of(comparisons), self._basis)
         for number, row in enumerate(rows):
-            self._take(Reply(seen.at(number), None if row["choice"] is None else row["choice"] == 0))
+            self._posterior.add(seen.at(number), None if row["choice"] is None else row["choice"] == 0)
 
-    def next(self) -> Question | None:
-        """The comparison whose reply tells most; None when nothing is left that tells enough."""
+    def next(self) -> int | None:
+        """The place in the pool of the comparison whose reply tells most; None when none is left that tells enough."""
         bits = self._posterior.information(self._seen)
-        for place in np.argsort(-bits, kind="stable"):
-            comparison = self.pool.comparisons[place]
-            if comparison.key in self._asked:
-                continue
-            if len(self.replies) >= _LEAST and bits[place] < _WORTHWHILE:
-                return None
-            return Question(len(self.replies) + 1, int(place), comparison, float(bits[place]))
-        return None
+        left = [place for place, comparison in enumerate(self.pool.comparisons) if comparison.key not in self._asked]
+        best = max(left, key=lambda place: bits[place], default=None)
+        if best is None or (len(self.replies) >= _LEAST and bits[best] < _WORTHWHILE):
+            return None
+        return best
 
-    def answer(self, question: Question, first: bool | None) -> None:
-        """Record a reply: the first, the second (False), or neither."""
-        comparison = question.comparison
+    def answer(self, place: int, first: bool | None) -> None:
+        """Record a reply to the comparison at a place in the pool: the first, the second (False), or neither (None)."""
+        comparison = self.pool.comparisons[place]
         row: dict[str, Any] = {
             "prompt": [dict(message) for message in comparison.prompt],
             "answers": [comparison.first, comparison.second],
@@ -147,38 +135,22 @@ class Session:
         }
         self._results.append({comparison.key: row})
         self._asked.add(comparison.key)
-        self._take(Reply(self._seen.at(question.place), first))
+        self._posterior.add(self._seen.at(place), first)
 
     @property
     def can_learn(self) -> bool:
         """Are there enough choices for a profile? Ties do not count."""
-        return sum(reply.first is not None for reply in self.replies) >= FEWEST
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Those of `learned`."""
-        return dict(zip(self.model.principles, head_weights(self._posterior, self._basis).tolist(), strict=True))
+        return sum(reply is not None for reply in self.replies) >= FEWEST
 
     def learned(self) -> Learned:
         """The weights from all replies so far, those of earlier sittings included; see `can_learn`."""
-        return learn_replies(self.model.principles, self.replies, self._posterior, self._basis)
-
-    def _take(self, reply: Reply) -> None:
-        self.replies.append(reply)
-        self._posterior.add(*reply)
+        return summarise(self.model.principles, self._posterior, self._basis)
 
     def _slopes_of(self, comparisons: Sequence[Comparison]) -> Array:
-        """(M, K) of earlier sittings' comparisons: the pool's own, bit for bit, and computed where it lacks them."""
-        places = {comparison.key: place for place, comparison in enumerate(self.pool.comparisons)}
-        slopes, missing = np.zeros((len(comparisons), len(self.model.principles))), []
-        for number, comparison in enumerate(comparisons):
-            if (place := places.get(comparison.key)) is None:
-                missing.append(number)
-            else:
-                same = self.pool.comparisons[place].first == comparison.first
-                slopes[number] = self.pool.slopes[place] if same else -self.pool.slopes[place]
-        if missing:
-            pairs = [comparisons[number] for number in missing]
-            choices = [Choice(each.prompt, each.first, each.second) for each in pairs]
-            slopes[missing] = choice_features(self.model, choices).slopes
+        """(M, K) of earlier sittings' comparisons: those of the pool to the last bit, so that resuming is exact."""
+        places = {(each.key, each.first): place for place, each in enumerate(self.pool.comparisons)}
+        slopes = choice_features(self.model, [each.as_choice() for each in comparisons]).slopes
+        for number, each in enumerate(comparisons):
+            if (place := places.get((each.key, each.first))) is not None:
+                slopes[number] = self.pool.slopes[place]
         return slopes

@@ -113,10 +113,10 @@ def measure_effect(
     """Answer N prompts without and with a preference, and reward both.
 
     Raises:
-        UsageError: there is no reward model, or none that can reward what this policy writes.
+        UsageError: the reward model cannot reward what this policy writes.
     """
     plain, steered = _answers_under(engine, [None, preference], prompts, settings, "Answering without and with it")
-    assert engine.reward_model is not None, "it has steered"
+    assert engine.reward_model is not None, "it has read the preference"
     rewards = []
     for unit in [Preference({name: 1.0}, {}) for name in engine.reward_model.principles] or parts_of(preference):
         before, after = (_rewards(engine, prompts, answers, unit).mean() for answers in (plain, steered))
@@ -131,7 +131,7 @@ def measure_trade_offs(
     """Every two of the parts of a preference (see `parts_of`), conflicts first; at least 5 prompts.
 
     Raises:
-        UsageError: too few prompts, no reward model, or none that can reward what this policy writes.
+        UsageError: too few prompts, or a reward model that cannot reward what this policy writes.
     """
     if len(prompts) < _FEWEST:
         message = f"{len(prompts)} prompts are too few to tell whether preferences conflict."
@@ -190,7 +190,7 @@ def _rewards(
     engine: PadEngine, prompts: Sequence[Messages], answers: Sequence[Generation], preference: Preference
 ) -> Array:
     """(N,) summed rewards of answers under a preference, nats, not calibrated."""
-    assert engine.reward_model is not None, "it has steered"
+    assert engine.reward_model is not None, "it has read the preference"
     model = engine.reward_model
     rows = [
         AnswerToReward(prompt, preference, answer_tokens(model, answer.text, ended=answer.finish_reason == "stop"))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ import torch
 from pad_cli.equation import answer_sums
 from pad_cli.errors import UsageError
 from pad_cli.learning.choices import Choice, Choices
-from pad_cli.learning.posterior import Array, Basis, Differences, Posterior, basis_of, differences
+from pad_cli.learning.posterior import Array, Basis, Posterior, basis_of, differences
 from pad_cli.models.language_model import cut_to_context, room
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, RewardModel
@@ -109,13 +108,6 @@ def _slopes_and_offsets(
     return answer_sums(slopes, owners, len(answers)), answer_sums(rewards, owners, len(answers))
 
 
-class Reply(NamedTuple):
-    """One answered comparison."""
-
-    seen: Differences  # N = 1, first answer less second
-    first: bool | None  # was the first one preferred? None for neither
-
-
 @dataclass(frozen=True)
 class Learned:
     """What one user's choices say."""
@@ -175,46 +167,32 @@ def learn_features(
     """The weights of one user from the features of choices; `moments` (K, K) are those of the reward model's pairs."""
     basis = basis_of(moments, features.slopes)
     seen = differences(features.slopes, basis, features.offsets)
-    replies = [Reply(seen.at(row), True) for row in range(len(seen.means))]
-    learned = learn_replies(principles, replies, posterior_of(replies, len(principles)), basis)
-    return replace(learned, ties=choices.ties, contradictions=choices.contradictions)
+    posterior = Posterior(len(principles))
+    for row in range(len(seen.means)):
+        posterior.add(seen.at(row), True)
+    return replace(summarise(principles, posterior, basis), ties=choices.ties, contradictions=choices.contradictions)
 
 
-def posterior_of(replies: Sequence[Reply], principles: int) -> Posterior:
-    """What replies say of the weights of K principles."""
-    posterior = Posterior(principles)
-    for reply in replies:
-        posterior.add(*reply)
-    return posterior
+def summarise(principles: Sequence[str], posterior: Posterior, basis: Basis) -> Learned:
+    """What is learned from the replies of a posterior, at least one of which is not "neither".
 
-
-def head_weights(posterior: Posterior, basis: Basis) -> Array:
-    """(K,) weights of the reward model's heads, the largest 2 or -2, without small ones that may be 0."""
+    Choices determine a direction, but hardly how strongly to steer, so weights and intervals are scaled to a largest
+    weight of 2. Small weights that may be 0 are 0.
+    """
     mean, (low, high) = posterior.mean, posterior.interval()
-    size = np.abs(mean)
-    weights = basis.head_weights(np.where((low <= 0) & (high >= 0) & (size < _SMALL * size.max()), 0.0, mean))
-    return weights * _scale(weights)
-
-
-def learn_replies(principles: Sequence[str], replies: Sequence[Reply], posterior: Posterior, basis: Basis) -> Learned:
-    """What is learned from replies, at least one of which is not "neither"; `posterior` is that of these replies."""
-    scale = _scale(basis.head_weights(posterior.mean))
-    low, high = (basis.head_weights(end) * scale for end in posterior.interval())
-    decided = np.array([reply.first is not None for reply in replies])
-    signs = np.array([1.0 if reply.first else -1.0 for reply in replies])
+    doubtful = (low <= 0) & (high >= 0) & (np.abs(mean) < _SMALL * np.abs(mean).max())
+    weights, low, high = (each / basis.units for each in (np.where(doubtful, 0.0, mean), low, high))
+    scale = _LARGEST / (np.abs(weights).max() or _LARGEST)
+    decided = np.array([reply is not None for reply in posterior.replies])
+    signs = np.array([1.0 if reply else -1.0 for reply in posterior.replies])
     margins, certainty = posterior.margins()
     predicted = 0.5 + 0.5 * np.sign(margins * signs)[decided]
+    ends = zip((low * scale).tolist(), (high * scale).tolist(), strict=True)
     return Learned(
-        weights=dict(zip(principles, head_weights(posterior, basis).tolist(), strict=True)),
-        intervals=dict(zip(principles, zip(low.tolist(), high.tolist(), strict=True), strict=True)),
+        weights=dict(zip(principles, (weights * scale).tolist(), strict=True)),
+        intervals=dict(zip(principles, ends, strict=True)),
         accuracy=share_of(torch.from_numpy(predicted)),
         certainty=float(certainty[decided].mean()),
         choices=int(decided.sum()),
         ties=int((~decided).sum()),
     )
-
-
-def _scale(weights: Array) -> float:
-    """The factor to the size that steers: choices determine a direction, but hardly how strongly to steer."""
-    largest = float(np.abs(weights).max())
-    return _LARGEST / largest if largest > 0 else 1.0

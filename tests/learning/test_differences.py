@@ -80,7 +80,7 @@ def drawn(count: int, seed: int) -> Array:
 def test_uncorrelated_rewards_of_one_unit_are_left_alone() -> None:
     basis = basis_of(np.diag([4.0, 4.0]).tolist(), np.ones((1, 2)))
     assert basis.whitening == pytest.approx(np.eye(2) / 2)
-    assert basis.head_weights(np.ones(2)) == pytest.approx(np.full(2, 0.5))
+    assert basis.units == pytest.approx(np.full(2, 2.0))
 
 
 def test_in_the_basis_rewards_have_one_unit_and_vary_less_together() -> None:
