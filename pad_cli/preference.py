@@ -26,10 +26,6 @@ from pad_cli.records import Messages
 
 _SEPARATOR = re.compile(r"\s*[,;+]\s*(?:(?:and|but)\s+)?|\s+(?:and|but)\s+")
 _NEGATION = re.compile(r"^(?:not|no|less|avoid|without)\s+(.+)$", re.IGNORECASE)
-_PROFILE = re.compile(
-    rf"(?P<before>^|{_SEPARATOR.pattern})(?P<clause>(?:(?:not|no|less|avoid|without)\s+)*@.*?)(?=$|{_SEPARATOR.pattern})",
-    re.IGNORECASE,
-)
 _WEIGHT = re.compile(r"^(.*?)\s*=\s*([^=]*)$")
 LARGEST = 1e9
 """No weight is larger: the numbers of models end not far beyond."""
@@ -59,19 +55,18 @@ class Preference:
     def phrase(self) -> str:
         """The preference in words for a language model: "humorous, not formal, concise (slightly)".
 
-        A weight up to 0.5 is "slightly", one from 2 "strongly", and a negative one "not"; words carry no more.
+        A negative weight is "not". An absolute weight up to 0.5 is "slightly", and one from 2 on is "strongly". The
+        words tell no other weights apart.
         """
-        parts = [*self.weights.items(), *self.texts.items()]
-        return ", ".join(f"{text if weight > 0 else f'not {text}'}{_degree(weight)}" for text, weight in parts)
+        words = []
+        for text, weight in [*self.weights.items(), *self.texts.items()]:
+            size = abs(weight)
+            degree = " (strongly)" if size >= _STRONGLY else " (slightly)" if size <= _SLIGHTLY else ""
+            words.append(f"{text if weight > 0 else f'not {text}'}{degree}")
+        return ", ".join(words)
 
     def __bool__(self) -> bool:
         return bool(self.weights or self.texts)
-
-
-def _degree(weight: float) -> str:
-    if abs(weight) >= _STRONGLY:
-        return " (strongly)"
-    return " (slightly)" if abs(weight) <= _SLIGHTLY else ""
 
 
 def instruction(text: str) -> str:
@@ -82,12 +77,18 @@ def instruction(text: str) -> str:
 def prompted(conversation: Messages, preference: Preference) -> Messages:
     """A conversation whose last question asks for the preference in words, too; unchanged when that is empty.
 
+    The instruction follows on the question's last line if a sentence ends there, else on a line of its own.
+
     Raises:
         DataError: there is no user message, or it is empty.
     """
-    if not preference:
-        return conversation
-    return rewrite_question(conversation, lambda question: _after(question, instruction(preference.phrase())))
+
+    def ask(question: str) -> str:
+        question = question.rstrip()
+        space = " " if question.endswith((".", "?", "!")) else "\n"
+        return f"{question}{space}{instruction(preference.phrase())}"
+
+    return rewrite_question(conversation, ask) if preference else conversation
 
 
 def rewrite_question(conversation: Messages, rewrite: Callable[[str], str]) -> Messages:
@@ -103,12 +104,6 @@ def rewrite_question(conversation: Messages, rewrite: Callable[[str], str]) -> M
     return (*conversation[:last], question, *conversation[last + 1 :])
 
 
-def _after(question: str, sentence: str) -> str:
-    """The sentence behind a question: on its line if that has ended there, else on a line of its own."""
-    question = question.rstrip()
-    return f"{question} {sentence}" if question.endswith((".", "?", "!")) else f"{question}\n{sentence}"
-
-
 def with_floor(preference: Preference, always: Mapping[str, float]) -> Preference:
     """A preference with no weight of these principles below its minimum: max(w_k, always_k).
 
@@ -118,31 +113,32 @@ def with_floor(preference: Preference, always: Mapping[str, float]) -> Preferenc
     return Preference({**preference.weights, **clamped}, preference.texts) if clamped else preference
 
 
-def expand_profiles(specs: Iterable[str], profiles: Profiles, principles: Sequence[str] = ()) -> list[str]:
+def expand_profiles(specs: Iterable[str], profiles: Profiles) -> list[str]:
     """Specifications with the weights of profiles in place of `@NAME` and `@NAME=NUMBER`, to be stored as text.
-
-    A clause that is exactly the name of a principle, where these are known, is no profile.
 
     Raises:
         PreferenceError: a profile's weight is not a number.
     """
-    by_lower = {name.lower(): name for name in principles}
 
-    def weights_of(match: re.Match[str]) -> str:
-        name, scale = _signed(match["clause"], match["clause"], by_lower)
-        if name.lower() in by_lower:
-            return match[0]
+    def expand(clause: str) -> str:
+        if "@" not in clause:
+            return clause
+        name, scale = _signed(clause, clause, {})
+        if not name.startswith("@"):
+            return clause
         weights = {key: weight * scale for key, weight in profiles(name[1:]).items() if weight * scale}
-        return match["before"] + (Preference(weights, {}).describe() or ",")  # a comma: still a separator
+        return Preference(weights, {}).describe() or ","  # a comma: still a separator
 
-    expanded = (_PROFILE.sub(weights_of, " ".join(spec.split())) if "@" in spec else spec for spec in specs)
+    separator = re.compile(f"({_SEPARATOR.pattern})")
+    split = (separator.split(" ".join(spec.split())) if "@" in spec else [spec] for spec in specs)
+    expanded = ["".join(map(expand, parts)) for parts in split]
     return [spec for spec in expanded if spec.strip(" ,") or not spec]
 
 
 def parse_preference(
     specs: Iterable[str], principles: Sequence[str], *, accepts_text: bool, profiles: Profiles | None = None
 ) -> Preference:
-    """Read specifications as a user types them; none of them is the empty preference (weight 0 everywhere).
+    """Read specifications as a user types them. Without any, the preference is empty: weight 0 everywhere.
 
     Args:
         specs: the specifications.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
@@ -42,7 +42,14 @@ def _line(text: str) -> str:
     return text
 
 
+def _name(name: str) -> str:
+    if not name or name != " ".join(name.split()) or not name.isprintable():
+        raise ValueError("not the name of a principle: use letters, digits, hyphens and single spaces")
+    return name
+
+
 _Line = Annotated[str, AfterValidator(_line)]
+_Name = Annotated[str, AfterValidator(_name)]
 
 
 class Principle(Settings):
@@ -61,7 +68,7 @@ class Principle(Settings):
         return self
 
 
-_PRINCIPLES: TypeAdapter[dict[str, Principle]] = TypeAdapter(dict[str, Principle])
+_PRINCIPLES: TypeAdapter[dict[_Name, Principle]] = TypeAdapter(dict[_Name, Principle])
 
 
 def shipped_principles() -> dict[str, Principle]:
@@ -104,39 +111,24 @@ def load_principles(path: Path) -> dict[str, Principle]:
     """
     try:
         content = read_yaml_mapping(path, "a mapping of principles to their keys", _HINT)
+        principles = _PRINCIPLES.validate_python(content)
     except FileNotFoundError as error:
         raise DataError(f"cannot be read: {error.strerror}", path=path, hint="Check the path.") from error
-    if not content:
-        raise DataError("not a mapping of principles to their keys", path=path, hint=_HINT)
-    _check_names(content, path)
-    try:
-        principles = _PRINCIPLES.validate_python(content)
     except ValidationError as error:
         raise explain(error, path, Principle.model_fields, _HINT) from error
-    _check_paraphrases(principles, path)
+    _check_unique(principles, path)
     return principles
 
 
-def _check_names(content: Mapping[Any, Any], path: Path) -> None:
-    """Names are text on one line, and differ in more than upper and lower case."""
-    known: dict[str, str] = {}
-    for name in content:
-        if not isinstance(name, str) or not name or name != " ".join(name.split()) or not name.isprintable():
-            hint = "Use letters, digits, hyphens and single spaces; put yes, no, null and numbers in quotes."
-            raise DataError("not the name of a principle", path=path, field=str(name), hint=hint)
-        if (other := known.setdefault(name.lower(), name)) != name:
-            hint = "Names are the same in upper and lower case: rename one."
-            raise DataError(f"the same name as '{other}'", path=path, field=name, hint=hint)
-
-
-def _check_paraphrases(principles: Mapping[str, Principle], path: Path) -> None:
-    """Every paraphrase means one principle, and no held-out one is one to train on."""
-    owners = {name.casefold(): f"the name of '{name}'" for name in principles}
+def _check_unique(principles: Mapping[str, Principle], path: Path) -> None:
+    """Every name and every paraphrase means one principle, in upper or lower case, and occurs once."""
+    texts = [(name, name, f"the name of '{name}'") for name in principles]
     for name, principle in principles.items():
-        for key, texts in (("wordings", principle.wordings), ("held_out", principle.held_out)):
-            for number, text in enumerate(texts):
-                if owner := owners.get(text.casefold()):
-                    hint = "A text may occur only once in a file, and names need not be repeated."
-                    field = f"{name}.{key}.{number}"
-                    raise DataError(f"'{text}' is already {owner}", path=path, field=field, hint=hint)
-                owners[text.casefold()] = f"in '{name}.{key}'"
+        for key, paraphrases in (("wordings", principle.wordings), ("held_out", principle.held_out)):
+            texts += [(f"{name}.{key}.{n}", text, f"in '{name}.{key}'") for n, text in enumerate(paraphrases)]
+    owners: dict[str, str] = {}
+    for field, text, owner in texts:
+        if text.casefold() in owners:
+            hint = "A text may occur only once in a file, in upper or lower case; names need not be repeated."
+            raise DataError(f"'{text}' is already {owners[text.casefold()]}", path=path, field=field, hint=hint)
+        owners[text.casefold()] = owner

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -63,12 +63,10 @@ class Model(Protocol):
     """What a profile is checked against: a reward model."""
 
     @property
-    def principles(self) -> tuple[str, ...]:
-        """Names that a preference may use; empty where any text will do."""
+    def principles(self) -> tuple[str, ...]: ...  # names that a preference may use; empty where any text will do
 
     @property
-    def fingerprint(self) -> str:
-        """Of everything that decides rewards."""
+    def fingerprint(self) -> str: ...  # of everything that decides rewards
 
 
 def profile_path(name: str) -> Path:
@@ -113,10 +111,10 @@ def save_profile(profile: Profile, path: Path | None = None) -> Path:
         StorageError: the file cannot be written.
     """
     target = path or profile_path(profile.name)
-    content = _FORM.dump_python(profile, mode="json", exclude={"name"})  # numpy's floats become Python's
-    content["created"] = profile.created  # a date in YAML, not text
-    stated = {key: value for key, value in content.items() if key == "weights" or value not in (None, "", [], {})}
-    text = yaml.safe_dump(stated, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    # numpy's floats become Python's; a date stays one
+    content = _FORM.dump_python(profile, mode="json", exclude={"name"}, exclude_defaults=True)
+    content |= {"created": profile.created} if profile.created else {}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     write_whole(target, _HEADER + text)
     return target
 
@@ -144,34 +142,16 @@ def load_profile(where: str | Path) -> Profile:
 
 
 def profile_weights(name: str, model: Model | None = None) -> Mapping[str, float]:
-    """The weights of a profile of the working directory, checked against a reward model if there is one.
+    """The weights of a profile of the working directory, checked against a reward model if one is given.
 
     Raises:
-        PreferenceError, DataError: see `load_profile` and `check_profile`.
+        PreferenceError: there is no such profile, or its weights belong to another reward model, or to a principle that
+            this one does not know and that is not `text:...`.
+        DataError: the file is wrong.
     """
     profile = load_profile(profile_path(name))
-    if model is not None:
-        check_profile(profile, model)
-    return profile.weights
-
-
-def profiles_of(model: Model) -> Callable[[str], Mapping[str, float]]:
-    """Name to weights of the profiles that belong to a reward model."""
-    return lambda name: profile_weights(name, model)
-
-
-def check_profiles(names: Iterable[str], model: Model) -> None:
-    """Check profiles of the working directory against a reward model, see `check_profile`."""
-    for name in sorted(set(names)):
-        profile_weights(name, model)
-
-
-def check_profile(profile: Profile, model: Model) -> None:
-    """Make sure that a profile's weights mean something to a reward model.
-
-    Raises:
-        PreferenceError: they belong to another one, or to a principle that it does not know and that is not `text:...`.
-    """
+    if model is None:
+        return profile.weights
     if profile.reward_model and profile.reward_model != model.fingerprint:
         raise PreferenceError(
             f"Profile '{profile.name}' belongs to another reward model ({profile.reward_model}; "
@@ -185,6 +165,13 @@ def check_profile(profile: Profile, model: Model) -> None:
                 f"Profile '{profile.name}': this reward model knows no principle '{name}'.",
                 f"{did_you_mean(name, model.principles)} For free text write 'text:{name}' as its key.",
             )
+    return profile.weights
+
+
+def check_profiles(names: Iterable[str], model: Model) -> None:
+    """Check profiles of the working directory against a reward model, see `profile_weights`."""
+    for name in sorted(set(names)):
+        profile_weights(name, model)
 
 
 def _listed(name: str = "") -> str:

@@ -14,7 +14,7 @@ import yaml
 from pad_cli.errors import DataError, PadError, PreferenceError
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference, expand_profiles, parse_preference
-from pad_cli.profiles import Profile, check_profile, load_profile, profile_names, save_profile
+from pad_cli.profiles import Profile, load_profile, profile_names, profile_weights, save_profile
 from tests.tiny import PRINCIPLES, make_reward_model
 
 ME = Profile(
@@ -43,7 +43,7 @@ def write(text: str, name: str = "me") -> Path:
 
 
 def expanded(*specs: str, principles: tuple[str, ...] = PRINCIPLES, **profiles: Mapping[str, float]) -> Preference:
-    written = expand_profiles(specs, lambda name: profiles[name], principles)
+    written = expand_profiles(specs, lambda name: profiles[name])
     return parse_preference(written, principles, accepts_text=True)
 
 
@@ -129,9 +129,14 @@ def test_a_profile_of_nothing_asks_for_nothing() -> None:
 
 
 def test_what_stands_around_a_profile_stays_as_it_is() -> None:
-    names = ("safe and sound", "calm, cool", "@home")
-    found = expanded("safe and sound=2, @me, calm, cool, @home", principles=names, me={"safe and sound": 1.0})
-    assert found.weights == {"safe and sound": 3.0, "calm, cool": 1.0, "@home": 1.0}
+    names = ("safe and sound", "calm, cool")
+    found = expanded("safe and sound=2, @me, calm, cool", principles=names, me={"safe and sound": 1.0})
+    assert found.weights == {"safe and sound": 3.0, "calm, cool": 1.0}
+
+
+def test_a_principle_may_be_named_like_a_profile() -> None:
+    found = parse_preference(["@home"], ["@home"], accepts_text=False, profiles=lambda _: {})
+    assert found.weights == {"@home": 1.0}
 
 
 def test_text_may_begin_with_an_at_sign() -> None:
@@ -161,7 +166,8 @@ def test_a_profile_by_hand_goes_with_any_reward_model_that_knows_its_principles(
 
 
 def test_to_a_reward_model_without_principles_everything_is_text() -> None:
-    check_profile(Profile("me", {"witty": 1.0}), SimpleNamespace(principles=(), fingerprint="f"))
+    write("weights: {witty: 1}")
+    assert profile_weights("me", SimpleNamespace(principles=(), fingerprint="f")) == {"witty": 1.0}
 
 
 def test_a_parsed_profile_adds_to_the_rest_as_its_expansion_does() -> None:

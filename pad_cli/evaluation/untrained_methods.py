@@ -29,7 +29,7 @@ from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, s
 from pad_cli.models.language_model import same_vocabulary
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.pairs import load_pairs
-from pad_cli.preference import Preference, expand_profiles, parse_preference, prompted
+from pad_cli.preference import Preference, parse_preference, prompted
 from pad_cli.profiles import profile_weights
 from pad_cli.recipe import DataSettings, DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation, Messages, as_messages
@@ -327,8 +327,7 @@ def read_examples(rows: Sequence[Mapping[str, Any]], principles: Sequence[str]) 
                 "Give each a prompt, a preference and an answer.",
             )
         specs = [row["preference"]] if isinstance(row["preference"], str) else row["preference"]
-        expanded = expand_profiles(specs, profile_weights, principles)
-        preference = parse_preference(expanded, principles, accepts_text=True)
+        preference = parse_preference(specs, principles, accepts_text=True, profiles=profile_weights)
         examples.append(Example(as_messages(row["prompt"]), preference, str(row["answer"])))
     return Examples(tuple(examples))
 

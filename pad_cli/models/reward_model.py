@@ -29,7 +29,7 @@ from pad_cli.models.language_model import LanguageModel, same_vocabulary
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.scoring import TokenSequence, answer_states, targets_and_owners, token_log_probs
 from pad_cli.preference import Preference, parse_preference, rewrite_question
-from pad_cli.profiles import profiles_of
+from pad_cli.profiles import profile_weights
 from pad_cli.records import Messages
 from pad_cli.system.progress import note
 from pad_cli.system.runs import fingerprint
@@ -143,8 +143,8 @@ class PersonalizedRewardModel:
             PreferenceError: it names something that this reward model does not know.
             DataError: a profile's file is wrong.
         """
-        accepts_text = self.encoder is not None
-        return parse_preference(specs, self.principles, accepts_text=accepts_text, profiles=profiles_of(self))
+        profiles = functools.partial(profile_weights, model=self)
+        return parse_preference(specs, self.principles, accepts_text=self.encoder is not None, profiles=profiles)
 
     def prompt(self, conversation: Messages, preference: Preference) -> Messages:
         """The conversation as it is: the preference is in the heads' weights."""
@@ -227,7 +227,8 @@ class PromptRewardModel:
 
     def preference(self, specs: Iterable[str]) -> Preference:
         """Read a preference as typed after `--pref`; every clause is text, and its weight is 1 or a PreferenceError."""
-        preference = parse_preference(specs, (), accepts_text=True, profiles=profiles_of(self))
+        profiles = functools.partial(profile_weights, model=self)
+        preference = parse_preference(specs, (), accepts_text=True, profiles=profiles)
         _texts(preference)
         return preference
 

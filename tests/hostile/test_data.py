@@ -191,7 +191,7 @@ def test_a_preference_with_profiles_is_understood_or_refused(
     (place / "profiles" / "me.yaml").write_text("weights: {humorous: 1, formal: -0.5}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        _, error = tried(lambda: expand_profiles(specs, profile_weights, PRINCIPLES), PreferenceError, DataError)
+        _, error = tried(lambda: expand_profiles(specs, profile_weights), PreferenceError, DataError)
         preference, refused = tried(lambda: reward_model.preference(specs), PreferenceError, DataError)
     assert error is None or refused is not None
     if preference is not None:
