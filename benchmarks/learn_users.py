@@ -24,7 +24,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ import numpy as np
 import typer
 
 from pad_cli import DecodingSettings, PadEngine
-from pad_cli.learning.choices import Choice, Choices
+from pad_cli.learning.choices import Choice, Comparison
 from pad_cli.learning.user_weights import Features, Learned, choice_features, learn_features, learn_user, learn_users
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -75,8 +75,8 @@ def _embedded(model: PersonalizedRewardModel, count: int, crowd: int, prompts: i
     truths = [_draw_user(rng, model.principles) for _ in range(count)]
     choices = [_draw_choices(rng, world, known, truth, max(COUNTS), _MISTAKES) for truth in truths]
     tests = [_draw_choices(rng, world, unknown, truth, _TESTED) for truth in truths]
-    features = _split(choice_features(model, list(itertools.chain.from_iterable(choices))), max(COUNTS))
-    tested = _split(choice_features(model, list(itertools.chain.from_iterable(tests))), _TESTED)
+    features = _split(choice_features(model, _comparisons(choices)), max(COUNTS))
+    tested = _split(choice_features(model, _comparisons(tests)), _TESTED)
     results: dict[str, Any] = {
         "true weights": _mean(
             [_accuracy(test, _vector(truth, model)) for test, truth in zip(tested, truths, strict=True)]
@@ -84,11 +84,8 @@ def _embedded(model: PersonalizedRewardModel, count: int, crowd: int, prompts: i
     }
     learned: list[Learned] = []
     for size in COUNTS:
-        told = {
-            str(number): (Choices(tuple(choices[number][:size])), Features(each.slopes[:size], each.offsets[:size]))
-            for number, each in enumerate(features)
-        }
-        found = [learn_features(model.principles, *each, model.pair_moments) for each in told.values()]
+        told = [Features(each.slopes[:size], each.offsets[:size]) for each in features]
+        found = [learn_features(model.principles, [True] * size, each, model.pair_moments) for each in told]
         learned = found if size == 20 else learned
         results[f"{size} choices"] = {
             "accuracy": _mean(
@@ -100,13 +97,12 @@ def _embedded(model: PersonalizedRewardModel, count: int, crowd: int, prompts: i
         print(size, results[f"{size} choices"], flush=True)
     started = time.monotonic()
     for each in choices[:5]:
-        learn_user(model, Choices(tuple(each[:20])))
+        learn_user(model, each[:20])
     results["seconds a user, 20 choices"] = (time.monotonic() - started) / 5
     if crowd:
         every = [_draw_user(rng, model.principles) for _ in range(crowd)]
         told_all = {
-            str(number): Choices(tuple(_draw_choices(rng, world, known, each, 20, _MISTAKES)))
-            for number, each in enumerate(every)
+            str(number): _draw_choices(rng, world, known, each, 20, _MISTAKES) for number, each in enumerate(every)
         }
         started = time.monotonic()
         learn_users(model, told_all)
@@ -136,8 +132,12 @@ def _draw_choices(
         if math.isclose(*worth, abs_tol=1e-9):
             continue
         better = int(worth[1] > worth[0]) ^ (rng.random() < mistakes)
-        choices.append(Choice(as_messages(prompt), answers[better], answers[1 - better]))
+        choices.append(Choice(Comparison(as_messages(prompt), answers[better], answers[1 - better]), True))
     return choices
+
+
+def _comparisons(users: Iterable[Sequence[Choice]]) -> list[Comparison]:
+    return [choice.comparison for choices in users for choice in choices]
 
 
 def _utility(world: World, text: str, topic: Topic, user: Weights) -> float:
@@ -196,16 +196,12 @@ def _real(
         liked: [_choose(pair, liked) for pair in each if _differs(pair, liked)][:20]
         for liked, each in told_pairs.items()
     }
-    features = _split(choice_features(model, list(itertools.chain.from_iterable(told.values()))), 20)
+    features = _split(choice_features(model, _comparisons(told.values())), 20)
     tested = choice_features(
-        model, [Choice(as_messages(prompt), first, second) for prompt, (_, first), (_, second) in tests]
+        model, [Comparison(as_messages(prompt), first, second) for prompt, (_, first), (_, second) in tests]
     )
-    users = {
-        " + ".join(liked): (Choices(tuple(each)), part)
-        for (liked, each), part in zip(told.items(), features, strict=True)
-    }
-    learned = {name: learn_features(model.principles, *each, model.pair_moments) for name, each in users.items()}
-    for liked, found in zip(told, learned.values(), strict=True):
+    learned = [learn_features(model.principles, [True] * 20, part, model.pair_moments) for part in features]
+    for liked, found in zip(told, learned, strict=True):
         kept = [row for row, pair in enumerate(tests) if _differs(pair, liked)]
         signs = np.array([1.0 if tests[row][1][0] in liked else -1.0 for row in kept])
         part = Features(tested.slopes[kept] * signs[:, None], tested.offsets[kept] * signs)
@@ -239,7 +235,8 @@ def _differs(pair: _Contrast, liked: Sequence[str]) -> bool:
 
 def _choose(pair: _Contrast, liked: Sequence[str]) -> Choice:
     prompt, (name, first), (_, second) = pair
-    return Choice(as_messages(prompt), *((first, second) if name in liked else (second, first)))
+    answers = (first, second) if name in liked else (second, first)
+    return Choice(Comparison(as_messages(prompt), *answers), True)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

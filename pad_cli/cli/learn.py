@@ -205,7 +205,6 @@ def _row(learned: Learned) -> dict[str, Any]:
         "certainty": learned.certainty,
         "choices": learned.choices,
         "ties": learned.ties,
-        "contradictions": learned.contradictions,
     }
 
 
@@ -234,10 +233,9 @@ def _save(learned: Learned, name: str, fingerprint: str, out: Path | None, as_js
         say_json({"profile": str(path), **_row(learned)})
         return
     print_text(f"{learned.summary[0].upper()}{learned.summary[1:]}.")
-    left_out = f" (left out: {learned.ties} tied, {learned.contradictions} contradictory)"
+    neither = f" (and {learned.ties} of neither answer)" if learned.ties else ""
     print_text(
-        f"From {learned.choices} choices{left_out if learned.ties or learned.contradictions else ''}, of which weights "
-        f"learned from the others predict {_share(accuracy)}."
+        f"From {learned.choices} choices{neither}, of which weights learned from the others predict {_share(accuracy)}."
     )
     print_text(learned.advice)
     say(f'{path}: pad generate "..." --pref @{profile.name}')

@@ -123,21 +123,23 @@ def add_principle(
 
 def read_examples(path: Path, name: str) -> tuple[PreferencePair, ...]:
     """The pairs of a file, at least four, duplicates once (DataError: a row is wrong, or contradicts another)."""
-    lines: dict[tuple[str, str, str], tuple[int, PreferencePair]] = {}
+    pairs: dict[tuple[str, str, str], PreferencePair] = {}
     rows = read_rows(path)
     for row in rows:
-        if (choice := read_choice(row)) is None:
+        comparison, reply = read_choice(row)
+        if reply is None:
             continue
-        prompt = str(choice.prompt)
-        if (other := lines.get((prompt, choice.rejected, choice.chosen))) is not None:
-            reason = f"contradicts line {other[0]}: the same two answers the other way round"
+        prompt, answers = comparison.prompt, (comparison.first, comparison.second)
+        chosen, rejected = answers if reply else reversed(answers)
+        if (other := pairs.get((str(prompt), rejected, chosen))) is not None:
+            reason = f"contradicts {other.place}: the same two answers the other way round"
             raise RowError(reason, hint="Keep the row whose chosen answer shows the principle.").at(row)
-        pair = PreferencePair(choice.prompt, {name: 1.0}, choice.chosen, choice.rejected, place=row.place)
-        lines.setdefault((prompt, choice.chosen, choice.rejected), (row.number, pair))
+        pair = PreferencePair(prompt, {name: 1.0}, chosen, rejected, place=row.place)
+        pairs.setdefault((str(prompt), chosen, rejected), pair)
     note_changes(rows)
-    if len(lines) < FEWEST:
-        raise DataError(f"a new principle needs at least {FEWEST} pairs, here are {len(lines)}", path=path, hint=_HINT)
-    return tuple(pair for _, pair in lines.values())
+    if len(pairs) < FEWEST:
+        raise DataError(f"a new principle needs at least {FEWEST} pairs, here are {len(pairs)}", path=path, hint=_HINT)
+    return tuple(pairs.values())
 
 
 def _check_name(name: str, principles: Sequence[str]) -> None:

@@ -104,7 +104,7 @@ def basis_of(moments: Sequence[Sequence[float]] | None, slopes: Array) -> Basis:
     return Basis(np.diag(1 / units), units)
 
 
-def differences(slopes: Array, basis: Basis, offsets: Array | None = None) -> Differences:
+def differences(slopes: Array, offsets: Array, basis: Basis) -> Differences:
     """What comparisons with slopes (N, K) and offsets (N,), in nats, first answer less second, differ in."""
     z = slopes @ basis.whitening
     logs = np.stack(
@@ -117,8 +117,6 @@ def differences(slopes: Array, basis: Basis, offsets: Array | None = None) -> Di
     second, _, first = odds / odds.sum(0)
     means = first - second
     variances = first + second - means**2 + _RESIDUAL**2
-    if offsets is None:
-        return Differences(means, variances, np.zeros(len(slopes)))
     return Differences(means, variances, offsets / (_GAP * basis.units.mean()))
 
 

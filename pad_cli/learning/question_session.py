@@ -13,16 +13,16 @@ from typing import Any
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
-from pad_cli.learning.choices import FEWEST, Choice
-from pad_cli.learning.posterior import Array, Posterior, basis_of, differences
-from pad_cli.learning.user_weights import Learned, choice_features, summarise, with_heads
+from pad_cli.learning.choices import FEWEST, Comparison
+from pad_cli.learning.posterior import Posterior, basis_of, differences
+from pad_cli.learning.user_weights import Features, Learned, choice_features, summarise, with_heads
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs.parsed_rows import is_text
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Messages, as_messages
 from pad_cli.system.progress import bar
-from pad_cli.system.runs import ResultLog, fingerprint
+from pad_cli.system.runs import ResultLog
 
 _TEMPERATURE = 1.0
 _MOST_PRINCIPLES = 3  # that an answer is steered to
@@ -32,29 +32,11 @@ _LEAST = 6  # replies before that counts
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two different answers to one prompt."""
-
-    prompt: Messages
-    first: str
-    second: str
-
-    @property
-    def key(self) -> str:
-        """The same for two answers in either order."""
-        return fingerprint([[dict(message) for message in self.prompt], sorted([self.first, self.second])])
-
-    def as_choice(self) -> Choice:
-        """As if the first answer had been chosen."""
-        return Choice(self.prompt, self.first, self.second)
-
-
-@dataclass(frozen=True)
 class Pool:
-    """N comparisons that may be asked, and their slopes (N, K) in K principles, first less second, nats."""
+    """N comparisons that may be asked, and their features."""
 
     comparisons: tuple[Comparison, ...]
-    slopes: Array
+    features: Features
 
 
 def make_pool(
@@ -84,7 +66,7 @@ def make_pool(
         comparisons += [Comparison(prompt, *(pair if rng.random() < 0.5 else pair[::-1])) for pair in pairs]
     if not comparisons:
         raise UsageError("The policy gives the same answer in every way.", "Give other prompts: --prompts FILE")
-    return Pool(tuple(comparisons), choice_features(model, [each.as_choice() for each in comparisons]).slopes)
+    return Pool(tuple(comparisons), choice_features(model, comparisons))
 
 
 def _random_preference(rng: random.Random, principles: Sequence[str]) -> Preference:
@@ -105,14 +87,14 @@ class Session:
     def __init__(self, model: PersonalizedRewardModel, pool: Pool, log: Path) -> None:
         self.model, self.pool = model, pool
         self._results = ResultLog(log, needs=("prompt", "answers", "choice"))
-        self._basis = basis_of(model.pair_moments, pool.slopes)
-        self._seen = differences(pool.slopes, self._basis)
+        self._basis = basis_of(model.pair_moments, pool.features.slopes)
+        self._seen = differences(*pool.features, self._basis)
         self._posterior = Posterior(len(model.principles))
         self.replies = self._posterior.replies
         rows = list(self._results.done.values())
         comparisons = [Comparison(as_messages(row["prompt"]), *row["answers"]) for row in rows]
         self._asked = {comparison.key for comparison in comparisons}
-        seen = differences(self._slopes_of(comparisons), self._basis)
+        seen = differences(*self._features_of(comparisons), self._basis)
         for number, row in enumerate(rows):
             self._posterior.add(seen.at(number), None if row["choice"] is None else row["choice"] == 0)
 
@@ -146,11 +128,12 @@ class Session:
         """The weights from all replies so far, those of earlier sittings included; see `can_learn`."""
         return summarise(self.model.principles, self._posterior, self._basis)
 
-    def _slopes_of(self, comparisons: Sequence[Comparison]) -> Array:
-        """(M, K) of earlier sittings' comparisons: those of the pool to the last bit, so that resuming is exact."""
+    def _features_of(self, comparisons: Sequence[Comparison]) -> Features:
+        """Of earlier sittings' comparisons: those in the pool to the last bit, so that resuming is exact."""
         places = {(each.key, each.first): place for place, each in enumerate(self.pool.comparisons)}
-        slopes = choice_features(self.model, [each.as_choice() for each in comparisons]).slopes
+        found = choice_features(self.model, comparisons)
         for number, each in enumerate(comparisons):
             if (place := places.get((each.key, each.first))) is not None:
-                slopes[number] = self.pool.slopes[place]
-        return slopes
+                for values, known in zip(found, self.pool.features, strict=True):
+                    values[number] = known[place]
+        return found

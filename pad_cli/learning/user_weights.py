@@ -13,14 +13,15 @@ slope_k = dR/dw_k = sum_t g_t . B_k A_k h_t,   g_t = E[y_t] - E_{v ~ softmax(E h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from pad_cli.equation import answer_sums
 from pad_cli.errors import UsageError
-from pad_cli.learning.choices import Choice, Choices
+from pad_cli.learning.choices import Choice, Comparison
 from pad_cli.learning.posterior import Array, Basis, Posterior, basis_of, differences
 from pad_cli.models.language_model import cut_to_context, room
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -35,9 +36,8 @@ _LARGEST = 2.0  # the largest weight
 _ENOUGH = 0.9  # certainty from which more choices would change little
 
 
-@dataclass(frozen=True)
-class Features:
-    """N choices as linear functions of K weights: margin = offset + slopes . w, chosen less rejected, nats."""
+class Features(NamedTuple):
+    """N comparisons as linear functions of K weights: margin = offset + slopes . w, first answer less second, nats."""
 
     slopes: Array  # (N, K)
     offsets: Array  # (N,)
@@ -54,21 +54,21 @@ def with_heads(model: RewardModel | None) -> PersonalizedRewardModel:
 
 
 @torch.no_grad()
-def choice_features(model: RewardModel, choices: Sequence[Choice]) -> Features:
-    """Features of choices; every distinct answer is read once (UsageError: the reward model has no heads)."""
+def choice_features(model: RewardModel, comparisons: Sequence[Comparison]) -> Features:
+    """Features of comparisons; every distinct answer is read once (UsageError: the reward model has no heads)."""
     model = with_heads(model)
     backbone, context, cut = model.backbone, model.backbone.context_length, 0
     numbers: dict[TokenSequence, int] = {}
     pairs = []
-    for choice in choices:
-        prompt = tuple(encode_prompt(backbone.tokenizer, choice.prompt, place=choice.place))
-        answers = [encode_answer(backbone.tokenizer, text) for text in (choice.chosen, choice.rejected)]
+    for each in comparisons:
+        prompt = tuple(encode_prompt(backbone.tokenizer, each.prompt, place=each.place))
+        answers = [encode_answer(backbone.tokenizer, text) for text in (each.first, each.second)]
         end = prompt[-cut_to_context(context, len(prompt), max(map(len, answers))) :]
         starts = [tuple(answer[: room(context, len(end))]) for answer in answers]
         cut += len(end) < len(prompt) or any(len(a) < len(b) for a, b in zip(starts, answers, strict=True))
         pairs.append([numbers.setdefault((end, start), len(numbers)) for start in starts])
     if cut:
-        note(f"Warning: {cut} choices are cut: '{backbone.name}' reads at most {context} tokens.")
+        note(f"Warning: {cut} comparisons are cut: '{backbone.name}' reads at most {context} tokens.")
     slopes = torch.zeros(len(numbers), len(model.principles), dtype=torch.float64)
     offsets = torch.zeros(len(numbers), dtype=torch.float64)
 
@@ -78,8 +78,8 @@ def choice_features(model: RewardModel, choices: Sequence[Choice]) -> Features:
     title = "Reading answers" if len(numbers) > _QUIET else None
     for rows, (slope, offset) in in_batches(list(numbers), read, backbone.device, title=title):
         slopes[rows], offsets[rows] = slope, offset
-    chosen, rejected = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
-    return Features((slopes[chosen] - slopes[rejected]).numpy(), (offsets[chosen] - offsets[rejected]).numpy())
+    first, second = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+    return Features((slopes[first] - slopes[second]).numpy(), (offsets[first] - offsets[second]).numpy())
 
 
 def _slopes_and_offsets(
@@ -116,9 +116,8 @@ class Learned:
     intervals: Mapping[str, tuple[float, float]]  # 95 %
     accuracy: Share  # of choices that weights learned from the other choices predict
     certainty: float  # mean probability, over choices, that those weights are right about which answer is better
-    choices: int  # used
-    ties: int  # choices in which neither answer was better
-    contradictions: int = 0  # choices left out because they contradict each other
+    choices: int  # of an answer
+    ties: int  # choices of neither answer
 
     @property
     def summary(self) -> str:
@@ -142,35 +141,42 @@ class Learned:
         return f"{certain}: more choices would change little."
 
 
-def learn_user(model: RewardModel, choices: Choices) -> Learned:
+def learn_user(model: RewardModel, choices: Sequence[Choice]) -> Learned:
     """Learn one user's weights (UsageError if the reward model has no preference heads)."""
     return learn_users(model, {"": choices})[""]
 
 
-def learn_users(model: RewardModel, users: Mapping[str, Choices]) -> dict[str, Learned]:
+def learn_users(model: RewardModel, users: Mapping[str, Sequence[Choice]]) -> dict[str, Learned]:
     """As `learn_user` for each of many users, but every answer is read once and in large batches."""
     model = with_heads(model)
-    features = choice_features(model, [choice for user in users.values() for choice in user.choices])
-    ends = np.cumsum([len(user.choices) for user in users.values()])[:-1]
+    features = choice_features(model, [choice.comparison for choices in users.values() for choice in choices])
+    ends = np.cumsum([len(choices) for choices in users.values()])[:-1]
     parts = zip(np.split(features.slopes, ends), np.split(features.offsets, ends), strict=True)
     learned = {}
     with bar("Learning weights", total=len(users)) as progress:
         for (name, choices), part in zip(users.items(), parts, strict=True):
-            learned[name] = learn_features(model.principles, choices, Features(*part), model.pair_moments)
+            replies = [choice.reply for choice in choices]
+            learned[name] = learn_features(model.principles, replies, Features(*part), model.pair_moments)
             progress.advance()
     return learned
 
 
 def learn_features(
-    principles: Sequence[str], choices: Choices, features: Features, moments: Sequence[Sequence[float]] | None = None
+    principles: Sequence[str],
+    replies: Sequence[bool | None],
+    features: Features,
+    moments: Sequence[Sequence[float]] | None = None,
 ) -> Learned:
-    """The weights of one user from the features of choices; `moments` (K, K) are those of the reward model's pairs."""
+    """The weights of one user from the features of N comparisons and the replies to them.
+
+    `moments` (K, K) are those of the reward model's pairs.
+    """
     basis = basis_of(moments, features.slopes)
-    seen = differences(features.slopes, basis, features.offsets)
+    seen = differences(*features, basis)
     posterior = Posterior(len(principles))
-    for row in range(len(seen.means)):
-        posterior.add(seen.at(row), True)
-    return replace(summarise(principles, posterior, basis), ties=choices.ties, contradictions=choices.contradictions)
+    for row, reply in enumerate(replies):
+        posterior.add(seen.at(row), reply)
+    return summarise(principles, posterior, basis)
 
 
 def summarise(principles: Sequence[str], posterior: Posterior, basis: Basis) -> Learned:

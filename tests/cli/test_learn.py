@@ -45,7 +45,7 @@ def test_a_profile_is_learned_and_asked_for_by_its_name(reward_directory: str, m
     rows = [*made(6), {"prompt": "Q", "answers": ["a", "b"], "choice": None}]
     result = pad("learn", "me", write("choices.jsonl", rows), "--reward-model", reward_directory)
     assert result.exit_code == 0, result.stderr
-    assert "From 6 choices (left out: 1 tied, 0 contradictory)" in result.stdout
+    assert "From 6 choices (and 1 of neither answer)" in result.stdout
     profile = yaml.safe_load(Path("profiles/me.yaml").read_text(encoding="utf-8"))
     assert profile["choices"] == 6
     assert profile["weights"]
@@ -59,7 +59,7 @@ def test_what_is_learned_is_told_to_programs(reward_directory: str) -> None:
     result = pad("learn", "me", write("c.jsonl", made(4)), "--reward-model", reward_directory, "--json", "--quiet")
     row = json.loads(result.stdout)
     assert row["profile"] == "profiles/me.yaml"
-    assert (row["choices"], row["ties"], row["contradictions"]) == (4, 0, 0)
+    assert (row["choices"], row["ties"]) == (4, 0)
     low, high = row["accuracy_interval"]
     assert low <= row["accuracy"] <= high
 
@@ -111,11 +111,10 @@ def test_a_new_principle_is_a_new_reward_model(reward_directory: str, model_dire
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        (made(1), "at least 3 choices, not 1"),
-        ([{"prompt": "Q", "answers": ["a", str(n)], "choice": None} for n in range(4)], "not 0 (left out: 4 ties"),
+        (made(1), "at least 3 choices of an answer, here are 1"),
         (
-            [{"prompt": "Q", "chosen": a, "rejected": b} for a, b in (("x", "y"), ("y", "x"))] * 2,
-            "contradict each other",
+            [{"prompt": "Q", "answers": ["a", str(n)], "choice": None} for n in range(4)],
+            "here are 0, and 4 of neither answer",
         ),
         ([{"prompt": "Q", "chosen": "same", "rejected": "same"}], "c.jsonl:1: both answers are the same"),
         ([{"prompt": "Q", "answers": ["a", "b"], "choice": 2}], "field 'choice'"),

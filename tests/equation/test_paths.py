@@ -13,7 +13,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.processor import PreferenceLogitsProcessor
 from pad_cli.decoding.strategies import Guidance, score_uncached
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, sequence_rewards, token_rewards
-from pad_cli.learning.choices import Choice
+from pad_cli.learning.choices import Comparison
 from pad_cli.learning.user_weights import choice_features
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -198,7 +198,7 @@ def test_a_choice_is_the_equations_reward_to_first_order(form: str, policy: Lang
     """Small weights change a choice's margin by slopes . w, and without weights it is the offset."""
     model = make_model(form, policy, policy)
     assert isinstance(model, PersonalizedRewardModel)
-    features: Any = choice_features(model, [Choice(as_messages(PROMPT), ANSWER, "No.")])
+    features: Any = choice_features(model, [Comparison(as_messages(PROMPT), ANSWER, "No.")])
     none, small = model.preference([]), model.preference(["humorous=0.01", "formal=-0.02"])
 
     def margin(preference: Any) -> float:

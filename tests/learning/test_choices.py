@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pad_cli.errors import DataError
-from pad_cli.learning.choices import Choice, collect_choices, read_choices, read_users
+from pad_cli.learning.choices import read_choices, read_users
 from pad_cli.records import as_messages
 
 
@@ -21,10 +21,6 @@ def compared(choice: Any, number: int = 0) -> dict[str, Any]:
     return {"prompt": f"Why {number}?", "answers": ["Because.", "Whatever."], "choice": choice}
 
 
-def opposite(number: int = 0) -> dict[str, Any]:
-    return row(number, chosen="Whatever.", rejected="Because.")
-
-
 def write(directory: Path, *rows: Any) -> Path:
     path = directory / "choices.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
@@ -32,50 +28,33 @@ def write(directory: Path, *rows: Any) -> Path:
 
 
 def test_both_forms_of_a_row_say_the_same(tmp_path: Path) -> None:
-    found = read_choices(write(tmp_path, row(0), compared(0, 1), compared(1, 2), row(3))).choices
-    assert [(each.chosen, each.rejected) for each in found] == [
-        ("Because.", "Whatever."),
-        ("Because.", "Whatever."),
-        ("Whatever.", "Because."),
-        ("Because.", "Whatever."),
-    ]
-    assert found[1].prompt == as_messages("Why 1?")
+    found = read_choices(write(tmp_path, row(0), compared(0, 1), compared(1, 2), row(3)))
+    assert [reply for _, reply in found] == [True, True, False, True]
+    assert {(each.first, each.second) for each, _ in found} == {("Because.", "Whatever.")}
+    assert found[1].comparison.prompt == as_messages("Why 1?")
 
 
 def test_a_prompt_may_be_a_conversation(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    found = read_choices(write(tmp_path, row(prompt=talk), row(1), row(2))).choices
-    assert found[0].prompt == tuple(talk)
+    found = read_choices(write(tmp_path, row(prompt=talk), row(1), row(2)))
+    assert found[0].comparison.prompt == tuple(talk)
 
 
-def test_ties_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_a_choice_of_neither_answer_is_a_choice(tmp_path: Path) -> None:
     found = read_choices(write(tmp_path, row(0), compared(None, 1), row(2), row(3), compared(None, 4)))
-    assert (len(found.choices), found.ties) == (3, 2)
-
-
-def test_answers_chosen_both_ways_are_counted_and_left_out(tmp_path: Path) -> None:
-    found = read_choices(write(tmp_path, row(0), row(1), row(2), row(3), opposite(3)))
-    assert (len(found.choices), found.contradictions) == (3, 2)
-    assert "Why 3?" not in {each.prompt[0]["content"] for each in found.choices}
-
-
-def test_the_same_answers_to_another_prompt_contradict_nothing(tmp_path: Path) -> None:
-    found = read_choices(write(tmp_path, row(0), row(1), opposite(2)))
-    assert (len(found.choices), found.contradictions) == (3, 0)
+    assert [reply for _, reply in found] == [True, None, True, True, None]
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
         ([], "holds no choices"),
-        ([row(0)], "at least 3 choices, not 1"),
-        ([row(0), row(1), compared(None, 2)], "not 2 (left out: 1 ties, 0 that contradict"),
-        ([compared(None, 0), compared(None, 1), compared(None, 2)], "not 0 (left out: 3 ties, 0 that contradict"),
-        ([row(0), opposite(0), row(1), opposite(1)], "not 0 (left out: 0 ties, 4 that contradict"),
-        ([row(0), opposite(0), compared(None, 1), row(2)], "not 1 (left out: 1 ties, 2 that contradict"),
+        ([row(0)], "at least 3 choices of an answer, here are 1"),
+        ([row(0), row(1), compared(None, 2)], "here are 2, and 1 of neither answer"),
+        ([compared(None, 0), compared(None, 1), compared(None, 2)], "here are 0, and 3 of neither answer"),
     ],
 )
-def test_too_few_choices_are_refused_with_what_was_left_out(tmp_path: Path, rows: list[Any], words: str) -> None:
+def test_too_few_choices_are_refused_by_their_number(tmp_path: Path, rows: list[Any], words: str) -> None:
     path = write(tmp_path, *rows)
     with pytest.raises(DataError) as caught:
         read_choices(path)
@@ -108,21 +87,16 @@ def test_a_file_of_users_is_read_user_by_user(tmp_path: Path) -> None:
     rows = [row(number, user=user) for number in range(3) for user in ("anna", 7)]
     found = read_users(write(tmp_path, *rows, {**compared(None), "user": "anna"}))
     assert list(found) == ["anna", "7"]
-    assert (len(found["anna"].choices), found["anna"].ties, found["7"].ties) == (3, 1, 0)
+    assert [reply for _, reply in found["anna"]] == [True, True, True, None]
+    assert len(found["7"]) == 3
 
 
 def test_what_is_wrong_with_one_user_names_that_user(tmp_path: Path) -> None:
     rows = [row(number, user="anna") for number in range(3)]
-    with pytest.raises(DataError, match="user 'bert': a profile needs at least 3 choices, not 1"):
+    with pytest.raises(DataError, match="user 'bert': a profile needs at least 3 choices of an answer, here are 1"):
         read_users(write(tmp_path, *rows, row(user="bert")))
     with pytest.raises(DataError, match="field 'user': missing") as caught:
         read_users(write(tmp_path, *rows, row()))
     assert caught.value.line == 4
     with pytest.raises(DataError, match="holds no choices"):
         read_users(write(tmp_path))
-
-
-def test_choices_may_come_from_elsewhere_than_a_file() -> None:
-    choices = [Choice(as_messages(str(number)), "a", "b") for number in range(3)]
-    found = collect_choices([*choices, None])
-    assert (found.choices, found.ties) == (tuple(choices), 1)

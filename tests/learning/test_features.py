@@ -11,7 +11,7 @@ import torch
 
 from pad_cli.errors import UsageError
 from pad_cli.learning import user_weights as module
-from pad_cli.learning.choices import Choice
+from pad_cli.learning.choices import Comparison
 from pad_cli.learning.user_weights import choice_features
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.preference import Preference
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 _STEP = 0.05
 
 
-def make_choices(count: int, seed: int = 0) -> list[Choice]:
+def make_comparisons(count: int, seed: int = 0) -> list[Comparison]:
     rng = random.Random(seed)
 
     def text() -> str:
         return "".join(rng.choice("abcdefgh ") for _ in range(rng.randint(3, 12)))
 
-    return [Choice(as_messages(f"Write {text()}"), f"x{text()}", f"y{text()}") for _ in range(count)]
+    return [Comparison(as_messages(f"Write {text()}"), f"x{text()}", f"y{text()}") for _ in range(count)]
 
 
 def make_model(name: str, tokenizer: Any, *, adapted: bool) -> PersonalizedRewardModel:
@@ -40,10 +40,10 @@ def make_model(name: str, tokenizer: Any, *, adapted: bool) -> PersonalizedRewar
     return with_adapter(model, train_lora(backbone, LINEARS[name])) if adapted else model
 
 
-def exact(model: PersonalizedRewardModel, choice: Choice, weights: dict[str, float]) -> float:
-    """The exact reward of the chosen answer less that of the rejected one."""
+def exact(model: PersonalizedRewardModel, choice: Comparison, weights: dict[str, float]) -> float:
+    """The exact reward of the first answer less that of the second one."""
     preference = Preference(weights, {})
-    rewards = [model.token_rewards(choice.prompt, text, preference) for text in (choice.chosen, choice.rejected)]
+    rewards = [model.token_rewards(choice.prompt, text, preference) for text in (choice.first, choice.second)]
     return float(rewards[0].double().sum() - rewards[1].double().sum())
 
 
@@ -51,7 +51,7 @@ def exact(model: PersonalizedRewardModel, choice: Choice, weights: dict[str, flo
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_slopes_and_offsets_are_those_of_the_exact_rewards(byte_tokenizer: Any, name: str, adapted: bool) -> None:
     model = make_model(name, byte_tokenizer, adapted=adapted)
-    choices = make_choices(3)
+    choices = make_comparisons(3)
     found = choice_features(model, choices)
     for row, choice in enumerate(choices):
         slopes = [
@@ -66,7 +66,7 @@ def test_slopes_and_offsets_are_those_of_the_exact_rewards(byte_tokenizer: Any, 
 
 def test_a_batch_equals_single_choices(byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model("llama", byte_tokenizer, adapted=True)
-    choices = make_choices(7)
+    choices = make_comparisons(7)
     together = choice_features(model, choices)
     alone = [choice_features(model, [choice]) for choice in choices]
     monkeypatch.setattr("pad_cli.models.scoring._BATCH_TOKENS", 60)
@@ -81,8 +81,8 @@ def alone_as_one(parts: list[module.Features]) -> module.Features:
 
 
 def test_every_distinct_answer_is_read_once(reward_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = make_choices(2)
-    third = Choice(first.prompt, first.rejected, second.chosen)
+    first, second = make_comparisons(2)
+    third = Comparison(first.prompt, first.second, second.first)
     read: list[int] = []
     inner = module.answer_states
 
@@ -97,12 +97,12 @@ def test_every_distinct_answer_is_read_once(reward_model: Any, monkeypatch: pyte
 
 
 def test_the_opposite_choice_has_the_opposite_slopes(reward_model: Any) -> None:
-    (choice,) = make_choices(1)
-    found = choice_features(reward_model, [choice, Choice(choice.prompt, choice.rejected, choice.chosen)])
+    (choice,) = make_comparisons(1)
+    found = choice_features(reward_model, [choice, Comparison(choice.prompt, choice.second, choice.first)])
     np.testing.assert_array_equal(found.slopes[0], -found.slopes[1])
 
 
 def test_a_reward_model_that_reads_preferences_in_its_prompt_is_refused(policy: Any) -> None:
     model = PromptRewardModel(policy, torch.nn.Linear(policy.hidden_size, policy.hidden_size))
     with pytest.raises(UsageError, match="no weights that could be learned"):
-        choice_features(model, make_choices(1))
+        choice_features(model, make_comparisons(1))

@@ -241,7 +241,7 @@ TURNED = {"prompt": ROWS[0]["prompt"], "chosen": ROWS[0]["rejected"], "rejected"
         (ROWS[:3], {}, DataError, "at least 4 pairs, here are 3"),
         ([*ROWS[:3], ROWS[0]], {}, DataError, "at least 4 pairs, here are 3"),
         ([], {}, DataError, "at least 4 pairs, here are 0"),
-        ([*ROWS, TURNED], {}, DataError, r"jsonl:5: contradicts line 1"),
+        ([*ROWS, TURNED], {}, DataError, r"jsonl:5: contradicts .*jsonl:1: "),
         (
             [*ROWS, {**ROWS[0], "chosen": ROWS[0]["rejected"] + " "}],
             {},

@@ -10,8 +10,9 @@ import pytest
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
-from pad_cli.learning.choices import read_choices
-from pad_cli.learning.question_session import Comparison, Pool, Session, make_pool
+from pad_cli.learning.choices import Comparison, read_choices
+from pad_cli.learning.question_session import Pool, Session, make_pool
+from pad_cli.learning.user_weights import Features, learn_user
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings
@@ -37,7 +38,7 @@ def answered(session: Session, *answers: bool | None) -> Session:
 def test_a_pool_pairs_different_answers_to_one_prompt(
     policy: LanguageModel, reward_model: PersonalizedRewardModel, pool: Pool
 ) -> None:
-    assert len(pool.comparisons) == len(pool.slopes) <= len(PROMPTS) * 6
+    assert len(pool.comparisons) == len(pool.features.slopes) <= len(PROMPTS) * 6
     assert all(each.first != each.second and each.prompt in PROMPTS for each in pool.comparisons)
     again = make_pool(PadEngine(policy, reward_model), PROMPTS, SETTINGS, answers=4)
     assert again.comparisons == pool.comparisons
@@ -97,17 +98,19 @@ def test_what_was_answered_can_be_learned_from_as_a_file(
     assert not session.can_learn
     answered(session, True, None, False, True)
     assert session.can_learn
-    found = read_choices(log)
-    assert (len(found.choices), found.ties) == (3, 1)
-    learned = session.learned()
+    learned, of_the_file = session.learned(), learn_user(reward_model, read_choices(log))
     assert (learned.choices, learned.ties) == (3, 1)
+    assert (of_the_file.choices, of_the_file.ties) == (3, 1)
 
 
 def test_answers_the_other_way_round_are_the_same_comparisons(
     reward_model: PersonalizedRewardModel, pool: Pool, tmp_path: Path
 ) -> None:
     first = answered(Session(reward_model, pool, tmp_path / "log.jsonl"), True, False, None, True)
-    turned = Pool(tuple(Comparison(each.prompt, each.second, each.first) for each in pool.comparisons), -pool.slopes)
+    turned = Pool(
+        tuple(Comparison(each.prompt, each.second, each.first) for each in pool.comparisons),
+        Features(-pool.features.slopes, -pool.features.offsets),
+    )
     again = Session(reward_model, turned, tmp_path / "log.jsonl")
     assert again.learned().weights == pytest.approx(first.learned().weights, abs=1e-3)
     assert again.next() == first.next()

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pad_cli.learning.choices import Choice, Choices
+from pad_cli.learning.choices import Choice
 from pad_cli.learning.user_weights import Features, Learned, choice_features, learn_features, learn_user, learn_users
 from pad_cli.training.metrics import Share
-from tests.learning.test_features import make_choices
+from tests.learning.test_features import make_comparisons
 
 NAMES = ("humorous", "formal", "concise", "expert")
 UNIT, GAP = 3.0, 3**0.5  # nats; see `differences`
@@ -36,15 +36,15 @@ def make_user(count: int, seed: int, weights: Any = (1.5, -1.0, 0.0, 0.0), mista
     return Features(slopes * signs[:, None], np.zeros(count))
 
 
-def learn(user: Features, ties: int = 0, contradictions: int = 0) -> Learned:
-    return learn_features(NAMES, Choices((), ties, contradictions), user, MOMENTS)
+def learn(user: Features, moments: Any = MOMENTS) -> Learned:
+    return learn_features(NAMES, [True] * len(user.slopes), user, moments)
 
 
 def test_clear_choices_are_found_and_named() -> None:
-    learned = learn(make_user(60, seed=1), ties=2, contradictions=4)
+    learned = learn(make_user(60, seed=1))
     assert learned.summary.startswith("you prefer: humorous +")
     assert "; you avoid: formal -" in learned.summary
-    assert (learned.choices, learned.ties, learned.contradictions) == (60, 2, 4)
+    assert (learned.choices, learned.ties) == (60, 0)
     assert max(map(abs, learned.weights.values())) == pytest.approx(2.0)
     for name, (low, high) in learned.intervals.items():
         assert low <= high
@@ -63,7 +63,7 @@ def test_the_largest_weight_is_two_whatever_the_unit_of_rewards() -> None:
     for factor in (0.01, 1.0, 100.0):
         moments = (np.array(MOMENTS) * factor**2).tolist()
         for known in (moments, None):
-            learned = learn_features(NAMES, Choices(()), Features(user.slopes * factor, user.offsets), known)
+            learned = learn(Features(user.slopes * factor, user.offsets), known)
             assert max(map(abs, learned.weights.values())) == pytest.approx(2.0)
             assert learned.weights["humorous"] > 0
 
@@ -110,7 +110,10 @@ def test_a_broken_text_gives_finite_weights() -> None:
 
 def test_users_learned_at_once_are_learned_as_each_alone(reward_model: Any) -> None:
     rng = random.Random(0)
-    users = {str(n): Choices(tuple(make_choices(rng.choice([3, 5, 12]), seed=n)), ties=n) for n in range(6)}
+    users = {
+        str(n): [Choice(each, rng.choice([True, True, None])) for each in make_comparisons(3 * n + 3, seed=n)]
+        for n in range(6)
+    }
     together = learn_users(reward_model, users)
     assert list(together) == list(users)
     for name, choices in users.items():
@@ -121,9 +124,8 @@ def test_users_learned_at_once_are_learned_as_each_alone(reward_model: Any) -> N
 
 
 def test_who_always_chooses_the_answer_that_a_principle_rewards_is_found_to_like_it(reward_model: Any) -> None:
-    choices = make_choices(30)
-    wanted = choice_features(reward_model, choices).slopes[:, 1] > 0
-    turned = [c if keep else Choice(c.prompt, c.rejected, c.chosen) for c, keep in zip(choices, wanted, strict=True)]
-    learned = learn_user(reward_model, Choices(tuple(turned)))
+    comparisons = make_comparisons(30)
+    wanted = choice_features(reward_model, comparisons).slopes[:, 1] > 0
+    learned = learn_user(reward_model, list(map(Choice, comparisons, wanted.tolist())))
     assert max(learned.weights, key=lambda name: learned.weights[name]) == reward_model.principles[1]
     assert learned.accuracy.low > 0.5

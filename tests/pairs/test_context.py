@@ -186,7 +186,7 @@ def test_answers_for_preferences_keep_their_context_too(write: Write) -> None:
 
 
 def choices(path: Path) -> list[Any]:
-    return [choice.prompt for choice in read_choices(path).choices]
+    return [choice.comparison.prompt for choice in read_choices(path)]
 
 
 def examples(path: Path) -> list[Any]:
