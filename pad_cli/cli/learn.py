@@ -131,8 +131,8 @@ def _ask(
 ) -> None:
     with importing():
         from pad_cli.decoding.engine import PadEngine
+        from pad_cli.learning.effect import read_prompts
         from pad_cli.learning.question_session import Session, make_pool
-        from pad_cli.learning.trade_offs import read_prompts
         from pad_cli.models.reward_model import PersonalizedRewardModel
         from pad_cli.profiles import profile_path
         from pad_cli.system.runs import only_here

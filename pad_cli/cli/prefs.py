@@ -25,7 +25,7 @@ from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.system.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
-    from pad_cli.learning.trade_offs import Effect, TradeOff
+    from pad_cli.learning.effect import Effect
     from pad_cli.profiles import Profile
 
 app = typer.Typer(help="List, show and try preferences: principles and profiles.", no_args_is_help=True)
@@ -107,7 +107,7 @@ def try_(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Use only the first prompts, this many.")] = 16,
     show: Annotated[int, typer.Option("--show", min=0, help="Print the answers to this many prompts.")] = 3,
-    every: Annotated[bool, typer.Option("--all", help="Look for conflicts among all principles.")] = False,
+    every: Annotated[bool, typer.Option("--all", hidden=True)] = False,
     recipe: GenerateRecipeName = _EXAMPLE,
     policy: Policy = None,
     reward_model: RewardModel = None,
@@ -115,35 +115,23 @@ def try_(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Try a preference: answers without and with it, their rewards, and which of its parts exclude each other."""
-    if not preferences and not every:
-        raise UsageError("There is no preference to try.", "Name one, for example: pad prefs test humorous; or --all")
+    """Try a preference: answers without and with it, and what each of its parts gains alone and beside the others."""
+    if every:
+        raise UsageError("--all is gone: conflicts are no longer searched for.", "Name what to try: pad prefs test A B")
+    if not preferences:
+        raise UsageError("There is no preference to try.", "Name one, for example: pad prefs test humorous")
     settings = read_generate(recipe, overrides, policy, reward_model)
     with importing():
         from pad_cli.decoding.engine import PadEngine
-        from pad_cli.learning import trade_offs
+        from pad_cli.learning.effect import measure_effect, read_prompts
 
-    conversations = trade_offs.read_prompts(prompts, count)
+    conversations = read_prompts(prompts, count)
     engine = PadEngine.from_recipe(settings)
-    assert engine.reward_model is not None, "a recipe names one"
-    preference = engine.preference(preferences or [])
-    parts = trade_offs.parts_of(engine.preference(engine.reward_model.principles) if every else preference)
-    if not parts:
-        raise UsageError("This reward model has no named principles for --all.", "Name the preferences to try.")
-    effect, pairs = None, []
-    if len(parts) > 1:
-        pairs = trade_offs.measure_trade_offs(engine, parts, conversations, settings.decoding)
-    if preferences:
-        effect = trade_offs.measure_effect(engine, preference, conversations, settings.decoding)
+    effect = measure_effect(engine, engine.preference(preferences), conversations, settings.decoding)
     if as_json:
-        say_json(
-            {"effect": None if effect is None else _effect_row(effect), "pairs": [_pair_row(each) for each in pairs]}
-        )
-        return
-    if effect is not None:
+        say_json({"effect": _effect_row(effect)})
+    else:
         _show_effect(effect, show)
-    if pairs:
-        _show_conflicts(pairs)
 
 
 @app.command()
@@ -212,26 +200,21 @@ def _effect_row(effect: Effect) -> dict[str, Any]:
     }
 
 
-def _pair_row(pair: TradeOff) -> dict[str, Any]:
-    sides = [{**dataclasses.asdict(each), "share": each.share} for each in (pair.first, pair.second)]
-    return {"conflict": pair.conflict, "preferences": sides}
-
-
 def _show_effect(effect: Effect, show: int) -> None:
     if show:
         names = ["prompt", "policy alone", f"{effect.preference} (weight {effect.guidance_weight:g})"]
         prompts = [prompt[-1]["content"] for prompt in effect.prompts[:show]]
         say_table(text_table(names, zip(prompts, effect.plain, effect.steered, strict=False), side_by_side=True))
-    names = [f"reward, mean of {len(effect.prompts)} (nats)", "policy alone", "steered", "change"]
-    rewards = sorted(effect.rewards, key=lambda each: each.plain - each.steered)
-    rows = [(r.principle, f"{r.plain:.2f}", f"{r.steered:.2f}", f"{r.steered - r.plain:+.2f}") for r in rewards]
+    names = [f"reward, mean of {len(effect.prompts)} (nats)", "policy alone", "this alone", "together", "change"]
+    rows = [
+        (
+            r.preference,
+            f"{r.plain:.2f}",
+            "" if r.alone is None else f"{r.alone:.2f}",
+            f"{r.steered:.2f}",
+            f"{change:+.2f}",
+        )
+        for r in effect.rewards
+        for change in [r.steered - r.plain]
+    ]
     say_table(text_table(names, rows, figures=True))
-
-
-def _show_conflicts(pairs: list[TradeOff]) -> None:
-    sides = [each for pair in pairs for each in ((pair.first, pair.second), (pair.second, pair.first))]
-    rows = [(a.preference, b.preference, f"{a.alone:+.2f}", f"{a.both:+.2f}") for a, b in sides if a.lost]
-    if rows:
-        say_table(text_table(("is lost", "beside", "gain alone (nats)", "gain beside it"), rows))
-    else:
-        print_text(f"No conflicts: of {len(pairs)} pairs, each keeps at least half of what it gains alone, or may.")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, PadError, PreferenceError, RecipeError
 from pad_cli.learning.choices import read_choices, read_users
-from pad_cli.learning.trade_offs import read_prompts
+from pad_cli.learning.effect import read_prompts
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import expand_profiles
 from pad_cli.profiles import load_profile, profile_path, profile_weights

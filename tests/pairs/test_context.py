@@ -10,8 +10,8 @@ import pytest
 
 from pad_cli.errors import DataError
 from pad_cli.learning.choices import read_choices
+from pad_cli.learning.effect import read_prompts
 from pad_cli.learning.new_principle import read_examples
-from pad_cli.learning.trade_offs import read_prompts
 from pad_cli.pairs import describe, prompt_of, read_rows
 from pad_cli.prompts import load_jsonl
 from pad_cli.records import as_messages

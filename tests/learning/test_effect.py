@@ -1,4 +1,4 @@
-"""Conflicts and effects on heads whose relations are known."""
+"""Effects of preferences on heads whose relations are known."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.errors import DataError, UsageError
+from pad_cli.errors import DataError
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
-from pad_cli.learning.trade_offs import measure_effect, measure_trade_offs, parts_of, read_prompts
+from pad_cli.learning.effect import measure_effect, read_prompts
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
@@ -33,42 +33,21 @@ def engine(policy: LanguageModel) -> PadEngine:
     return PadEngine(policy, model)
 
 
-def test_opposites_conflict_and_companions_do_not(engine: PadEngine) -> None:
-    parts = parts_of(engine.preference(["humorous, formal, concise"]))
-    found = {
-        frozenset((pair.first.preference, pair.second.preference)): pair
-        for pair in measure_trade_offs(engine, parts, PROMPTS, HOW)
-    }
-    conflicts = {names for names, pair in found.items() if pair.conflict}
-    assert conflicts == {frozenset(("humorous", "formal")), frozenset(("formal", "concise"))}
-    companions = found[frozenset(("humorous", "concise"))]
-    assert companions.first.share > 0.5
-    assert companions.second.share > 0.5
-    assert not companions.first.lost
-    assert not companions.second.lost
+def test_a_part_is_lost_beside_its_opposite_and_kept_beside_its_companion(engine: PadEngine) -> None:
+    def gains(*specs: str) -> dict[str, tuple[float, float]]:
+        rewards = measure_effect(engine, engine.preference(specs), PROMPTS, HOW).rewards
+        return {each.preference: (each.alone - each.plain, each.steered - each.plain) for each in rewards[:2]}
+
+    for specs, kept in ((("humorous", "concise"), True), (("humorous=2", "formal"), False)):
+        alone, together = gains(*specs)[specs[1]]
+        assert alone > 0
+        assert (together > alone / 2) is kept
 
 
-def test_conflicts_come_first_and_every_pair_is_there(engine: PadEngine) -> None:
-    pairs = measure_trade_offs(engine, parts_of(engine.preference(["humorous, formal, concise"])), PROMPTS, HOW)
-    assert [pair.conflict for pair in pairs] == [True, True, False]
-
-
-def test_what_is_avoided_conflicts_as_what_is_wanted_does(engine: PadEngine) -> None:
-    (pair,) = measure_trade_offs(engine, parts_of(engine.preference(["humorous, not concise"])), PROMPTS, HOW)
-    assert pair.conflict
-    (pair,) = measure_trade_offs(engine, parts_of(engine.preference(["humorous, not formal"])), PROMPTS, HOW)
-    assert not pair.conflict
-
-
-def test_without_guidance_nothing_is_gained_and_so_nothing_lost(engine: PadEngine) -> None:
-    weak = HOW.model_copy(update={"guidance_weight": 0.0})
-    (pair,) = measure_trade_offs(engine, parts_of(engine.preference(["humorous, formal"])), PROMPTS, weak)
-    assert (pair.first.alone, pair.second.alone, pair.conflict, pair.first.share) == (0.0, 0.0, False, None)
-
-
-def test_few_prompts_tell_of_no_conflict(engine: PadEngine) -> None:
-    with pytest.raises(UsageError, match="4 prompts are too few"):
-        measure_trade_offs(engine, parts_of(engine.preference(["humorous, formal"])), PROMPTS[:4], HOW)
+def test_only_parts_are_answered_for_alone(engine: PadEngine) -> None:
+    (one, *others) = measure_effect(engine, engine.preference(["not formal"]), PROMPTS, HOW).rewards
+    assert (one.preference, one.alone) == ("not formal", one.steered)
+    assert [(each.preference, each.alone) for each in others] == [("humorous", None), ("concise", None)]
 
 
 def test_an_effect_is_the_engines_answers_and_their_mean_rewards(engine: PadEngine) -> None:
@@ -77,8 +56,8 @@ def test_an_effect_is_the_engines_answers_and_their_mean_rewards(engine: PadEngi
     steered = engine.generate(PROMPTS, [wanted] * len(PROMPTS), HOW)
     assert effect.plain == tuple(each.text for each in engine.generate(PROMPTS, None, HOW))
     assert effect.steered == tuple(each.text for each in steered)
-    assert [each.principle for each in effect.rewards] == ["humorous", "formal", "concise"]
-    model, unit = engine.reward_model, Preference({"humorous": 1.0}, {})
+    assert [each.preference for each in effect.rewards] == ["humorous=2", "formal", "concise"]
+    model, unit = engine.reward_model, Preference({"humorous": 2.0}, {})
     assert model is not None
     rewards = sequence_rewards(
         model,
