@@ -107,7 +107,7 @@ def try_(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Use only the first prompts, this many.")] = 16,
     show: Annotated[int, typer.Option("--show", min=0, help="Print the answers to this many prompts.")] = 3,
-    every: Annotated[bool, typer.Option("--all", hidden=True)] = False,
+    every: Annotated[bool, typer.Option("--all", help="Refused: name what to try.")] = False,
     recipe: GenerateRecipeName = _EXAMPLE,
     policy: Policy = None,
     reward_model: RewardModel = None,

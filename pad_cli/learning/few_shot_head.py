@@ -12,11 +12,11 @@ rejected ones less likely, which differ from them in many ways that have nothing
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from sklearn.model_selection import GroupKFold
 
 from pad_cli.equation import LogitHead, answer_sums, log_prob, preference_loss
 from pad_cli.errors import TrainingError
@@ -29,7 +29,7 @@ STEPS, WARMUP, LEARNING_RATE = 40, 5, 0.01  # of AdamW, on a cosine after the wa
 BETA = 0.5  # the loss temperature
 ANCHOR = 1.0  # weight of the likelihood anchor
 FOLDS = 5  # of the cross-validation
-_SEED = 0  # of the random A and the folds
+_SEED = 0  # of the random A
 SETTINGS = {"steps": STEPS, "learning_rate": LEARNING_RATE, "beta": BETA, "anchor": ANCHOR, "folds": FOLDS}
 """What the record of a version says of its training, all pairs being in every step."""
 
@@ -124,19 +124,11 @@ def cross_validated_margins(examples: Examples, rank: int) -> torch.Tensor:
     mean of their rewards, which it is to first order.
     """
     margins = torch.zeros(len(examples))
-    for held in _folds(examples.prompts):
-        rest = sorted(set(range(len(examples))) - set(held))
-        maps = train_maps(examples, rest, rank)
+    prompts = examples.prompts if len(set(examples.prompts)) > 1 else range(len(examples))
+    folds = GroupKFold(min(FOLDS, len(set(prompts))))
+    for rest, held in folds.split(prompts, groups=prompts):
+        maps = train_maps(examples, rest.tolist(), rank)
         with torch.no_grad():
             sums = examples.answer_rewards(maps).mean(0)
         margins[held] = (sums[examples.chosen] - sums[examples.rejected])[held]
     return margins
-
-
-def _folds(prompts: Sequence[int]) -> list[list[int]]:
-    """Rows in random parts of about the same size, those of one prompt together."""
-    groups = prompts if len(set(prompts)) > 1 else range(len(prompts))
-    distinct = sorted(set(groups))
-    random.Random(_SEED).shuffle(distinct)
-    parts = [set(distinct[part::FOLDS]) for part in range(min(FOLDS, len(distinct)))]
-    return [[row for row, group in enumerate(groups) if group in part] for part in parts]

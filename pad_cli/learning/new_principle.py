@@ -9,11 +9,12 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from pad_cli.errors import DataError, PreferenceError, UsageError
 from pad_cli.learning.choices import read_choice
@@ -57,9 +58,12 @@ class AddedPrinciple:
     examples: int  # number of pairs
     pair_accuracy: Share  # of them that heads trained on the others rank correctly
     margin: float  # mean difference of the summed rewards in that cross-validation, nats
-    paraphrases: int  # texts that the preference encoder now knows, the name among them; 0 without an encoder
+    wordings: tuple[str, ...]  # texts that the preference encoder now knows, the name among them; none without one
     parent: str  # fingerprint of the reward model that it was added to
     seconds: float  # that training and cross-validation took
+
+
+_RECORD = TypeAdapter(AddedPrinciple)
 
 
 def add_principle(
@@ -103,10 +107,15 @@ def add_principle(
     encoder = _extended_encoder(model, name, texts)
     started = time.monotonic()
     head, margins = _train(model, name, pairs)
-    accuracy, margin, seconds = share_of(outcomes(margins)), margins.mean().item(), time.monotonic() - started
-    known = 0 if encoder is None else len(texts)
     added = AddedPrinciple(
-        out, name, len(pairs), accuracy, round(margin, 4), known, model.fingerprint, round(seconds, 2)
+        directory=out,
+        name=name,
+        examples=len(pairs),
+        pair_accuracy=share_of(outcomes(margins)),
+        margin=round(margins.mean().item(), 4),
+        wordings=() if encoder is None else texts,
+        parent=model.fingerprint,
+        seconds=round(time.monotonic() - started, 2),
     )
     if added.pair_accuracy.low <= 0.5:
         share = f"{added.pair_accuracy.value:.0%} of the examples are predicted from the others, which may be chance"
@@ -116,7 +125,7 @@ def add_principle(
     heads.down.copy_(torch.cat([model.heads.down.cpu(), head.down]))
     heads.up.copy_(torch.cat([model.heads.up.cpu(), head.up]))
     version = dataclasses.replace(model, heads=heads.eval(), encoder=encoder)
-    version.details = _details(model.details, added, texts, key)
+    version.details = _details(model.details, added, key)
     _write(version, parent.data, out)
     return added
 
@@ -191,7 +200,7 @@ def _train(
     return trained, margins
 
 
-def _details(parent: Mapping[str, Any], added: AddedPrinciple, texts: Sequence[str], key: str) -> dict[str, Any]:
+def _details(parent: Mapping[str, Any], added: AddedPrinciple, key: str) -> dict[str, Any]:
     """The record of the new version in `pad_config.json`: that of its parent, and what was added."""
     details, accuracy = dict(parent), added.pair_accuracy
     measured = {
@@ -201,7 +210,7 @@ def _details(parent: Mapping[str, Any], added: AddedPrinciple, texts: Sequence[s
         "pair_accuracy_interval": [accuracy.low, accuracy.high],
     }
     stage = {"stage": "new principle", "principle": added.name, "pairs": added.examples, **SETTINGS}
-    record = {name: value for name, value in asdict(added).items() if name != "directory"}
+    record = _RECORD.dump_python(added, mode="json", exclude={"directory"})
     moments = parent.get("pair_moments")
     if moments is not None:  # one more principle: as large as the others, which calibration makes it, and independent
         mean = sum(row[number] for number, row in enumerate(moments)) / len(moments)
@@ -211,7 +220,7 @@ def _details(parent: Mapping[str, Any], added: AddedPrinciple, texts: Sequence[s
         "stages": [*(parent.get("stages") or ()), stage],
         "run": key,
         "metrics": {**(parent.get("metrics") or {}), f"{added.name} (cross-validated)": measured},
-        "added": [*(parent.get("added") or ()), {**record, "wordings": list(texts)}],
+        "added": [*(parent.get("added") or ()), record],
     }
 
 
@@ -231,9 +240,6 @@ def _finished(out: Path, key: str) -> AddedPrinciple | None:
     """The record in `out`, if that is this very version."""
     try:
         config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
-        if config["run"] != key:
-            return None
-        record = {name: value for name, value in config["added"][-1].items() if name != "wordings"}
-        return AddedPrinciple(**{**record, "directory": out, "pair_accuracy": Share(**record["pair_accuracy"])})
+        return _RECORD.validate_python({**config["added"][-1], "directory": out}) if config["run"] == key else None
     except (OSError, ValueError, LookupError, TypeError):
         return None

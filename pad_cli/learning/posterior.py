@@ -52,7 +52,6 @@ _SHARE = 1 / 3  # of pairs that differ in a principle
 _GAP = _SHARE**-0.5  # g
 _NOISE = 0.5  # n
 _RESIDUAL = 0.1  # standard deviation within a principle when it is certain that two answers differ in it
-_PRIOR_ROWS = 20  # comparisons that a principle's own unit needs to count as much as the common one
 _EXPECTED_PRINCIPLES = 3.0  # that a user cares for
 _SPREAD = 0.4
 _INDIFFERENT = 0.5
@@ -89,8 +88,8 @@ class Differences(NamedTuple):
 def basis_of(moments: Sequence[Sequence[float]] | None, slopes: Array) -> Basis:
     """The basis of a reward model's (K, K) second moments, or without usable ones of some slopes (N, K).
 
-    Slopes tell nothing of correlations, and few of them little of each principle's unit, which is shrunk to a common
-    one: calibration makes heads equally strong.
+    Slopes tell nothing of correlations, and their unit is that of all principles: calibration makes heads equally
+    strong.
     """
     if moments is not None and np.all(np.diagonal(moments) > 0):
         table = np.asarray(moments, np.float64)
@@ -98,9 +97,7 @@ def basis_of(moments: Sequence[Sequence[float]] | None, slopes: Array) -> Basis:
         correlation = (1 - _SHRINKAGE) * table / np.outer(units, units) + _SHRINKAGE * np.eye(len(table))
         spread, axes = np.linalg.eigh(correlation)
         return Basis((axes / np.sqrt(spread)) @ axes.T / units[:, None], units)
-    common = np.square(slopes).mean() or 1.0
-    squares = np.square(slopes).sum(0) + _PRIOR_ROWS * common
-    units = np.sqrt(squares / (len(slopes) + _PRIOR_ROWS))
+    units = np.full(slopes.shape[1], np.sqrt(np.square(slopes).mean()) or 1.0)
     return Basis(np.diag(1 / units), units)
 
 

@@ -7,7 +7,7 @@ A choice says of weights what the difference of two answers' rewards does, to fi
 
 R(w)    = sum_t log softmax(E (h_t + sum_k w_k B_k A_k h_t))[y_t] - log softmax(E h_ref,t)[y_t]         nats
 offset  = R(0)                                              0 without an adapter: then h_ref = h
-slope_k = dR/dw_k = sum_t g_t . B_k A_k h_t,   g_t = E[y_t] - E_{v ~ softmax(E h_t)} E[v]
+slope_k = dR/dw_k = sum_t (E[y_t] - E_{v ~ softmax(E h_t)} E[v]) . B_k A_k h_t
 """
 
 from __future__ import annotations
@@ -86,26 +86,19 @@ def _slopes_and_offsets(
     model: PersonalizedRewardModel, answers: Sequence[TokenSequence]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(S, K) slopes and (S,) offsets of S answers, float64, on the CPU."""
-    backbone, heads = model.backbone, model.heads
+    backbone = model.backbone
     targets, owners = targets_and_owners(answers, backbone.device)
     hidden = answer_states(backbone, answers, model.adapter).float()
-    # The shift of head k enters R only through the state, so dR/dw_k = dR/dh_t . B_k A_k h_t (chain rule): one backward
-    # pass to the states gives the slopes of all K heads, and of a token's V logits only the H numbers g_t are kept.
-    with torch.enable_grad():
-        states = hidden.requires_grad_()
-        log_probs = token_log_probs(states, targets, backbone.head)
-        (g,) = torch.autograd.grad(log_probs.sum(), states)
-    count, rank, _ = heads.down.shape
-    ones = torch.ones(len(owners), count, device=hidden.device)
-    projected = (g.to(heads.up.dtype) @ heads.up_rows.T).view(-1, count, rank)  # (T, K, r): g_t . B_k
-    slopes = (heads.mixed(hidden.detach(), ones) * projected).sum(-1)
+    with torch.enable_grad():  # an answer's reward depends on its own row of weights only: one pass gives all slopes
+        weights = torch.zeros(len(answers), len(model.principles), device=hidden.device, requires_grad=True)
+        shift = model.shift(hidden, weights[owners])
+        log_probs = token_log_probs(hidden + shift.to(hidden.dtype), targets, backbone.head)
+        (slopes,) = torch.autograd.grad(log_probs.sum(), weights)
     rewards = torch.zeros_like(log_probs.detach())
     if model.adapter is not None:
         plain = token_log_probs(answer_states(backbone, answers).float(), targets, backbone.head)
         rewards = log_probs.detach() - plain
-    owners = owners.cpu()
-    slopes, rewards = slopes.detach().double().cpu(), rewards.double().cpu()
-    return answer_sums(slopes, owners, len(answers)), answer_sums(rewards, owners, len(answers))
+    return slopes.double().cpu(), answer_sums(rewards.double().cpu(), owners.cpu(), len(answers))
 
 
 @dataclass(frozen=True)

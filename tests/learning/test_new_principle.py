@@ -226,7 +226,7 @@ def test_without_an_encoder_paraphrases_are_left_out(
     plain.mkdir()
     save_reward_model(reward_model, plain, ModelSettings(model=str(model_directory)))
     added = add(reward_model=str(plain), paraphrases=NEW_TEXTS)
-    assert added.paraphrases == 0
+    assert added.wordings == ()
     assert not (added.directory / ENCODER).exists()
     assert "reads no free text" in capsys.readouterr().err
 
