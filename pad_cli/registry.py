@@ -28,7 +28,7 @@ def _entry_points(kind: str, path: tuple[str, ...]) -> EntryPoints:
 
 
 def _is_own(point: EntryPoint) -> bool:
-    """Is it of this package? No other can replace those."""
+    """Does this package declare the entry point? Other packages cannot replace its entries."""
     return point.value.startswith("pad_cli.")
 
 
@@ -149,11 +149,7 @@ def resolve_model(name: str) -> str:
 
 
 def check_installed() -> None:
-    """Make sure that the entry points of this package are there.
-
-    Raises:
-        PluginError: they are not.
-    """
+    """Check that this package is installed: only then does Python find its entry points (PluginError)."""
     if not any(map(_is_own, _entry_points("model_sources", tuple(sys.path)))):
         raise PluginError(
             "This copy of pad_cli is not installed, or its installation is older than its code.",

@@ -61,7 +61,6 @@ _ANYTHING = 0.1  # share of replies
 _SIZE, _STEPS = 1000, 15
 _FEW = 0.6  # effective share of the sample below which it is drawn anew
 _SWITCH, _SWAP = 0.4, 0.35  # shares of the steps; the others draw a weight anew
-_QUESTION_SAMPLE = 400
 _ENDS = (0.025, 0.975)  # quantiles, of a 95 % interval
 _OUTCOMES: dict[bool | None, int] = {True: 0, False: 1, None: 2}
 
@@ -143,7 +142,8 @@ class Posterior:
         self._seen = Differences(*(np.concatenate(both) for both in zip(self._seen, seen, strict=True)))
         self.replies.append(first)
         if 1 / np.square(self.shares).sum() < _FEW * _SIZE:
-            self.weights = self.sample(_SIZE)
+            places = (np.arange(_SIZE) + 0.5) / _SIZE  # evenly spaced: each as often as it is probable
+            self.weights = self.weights[np.minimum(np.searchsorted(np.cumsum(self.shares), places), _SIZE - 1)]
             self.shares = np.full(_SIZE, 1 / _SIZE)
             log_likelihood = np.log(self._likelihoods(self.weights)).sum(0)
             for _ in range(_STEPS):
@@ -185,14 +185,9 @@ class Posterior:
 
         (Lindley 1956; BALD: Houlsby et al. 2011, arXiv 1112.5745).
         """
-        every = outcomes(seen, self.sample(_QUESTION_SAMPLE))
-        bits: Array = (entr(every.mean(1)).sum(0) - entr(every).sum(0).mean(0)) / np.log(2)
+        every = outcomes(seen, self.weights)
+        bits: Array = (entr(self.shares @ every).sum(0) - self.shares @ entr(every).sum(0)) / np.log(2)
         return np.maximum(bits, 0.0)
-
-    def sample(self, count: int) -> Array:
-        """(count, K) weights, each as often as it is probable: evenly spaced over the sample."""
-        places = (np.arange(count) + 0.5) / count
-        return self.weights[np.minimum(np.searchsorted(np.cumsum(self.shares), places), _SIZE - 1)]
 
     def _step(self, log_likelihood: Array) -> Array:
         """One Metropolis step: propose a change to every weight vector, and accept it by posterior odds."""

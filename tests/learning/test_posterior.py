@@ -113,13 +113,6 @@ def test_the_same_replies_give_the_same_sample() -> None:
     np.testing.assert_array_equal(one.shares, other.shares)
 
 
-def test_drawn_weights_are_as_frequent_as_they_are_probable() -> None:
-    posterior = Posterior(4)
-    posterior.add(seen_of([0.6, 0.0, 0.0, 0.0]), None)
-    assert np.ptp(posterior.shares) > 0
-    np.testing.assert_allclose(posterior.sample(4000).mean(0), posterior.mean, atol=0.01)
-
-
 def test_one_principle_alone_can_be_asked_about() -> None:
     posterior = Posterior(1)
     for _ in range(6):

@@ -76,7 +76,7 @@ def test_information_is_by_how_much_a_reply_is_expected_to_narrow_the_weights() 
         after = told / told.sum(0)
         expected += likely * (after * np.log2(after * len(posterior.weights))).sum(0)
     assert expected.max() > 0.8
-    np.testing.assert_allclose(posterior.information(seen), expected, atol=0.06)
+    np.testing.assert_allclose(posterior.information(seen), expected)
 
 
 def test_informative_questions_find_weights_sooner_than_random_ones() -> None:
