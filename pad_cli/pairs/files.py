@@ -1,21 +1,17 @@
-"""Rows of files (JSON lines, one JSON array, CSV or Parquet, compressed or not) and of Hugging Face data sets.
+"""Rows of files (JSON lines, one JSON array, CSV or Parquet) and of Hugging Face data sets.
 
 A file is known by its first bytes, not by its name; only CSV and TSV, which have none of their own, by their suffix.
 """
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import importlib
 import io
 import json
-import lzma
-import zlib
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
@@ -24,30 +20,20 @@ from pad_cli.recipe import PairsSettings
 from pad_cli.system.offline import hub_hint
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_COMPRESSIONS = {
-    b"\x1f\x8b": ("gzip", (".gz", ".gzip"), gzip.decompress),
-    b"BZh": ("bzip2", (".bz2",), bz2.decompress),
-    b"\xfd7zXZ\0": ("xz", (".xz",), lzma.decompress),
-}
 _UNREADABLE = {
-    b"PK\x03\x04": "a zip archive, or a spreadsheet",
+    b"\x1f\x8b": "compressed with gzip",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\0": "compressed with xz",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"PK\x03\x04": "a zip archive, or a spreadsheet",
     b"ARROW1": "an Arrow file (name its directory as a `dataset`)",
-    b"\xff\xff\xff\xff": "an Arrow stream (name its directory as a `dataset`)",
-    b"SQLite format 3\0": "an SQLite database",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"version https://git-lfs": "a pointer of Git LFS, not the data (git lfs pull)",
-    b"<!DOCTYPE": "a web page",
-    b"<html": "a web page",
     b"\x80": "binary (a Python pickle is never opened)",
 }
-_KINDS = (
-    "Rows are JSON lines, one JSON array, CSV or Parquet, as UTF-8; each may be compressed with gzip, bzip2 or xz. "
-    "Unpack, export or save it as one of these."
-)
+_KINDS = "Rows are JSON lines, one JSON array, CSV or Parquet, as UTF-8. Unpack, export or save it as one of these."
 _JSON_HINT = "One JSON object a line, or one JSON array a file; a file that ends in the middle was cut off."
-_SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves in its directory
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -70,45 +56,18 @@ def scan_file(path: Path) -> Iterator[Row]:
     except (OSError, ValueError) as error:  # a ValueError is a name with a null byte
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot be read: {reason}", path=path, hint="Check the path.") from error
-    data, suffix = _unpacked(data, path)
     if data.startswith(b"PAR1"):
-        yield from _parquet_rows(data, path)
-        return
-    text = _decoded(data, path)
-    if suffix in _DELIMITERS:
-        yield from _table_rows(text, _DELIMITERS[suffix], str(path))
-    elif text.lstrip().startswith("["):
-        yield from _array_rows(text, str(path))
-    else:
-        yield from _line_rows(text, str(path))
-
-
-def _unpacked(data: bytes, path: Path) -> tuple[bytes, str]:
-    """A file's content without its compression, and the suffix of its name without that of the compression."""
-    suffix = path.suffix.lower()
-    for magic, (name, suffixes, decompress) in _COMPRESSIONS.items():
+        return _parquet_rows(data, path)
+    for magic, kind in _UNREADABLE.items():
         if data.startswith(magic):
-            try:
-                content = decompress(data)
-            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-                reason = f"compressed with {name}, and damaged: {error}"
-                raise DataError(reason, path=path, hint="Fetch it again.") from error
-            return content, PurePath(path.stem).suffix.lower() if suffix in suffixes else suffix
-    return data, suffix
-
-
-def _decoded(data: bytes, path: Path) -> str:
-    """UTF-8 text, with or without a byte order mark, its line ends as `\\n`."""
-    kind = next((kind for magic, kind in _UNREADABLE.items() if data.startswith(magic)), "")
-    if data[257:262] == b"ustar":
-        kind = "a tar archive"
-    if kind:
-        raise DataError(f"{kind}, not a file of rows", path=path, hint=_KINDS)
+            raise DataError(f"{kind}, not a file of rows", path=path, hint=_KINDS)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError("not UTF-8 text", path=path, line=data.count(b"\n", 0, error.start) + 1, hint=_KINDS) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    if delimiter := _DELIMITERS.get(path.suffix.lower()):
+        return _table_rows(text, delimiter, str(path))
+    return (_array_rows if text.lstrip().startswith("[") else _line_rows)(text, str(path))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,13 +84,9 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 def _line_rows(text: str, origin: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
-        line = line.lstrip("\ufeff")  # files with a byte order mark, concatenated
         if not line.strip():
             continue
         try:
-            if "\0" in line:
-                hint = "Save the file as UTF-8 text; a crash while writing leaves nulls too."
-                raise RowError("holds null bytes", hint=hint)
             yield _json_row(_DECODER.decode(line), origin, number)
         except RowError as problem:
             yield Row({}, origin, number, problem=problem)
@@ -139,7 +94,7 @@ def _line_rows(text: str, origin: str) -> Iterator[Row]:
             yield Row({}, origin, number, problem=RowError("not JSON", detail=str(error), hint=_JSON_HINT))
 
 
-def _array_rows(text: str, origin: str) -> list[Row]:
+def _array_rows(text: str, origin: str) -> Iterator[Row]:
     """The elements of a JSON array, by their index; damage is an error of the whole file."""
     try:
         elements = _DECODER.decode(text)
@@ -148,9 +103,8 @@ def _array_rows(text: str, origin: str) -> list[Row]:
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
         raise DataError(f"not JSON: {error}", path=origin, line=line, hint=_JSON_HINT) from error
-    if not elements:
-        raise DataError("a JSON array without elements", path=origin, hint="Write one object for each row.")
-    return [_json_row(value, origin, number, is_line=False) for number, value in enumerate(elements)]
+    for number, value in enumerate(elements):
+        yield _json_row(value, origin, number, is_line=False)
 
 
 def _json_row(value: Any, origin: str, number: int, *, is_line: bool = True) -> Row:
@@ -190,17 +144,11 @@ def _parquet_rows(data: bytes, path: Path) -> Iterator[Row]:
 
 def scan_data_set(settings: PairsSettings) -> Iterator[Row]:
     """Every row of the split of a data set: on the hub, in a directory of files, or written by `save_to_disk`."""
-    name = str(settings.dataset)
-    try:
-        library = importlib.import_module("datasets")  # takes a second
-    except ImportError as error:
-        reason = f"the package `datasets` cannot be imported: {error}"
-        raise DataError(reason, path=name, hint="Install it: pip install datasets") from error
+    library = importlib.import_module("datasets")  # takes a second
     hidden = library.are_progress_bars_disabled()
     library.disable_progress_bars()  # they would be mixed with ours
     try:
-        # plain Python values, whatever form was set when it was saved (RiC saves torch tensors)
-        table = _load(library, settings).with_format(None)
+        table = library.load_dataset(**_source(settings), split=settings.split)
     except DataError:
         raise
     except Exception as error:  # the library's own errors have no common base, and each format adds its reader's
@@ -209,33 +157,22 @@ def scan_data_set(settings: PairsSettings) -> Iterator[Row]:
         if not hidden:
             library.enable_progress_bars()
     for number, values in enumerate(table):
-        yield Row(values, name, number, is_line=False)
+        yield Row(values, str(settings.dataset), number, is_line=False)
 
 
-def _load(library: Any, settings: PairsSettings) -> Any:
+def _source(settings: PairsSettings) -> dict[str, Any]:
+    """Arguments of `load_dataset`: the data set's name, or the Arrow files that `save_to_disk` wrote."""
     path = Path(str(settings.dataset))
-    if path.is_file():
-        raise DataError("a file, not a data set", path=path, hint="Name it as `path`, or its directory as `dataset`.")
-    if not any((path / name).is_file() for name in _SAVED):
-        return library.load_dataset(
-            settings.dataset, name=settings.config, split=settings.split, revision=settings.revision
-        )
+    several = (path / "dataset_dict.json").is_file()
+    if not several and not (path / "state.json").is_file():
+        return {"path": settings.dataset, "name": settings.config, "revision": settings.revision}
     if settings.config is not None or settings.revision is not None:
         reason = "written by save_to_disk: it has no configurations and revisions"
         raise DataError(reason, path=path, hint="Leave out `config` and `revision`.")
-    try:
-        saved = library.load_from_disk(settings.dataset)
-    except IndexError as error:  # how the library fails on a data set of no rows
-        raise DataError("has no rows", path=path, hint="Save it again, with rows.") from error
-    whole = not isinstance(saved, library.DatasetDict)
-    if whole and "split" not in settings.model_fields_set:
-        return saved
-    # a split of what was saved, `train[:100]` and the like as load_dataset reads them
-    splits = {str(saved.split or "train"): saved} if whole else dict(saved)
-    lengths = {split: len(table) for split, table in splits.items()}
-    parts = library.ReadInstruction.from_spec(settings.split).to_absolute(lengths)
-    spans = [(part.splitname, *slice(part.from_, part.to).indices(lengths[part.splitname])[:2]) for part in parts]
-    return library.concatenate_datasets([splits[name].select(range(start, end)) for name, start, end in spans])
+    files: dict[str, list[str]] = {}
+    for file in sorted(path.glob("*/*.arrow" if several else "*.arrow")):
+        files.setdefault(file.parent.name if several else "train", []).append(str(file))
+    return {"path": "arrow", "data_files": files}
 
 
 def _not_loaded(settings: PairsSettings, error: Exception) -> DataError:

@@ -9,7 +9,6 @@ import io
 import json
 import lzma
 import pickle
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -40,20 +39,14 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
     [
         ("lines.jsonl", LINES.encode()),
         ("bom.jsonl", b"\xef\xbb\xbf" + LINES.encode()),
-        ("joined.jsonl", LINES.replace("\n", "\n\ufeff").encode()),
         ("windows.jsonl", LINES.replace("\n", "\r\n\r\n").encode()),
         ("old-mac.jsonl", LINES.replace("\n", "\r").encode()),
         ("array.jsonl", json.dumps(ROWS).encode()),
         ("array.json", b"\xef\xbb\xbf\n " + json.dumps(ROWS, indent=2, ensure_ascii=False).encode() + b"\n\n"),
-        ("lines.jsonl.gz", gzip.compress(LINES.encode())),
-        ("no-ending", gzip.compress(json.dumps(ROWS).encode())),
-        ("array.json.bz2", bz2.compress(json.dumps(ROWS).encode())),
-        ("lines.xz", lzma.compress(LINES.encode())),
         ("rows.parquet", parquet(ROWS)),
         ("called-otherwise.jsonl", parquet(ROWS)),
-        ("rows.parquet.gz", gzip.compress(parquet(ROWS))),
         ("rows.csv", TABLE.encode()),
-        ("rows.csv.gz", gzip.compress(b"\xef\xbb\xbf" + TABLE.replace("\n", "\r\n").encode())),
+        ("windows.csv", b"\xef\xbb\xbf" + TABLE.replace("\n", "\r\n").encode()),
         ("rows.tsv", b"prompt\tpreference\tchosen\trejected\nHow?\tcalm\tA\tB\nWhy?\tcalm\tC\tD"),
     ],
 )
@@ -86,31 +79,19 @@ def zipped() -> bytes:
     return sink.getvalue()
 
 
-def tarred() -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("rows.jsonl"))
-    return sink.getvalue()
-
-
 @pytest.mark.parametrize(
     ("content", "named"),
     [
         (zipped(), "zip archive"),
-        (tarred(), "tar archive"),
-        (gzip.compress(tarred(), mtime=0), "tar archive"),
+        (gzip.compress(LINES.encode()), "gzip"),
+        (bz2.compress(LINES.encode()), "bzip2"),
+        (lzma.compress(LINES.encode()), "xz"),
         (b"\x28\xb5\x2f\xfd\x04", "zstd"),
-        (b"SQLite format 3\0", "SQLite"),
         (b"ARROW1\0\0", "Arrow file"),
-        (b"\xff\xff\xff\xff\x10\0\0\0", "Arrow stream"),
         (pickle.dumps(ROWS), "pickle"),
         (LINES.encode("utf-16"), "UTF-16"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
-        (b"<!DOCTYPE html><html>", "web page"),
         (b"PAR1 and then nothing", "Parquet"),
-        (gzip.compress(LINES.encode(), mtime=0)[:-9], "gzip, and damaged"),
-        (lzma.compress(LINES.encode())[:-9], "xz, and damaged"),
-        (bz2.compress(LINES.encode())[:-9], "bzip2, and damaged"),
     ],
 )
 def test_a_file_that_holds_no_rows_is_named_for_what_it_is(tmp_path: Path, content: bytes, named: str) -> None:
@@ -170,11 +151,10 @@ def test_what_is_wrong_in_a_file_names_its_line(tmp_path: Path, text: str, line:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(("text", "reason"), [("[]", "without elements"), ("[3]", r"\[0\]: not a JSON object")])
-def test_an_array_holds_objects(tmp_path: Path, text: str, reason: str) -> None:
+def test_an_array_holds_objects(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    path.write_text(text)
-    with pytest.raises(DataError, match=reason) as caught:
+    path.write_text("[3]")
+    with pytest.raises(DataError, match=r"\[0\]: not a JSON object") as caught:
         read_rows(path)
     assert caught.value.hint
 
