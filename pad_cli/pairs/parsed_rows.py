@@ -57,7 +57,7 @@ class Row:
     origin: str  # the file, or the data set's name
     number: int  # its line counted from 1, or its index counted from 0; unique in its origin
     is_line: bool = True  # whether `number` is a line
-    # What was read in another form than it is written, or not at all; filled by what reads the row
+    # Parts of its columns that are not read; filled by what reads the row
     changes: list[str] = field(default_factory=list, compare=False)
     problem: RowError | None = None  # why it could not be parsed
 
@@ -110,7 +110,7 @@ class PairFormat(Protocol):
 
 
 def note_changes(rows: Iterable[Row], unread: Container[str] = ()) -> None:
-    """Say on stderr what was read differently, or not at all, and in how many rows."""
+    """Say on stderr what was not read, and in how many rows."""
     counts = Counter((row.origin, change) for row in rows for change in row.all_changes(unread))
     for (origin, change), count in counts.items():
         note(f"{origin}: {change} ({count:,} row{'s' if count > 1 else ''})")

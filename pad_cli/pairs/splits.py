@@ -261,7 +261,7 @@ def split_report(name: str, pairs: Sequence[PreferencePair]) -> SplitReport:
 
 
 def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
-    """The report as tables: sources, what was not used or read differently, splits, and the preferences of each."""
+    """The report as tables: sources, what was not used or not read, splits, and the preferences of each."""
     content = asdict(report)
     sources, splits = content["sources"], content["splits"]
     place: dict[str, Column] = {"source": "source", "split": "split"}
@@ -288,7 +288,7 @@ def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
             parts("changes"),
             {**place, "rows": number("count"), "what": "change", **examples},
             {},
-            "Read differently, or not read",
+            "Not read",
         ),
         Table.of(
             splits,
