@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.pairs.sources import (
-    PreferenceReader,
     SourcedPair,
     clean,
     contrast_pairs,
@@ -22,7 +21,7 @@ from pad_cli.pairs.sources import (
     without_leaks,
 )
 from pad_cli.preference import Preference
-from pad_cli.principles import load_principles, shipped_principles
+from pad_cli.principles import Principle, load_principles
 from pad_cli.recipe import DataSettings, PairsSettings, Settings, make_with
 from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair, PreferenceReport, SourceReport, SplitReport
 from pad_cli.registry import PAIR_SOURCES
@@ -58,7 +57,6 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
         RecipeError: a source or format does not take the options.
         UsageError: there is no such source or format.
     """
-    reader = PreferenceReader(principles)
     if _HELD_OUT in settings.validation and settings.validation_share:
         raise RecipeError(
             f"data.validation: `{_HELD_OUT}` is the name of what `validation_share` holds out.",
@@ -67,7 +65,7 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
     texts, unseen_texts = read_paraphrases(settings.texts)
     splits, validation_reports = [], []
     for name, source in settings.validation.items():
-        sourced, of_split = _read_all({f"data.validation.{name}": source}, name, settings, reader)
+        sourced, of_split = _read_all({f"data.validation.{name}": source}, name, settings, principles)
         _require(f"validation ({name})", sourced, of_split)
         splits.append(PairSplit(name, tuple(pair for pair, _ in sourced)))
         validation_reports += of_split
@@ -81,7 +79,7 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
             origins |= {f"data.train.{number}": each for number, each in enumerate(settings.train)}
         else:
             origins["data.train"] = settings.train
-        pairs, reports = _read_all(origins, "train", settings, reader)
+        pairs, reports = _read_all(origins, "train", settings, principles)
     pairs = without_leaks(pairs, measured)
     _require("training", pairs, reports)
     if settings.validation_share:
@@ -115,14 +113,17 @@ def _registered(settings: DataSettings, seed: int) -> tuple[list[SourcedPair], l
 
 
 def _read_all(
-    sources: Mapping[str, str | PairsSettings | None], split: str, settings: DataSettings, reader: PreferenceReader
+    sources: Mapping[str, str | PairsSettings | None],
+    split: str,
+    settings: DataSettings,
+    principles: Sequence[str] | None,
 ) -> tuple[list[SourcedPair], list[SourceReport]]:
     """Sources by their keys in the recipe, cleaned together: a pair that two of them hold counts once."""
     pairs: list[SourcedPair] = []
     reports = []
     for key, source in sources.items():
         place = source if isinstance(source, PairsSettings) else PairsSettings(path=source)
-        read, report = read_source(place, key, split, reader, drop_bad=settings.bad_rows == "drop")
+        read, report = read_source(place, key, split, principles, drop_bad=settings.bad_rows == "drop")
         pairs += read
         reports.append(report)
     return clean(pairs), reports
@@ -182,7 +183,7 @@ _Text = Annotated[str, Field(pattern=r"\S")]
 
 
 class _Entry(Settings):
-    train: Annotated[tuple[_Text, ...], Field(min_length=1)]
+    wordings: Annotated[tuple[_Text, ...], Field(min_length=1, alias="train")]
     held_out: tuple[_Text, ...] = ()
 
 
@@ -201,19 +202,18 @@ def read_paraphrases(texts: Mapping[str, list[str]] | str) -> tuple[Paraphrases,
     """
     if not isinstance(texts, str):
         return {name: tuple(paraphrases) for name, paraphrases in texts.items()}, {}
-    if texts != SHIPPED and not texts.endswith((".yaml", ".yml")):
-        return _of_json(Path(texts))
-    principles = shipped_principles() if texts == SHIPPED else load_principles(Path(texts))
-    train, held_out = _of_json(shipped("data") / "wordings-dsp.json") if texts == SHIPPED else ({}, {})
-    return (
-        {**train, **{name: principle.wordings for name, principle in principles.items()}},
-        {**held_out, **{name: principle.held_out for name, principle in principles.items()}},
-    )
+    data = shipped("data")
+    files = [data / "wordings-dsp.json", data / "principles.yaml"] if texts == SHIPPED else [Path(texts)]
+    entries = {name: entry for file in files for name, entry in _read_entries(file).items()}
+    train = {name: entry.wordings for name, entry in entries.items()}
+    return train, {name: entry.held_out for name, entry in entries.items()}
 
 
-def _of_json(path: Path) -> tuple[Paraphrases, Paraphrases]:
+def _read_entries(path: Path) -> Mapping[str, Principle | _Entry]:
+    if path.suffix in (".yaml", ".yml"):
+        return load_principles(path)
     try:
-        entries = _FILE.validate_json(path.read_text(encoding="utf-8"), strict=True)
+        return _FILE.validate_json(path.read_text(encoding="utf-8"), strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         reason = f"not a map of principles to paraphrases: {problem['msg']}"
@@ -221,8 +221,6 @@ def _of_json(path: Path) -> tuple[Paraphrases, Paraphrases]:
         raise DataError(reason, path=path, field=".".join(map(str, problem["loc"])), hint=hint) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read as UTF-8 text: {error}", path=path, hint="Check data.texts.") from error
-    train = {name: entry.train for name, entry in entries.items()}
-    return train, {name: entry.held_out for name, entry in entries.items()}
 
 
 def _paraphrased(splits: Iterable[PairSplit], held_out: Paraphrases) -> list[PairSplit]:
@@ -264,47 +262,52 @@ def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
     """The report as tables: sources, what was not used or not read, splits, and the preferences of each."""
     content = asdict(report)
     sources, splits = content["sources"], content["splits"]
+    dropped, changes = (
+        [{**entry, "source": source["name"], "split": source["split"]} for source in sources for entry in source[key]]
+        for key in ("dropped", "changes")
+    )
+    preferences = [
+        {"split": split["name"], "preference": words, **measured}
+        for split in splits
+        for words, measured in list(split["preferences"].items())[:most]
+    ]
     place: dict[str, Column] = {"source": "source", "split": "split"}
     examples: dict[str, Column] = {"for example": lambda row: ", ".join(row["examples"])}
     counts = {"rows": "rows", "used": "rows_used", "pairs": "pairs_made", "kept": "pairs_kept"}
-    counts["contrast"] = "contrast_pairs"
-
-    def parts(key: str) -> list[Row]:
-        return [{**each, "source": of["name"], "split": of["split"]} for of in sources for each in of[key]]
-
-    def numbers(keys: Mapping[str, str], digits: str = ",") -> dict[str, Column]:
-        return {name: number(key, digits) for name, key in keys.items()}
-
-    lengths = {"mean prompt": "mean_prompt", "mean answer": "mean_answer"}
     tables = [
         Table.of(
             sources,
             {"source": "name", "split": "split"},
-            {**numbers(counts), "weight": number("weight", "g")},
+            {
+                **{name: number(key) for name, key in counts.items()},
+                "contrast": number("contrast_pairs"),
+                "weight": number("weight", "g"),
+            },
             "Sources",
         ),
-        Table.of(parts("dropped"), {**place, "how many": _how_many, "why": "reason", **examples}, {}, "Not used"),
-        Table.of(
-            parts("changes"),
-            {**place, "rows": number("count"), "what": "change", **examples},
-            {},
-            "Not read",
-        ),
+        Table.of(dropped, {**place, "how many": _how_many, "why": "reason", **examples}, {}, "Not used"),
+        Table.of(changes, {**place, "rows": number("count"), "what": "change", **examples}, {}, "Not read"),
         Table.of(
             splits,
             {"split": "name"},
-            {**numbers({name: name for name in ("pairs", "prompts", "answers")}), **numbers(lengths, ".0f")},
+            {
+                **{name: number(name) for name in ("pairs", "prompts", "answers")},
+                "preferences": lambda row: f"{len(row['preferences']) + row['more_preferences']:,}",
+                "mean prompt": number("mean_prompt", ".0f"),
+                "mean answer": number("mean_answer", ".0f"),
+            },
             "Splits (lengths in characters)",
         ),
         Table.of(
-            [row for split in splits for row in _preferences(split, most)],
+            preferences,
             {"split": "split", "preference": "preference"},
             {
                 "pairs": number("pairs"),
                 "longer": number("chosen_longer", ".2f"),
-                **numbers({"chosen": "mean_chosen", "rejected": "mean_rejected"}, ".0f"),
+                "chosen": number("mean_chosen", ".0f"),
+                "rejected": number("mean_rejected", ".0f"),
             },
-            "Preferences (longer: share of chosen answers that are; mean lengths in characters)",
+            "The most frequent preferences (longer: share of chosen answers that are; mean lengths in characters)",
         ),
     ]
     return [table for table in tables if table.rows]
@@ -312,14 +315,6 @@ def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
 
 def _how_many(row: Row) -> str:
     return f"{row['count']:,} {row['what']}{'s' * (row['count'] > 1)}"
-
-
-def _preferences(split: Row, most: int) -> Iterator[Row]:
-    for words, one in list(split["preferences"].items())[:most]:
-        yield {"split": split["name"], "preference": words, **one}
-    if more := split["more_preferences"] + max(0, len(split["preferences"]) - most):
-        empty = dict.fromkeys(("pairs", "chosen_longer", "mean_chosen", "mean_rejected"))
-        yield {"split": split["name"], "preference": f"({more:,} more)", **empty}
 
 
 def _preference_report(pairs: Sequence[PreferencePair]) -> PreferenceReport:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pad_cli.errors import DataError
 from pad_cli.pairs import read_rows
-from pad_cli.pairs.sources import PreferenceReader, read_source
+from pad_cli.pairs.sources import read_source
 from pad_cli.recipe import PairsSettings
 from pad_cli.records import PreferencePair
 from tests.pairs.conftest import Write, load
@@ -27,7 +27,7 @@ CONVERSATION = [
 def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
     """All pairs of a file, as they stand."""
     settings = PairsSettings(path=str(path))
-    sourced, _ = read_source(settings, "path", "train", PreferenceReader(None), drop_bad=False)
+    sourced, _ = read_source(settings, "path", "train", None, drop_bad=False)
     return tuple(pair for pair, _ in sourced)
 
 
