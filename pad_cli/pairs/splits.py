@@ -6,9 +6,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.pairs.sources import (
@@ -21,8 +18,8 @@ from pad_cli.pairs.sources import (
     without_leaks,
 )
 from pad_cli.preference import Preference
-from pad_cli.principles import Principle, load_principles
-from pad_cli.recipe import DataSettings, PairsSettings, Settings, make_with
+from pad_cli.principles import load_principles
+from pad_cli.recipe import DataSettings, PairsSettings, make_with
 from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair, PreferenceReport, SourceReport, SplitReport
 from pad_cli.registry import PAIR_SOURCES
 from pad_cli.reports.document import Column, Row, Table, number
@@ -179,48 +176,26 @@ def _refuse_many_names(pairs: Iterable[PreferencePair]) -> None:
 # Paraphrases of principles: what the preference encoder learns from, and what it is measured on
 
 
-_Text = Annotated[str, Field(pattern=r"\S")]
-
-
-class _Entry(Settings):
-    wordings: Annotated[tuple[_Text, ...], Field(min_length=1, alias="train")]
-    held_out: tuple[_Text, ...] = ()
-
-
-_FILE: TypeAdapter[dict[str, _Entry]] = TypeAdapter(dict[str, _Entry])
-
-
 def read_paraphrases(texts: Mapping[str, list[str]] | str) -> tuple[Paraphrases, Paraphrases]:
     """Paraphrases for training, and held-out ones for validation.
 
     Args:
-        texts: principle to paraphrases, all for training; or a JSON file of {principle: {"train": [...], "held_out":
-            [...]}}, a YAML file of principles (see `pad_cli.principles`), or `shipped`.
+        texts: principle to paraphrases, all for training; or a YAML file of principles (see `pad_cli.principles`); or
+            `shipped`.
 
     Raises:
         DataError: the file is missing or of another form.
     """
     if not isinstance(texts, str):
         return {name: tuple(paraphrases) for name, paraphrases in texts.items()}, {}
+    if texts.endswith(".json"):
+        hint = "Write them as YAML: each principle with `instruction`, `wordings` (for `train`) and `held_out`."
+        raise DataError("paraphrases in JSON are no longer read", path=texts, hint=hint)
     data = shipped("data")
-    files = [data / "wordings-dsp.json", data / "principles.yaml"] if texts == SHIPPED else [Path(texts)]
-    entries = {name: entry for file in files for name, entry in _read_entries(file).items()}
-    train = {name: entry.wordings for name, entry in entries.items()}
-    return train, {name: entry.held_out for name, entry in entries.items()}
-
-
-def _read_entries(path: Path) -> Mapping[str, Principle | _Entry]:
-    if path.suffix in (".yaml", ".yml"):
-        return load_principles(path)
-    try:
-        return _FILE.validate_json(path.read_text(encoding="utf-8"), strict=True)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        reason = f"not a map of principles to paraphrases: {problem['msg']}"
-        hint = 'Write {"humorous": {"train": ["be funny", ...], "held_out": ["make me laugh"]}, ...}.'
-        raise DataError(reason, path=path, field=".".join(map(str, problem["loc"])), hint=hint) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read as UTF-8 text: {error}", path=path, hint="Check data.texts.") from error
+    files = [data / "styles-dsp.yaml", data / "principles.yaml"] if texts == SHIPPED else [Path(texts)]
+    principles = {name: principle for file in files for name, principle in load_principles(file).items()}
+    train = {name: principle.wordings for name, principle in principles.items()}
+    return train, {name: principle.held_out for name, principle in principles.items()}
 
 
 def _paraphrased(splits: Iterable[PairSplit], held_out: Paraphrases) -> list[PairSplit]:
