@@ -1,13 +1,8 @@
-"""Rows of files (JSON lines, one JSON array, CSV or Parquet) and of Hugging Face data sets.
-
-A file is known by its first bytes, not by its name; only CSV and TSV, which have none of their own, by their suffix.
-"""
+"""Rows of JSON files (one object a line, or one array), and of whatever `datasets` loads."""
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -19,20 +14,24 @@ from pad_cli.pairs.parsed_rows import Row, RowError
 from pad_cli.recipe import PairsSettings
 from pad_cli.system.offline import hub_hint
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _UNREADABLE = {
     b"\x1f\x8b": "compressed with gzip",
     b"BZh": "compressed with bzip2",
     b"\xfd7zXZ\0": "compressed with xz",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
     b"PK\x03\x04": "a zip archive, or a spreadsheet",
-    b"ARROW1": "an Arrow file (name its directory as a `dataset`)",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"version https://git-lfs": "a pointer of Git LFS, not the data (git lfs pull)",
     b"\x80": "binary (a Python pickle is never opened)",
 }
-_KINDS = "Rows are JSON lines, one JSON array, CSV or Parquet, as UTF-8. Unpack, export or save it as one of these."
+_KINDS = (
+    "Rows are JSON lines or one JSON array, as UTF-8. Where a recipe takes a `dataset`, name the directory of a CSV, "
+    'Parquet or compressed file; elsewhere convert it: python -c "from datasets import load_dataset; '
+    "load_dataset('csv', data_files='rows.csv')['train'].to_json('rows.jsonl')\""
+)
 _JSON_HINT = "One JSON object a line, or one JSON array a file; a file that ends in the middle was cut off."
 
 
@@ -56,17 +55,13 @@ def scan_file(path: Path) -> Iterator[Row]:
     except (OSError, ValueError) as error:  # a ValueError is a name with a null byte
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot be read: {reason}", path=path, hint="Check the path.") from error
-    if data.startswith(b"PAR1"):
-        return _parquet_rows(data, path)
-    for magic, kind in _UNREADABLE.items():
-        if data.startswith(magic):
-            raise DataError(f"{kind}, not a file of rows", path=path, hint=_KINDS)
+    kind = next((kind for magic, kind in _UNREADABLE.items() if data.startswith(magic)), "")
+    if kind or path.suffix.lower() in (".csv", ".tsv"):
+        raise DataError(f"{kind or 'a table of cells'}, not a file of JSON", path=path, hint=_KINDS)
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError("not UTF-8 text", path=path, line=data.count(b"\n", 0, error.start) + 1, hint=_KINDS) from error
-    if delimiter := _DELIMITERS.get(path.suffix.lower()):
-        return _table_rows(text, delimiter, str(path))
     return (_array_rows if text.lstrip().startswith("[") else _line_rows)(text, str(path))
 
 
@@ -112,34 +107,6 @@ def _json_row(value: Any, origin: str, number: int, *, is_line: bool = True) -> 
         return Row(value, origin, number, is_line)
     problem = RowError("not a JSON object", hint='Write {"prompt": ...} a line.')
     return Row({}, origin, number, is_line, problem=problem)
-
-
-def _table_rows(text: str, delimiter: str, origin: str) -> Iterator[Row]:
-    """CSV with the names of the columns in its first row; every cell is text."""
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
-    try:
-        names = reader.fieldnames or ()
-        if repeated := [name for name in names if names.count(name) > 1]:
-            hint = "Give each column a name of its own in the first line."
-            raise DataError("the column is duplicated", path=origin, line=1, field=repeated[0], hint=hint)
-        for cells in reader:
-            extra = RowError("more cells than columns", hint='Quote texts that hold the delimiter: "a, b".')
-            yield Row(cells, origin, reader.line_num, problem=extra if None in cells else None)
-    except csv.Error as error:
-        problem = RowError("not CSV", detail=str(error), hint="Quote texts, and double the quotes in them.")
-        yield Row({}, origin, reader.reader.line_num, problem=problem)
-
-
-def _parquet_rows(data: bytes, path: Path) -> Iterator[Row]:
-    arrow = importlib.import_module("pyarrow")  # large, and most files are text
-    parquet = importlib.import_module("pyarrow.parquet")
-    try:
-        rows = parquet.read_table(arrow.BufferReader(data)).to_pylist(maps_as_pydicts="strict")
-    except (arrow.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"Parquet that cannot be read: {reason}", path=path, hint="Write or fetch it again.") from error
-    for number, values in enumerate(rows):
-        yield Row(values, str(path), number, is_line=False)
 
 
 def scan_data_set(settings: PairsSettings) -> Iterator[Row]:

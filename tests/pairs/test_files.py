@@ -24,7 +24,6 @@ ROWS: list[dict[str, Any]] = [
     {"prompt": "Why?", "preference": "calm", "chosen": "two\nlines", "rejected": "d"},
 ]
 LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
-TABLE = 'prompt,preference,chosen,rejected\nHow?,calm,"Ä, b","say ""no"""\nWhy?,calm,"two\nlines",d\n'
 
 
 def parquet(rows: list[dict[str, Any]]) -> bytes:
@@ -43,33 +42,13 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
         ("old-mac.jsonl", LINES.replace("\n", "\r").encode()),
         ("array.jsonl", json.dumps(ROWS).encode()),
         ("array.json", b"\xef\xbb\xbf\n " + json.dumps(ROWS, indent=2, ensure_ascii=False).encode() + b"\n\n"),
-        ("rows.parquet", parquet(ROWS)),
-        ("called-otherwise.jsonl", parquet(ROWS)),
-        ("rows.csv", TABLE.encode()),
-        ("windows.csv", b"\xef\xbb\xbf" + TABLE.replace("\n", "\r\n").encode()),
-        ("rows.tsv", b"prompt\tpreference\tchosen\trejected\nHow?\tcalm\tA\tB\nWhy?\tcalm\tC\tD"),
     ],
 )
 def test_rows_are_read_from_every_usual_kind_of_file(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    found = [dict(row.values) for row in read_rows(path)]
-    if name == "rows.tsv":
-        assert [row["chosen"] for row in found] == ["A", "C"]
-    else:
-        assert found == ROWS
+    assert [dict(row.values) for row in read_rows(path)] == ROWS
     assert len(load(path).train) == 2
-
-
-def test_messages_weights_and_nulls_of_parquet_are_those_of_json(tmp_path: Path) -> None:
-    prompts = [[{"role": "user", "content": "How?"}], [{"role": "user", "content": "Why?", "name": None}]]
-    rows = [
-        {"prompt": prompt, "preference": {name: 1.0}, "chosen": "A", "rejected": "B", "tools": None}
-        for prompt, name in zip(prompts, ("calm", "lively"), strict=True)
-    ]
-    path = tmp_path / "rows.parquet"
-    path.write_bytes(parquet(rows))
-    assert [pair.preference for pair in load(path).train] == [{"calm": 1.0}, {"lively": 1.0}]
 
 
 def zipped() -> bytes:
@@ -91,7 +70,7 @@ def zipped() -> bytes:
         (pickle.dumps(ROWS), "pickle"),
         (LINES.encode("utf-16"), "UTF-16"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
-        (b"PAR1 and then nothing", "Parquet"),
+        (parquet(ROWS), "Parquet"),
     ],
 )
 def test_a_file_that_holds_no_rows_is_named_for_what_it_is(tmp_path: Path, content: bytes, named: str) -> None:
@@ -101,6 +80,14 @@ def test_a_file_that_holds_no_rows_is_named_for_what_it_is(tmp_path: Path, conte
         read_rows(path)
     assert caught.value.path == str(path)
     assert caught.value.hint
+
+
+def test_a_table_says_how_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,preference,chosen,rejected\nHow?,calm,A,B\n")
+    with pytest.raises(DataError, match=r"rows\.csv: a table") as caught:
+        read_rows(path)
+    assert "to_json" in caught.value.hint
 
 
 def test_text_of_another_encoding_names_the_line(tmp_path: Path) -> None:
@@ -117,13 +104,12 @@ def test_text_of_another_encoding_names_the_line(tmp_path: Path) -> None:
         ('{"a": 1}\n{"prompt": "Where?", "prompt": "When?"}', 2, "prompt"),
         ('{"a": 1}\n{"prompt": [{"role": "user", "content": "a", "content": "b"}]}', 2, "content"),
         ('[{"a": 1},\n {"b": 1, "b": 1}]', 0, "b"),
-        ("prompt,chosen,chosen\na,b,c", 1, "chosen"),
     ],
 )
 def test_a_key_that_is_there_twice_is_refused_with_line_and_key(
     tmp_path: Path, text: str, line: int, field: str
 ) -> None:
-    path = tmp_path / ("rows.csv" if text.startswith("prompt,") else "rows.json")
+    path = tmp_path / "rows.json"
     path.write_text(text)
     with pytest.raises(DataError, match="duplicated") as caught:
         read_rows(path)
@@ -138,12 +124,10 @@ def test_a_key_that_is_there_twice_is_refused_with_line_and_key(
         ('[{"a": 1},\n]', 2, "not JSON"),
         ('[{"a": 1}]\n[{"a": 2}]', 2, "Extra data"),
         ('{\n"a": 1\n}', 1, "not JSON"),
-        ("a,b\n1,2,3", 2, "more cells"),
-        ('a,b\n1,"2', 2, "not CSV"),
     ],
 )
 def test_what_is_wrong_in_a_file_names_its_line(tmp_path: Path, text: str, line: int, reason: str) -> None:
-    path = tmp_path / ("rows.csv" if text.startswith("a,b") else "rows.json")
+    path = tmp_path / "rows.json"
     path.write_text(text)
     with pytest.raises(DataError, match=reason) as caught:
         read_rows(path)
