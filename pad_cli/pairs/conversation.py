@@ -59,7 +59,7 @@ def read_sample(
             raise RowError("the two conversations differ before their last message", field=name, hint=hint)
     context = joined[0][1] if joined else stated
     if not context or not context[-1]["content"].strip() or (not stated and len(joined) < len(answers)):
-        raise _misformed("missing or empty", prompt)
+        raise _misformed(None, _PROMPT_FORM, prompt)
     return _with_system(row, context, system), [text for *_, text in split]
 
 
@@ -84,7 +84,7 @@ def read_text(row: Row, field: str) -> str:
     """A column that holds a text (RowError: it does not)."""
     value = row.values.get(field)
     if not is_text(value):
-        raise _not_text(value, "not a text", field)
+        raise _misformed(value, "not a text", field)
     return value
 
 
@@ -93,9 +93,11 @@ def _read_messages(row: Row, field: str) -> Messages:
     value = row.values.get(field)
     if isinstance(value, list) and value:
         return tuple(_message(row, field, message, _PROMPT_FORM) for message in value)
-    if value is not None and not is_text(value):
-        raise _not_text(value, _PROMPT_FORM, field)
-    return () if value is None else as_messages(value)
+    if value is None:
+        return ()
+    if not is_text(value):
+        raise _misformed(value, _PROMPT_FORM, field)
+    return as_messages(value)
 
 
 def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
@@ -109,21 +111,21 @@ def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
             raise RowError("a conversation that does not end with the answer", field=field, hint=hint)
         before, value = tuple(earlier), last["content"]
     if not is_text(value):
-        raise _not_text(value, _ANSWER_FORM, field)
+        raise _misformed(value, _ANSWER_FORM, field)
     return before, value
 
 
 def _message(row: Row, field: str, message: Any, form: str) -> Mapping[str, str]:
     """A message with its role and content as text; what else it holds is noted as not read."""
     if not isinstance(message, Mapping) or not is_text(message.get("role")):
-        raise _misformed(form, field)
+        raise _misformed(message, form, field)
     stated = {key: value for key, value in message.items() if not is_blank(value)}
     try:
         read = as_message(stated)
     except DataError as error:
         raise RowError(error.message, field=field, hint=f"{error.hint} `data.bad_rows: drop` counts them.") from error
     if not is_unicode(read["content"]):
-        raise _not_text(read["content"], form, field)
+        raise _misformed(read["content"], form, field)
     row.changes.extend(f"'{key}' of a message is not read" for key in stated if key not in ("role", "content"))
     return read
 
@@ -155,14 +157,11 @@ def _with_system(row: Row, context: Messages, column: str) -> Messages:
     return context
 
 
-def _not_text(value: Any, form: str, field: str) -> RowError:
-    reason = "missing or empty"
-    if value and not is_blank(value):
+def _misformed(value: Any, form: str, field: str) -> RowError:
+    if is_blank(value):
+        reason = "missing or empty"
+    else:
         reason = "holds a null character or half a character" if isinstance(value, str) else form
-    return _misformed(reason, field)
-
-
-def _misformed(reason: str, field: str) -> RowError:
     hint = f'Write "{field}": "..." or "{field}": [{{"role": "user", "content": "..."}}].'
     return RowError(reason, field=field, hint=hint)
 

@@ -77,32 +77,33 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
+def _decode(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise RowError("not JSON", detail=str(error), hint=_JSON_HINT) from error
+
+
 def _line_rows(text: str, origin: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield _json_row(_DECODER.decode(line), origin, number)
-        except RowError as problem:
-            yield Row({}, origin, number, problem=problem)
-        except (ValueError, RecursionError) as error:
-            yield Row({}, origin, number, problem=RowError("not JSON", detail=str(error), hint=_JSON_HINT))
+        if line.strip():
+            try:
+                yield _row(_decode(line), origin, number)
+            except RowError as problem:
+                yield Row({}, origin, number, problem=problem)
 
 
 def _array_rows(text: str, origin: str) -> Iterator[Row]:
     """The elements of a JSON array, by their index; damage is an error of the whole file."""
     try:
-        elements = _DECODER.decode(text)
+        elements = _decode(text)
     except RowError as problem:
-        raise DataError(problem.reason, path=origin, field=problem.field, hint=problem.hint) from problem
-    except (ValueError, RecursionError) as error:
-        line = getattr(error, "lineno", 1)
-        raise DataError(f"not JSON: {error}", path=origin, line=line, hint=_JSON_HINT) from error
+        raise problem.at(Row({}, origin, 0)) from problem
     for number, value in enumerate(elements):
-        yield _json_row(value, origin, number, is_line=False)
+        yield _row(value, origin, number, is_line=False)
 
 
-def _json_row(value: Any, origin: str, number: int, *, is_line: bool = True) -> Row:
+def _row(value: Any, origin: str, number: int, *, is_line: bool = True) -> Row:
     if isinstance(value, dict):
         return Row(value, origin, number, is_line)
     problem = RowError("not a JSON object", hint='Write {"prompt": ...} a line.')

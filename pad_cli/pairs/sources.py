@@ -197,24 +197,20 @@ def clean(pairs: Iterable[SourcedPair]) -> list[SourcedPair]:
 
 def without_leaks(pairs: Sequence[SourcedPair], validation: Iterable[PreferencePair]) -> list[SourcedPair]:
     """Training pairs whose prompt no validation pair has, white space and letter case aside."""
-    measured = set(normalised_prompts(validation))
+    measured = {normalised_prompt(pair) for pair in validation}
     clear = []
-    for sourced, prompt in zip(pairs, normalised_prompts(pair for pair, _ in pairs), strict=True):
-        if prompt in measured:
+    for sourced in pairs:
+        if normalised_prompt(sourced.pair) in measured:
             sourced.drop("prompt of a validation split")
         else:
             clear.append(sourced)
     return clear
 
 
-def normalised_prompts(pairs: Iterable[PreferencePair]) -> list[str]:
-    """For each pair a text that is equal for prompts which differ in white space and letter case only."""
-
-    @functools.cache  # many pairs share a prompt
-    def normalised(text: str) -> str:
-        return " ".join(text.split()).casefold()
-
-    return ["\0".join(f"{each['role']}\0{normalised(each['content'])}" for each in pair.prompt) for pair in pairs]
+def normalised_prompt(pair: PreferencePair) -> str:
+    """A text that is equal for prompts which differ in white space and letter case only."""
+    texts = ((message["role"], " ".join(message["content"].split()).casefold()) for message in pair.prompt)
+    return "\0".join(f"{role}\0{text}" for role, text in texts)
 
 
 def contrast_pairs(pairs: Sequence[SourcedPair]) -> list[SourcedPair]:

@@ -12,7 +12,7 @@ from pad_cli.pairs.sources import (
     SourcedPair,
     clean,
     contrast_pairs,
-    normalised_prompts,
+    normalised_prompt,
     prompt_key,
     read_source,
     without_leaks,
@@ -128,7 +128,7 @@ def _read_all(
 
 def _hold_out(pairs: Sequence[SourcedPair], share: float, seed: int) -> tuple[list[SourcedPair], list[SourcedPair]]:
     """Split by whole prompts: what stays, and a share of the prompts, at least one and never all."""
-    keys = normalised_prompts(pair for pair, _ in pairs)
+    keys = [normalised_prompt(pair) for pair, _ in pairs]
     prompts = list(dict.fromkeys(keys))
     if len(prompts) < 2:
         raise DataError(
@@ -246,42 +246,27 @@ def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
         for split in splits
         for words, measured in list(split["preferences"].items())[:most]
     ]
+
+    def numbers(digits: str = ",", **columns: str) -> dict[str, Column]:
+        return {name.replace("_", " "): number(key, digits) for name, key in columns.items()}
+
     place: dict[str, Column] = {"source": "source", "split": "split"}
     examples: dict[str, Column] = {"for example": lambda row: ", ".join(row["examples"])}
-    counts = {"rows": "rows", "used": "rows_used", "pairs": "pairs_made", "kept": "pairs_kept"}
+    counts = numbers(rows="rows", used="rows_used", pairs="pairs_made", kept="pairs_kept", contrast="contrast_pairs")
+    sizes = numbers(pairs="pairs", prompts="prompts", answers="answers")
+    sizes["preferences"] = lambda row: f"{len(row['preferences']) + row['more_preferences']:,}"
+    lengths = numbers(".0f", mean_prompt="mean_prompt", mean_answer="mean_answer")
+    longer = {**numbers(pairs="pairs"), **numbers(".2f", longer="chosen_longer")}
+    answers = numbers(".0f", chosen="mean_chosen", rejected="mean_rejected")
     tables = [
-        Table.of(
-            sources,
-            {"source": "name", "split": "split"},
-            {
-                **{name: number(key) for name, key in counts.items()},
-                "contrast": number("contrast_pairs"),
-                "weight": number("weight", "g"),
-            },
-            "Sources",
-        ),
+        Table.of(sources, {"source": "name", "split": "split"}, {**counts, **numbers("g", weight="weight")}, "Sources"),
         Table.of(dropped, {**place, "how many": _how_many, "why": "reason", **examples}, {}, "Not used"),
         Table.of(changes, {**place, "rows": number("count"), "what": "change", **examples}, {}, "Not read"),
-        Table.of(
-            splits,
-            {"split": "name"},
-            {
-                **{name: number(name) for name in ("pairs", "prompts", "answers")},
-                "preferences": lambda row: f"{len(row['preferences']) + row['more_preferences']:,}",
-                "mean prompt": number("mean_prompt", ".0f"),
-                "mean answer": number("mean_answer", ".0f"),
-            },
-            "Splits (lengths in characters)",
-        ),
+        Table.of(splits, {"split": "name"}, {**sizes, **lengths}, "Splits (lengths in characters)"),
         Table.of(
             preferences,
             {"split": "split", "preference": "preference"},
-            {
-                "pairs": number("pairs"),
-                "longer": number("chosen_longer", ".2f"),
-                "chosen": number("mean_chosen", ".0f"),
-                "rejected": number("mean_rejected", ".0f"),
-            },
+            {**longer, **answers},
             "The most frequent preferences (longer: share of chosen answers that are; mean lengths in characters)",
         ),
     ]
