@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.pairs.parsed_rows import Row, RowError
+from pad_cli.pairs.parsed_rows import Columns, Row, RowError
 from pad_cli.recipe import PairsSettings
 from pad_cli.system.offline import hub_hint
 
@@ -57,7 +56,7 @@ def scan_file(path: Path) -> Iterator[Row]:
         raise DataError(f"cannot be read: {reason}", path=path, hint="Check the path.") from error
     kind = next((kind for magic, kind in _UNREADABLE.items() if data.startswith(magic)), "")
     if kind or path.suffix.lower() in (".csv", ".tsv"):
-        raise DataError(f"{kind or 'a table of cells'}, not a file of JSON", path=path, hint=_KINDS)
+        raise DataError(f"{kind or 'a table of cells'}, not a file of rows", path=path, hint=_KINDS)
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -67,10 +66,12 @@ def scan_file(path: Path) -> Iterator[Row]:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, whose keys must be distinct."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise RowError("the key is duplicated", field=key, hint="Only one value could be read: leave the other out.")
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            hint = "Only one value could be read: leave the other out."
+            raise RowError("the key is duplicated", field=key, hint=hint)
+        values[key] = value
     return values
 
 
@@ -90,7 +91,7 @@ def _line_rows(text: str, origin: str) -> Iterator[Row]:
             try:
                 yield _row(_decode(line), origin, number)
             except RowError as problem:
-                yield Row({}, origin, number, problem=problem)
+                yield Row(Columns({}), origin, number, problem=problem)
 
 
 def _array_rows(text: str, origin: str) -> Iterator[Row]:
@@ -98,16 +99,16 @@ def _array_rows(text: str, origin: str) -> Iterator[Row]:
     try:
         elements = _decode(text)
     except RowError as problem:
-        raise problem.at(Row({}, origin, 0)) from problem
+        raise problem.at(Row(Columns({}), origin, 0)) from problem
     for number, value in enumerate(elements):
         yield _row(value, origin, number, is_line=False)
 
 
 def _row(value: Any, origin: str, number: int, *, is_line: bool = True) -> Row:
     if isinstance(value, dict):
-        return Row(value, origin, number, is_line)
+        return Row(Columns(value), origin, number, is_line)
     problem = RowError("not a JSON object", hint='Write {"prompt": ...} a line.')
-    return Row({}, origin, number, is_line, problem=problem)
+    return Row(Columns({}), origin, number, is_line, problem=problem)
 
 
 def scan_data_set(settings: PairsSettings) -> Iterator[Row]:
@@ -125,7 +126,7 @@ def scan_data_set(settings: PairsSettings) -> Iterator[Row]:
         if not hidden:
             library.enable_progress_bars()
     for number, values in enumerate(table):
-        yield Row(values, str(settings.dataset), number, is_line=False)
+        yield Row(Columns(values), str(settings.dataset), number, is_line=False)
 
 
 def _source(settings: PairsSettings) -> dict[str, Any]:

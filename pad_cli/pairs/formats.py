@@ -116,7 +116,6 @@ class SafeRlhf(RowFormat):
     """PKU-SafeRLHF (Ji et al. 2024, arXiv 2406.15513): two answers, which is the better and which the safer.
 
     A row gives a pair for each question; where the two disagree, these are the same two answers under two preferences.
-    A safer answer that is itself labelled unsafe against a safe one is left out.
     """
 
     names: dict[Literal["better", "safer"], str] = Field(
@@ -127,23 +126,14 @@ class SafeRlhf(RowFormat):
 
     def read_row(self, row: Row) -> ParsedRows:
         prompt, answers = read_sample(row, [(field, row.values.get(field)) for field in ("response_0", "response_1")])
-        safe = [_one_of(row, f"is_response_{number}_safe", True, False) for number in (0, 1)]
-        pairs, parts = [], []
+        pairs = []
         for question, name in self.names.items():
-            winner = _one_of(row, f"{question}_response_id", 0, 1)
-            if question == "safer" and safe[1 - winner] and not safe[winner]:
-                parts.append("the safer answer is the one labelled unsafe")
-            else:
-                pairs.append(RawPair(prompt, name, answers[winner], answers[1 - winner]))
-        return ParsedRows((row,), tuple(pairs), "" if pairs else parts[0], tuple(parts))
-
-
-def _one_of(row: Row, field: str, *values: Any) -> Any:
-    value = row.values.get(field)
-    if type(value) is not type(values[0]) or value not in values:  # True is no 1 here
-        reason = f"neither {values[0]} nor {values[1]}".lower()
-        raise RowError(reason, field=field, hint="Is this PKU-SafeRLHF's own form?")
-    return value
+            winner: Any = row.values.get(f"{question}_response_id")
+            if type(winner) is not int or winner not in (0, 1):
+                hint = "Is this PKU-SafeRLHF's own form?"
+                raise RowError("neither 0 nor 1", field=f"{question}_response_id", hint=hint)
+            pairs.append(RawPair(prompt, name, answers[winner], answers[1 - winner]))
+        return ParsedRows((row,), tuple(pairs))
 
 
 class HhRlhf(RowFormat):

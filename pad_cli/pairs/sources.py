@@ -6,6 +6,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -232,11 +233,10 @@ def contrast_pairs(pairs: Sequence[SourcedPair]) -> list[SourcedPair]:
     for group in groups.values():
         written = _written_for([pair for pair, _ in group])
         source = group[0].source
-        for winner, loser in permutations(written, 2):
-            model = written[winner]
-            if preference_key(model) == preference_key(written[loser]):
+        for winner, loser in permutations(written.values(), 2):
+            if preference_key(winner) == preference_key(loser):
                 continue
-            pair = PreferencePair(model.prompt, model.preference, winner, loser, model.texts, model.place)
+            pair = replace(winner, rejected=loser.chosen)
             question, chosen, rejected = key = pair_key(pair)
             if key not in known and (question, rejected, chosen) not in known:
                 known.add(key)

@@ -1,7 +1,7 @@
 """Benchmarks made of prompts: a user's file or data set, the prompts that ship with pad, and those of the paper.
 
-All take `preferences`, `combine`, `unseen` and `limit`, see `GridSettings`; a wrong option is a RecipeError, and a file
-or data set that cannot be read a DataError that names the row.
+All take `preferences`, `combine` and `limit`, see `GridSettings`. A wrong option is a RecipeError, and a file or data
+set that cannot be read a DataError that names the row.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def load_data_set(
         grid: with `preference` only `limit`, which counts the prompts of each preference.
     """
     name = Path(dataset).name
-    if preference is not None and (clash := grid.keys() & {"preferences", "combine", "unseen"}):
+    if preference is not None and (clash := grid.keys() & {"preferences", "combine"}):
         hint = "`preference` is the column with each row's own; leave it out to ask all prompts under `preferences`."
         raise RecipeError(f"benchmark: options of 'dataset': `{min(clash)}` and `preference` exclude each other.", hint)
     settings = read_grid("dataset", grid if preference is None else {"preferences": {}, **grid})

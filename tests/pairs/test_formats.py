@@ -255,13 +255,13 @@ def test_scores_must_be_named_be_numbers_and_differ_enough(write: Write) -> None
 # safe_rlhf
 
 
-def safe(better: Any, safer: Any, safe_0: Any = True, safe_1: Any = True) -> dict[str, Any]:
+def safe(better: Any, safer: Any) -> dict[str, Any]:
     return {
         "prompt": "How?",
         "response_0": "zero",
         "response_1": "one",
-        "is_response_0_safe": safe_0,
-        "is_response_1_safe": safe_1,
+        "is_response_0_safe": True,
+        "is_response_1_safe": False,
         "better_response_id": better,
         "safer_response_id": safer,
         "response_0_severity_level": 0,
@@ -269,7 +269,7 @@ def safe(better: Any, safer: Any, safe_0: Any = True, safe_1: Any = True) -> dic
 
 
 def test_the_better_answer_is_helpful_and_the_safer_one_harmless(write: Write) -> None:
-    data = load_as(write, "safe_rlhf", [safe(1, 0, safe_1=False)])
+    data = load_as(write, "safe_rlhf", [safe(1, 0)])
     assert texts_of(data) == [("How?", "helpful", "one", "zero"), ("How?", "harmless", "zero", "one")]
 
 
@@ -278,19 +278,12 @@ def test_a_question_can_be_left_out_or_named_otherwise(write: Write) -> None:
     assert texts_of(data) == [("How?", "safe", "zero", "one")]
 
 
-def test_a_safer_answer_that_is_labelled_unsafe_is_left_out_and_counted(write: Write) -> None:
-    data = load_as(write, "safe_rlhf", [safe(1, 0, safe_0=False)])
-    assert texts_of(data) == [("How?", "helpful", "one", "zero")]
-    assert dropped(data) == {"the safer answer is the one labelled unsafe": ("part", 1)}
-
-
 @pytest.mark.parametrize(
     ("row", "field"),
     [
         (safe(2, 0), "better_response_id"),
         (safe(1, "0"), "safer_response_id"),
         (safe(True, 0), "better_response_id"),
-        (safe(1, 0, safe_0=1), "is_response_0_safe"),
         ({**safe(1, 0), "response_1": None}, "response_1"),
     ],
 )
