@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 600
 # A process that has nothing left to do takes tests from another; one process a core, each with one thread.
 FAST   := -m "not slow" -n logical --maxprocesses 8 --dist worksteal
 # Tests that compare answers token for token, and processors on which torch rounds otherwise.
-TOKENS := tests/decoding tests/server tests/test_agreement.py tests/models/test_batch_size.py tests/world/test_enlarge.py
+TOKENS := tests/decoding tests/server tests/test_agreement.py tests/models/test_batch_size.py
 SCALAR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
 AVX2   := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 TWO    := PAD_TEST_THREADS=2 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
@@ -140,7 +140,6 @@ control: setup  ## Train the control on shuffled labels and evaluate it: runs/co
 bench: setup  ## Time steered decoding against plain decoding, interleaved
 	$(BIN)/pad bench embedded-bench
 	$(BIN)/pad bench embedded-bench --set policy.model=embedded/medium
-	$(BIN)/pad bench embedded-bench-speculative
 
 clean:  ## Remove the environments and the caches of tools; runs/ and PAD_HOME stay
 	rm -rf $(VENV) $(DEMO) $(OLDEST) $(NEWEST) $(VLLM) $(CLIENT) dist site docs/reference mutants

@@ -22,7 +22,7 @@ _FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the report, the reward model and the answers go.")] = _OUT,
+    out: Annotated[Path, typer.Option(help="Where the report and the answers go.")] = _OUT,
     full: Annotated[bool, typer.Option("--full", help="Evaluate on every prompt, not on a fifth of them.")] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -41,7 +41,7 @@ def demo(
     say_table(text_table(names, rows, title=title, boxed=False, figures=True))
     say()
     print_report(result.report)
-    say(f"Report: {result.directory / 'report.html'}; beside it answers.jsonl, examples.jsonl and reward-model/")
+    say(f"Report: {result.directory / 'report.html'}; beside it answers.jsonl and examples.jsonl")
     say()
     for line in _next(_program(), out, full):
         say(line)

@@ -1,6 +1,6 @@
 """Preference pairs (floor 3): from files, data sets or a registered source, cleaned and counted.
 
-A file has one JSON object a line (or is a JSON array, CSV or Parquet), the field's columns plus `preference`:
+A file has one JSON object a line (or is a JSON array), the field's columns plus `preference`:
 
     {"prompt": str | [{"role", "content"}, ...], "preference": str | [str, ...] | {name: weight},
      "chosen": ..., "rejected": ...}

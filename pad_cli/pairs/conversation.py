@@ -28,72 +28,76 @@ _PROMPT_FORM = "neither a text nor a list of {role, content}"
 _ANSWER_FORM = "neither a text nor a conversation that ends with the answer"
 
 
-def prompt_of(row: Row, field: str = PROMPT, read: Callable[[Row, str], Messages] | None = None) -> Messages:
+def read_sample(
+    row: Row, answers: Sequence[tuple[str, Any]], prompt: str = PROMPT, system: str = SYSTEM
+) -> tuple[Messages, list[str]]:
+    """The whole context of a row's answers, and the answers.
+
+    An answer is a text, a message, or a conversation that ends with it. The messages before the answer and the prompt
+    are one context if one is the end of the other, or if the conversation begins with the prompt.
+
+    Args:
+        row: the row.
+        answers: the column of each answer, and its value.
+        prompt: the column of the prompt, which may be empty if every answer is a conversation that begins with it.
+        system: the column of the system message.
+
+    Raises:
+        RowError: a text is missing or of another form, or the contexts differ.
+    """
+    for column in _REFUSED_COLUMNS:
+        value = row.values.get(column)
+        if not is_blank(value) and value not in ("[]", "null"):
+            hint = "Write it into the texts and remove the column, or leave such rows out (`data.bad_rows: drop`)."
+            raise RowError("a part of the conversation in a column of its own is not read", field=column, hint=hint)
+    stated = _read_messages(row, prompt)
+    split = [(name, *_split(row, name, value)) for name, value in answers]
+    joined = [(name, _join(stated, before, name)) for name, before, _ in split if before]
+    for name, other in joined[1:]:
+        if _key(other) != _key(joined[0][1]):
+            hint = "Both answers need the same context: the prompt's messages, then one answer each."
+            raise RowError("the two conversations differ before their last message", field=name, hint=hint)
+    context = joined[0][1] if joined else stated
+    if not context or not context[-1]["content"].strip() or (not stated and len(joined) < len(answers)):
+        raise _misformed(None, _PROMPT_FORM, prompt)
+    return _with_system(row, context, system), [text for *_, text in split]
+
+
+def read_prompt(row: Row, field: str = PROMPT) -> Messages:
+    """The prompt of a row: a text or messages, and the column `system` before them (RowError as `read_sample`)."""
+    return read_sample(row, (), field)[0]
+
+
+def prompt_of(row: Row, field: str = PROMPT, read: Callable[[Row, str], Messages] = read_prompt) -> Messages:
     """The prompt of a row without answers, by `read_prompt` or another reader of a column.
 
     Raises:
         DataError: it is missing, empty, or of another form.
     """
     try:
-        return (read or read_prompt)(row, field)
+        return read(row, field)
     except RowError as problem:
         raise problem.at(row) from problem
 
 
-def read_prompt(row: Row, field: str = PROMPT, system: str = SYSTEM) -> Messages:
-    """The prompt of a row without answers: a text or messages, and the column `system` before them."""
-    _refuse_columns(row)
-    return _with_system(row, _required(_messages(row, field), field), system)
+def read_text(row: Row, field: str) -> str:
+    """A column that holds a text (RowError: it does not)."""
+    value = row.values.get(field)
+    if not is_text(value):
+        raise _misformed(value, "not a text", field)
+    return value
 
 
-def read_sample(
-    row: Row, answers: Sequence[tuple[str, Any]], prompt: str | Messages = PROMPT, system: str = SYSTEM
-) -> tuple[Messages, list[str]]:
-    """The whole context of a row's answers, and the answers.
-
-    An answer is a text, a message, or a conversation that ends with it. What the conversation holds before it, and the
-    prompt, are one context if one is the end or the beginning of the other, or if the conversation goes on from the
-    prompt.
-    """
-    _refuse_columns(row)
-    field = prompt if isinstance(prompt, str) else PROMPT
-    stated = _messages(row, prompt) if isinstance(prompt, str) else prompt
-    if not any(isinstance(value, list) for _, value in answers):
-        _required(stated, field)
-    split = [(name, *_split(row, name, value)) for name, value in answers]
-    joined: Messages = ()
-    for name, before, _ in split:
-        if not stated and not before:
-            hint = "Add a prompt column, or name it: options: {columns: {prompt: YOUR_COLUMN}}."
-            raise RowError(
-                "without a prompt, both answers must be conversations that begin with it", field=name, hint=hint
-            )
-        if before:
-            context = _joined(stated, before, name)
-            if joined and _key(context) != _key(joined):
-                hint = "Both answers need the same context: the prompt's messages, then one answer each."
-                raise RowError("the two conversations differ before their last message", field=name, hint=hint)
-            joined = context
-    if stated and len(joined) > len(stated):
-        row.changes.append("the prompt is a part of the answers' conversations, whose whole context is read")
-    return _with_system(row, _required(joined or stated, field), system), [text for *_, text in split]
-
-
-def _joined(prompt: Messages, before: Messages, field: str) -> Messages:
-    """One context of a prompt and of what stands before an answer in its conversation."""
-    short, long = _key(prompt), _key(before)
-    if long[-len(short) :] == short or long[: len(short)] == short or not short:
-        return before
-    if short[-len(long) :] == long:
-        return prompt
-    if before[0]["role"] == "assistant" and prompt[-1]["role"] != "assistant":
-        return (*prompt, *before)
-    hint = "Write the answer alone, or the prompt's messages and then the answer."
-    raise RowError("another conversation than the prompt", field=field, hint=hint)
-
-
-def _key(messages: Messages) -> list[tuple[str, str]]:
-    return [(message["role"], message["content"].strip()) for message in messages]
+def _read_messages(row: Row, field: str) -> Messages:
+    """A column with a text or a list of messages; nothing where it is absent or null."""
+    value = row.values.get(field)
+    if isinstance(value, list) and value:
+        return tuple(_message(row, field, message, _PROMPT_FORM) for message in value)
+    if value is None:
+        return ()
+    if not is_text(value):
+        raise _misformed(value, _PROMPT_FORM, field)
+    return as_messages(value)
 
 
 def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
@@ -106,89 +110,67 @@ def _split(row: Row, field: str, value: Any) -> tuple[Messages, str]:
             hint = 'Its last message is the answer: {"role": "assistant", "content": "..."}.'
             raise RowError("a conversation that does not end with the answer", field=field, hint=hint)
         before, value = tuple(earlier), last["content"]
-    if is_text(value):
-        return before, value
-    raise _not_text(value, _ANSWER_FORM, field)
-
-
-def _messages(row: Row, field: str) -> Messages:
-    """A column with a text or a list of messages; nothing where it is absent or null."""
-    value = row.values.get(field)
-    if isinstance(value, list) and value:
-        return tuple(_message(row, field, message, _PROMPT_FORM) for message in value)
-    if value is not None and not is_text(value):
-        raise _not_text(value, _PROMPT_FORM, field)
-    return () if value is None else as_messages(value)
-
-
-def _required(messages: Messages, field: str) -> Messages:
-    if not messages or not messages[-1]["content"].strip():
-        raise _misformed("missing or empty", field)
-    return messages
-
-
-def _not_text(value: Any, form: str, field: str) -> RowError:
-    reason = "missing or empty"
-    if value and not is_blank(value):
-        reason = "holds a null character or half a character" if isinstance(value, str) else form
-    return _misformed(reason, field)
-
-
-def _misformed(reason: str, field: str) -> RowError:
-    hint = f'Write "{field}": "..." or "{field}": [{{"role": "user", "content": "..."}}].'
-    return RowError(reason, field=field, hint=hint)
+    if not is_text(value):
+        raise _misformed(value, _ANSWER_FORM, field)
+    return before, value
 
 
 def _message(row: Row, field: str, message: Any, form: str) -> Mapping[str, str]:
-    """A message with its role and content as text."""
+    """A message with its role and content as text; what else it holds is noted as not read."""
     if not isinstance(message, Mapping) or not is_text(message.get("role")):
-        raise _misformed(form, field)
+        raise _misformed(message, form, field)
+    stated = {key: value for key, value in message.items() if not is_blank(value)}
     try:
-        read = as_message({key: value for key, value in message.items() if not is_blank(value)})
+        read = as_message(stated)
     except DataError as error:
         raise RowError(error.message, field=field, hint=f"{error.hint} `data.bad_rows: drop` counts them.") from error
     if not is_unicode(read["content"]):
-        raise _not_text(read["content"], form, field)
-    if read["role"] != message["role"]:
-        row.changes.append(f"role '{message['role']}' is read as '{read['role']}'")
-    parts = message["content"] if isinstance(message.get("content"), list) else []
-    if len(parts) > 1:
-        row.changes.append("the text parts of a message are joined by line ends")
-    for holder, known, what in [*((part, "text", "content part") for part in parts), (message, "content", "message")]:
-        unread = [key for key, value in holder.items() if key not in ("role", "type", known) and not is_blank(value)]
-        row.changes.extend(f"'{key}' of a {what} is not read" for key in unread)
+        raise _misformed(read["content"], form, field)
+    row.changes.extend(f"'{key}' of a message is not read" for key in stated if key not in ("role", "content"))
     return read
+
+
+def _join(prompt: Messages, before: Messages, field: str) -> Messages:
+    """One context of a prompt and of what stands before an answer in its conversation."""
+    short, long = _key(prompt), _key(before)
+    if short in (long[: len(short)], long[-len(short) :]):
+        return before
+    if long == short[-len(long) :]:
+        return prompt
+    hint = "Write the answer alone, or the prompt's messages and then the answer."
+    raise RowError("another conversation than the prompt", field=field, hint=hint)
+
+
+def _key(messages: Messages) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"].strip()) for message in messages]
 
 
 def _with_system(row: Row, context: Messages, column: str) -> Messages:
     """A conversation with the system message of a column, which it may have itself."""
-    value = row.values.get(column)
+    if is_blank(row.values.get(column)):
+        return context
+    system = read_text(row, column)
+    if context[0]["role"] != "system":
+        return ({"role": "system", "content": system}, *context)
+    if context[0]["content"].strip() != system.strip():
+        raise RowError("another system message than the conversation's", field=column, hint="Leave one of them out.")
+    return context
+
+
+def _misformed(value: Any, form: str, field: str) -> RowError:
     if is_blank(value):
-        return context
-    if not is_text(value):
-        raise _not_text(value, "not a text", column)
-    if context[0]["role"] == "system":
-        if context[0]["content"].strip() != value.strip():
-            hint = "Leave one of them out."
-            raise RowError("another system message than the conversation's", field=column, hint=hint)
-        return context
-    row.changes.append(f"column '{column}' is read as the system message")
-    return ({"role": "system", "content": value}, *context)
-
-
-def _refuse_columns(row: Row) -> None:
-    for column in _REFUSED_COLUMNS:
-        value = row.values.get(column)
-        if not is_blank(value) and value not in ("[]", "null"):
-            hint = "Write it into the texts and remove the column, or leave such rows out (`data.bad_rows: drop`)."
-            raise RowError("a part of the conversation in a column of its own is not read", field=column, hint=hint)
+        reason = "missing or empty"
+    else:
+        reason = "holds a null character or half a character" if isinstance(value, str) else form
+    hint = f'Write "{field}": "..." or "{field}": [{{"role": "user", "content": "..."}}].'
+    return RowError(reason, field=field, hint=hint)
 
 
 def read_hh_text(text: Any, field: str) -> Messages:
     r"""A conversation in one text, `\n\nHuman: ...\n\nAssistant: ...`; turns may be empty."""
     if is_unicode(text):
-        start, *turns = _HH_SPEAKER.split(text if text.startswith("\n\n") else f"\n\n{text}")
-        if turns and not start.strip():
+        start, *turns = _HH_SPEAKER.split(f"\n\n{text.strip()}")
+        if turns and not start:
             return _turns(turns)
     hint = "Is this another form? Try format: pairs."
     raise RowError(r"no text that begins with '\n\nHuman:'", field=field, hint=hint)

@@ -1,53 +1,37 @@
-"""Rows of files (JSON lines, one JSON array, CSV or Parquet, compressed or not) and of Hugging Face data sets.
-
-A file is known by its first bytes, not by its name; only CSV and TSV, which have none of their own, by their suffix.
-"""
+"""Rows of JSON files (one object a line, or one array), and of whatever `datasets` loads."""
 
 from __future__ import annotations
 
-import bz2
-import csv
-import gzip
 import importlib
-import io
 import json
-import lzma
-import zlib
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
-from pad_cli.pairs.parsed_rows import Row, RowError
+from pad_cli.pairs.parsed_rows import Columns, Row, RowError
 from pad_cli.recipe import PairsSettings
 from pad_cli.system.offline import hub_hint
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_COMPRESSIONS = {
-    b"\x1f\x8b": ("gzip", (".gz", ".gzip"), gzip.decompress),
-    b"BZh": ("bzip2", (".bz2",), bz2.decompress),
-    b"\xfd7zXZ\0": ("xz", (".xz",), lzma.decompress),
-}
 _UNREADABLE = {
-    b"PK\x03\x04": "a zip archive, or a spreadsheet",
+    b"\x1f\x8b": "compressed with gzip",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\0": "compressed with xz",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"ARROW1": "an Arrow file (name its directory as a `dataset`)",
-    b"\xff\xff\xff\xff": "an Arrow stream (name its directory as a `dataset`)",
-    b"SQLite format 3\0": "an SQLite database",
+    b"PK\x03\x04": "a zip archive, or a spreadsheet",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"version https://git-lfs": "a pointer of Git LFS, not the data (git lfs pull)",
-    b"<!DOCTYPE": "a web page",
-    b"<html": "a web page",
     b"\x80": "binary (a Python pickle is never opened)",
 }
 _KINDS = (
-    "Rows are JSON lines, one JSON array, CSV or Parquet, as UTF-8; each may be compressed with gzip, bzip2 or xz. "
-    "Unpack, export or save it as one of these."
+    "Rows are JSON lines or one JSON array, as UTF-8. Where a recipe takes a `dataset`, name the directory of a CSV, "
+    'Parquet or compressed file; elsewhere convert it: python -c "from datasets import load_dataset; '
+    "load_dataset('csv', data_files='rows.csv')['train'].to_json('rows.jsonl')\""
 )
 _JSON_HINT = "One JSON object a line, or one JSON array a file; a file that ends in the middle was cut off."
-_SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves in its directory
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -70,137 +54,70 @@ def scan_file(path: Path) -> Iterator[Row]:
     except (OSError, ValueError) as error:  # a ValueError is a name with a null byte
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot be read: {reason}", path=path, hint="Check the path.") from error
-    data, suffix = _unpacked(data, path)
-    if data.startswith(b"PAR1"):
-        yield from _parquet_rows(data, path)
-        return
-    text = _decoded(data, path)
-    if suffix in _DELIMITERS:
-        yield from _table_rows(text, _DELIMITERS[suffix], str(path))
-    elif text.lstrip().startswith("["):
-        yield from _array_rows(text, str(path))
-    else:
-        yield from _line_rows(text, str(path))
-
-
-def _unpacked(data: bytes, path: Path) -> tuple[bytes, str]:
-    """A file's content without its compression, and the suffix of its name without that of the compression."""
-    suffix = path.suffix.lower()
-    for magic, (name, suffixes, decompress) in _COMPRESSIONS.items():
-        if data.startswith(magic):
-            try:
-                content = decompress(data)
-            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-                reason = f"compressed with {name}, and damaged: {error}"
-                raise DataError(reason, path=path, hint="Fetch it again.") from error
-            return content, PurePath(path.stem).suffix.lower() if suffix in suffixes else suffix
-    return data, suffix
-
-
-def _decoded(data: bytes, path: Path) -> str:
-    """UTF-8 text, with or without a byte order mark, its line ends as `\\n`."""
     kind = next((kind for magic, kind in _UNREADABLE.items() if data.startswith(magic)), "")
-    if data[257:262] == b"ustar":
-        kind = "a tar archive"
-    if kind:
-        raise DataError(f"{kind}, not a file of rows", path=path, hint=_KINDS)
+    if kind or path.suffix.lower() in (".csv", ".tsv"):
+        raise DataError(f"{kind or 'a table of cells'}, not a file of rows", path=path, hint=_KINDS)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError("not UTF-8 text", path=path, line=data.count(b"\n", 0, error.start) + 1, hint=_KINDS) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return (_array_rows if text.lstrip().startswith("[") else _line_rows)(text, str(path))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, whose keys must be distinct."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise RowError("the key is duplicated", field=key, hint="Only one value could be read: leave the other out.")
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            hint = "Only one value could be read: leave the other out."
+            raise RowError("the key is duplicated", field=key, hint=hint)
+        values[key] = value
     return values
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
+def _decode(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise RowError("not JSON", detail=str(error), hint=_JSON_HINT) from error
+
+
 def _line_rows(text: str, origin: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
-        line = line.lstrip("\ufeff")  # files with a byte order mark, concatenated
-        if not line.strip():
-            continue
-        try:
-            if "\0" in line:
-                hint = "Save the file as UTF-8 text; a crash while writing leaves nulls too."
-                raise RowError("holds null bytes", hint=hint)
-            yield _json_row(_DECODER.decode(line), origin, number)
-        except RowError as problem:
-            yield Row({}, origin, number, problem=problem)
-        except (ValueError, RecursionError) as error:
-            yield Row({}, origin, number, problem=RowError("not JSON", detail=str(error), hint=_JSON_HINT))
+        if line.strip():
+            try:
+                yield _row(_decode(line), origin, number)
+            except RowError as problem:
+                yield Row(Columns({}), origin, number, problem=problem)
 
 
-def _array_rows(text: str, origin: str) -> list[Row]:
+def _array_rows(text: str, origin: str) -> Iterator[Row]:
     """The elements of a JSON array, by their index; damage is an error of the whole file."""
     try:
-        elements = _DECODER.decode(text)
+        elements = _decode(text)
     except RowError as problem:
-        raise DataError(problem.reason, path=origin, field=problem.field, hint=problem.hint) from problem
-    except (ValueError, RecursionError) as error:
-        line = getattr(error, "lineno", 1)
-        raise DataError(f"not JSON: {error}", path=origin, line=line, hint=_JSON_HINT) from error
-    if not elements:
-        raise DataError("a JSON array without elements", path=origin, hint="Write one object for each row.")
-    return [_json_row(value, origin, number, is_line=False) for number, value in enumerate(elements)]
+        raise problem.at(Row(Columns({}), origin, 0)) from problem
+    for number, value in enumerate(elements):
+        yield _row(value, origin, number, is_line=False)
 
 
-def _json_row(value: Any, origin: str, number: int, *, is_line: bool = True) -> Row:
+def _row(value: Any, origin: str, number: int, *, is_line: bool = True) -> Row:
     if isinstance(value, dict):
-        return Row(value, origin, number, is_line)
+        return Row(Columns(value), origin, number, is_line)
     problem = RowError("not a JSON object", hint='Write {"prompt": ...} a line.')
-    return Row({}, origin, number, is_line, problem=problem)
-
-
-def _table_rows(text: str, delimiter: str, origin: str) -> Iterator[Row]:
-    """CSV with the names of the columns in its first row; every cell is text."""
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
-    try:
-        names = reader.fieldnames or ()
-        if repeated := [name for name in names if names.count(name) > 1]:
-            hint = "Give each column a name of its own in the first line."
-            raise DataError("the column is duplicated", path=origin, line=1, field=repeated[0], hint=hint)
-        for cells in reader:
-            extra = RowError("more cells than columns", hint='Quote texts that hold the delimiter: "a, b".')
-            yield Row(cells, origin, reader.line_num, problem=extra if None in cells else None)
-    except csv.Error as error:
-        problem = RowError("not CSV", detail=str(error), hint="Quote texts, and double the quotes in them.")
-        yield Row({}, origin, reader.reader.line_num, problem=problem)
-
-
-def _parquet_rows(data: bytes, path: Path) -> Iterator[Row]:
-    arrow = importlib.import_module("pyarrow")  # large, and most files are text
-    parquet = importlib.import_module("pyarrow.parquet")
-    try:
-        rows = parquet.read_table(arrow.BufferReader(data)).to_pylist(maps_as_pydicts="strict")
-    except (arrow.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"Parquet that cannot be read: {reason}", path=path, hint="Write or fetch it again.") from error
-    for number, values in enumerate(rows):
-        yield Row(values, str(path), number, is_line=False)
+    return Row(Columns({}), origin, number, is_line, problem=problem)
 
 
 def scan_data_set(settings: PairsSettings) -> Iterator[Row]:
     """Every row of the split of a data set: on the hub, in a directory of files, or written by `save_to_disk`."""
-    name = str(settings.dataset)
-    try:
-        library = importlib.import_module("datasets")  # takes a second
-    except ImportError as error:
-        reason = f"the package `datasets` cannot be imported: {error}"
-        raise DataError(reason, path=name, hint="Install it: pip install datasets") from error
+    library = importlib.import_module("datasets")  # takes a second
     hidden = library.are_progress_bars_disabled()
     library.disable_progress_bars()  # they would be mixed with ours
     try:
-        # plain Python values, whatever form was set when it was saved (RiC saves torch tensors)
-        table = _load(library, settings).with_format(None)
+        table = library.load_dataset(**_source(settings), split=settings.split)
     except DataError:
         raise
     except Exception as error:  # the library's own errors have no common base, and each format adds its reader's
@@ -209,33 +126,22 @@ def scan_data_set(settings: PairsSettings) -> Iterator[Row]:
         if not hidden:
             library.enable_progress_bars()
     for number, values in enumerate(table):
-        yield Row(values, name, number, is_line=False)
+        yield Row(Columns(values), str(settings.dataset), number, is_line=False)
 
 
-def _load(library: Any, settings: PairsSettings) -> Any:
+def _source(settings: PairsSettings) -> dict[str, Any]:
+    """Arguments of `load_dataset`: the data set's name, or the Arrow files that `save_to_disk` wrote."""
     path = Path(str(settings.dataset))
-    if path.is_file():
-        raise DataError("a file, not a data set", path=path, hint="Name it as `path`, or its directory as `dataset`.")
-    if not any((path / name).is_file() for name in _SAVED):
-        return library.load_dataset(
-            settings.dataset, name=settings.config, split=settings.split, revision=settings.revision
-        )
+    several = (path / "dataset_dict.json").is_file()
+    if not several and not (path / "state.json").is_file():
+        return {"path": settings.dataset, "name": settings.config, "revision": settings.revision}
     if settings.config is not None or settings.revision is not None:
         reason = "written by save_to_disk: it has no configurations and revisions"
         raise DataError(reason, path=path, hint="Leave out `config` and `revision`.")
-    try:
-        saved = library.load_from_disk(settings.dataset)
-    except IndexError as error:  # how the library fails on a data set of no rows
-        raise DataError("has no rows", path=path, hint="Save it again, with rows.") from error
-    whole = not isinstance(saved, library.DatasetDict)
-    if whole and "split" not in settings.model_fields_set:
-        return saved
-    # a split of what was saved, `train[:100]` and the like as load_dataset reads them
-    splits = {str(saved.split or "train"): saved} if whole else dict(saved)
-    lengths = {split: len(table) for split, table in splits.items()}
-    parts = library.ReadInstruction.from_spec(settings.split).to_absolute(lengths)
-    spans = [(part.splitname, *slice(part.from_, part.to).indices(lengths[part.splitname])[:2]) for part in parts]
-    return library.concatenate_datasets([splits[name].select(range(start, end)) for name, start, end in spans])
+    files: dict[str, list[str]] = {}
+    for file in sorted(path.glob("*/*.arrow" if several else "*.arrow")):
+        files.setdefault(file.parent.name if several else "train", []).append(str(file))
+    return {"path": "arrow", "data_files": files}
 
 
 def _not_loaded(settings: PairsSettings, error: Exception) -> DataError:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, permutations
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from pad_cli.pairs.conversation import PROMPT, SYSTEM, read_hh_text, read_prompt, read_sample, read_steer_text
+from pad_cli.pairs.conversation import (
+    PROMPT,
+    SYSTEM,
+    read_hh_text,
+    read_prompt,
+    read_sample,
+    read_steer_text,
+    read_text,
+)
 from pad_cli.pairs.parsed_rows import ParsedRows, RawPair, Row, RowError, is_text
 from pad_cli.recipe import Settings
 from pad_cli.records import Messages
@@ -108,7 +116,6 @@ class SafeRlhf(RowFormat):
     """PKU-SafeRLHF (Ji et al. 2024, arXiv 2406.15513): two answers, which is the better and which the safer.
 
     A row gives a pair for each question; where the two disagree, these are the same two answers under two preferences.
-    A safer answer that is itself labelled unsafe against a safe one is left out.
     """
 
     names: dict[Literal["better", "safer"], str] = Field(
@@ -119,23 +126,14 @@ class SafeRlhf(RowFormat):
 
     def read_row(self, row: Row) -> ParsedRows:
         prompt, answers = read_sample(row, [(field, row.values.get(field)) for field in ("response_0", "response_1")])
-        safe = [_one_of(row, f"is_response_{number}_safe", True, False) for number in (0, 1)]
-        pairs, parts = [], []
+        pairs = []
         for question, name in self.names.items():
-            winner = _one_of(row, f"{question}_response_id", 0, 1)
-            if question == "safer" and safe[1 - winner] and not safe[winner]:
-                parts.append("the safer answer is the one labelled unsafe")
-            else:
-                pairs.append(RawPair(prompt, name, answers[winner], answers[1 - winner]))
-        return ParsedRows((row,), tuple(pairs), "" if pairs else parts[0], tuple(parts))
-
-
-def _one_of(row: Row, field: str, *values: Any) -> Any:
-    value = row.values.get(field)
-    if type(value) is not type(values[0]) or value not in values:  # True is no 1 here
-        reason = f"neither {values[0]} nor {values[1]}".lower()
-        raise RowError(reason, field=field, hint="Is this PKU-SafeRLHF's own form?")
-    return value
+            winner: Any = row.values.get(f"{question}_response_id")
+            if type(winner) is not int or winner not in (0, 1):
+                hint = "Is this PKU-SafeRLHF's own form?"
+                raise RowError("neither 0 nor 1", field=f"{question}_response_id", hint=hint)
+            pairs.append(RawPair(prompt, name, answers[winner], answers[1 - winner]))
+        return ParsedRows((row,), tuple(pairs))
 
 
 class HhRlhf(RowFormat):
@@ -145,16 +143,11 @@ class HhRlhf(RowFormat):
 
     def read_row(self, row: Row) -> ParsedRows:
         chosen, rejected = (read_hh_text(row.values.get(field), field) for field in ("chosen", "rejected"))
-        answers = chosen[-1]["content"], rejected[-1]["content"]
-        reason = ""
-        if {chosen[-1]["role"], rejected[-1]["role"]} != {"assistant"}:
-            reason = "a conversation ends with Human, not with an answer of Assistant"
-        elif chosen[:-1] != rejected[:-1] or len(chosen) < 2:
-            reason = "the two conversations differ before the last answer"
-        elif not all(answers):
-            reason = "an answer is empty"
-        pairs = () if reason else (RawPair(chosen[:-1], self.preference, *answers),)
-        return ParsedRows((row,), pairs, reason)
+        (*prompt, answer), (*other, worse) = chosen, rejected
+        both_answer = all(last["role"] == "assistant" and last["content"] for last in (answer, worse))
+        if not prompt or prompt != other or not both_answer:
+            return ParsedRows((row,), reason="the conversations do not end with two answers to the same prompt")
+        return ParsedRows((row,), (RawPair(tuple(prompt), self.preference, answer["content"], worse["content"]),))
 
 
 # Data sets with ratings. Two answers to one prompt give a pair under every attribute in which their ratings differ, so
@@ -176,63 +169,17 @@ Rated = tuple[str, Mapping[str, float]]
 """An answer and its ratings: attribute to number."""
 
 
-class RatedRows(Settings):
-    """A format of one rated answer a row; the rows of one prompt belong together."""
+class HelpSteer2(Settings):
+    """HelpSteer2 (Wang et al. 2024, arXiv 2406.08673): one rated response a row, five attributes from 0 to 4."""
 
-    minimum_difference: float
-    consecutive: ClassVar[bool] = False
-
-    def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
-        """Every row, in groups of one prompt; rows that cannot be read come first."""
-        groups: dict[tuple[int, str], list[tuple[Row, Messages, Rated]]] = {}
-        run, previous = 0, None
-        for row in rows:
-            try:
-                prompt = self.read_prompt(row)
-                prompt, (answer,) = read_sample(row, [("response", row.values.get("response"))], prompt)
-                rated = answer, {name: self.rating(row, name) for name in self.principles()}
-            except RowError as problem:
-                yield ParsedRows((row,), problem=problem)
-                continue
-            run += self.consecutive and prompt != previous
-            previous = prompt
-            groups.setdefault((run, repr(prompt)), []).append((row, prompt, rated))
-        for group in groups.values():
-            of_prompt, answers = tuple(row for row, _, _ in group), [rated for _, _, rated in group]
-            yield _rated_pairs(of_prompt, group[0][1], answers, self.principles(), self.minimum_difference)
-
-    def principles(self) -> dict[str, str]:
-        """Attribute to principle."""
-        raise NotImplementedError
-
-    def read_prompt(self, row: Row) -> Messages:
-        raise NotImplementedError
-
-    def rating(self, row: Row, name: str) -> float:
-        return _number(row, name)
-
-
-class HelpSteer2(RatedRows):
-    """HelpSteer2 (Wang et al. 2024, arXiv 2406.08673): one rated response a row, five attributes from 0 to 4.
-
-    The responses to one prompt stand in consecutive rows.
-    """
-
-    consecutive = True
     attributes: Attributes = Field(default=_named(_STEER), description="The ratings to use.")
     minimum_difference: float = Field(1.0, gt=0, le=4, description=_DIFFERENCE)
 
-    def principles(self) -> dict[str, str]:
-        return self.attributes
-
-    def read_prompt(self, row: Row) -> Messages:
-        return read_steer_text(row)
-
-    def rating(self, row: Row, name: str) -> float:
-        return _number(row, name, 0, 4)
+    def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
+        return _read_rated(rows, read_steer_text, self.attributes, self.minimum_difference)
 
 
-class Ric(RatedRows):
+class Ric(Settings):
     """The training data of Rewards-in-Context (Yang et al. 2024, arXiv 2402.10207), part of PAD's own mixture.
 
     Its program writes one response a row (`prompt`, `response`) with a normalised score for each reward model
@@ -242,20 +189,42 @@ class Ric(RatedRows):
     scores: dict[str, str] = Field(min_length=1, description="Score column to principle: {score1: harmless}.")
     minimum_difference: float = Field(0.0, ge=0, description=_DIFFERENCE + " Scores have standard deviation 1.")
 
-    def principles(self) -> dict[str, str]:
-        return self.scores
+    def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
+        return _read_rated(rows, _ric_prompt, self.scores, self.minimum_difference)
 
-    def read_prompt(self, row: Row) -> Messages:
-        """The prompt without the mark of the answer that follows."""
-        text, prompt = row.values.get("prompt"), read_prompt(row)
-        if not isinstance(text, str) or not text.lstrip().startswith("Human:"):
-            return prompt
-        turns = read_hh_text(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}", "prompt")
-        if turns[-1] == {"role": "assistant", "content": ""}:
-            turns = turns[:-1]
-        if not turns:
-            raise RowError("missing or empty", field="prompt")
-        return (*prompt[:-1], *turns)
+
+def _ric_prompt(row: Row) -> Messages:
+    """A prompt in HH-RLHF's form without the mark of the answer that follows, or any other prompt."""
+    text, prompt = row.values.get("prompt"), read_prompt(row)
+    if not isinstance(text, str) or not text.lstrip().startswith("Human:"):
+        return prompt
+    turns = read_hh_text(text, "prompt")
+    return (*prompt[:-1], *(turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns))
+
+
+def _read_rated(
+    rows: Sequence[Row], read: Callable[[Row], Messages], names: Mapping[str, str], difference: float
+) -> Iterator[ParsedRows]:
+    """Rows of one rated response each, those of one prompt together; rows that cannot be read come first."""
+    groups: dict[str, list[tuple[Row, Messages, Rated]]] = {}
+    for row in rows:
+        try:
+            prompt = read(row)
+            rated = read_text(row, "response"), {name: _number(row, name) for name in names}
+        except RowError as problem:
+            yield ParsedRows((row,), problem=problem)
+        else:
+            groups.setdefault(repr(prompt), []).append((row, prompt, rated))
+    for group in groups.values():
+        of_prompt, prompts, answers = zip(*group, strict=True)
+        yield _rated_pairs(of_prompt, prompts[0], answers, names, difference)
+
+
+def _number(row: Row, field: str) -> float:
+    value: Any = row.values.get(field)
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+        raise RowError("no number", field=field, hint="Choose the columns that hold ratings in `options`.")
+    return float(value)
 
 
 class UltraFeedback(RowFormat):
@@ -304,23 +273,9 @@ def _rated_pairs(
     return ParsedRows(rows, tuple(pairs), "" if pairs else reason, tuple(parts))
 
 
-def _number(row: Row, field: str, lowest: float = -math.inf, highest: float = math.inf) -> float:
-    value: Any = row.values.get(field)
-    finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
-    if not finite or not lowest <= value <= highest:
-        bounds = "" if math.isinf(lowest) else f" from {lowest:g} to {highest:g}"
-        raise RowError(f"no number{bounds}", field=field, hint="Choose the columns that hold ratings in `options`.")
-    return float(value)
-
-
 def _ultra_rating(completion: Mapping[str, Any], name: str) -> float | None:
-    annotations = completion.get("annotations")
-    annotation = annotations.get(name) if isinstance(annotations, dict) else None
-    if not isinstance(annotation, dict):
-        hint = "Choose among its aspects in `options`."
-        raise RowError(f"a completion without {name}", field="annotations", hint=hint)
     try:
-        rating = float(annotation.get("Rating"))  # type: ignore[arg-type]  # what float() refuses is no rating
-    except (TypeError, ValueError, OverflowError):
+        rating = float(completion["annotations"][name]["Rating"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return rating if math.isfinite(rating) else None

@@ -53,16 +53,13 @@ class RowError(Exception):
 class Row:
     """One row of a file or data set."""
 
-    values: Mapping[str, Any]  # its columns; empty when it could not be parsed
+    values: Columns  # empty when it could not be parsed
     origin: str  # the file, or the data set's name
     number: int  # its line counted from 1, or its index counted from 0; unique in its origin
     is_line: bool = True  # whether `number` is a line
-    # What was read in another form than it is written, or not at all; filled by what reads the row
+    # Parts of its columns that are not read; filled by what reads the row
     changes: list[str] = field(default_factory=list, compare=False)
     problem: RowError | None = None  # why it could not be parsed
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "values", Columns(self.values))
 
     @property
     def place(self) -> str:
@@ -71,7 +68,6 @@ class Row:
 
     def all_changes(self, unread: Container[str] = ()) -> list[str]:
         """Each of `changes` once, and the columns that were not read, except those that need not be."""
-        assert isinstance(self.values, Columns)
         names = [name for name in self.values if name in self.values.unread and name not in unread]
         return [*dict.fromkeys(self.changes), *(f"column '{name}' is not read" for name in names)]
 
@@ -110,7 +106,7 @@ class PairFormat(Protocol):
 
 
 def note_changes(rows: Iterable[Row], unread: Container[str] = ()) -> None:
-    """Say on stderr what was read differently, or not at all, and in how many rows."""
+    """Say on stderr what was not read, and in how many rows."""
     counts = Counter((row.origin, change) for row in rows for change in row.all_changes(unread))
     for (origin, change), count in counts.items():
         note(f"{origin}: {change} ({count:,} row{'s' if count > 1 else ''})")

@@ -6,6 +6,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 
 from pad_cli.errors import DataError, PreferenceError
 from pad_cli.pairs.files import scan_data_set, scan_file
-from pad_cli.pairs.parsed_rows import PairFormat, ParsedRows, Row, RowError, is_text
+from pad_cli.pairs.parsed_rows import PairFormat, ParsedRows, RawPair, Row, RowError, is_text
 from pad_cli.preference import LARGEST, Preference, parse_preference
 from pad_cli.recipe import PairsSettings, make_with, read_options
 from pad_cli.records import Messages, PreferencePair, SourceReport
@@ -33,46 +34,29 @@ class SourcedPair(NamedTuple):
         self.source.drop("pair", reason, self.pair.place)
 
 
-class PreferenceReader:
-    """Reads the preferences of rows; most rows share theirs with many others, so each is parsed once.
+def read_preference(value: Any, principles: Sequence[str] | None) -> Preference:
+    """The preference of a row, with at least one weight that is not zero (RowError: it has none, or another form).
 
     Args:
+        value: a name, a list of names, or a map of names to weights.
         principles: the names that are known; anything else is a specification (`not formal`, `a, b`) or free text.
             None: every name is a principle, whatever it looks like.
     """
-
-    def __init__(self, principles: Sequence[str] | None) -> None:
-        self._principles = principles
-        self._parsed: dict[str, Preference] = {}
-
-    def read(self, value: Any) -> Preference:
-        """One preference, with at least one weight that is not zero."""
-        key = repr(value)
-        if key not in self._parsed:
-            self._parsed[key] = self._parse(value)
-        return self._parsed[key]
-
-    def _parse(self, value: Any) -> Preference:
-        weights: Counter[str] = Counter()
-        texts: Counter[str] = Counter()
-        for name, weight in _weights(value).items():
-            part = Preference({name: 1.0}, {})
-            if self._principles is not None:
-                try:
-                    part = parse_preference([name], self._principles, accepts_text=True)
-                except PreferenceError as error:
-                    raise RowError(error.message, field="preference", hint=error.hint) from error
-            weights.update({key: weight * share for key, share in part.weights.items()})
-            texts.update({key: weight * share for key, share in part.texts.items()})
-        preference = Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
-        if not preference or not all(map(math.isfinite, [*weights.values(), *texts.values()])):
-            hint = "Leave the row out, or give a weight."
-            raise RowError("no weight other than zero", field="preference", hint=hint)
-        return preference
+    weights: Counter[str] = Counter()
+    texts: Counter[str] = Counter()
+    for name, weight in _weights(value).items():
+        part = _parse(name, None if principles is None else tuple(principles))
+        weights.update({key: weight * share for key, share in part.weights.items()})
+        texts.update({key: weight * share for key, share in part.texts.items()})
+    preference = Preference({k: w for k, w in weights.items() if w}, {t: w for t, w in texts.items() if w})
+    if not preference or not all(map(math.isfinite, [*weights.values(), *texts.values()])):
+        hint = "Leave the row out, or give a weight."
+        raise RowError("no weight other than zero", field="preference", hint=hint)
+    return preference
 
 
 def _weights(value: Any) -> dict[str, float]:
-    """A name, a list of names or a map of weights, as name or text to weight."""
+    """Name or text to weight."""
     if is_text(value):
         return {value.strip(): 1.0}
     if isinstance(value, list) and value and all(is_text(name) for name in value):
@@ -89,8 +73,18 @@ def _weights(value: Any) -> dict[str, float]:
     )
 
 
+@functools.lru_cache(maxsize=4096)  # most rows share their preference with many others
+def _parse(name: str, principles: tuple[str, ...] | None) -> Preference:
+    if principles is None:
+        return Preference({name: 1.0}, {})
+    try:
+        return parse_preference([name], principles, accepts_text=True)
+    except PreferenceError as error:
+        raise RowError(error.message, field="preference", hint=error.hint) from error
+
+
 def read_source(
-    settings: PairsSettings, key: str, split: str, reader: PreferenceReader, *, drop_bad: bool
+    settings: PairsSettings, key: str, split: str, principles: Sequence[str] | None, *, drop_bad: bool
 ) -> tuple[list[SourcedPair], SourceReport]:
     """The pairs of one source, not yet cleaned, and the report on it; `key` is the recipe's key, for messages.
 
@@ -98,25 +92,24 @@ def read_source(
     """
     pair_format = _format(settings, key)
     config = f"/{settings.config}" if settings.config else ""
-    name = settings.path or f"{settings.dataset}{config} [{settings.split}]"
+    report = SourceReport(
+        settings.path or f"{settings.dataset}{config} [{settings.split}]", split, weight=settings.weight
+    )
     rows = list(scan_data_set(settings) if settings.path is None else scan_file(Path(settings.path)))
     if not rows:
         hint = "One JSON object a line." if settings.path else "Check `split`."
         raise DataError("has no rows", path=settings.path or settings.dataset, hint=hint)
-    report = SourceReport(name, split, weight=settings.weight)
     sourced: list[SourcedPair] = []
     bad: list[tuple[Row, RowError]] = []
     unparsed = [ParsedRows((row,), problem=row.problem) for row in rows if row.problem is not None]
     for parsed in [*unparsed, *pair_format.read([row for row in rows if row.problem is None])]:
-        problem, place = parsed.problem, parsed.rows[0].place
         pairs: list[PreferencePair] = []
-        try:
-            for raw in parsed.pairs if problem is None else ():
-                preference = reader.read(raw.preference)
-                weights, texts = preference.weights, preference.texts
-                pairs.append(PreferencePair(raw.prompt, weights, raw.chosen, raw.rejected, texts, place))
-        except RowError as error:
-            pairs, problem = [], error
+        problem = parsed.problem
+        if problem is None:
+            try:
+                pairs = [_pair(raw, parsed.rows[0].place, principles) for raw in parsed.pairs]
+            except RowError as error:
+                problem = error
         if problem is not None:
             bad.append((parsed.rows[0], problem))
         _count(report, parsed, len(pairs), parsed.reason if problem is None else problem.kind)
@@ -124,6 +117,11 @@ def read_source(
     if bad and not drop_bad:
         raise _bad_rows(bad)
     return sourced, report
+
+
+def _pair(raw: RawPair, place: str, principles: Sequence[str] | None) -> PreferencePair:
+    preference = read_preference(raw.preference, principles)
+    return PreferencePair(raw.prompt, preference.weights, raw.chosen, raw.rejected, preference.texts, place)
 
 
 def _format(settings: PairsSettings, key: str) -> PairFormat:
@@ -200,24 +198,20 @@ def clean(pairs: Iterable[SourcedPair]) -> list[SourcedPair]:
 
 def without_leaks(pairs: Sequence[SourcedPair], validation: Iterable[PreferencePair]) -> list[SourcedPair]:
     """Training pairs whose prompt no validation pair has, white space and letter case aside."""
-    measured = set(normalised_prompts(validation))
+    measured = {normalised_prompt(pair) for pair in validation}
     clear = []
-    for sourced, prompt in zip(pairs, normalised_prompts(pair for pair, _ in pairs), strict=True):
-        if prompt in measured:
+    for sourced in pairs:
+        if normalised_prompt(sourced.pair) in measured:
             sourced.drop("prompt of a validation split")
         else:
             clear.append(sourced)
     return clear
 
 
-def normalised_prompts(pairs: Iterable[PreferencePair]) -> list[str]:
-    """For each pair a text that is equal for prompts which differ in white space and letter case only."""
-
-    @functools.cache  # many pairs share a prompt
-    def normalised(text: str) -> str:
-        return " ".join(text.split()).casefold()
-
-    return ["\0".join(f"{each['role']}\0{normalised(each['content'])}" for each in pair.prompt) for pair in pairs]
+def normalised_prompt(pair: PreferencePair) -> str:
+    """A text that is equal for prompts which differ in white space and letter case only."""
+    texts = ((message["role"], " ".join(message["content"].split()).casefold()) for message in pair.prompt)
+    return "\0".join(f"{role}\0{text}" for role, text in texts)
 
 
 def contrast_pairs(pairs: Sequence[SourcedPair]) -> list[SourcedPair]:
@@ -239,11 +233,10 @@ def contrast_pairs(pairs: Sequence[SourcedPair]) -> list[SourcedPair]:
     for group in groups.values():
         written = _written_for([pair for pair, _ in group])
         source = group[0].source
-        for winner, loser in permutations(written, 2):
-            model = written[winner]
-            if preference_key(model) == preference_key(written[loser]):
+        for winner, loser in permutations(written.values(), 2):
+            if preference_key(winner) == preference_key(loser):
                 continue
-            pair = PreferencePair(model.prompt, model.preference, winner, loser, model.texts, model.place)
+            pair = replace(winner, rejected=loser.chosen)
             question, chosen, rejected = key = pair_key(pair)
             if key not in known and (question, rejected, chosen) not in known:
                 known.add(key)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.pairs.sources import (
-    PreferenceReader,
     SourcedPair,
     clean,
     contrast_pairs,
-    normalised_prompts,
+    normalised_prompt,
     prompt_key,
     read_source,
     without_leaks,
 )
 from pad_cli.preference import Preference
-from pad_cli.principles import load_principles, shipped_principles
-from pad_cli.recipe import DataSettings, PairsSettings, Settings, make_with
+from pad_cli.principles import load_principles
+from pad_cli.recipe import DataSettings, PairsSettings, make_with
 from pad_cli.records import DataReport, PairData, PairSplit, PreferencePair, PreferenceReport, SourceReport, SplitReport
 from pad_cli.registry import PAIR_SOURCES
 from pad_cli.reports.document import Column, Row, Table, number
@@ -58,7 +54,6 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
         RecipeError: a source or format does not take the options.
         UsageError: there is no such source or format.
     """
-    reader = PreferenceReader(principles)
     if _HELD_OUT in settings.validation and settings.validation_share:
         raise RecipeError(
             f"data.validation: `{_HELD_OUT}` is the name of what `validation_share` holds out.",
@@ -67,7 +62,7 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
     texts, unseen_texts = read_paraphrases(settings.texts)
     splits, validation_reports = [], []
     for name, source in settings.validation.items():
-        sourced, of_split = _read_all({f"data.validation.{name}": source}, name, settings, reader)
+        sourced, of_split = _read_all({f"data.validation.{name}": source}, name, settings, principles)
         _require(f"validation ({name})", sourced, of_split)
         splits.append(PairSplit(name, tuple(pair for pair, _ in sourced)))
         validation_reports += of_split
@@ -81,7 +76,7 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
             origins |= {f"data.train.{number}": each for number, each in enumerate(settings.train)}
         else:
             origins["data.train"] = settings.train
-        pairs, reports = _read_all(origins, "train", settings, reader)
+        pairs, reports = _read_all(origins, "train", settings, principles)
     pairs = without_leaks(pairs, measured)
     _require("training", pairs, reports)
     if settings.validation_share:
@@ -115,14 +110,17 @@ def _registered(settings: DataSettings, seed: int) -> tuple[list[SourcedPair], l
 
 
 def _read_all(
-    sources: Mapping[str, str | PairsSettings | None], split: str, settings: DataSettings, reader: PreferenceReader
+    sources: Mapping[str, str | PairsSettings | None],
+    split: str,
+    settings: DataSettings,
+    principles: Sequence[str] | None,
 ) -> tuple[list[SourcedPair], list[SourceReport]]:
     """Sources by their keys in the recipe, cleaned together: a pair that two of them hold counts once."""
     pairs: list[SourcedPair] = []
     reports = []
     for key, source in sources.items():
         place = source if isinstance(source, PairsSettings) else PairsSettings(path=source)
-        read, report = read_source(place, key, split, reader, drop_bad=settings.bad_rows == "drop")
+        read, report = read_source(place, key, split, principles, drop_bad=settings.bad_rows == "drop")
         pairs += read
         reports.append(report)
     return clean(pairs), reports
@@ -130,7 +128,7 @@ def _read_all(
 
 def _hold_out(pairs: Sequence[SourcedPair], share: float, seed: int) -> tuple[list[SourcedPair], list[SourcedPair]]:
     """Split by whole prompts: what stays, and a share of the prompts, at least one and never all."""
-    keys = normalised_prompts(pair for pair, _ in pairs)
+    keys = [normalised_prompt(pair) for pair, _ in pairs]
     prompts = list(dict.fromkeys(keys))
     if len(prompts) < 2:
         raise DataError(
@@ -178,51 +176,26 @@ def _refuse_many_names(pairs: Iterable[PreferencePair]) -> None:
 # Paraphrases of principles: what the preference encoder learns from, and what it is measured on
 
 
-_Text = Annotated[str, Field(pattern=r"\S")]
-
-
-class _Entry(Settings):
-    train: Annotated[tuple[_Text, ...], Field(min_length=1)]
-    held_out: tuple[_Text, ...] = ()
-
-
-_FILE: TypeAdapter[dict[str, _Entry]] = TypeAdapter(dict[str, _Entry])
-
-
 def read_paraphrases(texts: Mapping[str, list[str]] | str) -> tuple[Paraphrases, Paraphrases]:
     """Paraphrases for training, and held-out ones for validation.
 
     Args:
-        texts: principle to paraphrases, all for training; or a JSON file of {principle: {"train": [...], "held_out":
-            [...]}}, a YAML file of principles (see `pad_cli.principles`), or `shipped`.
+        texts: principle to paraphrases, all for training; or a YAML file of principles (see `pad_cli.principles`); or
+            `shipped`.
 
     Raises:
         DataError: the file is missing or of another form.
     """
     if not isinstance(texts, str):
         return {name: tuple(paraphrases) for name, paraphrases in texts.items()}, {}
-    if texts != SHIPPED and not texts.endswith((".yaml", ".yml")):
-        return _of_json(Path(texts))
-    principles = shipped_principles() if texts == SHIPPED else load_principles(Path(texts))
-    train, held_out = _of_json(shipped("data") / "wordings-dsp.json") if texts == SHIPPED else ({}, {})
-    return (
-        {**train, **{name: principle.wordings for name, principle in principles.items()}},
-        {**held_out, **{name: principle.held_out for name, principle in principles.items()}},
-    )
-
-
-def _of_json(path: Path) -> tuple[Paraphrases, Paraphrases]:
-    try:
-        entries = _FILE.validate_json(path.read_text(encoding="utf-8"), strict=True)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        reason = f"not a map of principles to paraphrases: {problem['msg']}"
-        hint = 'Write {"humorous": {"train": ["be funny", ...], "held_out": ["make me laugh"]}, ...}.'
-        raise DataError(reason, path=path, field=".".join(map(str, problem["loc"])), hint=hint) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read as UTF-8 text: {error}", path=path, hint="Check data.texts.") from error
-    train = {name: entry.train for name, entry in entries.items()}
-    return train, {name: entry.held_out for name, entry in entries.items()}
+    if texts.endswith(".json"):
+        hint = "Write them as YAML: each principle with `instruction`, `wordings` (for `train`) and `held_out`."
+        raise DataError("paraphrases in JSON are no longer read", path=texts, hint=hint)
+    data = shipped("data")
+    files = [data / "styles-dsp.yaml", data / "principles.yaml"] if texts == SHIPPED else [Path(texts)]
+    principles = {name: principle for file in files for name, principle in load_principles(file).items()}
+    train = {name: principle.wordings for name, principle in principles.items()}
+    return train, {name: principle.held_out for name, principle in principles.items()}
 
 
 def _paraphrased(splits: Iterable[PairSplit], held_out: Paraphrases) -> list[PairSplit]:
@@ -261,50 +234,40 @@ def split_report(name: str, pairs: Sequence[PreferencePair]) -> SplitReport:
 
 
 def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
-    """The report as tables: sources, what was not used or read differently, splits, and the preferences of each."""
+    """The report as tables: sources, what was not used or not read, splits, and the preferences of each."""
     content = asdict(report)
     sources, splits = content["sources"], content["splits"]
+    dropped, changes = (
+        [{**entry, "source": source["name"], "split": source["split"]} for source in sources for entry in source[key]]
+        for key in ("dropped", "changes")
+    )
+    preferences = [
+        {"split": split["name"], "preference": words, **measured}
+        for split in splits
+        for words, measured in list(split["preferences"].items())[:most]
+    ]
+
+    def numbers(digits: str = ",", **columns: str) -> dict[str, Column]:
+        return {name.replace("_", " "): number(key, digits) for name, key in columns.items()}
+
     place: dict[str, Column] = {"source": "source", "split": "split"}
     examples: dict[str, Column] = {"for example": lambda row: ", ".join(row["examples"])}
-    counts = {"rows": "rows", "used": "rows_used", "pairs": "pairs_made", "kept": "pairs_kept"}
-    counts["contrast"] = "contrast_pairs"
-
-    def parts(key: str) -> list[Row]:
-        return [{**each, "source": of["name"], "split": of["split"]} for of in sources for each in of[key]]
-
-    def numbers(keys: Mapping[str, str], digits: str = ",") -> dict[str, Column]:
-        return {name: number(key, digits) for name, key in keys.items()}
-
-    lengths = {"mean prompt": "mean_prompt", "mean answer": "mean_answer"}
+    counts = numbers(rows="rows", used="rows_used", pairs="pairs_made", kept="pairs_kept", contrast="contrast_pairs")
+    sizes = numbers(pairs="pairs", prompts="prompts", answers="answers")
+    sizes["preferences"] = lambda row: f"{len(row['preferences']) + row['more_preferences']:,}"
+    lengths = numbers(".0f", mean_prompt="mean_prompt", mean_answer="mean_answer")
+    longer = {**numbers(pairs="pairs"), **numbers(".2f", longer="chosen_longer")}
+    answers = numbers(".0f", chosen="mean_chosen", rejected="mean_rejected")
     tables = [
+        Table.of(sources, {"source": "name", "split": "split"}, {**counts, **numbers("g", weight="weight")}, "Sources"),
+        Table.of(dropped, {**place, "how many": _how_many, "why": "reason", **examples}, {}, "Not used"),
+        Table.of(changes, {**place, "rows": number("count"), "what": "change", **examples}, {}, "Not read"),
+        Table.of(splits, {"split": "name"}, {**sizes, **lengths}, "Splits (lengths in characters)"),
         Table.of(
-            sources,
-            {"source": "name", "split": "split"},
-            {**numbers(counts), "weight": number("weight", "g")},
-            "Sources",
-        ),
-        Table.of(parts("dropped"), {**place, "how many": _how_many, "why": "reason", **examples}, {}, "Not used"),
-        Table.of(
-            parts("changes"),
-            {**place, "rows": number("count"), "what": "change", **examples},
-            {},
-            "Read differently, or not read",
-        ),
-        Table.of(
-            splits,
-            {"split": "name"},
-            {**numbers({name: name for name in ("pairs", "prompts", "answers")}), **numbers(lengths, ".0f")},
-            "Splits (lengths in characters)",
-        ),
-        Table.of(
-            [row for split in splits for row in _preferences(split, most)],
+            preferences,
             {"split": "split", "preference": "preference"},
-            {
-                "pairs": number("pairs"),
-                "longer": number("chosen_longer", ".2f"),
-                **numbers({"chosen": "mean_chosen", "rejected": "mean_rejected"}, ".0f"),
-            },
-            "Preferences (longer: share of chosen answers that are; mean lengths in characters)",
+            {**longer, **answers},
+            "The most frequent preferences (longer: share of chosen answers that are; mean lengths in characters)",
         ),
     ]
     return [table for table in tables if table.rows]
@@ -312,14 +275,6 @@ def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
 
 def _how_many(row: Row) -> str:
     return f"{row['count']:,} {row['what']}{'s' * (row['count'] > 1)}"
-
-
-def _preferences(split: Row, most: int) -> Iterator[Row]:
-    for words, one in list(split["preferences"].items())[:most]:
-        yield {"split": split["name"], "preference": words, **one}
-    if more := split["more_preferences"] + max(0, len(split["preferences"]) - most):
-        empty = dict.fromkeys(("pairs", "chosen_longer", "mean_chosen", "mean_rejected"))
-        yield {"split": split["name"], "preference": f"({more:,} more)", **empty}
 
 
 def _preference_report(pairs: Sequence[PreferencePair]) -> PreferenceReport:

@@ -1,8 +1,7 @@
 """Benchmarks of a recipe by their registered names, and the grid that most are: prompts x preferences.
 
-Every prompt is asked under each preference alone, under several at once, and under unseen ones. The groups are those of
-the paper's tables: `single`, `pairs`, `triple` (then `4 at once` and so on), and `unseen`: preferences that the reward
-model was not trained on, as the user of the benchmark says.
+Every prompt is asked under each preference alone and under several at once. The groups are those of the paper's tables:
+`single`, `pairs`, `triple`, then `4 at once` and so on.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from pad_cli.records import BenchmarkItem, Messages
 from pad_cli.registry import BENCHMARKS
 
 _OF = ": "  # between a benchmark's name and its group
-UNSEEN = "unseen"
 _GROUPS = {1: "single", 2: "pairs", 3: "triple"}
 
 
@@ -61,19 +59,15 @@ def load_benchmarks(recipe: Sequence[BenchmarkSettings]) -> list[list[BenchmarkI
     """The items of all benchmarks of a recipe; a group that several of them have becomes `NAME: GROUP`.
 
     Raises:
-        RecipeError: one does not take its options, or two of one name have a group in common.
+        RecipeError: one does not take its options, or two have the same name.
         UsageError, DataError: see `load_benchmark`.
     """
     benchmarks = [load_benchmark(settings) for settings in recipe]
-    groups = [dict.fromkeys(item.group for item in items) for items in benchmarks]
-    owners = Counter(group for some in groups for group in some)
-    full_names = Counter((each.label, group) for each, some in zip(recipe, groups, strict=True) for group in some)
-    for (name, group), count in full_names.items():
+    for name, count in Counter(each.label for each in recipe).items():
         if count > 1:
-            raise RecipeError(
-                f"benchmarks: {count} are called '{name}' and have a group '{group}'; they would be one in the report.",
-                f"Give each a `name` of its own; the groups are then called `NAME{_OF}{group}`.",
-            )
+            hint = f"Give each a `name` of its own; groups that several have are then called `NAME{_OF}GROUP`."
+            raise RecipeError(f"benchmarks: {count} are called '{name}'.", hint)
+    owners = Counter(group for items in benchmarks for group in {item.group for item in items})
     return [
         [replace(item, group=f"{each.label}{_OF}{item.group}") if owners[item.group] > 1 else item for item in items]
         for each, items in zip(recipe, benchmarks, strict=True)
@@ -108,9 +102,6 @@ class GridSettings(Settings):
         default_factory=lambda: [1],
         description="How many of them are asked for at once: 1, or [1, 2, 3] for singles, pairs and triples.",
     )
-    unseen: _Specs = Field(
-        default_factory=dict, description="Further preferences, each asked for alone, in a group of that name."
-    )
     limit: int | None = Field(None, ge=0, description="Use the first so many distinct prompts.")
 
 
@@ -141,23 +132,23 @@ def grid_items(
     """
     chosen = distinct(prompts)[: settings.limit]
     items: list[BenchmarkItem] = []
-    for group, labels, specs in _combinations(settings, exclusive):
-        items += preference_items(name, chosen, labels, specs, group)
+    for labels in _combinations(settings, exclusive):
+        items += preference_items(name, chosen, labels, [settings.preferences[label] for label in labels])
     return items
 
 
 def preference_items(
-    name: str, prompts: Sequence[Prompt], labels: Sequence[str], specs: tuple[str, ...], group: str = ""
+    name: str, prompts: Sequence[Prompt], labels: Sequence[str], specs: Sequence[str]
 ) -> list[BenchmarkItem]:
-    """Prompts under one preference or combination; the group is by default that of its size."""
-    label = "+".join(labels)
+    """Prompts under one preference or combination, whose group is that of its size."""
+    label, size = "+".join(labels), len(labels)
     return [
         BenchmarkItem(
             id=f"{name}/{label}/{number}",
-            group=group or _group_of(len(labels)),
+            group=_GROUPS.get(size, f"{size} at once"),
             label=label,
             prompt=prompt.messages,
-            preference=specs,
+            preference=tuple(specs),
             facts={**prompt.facts, "asked": list(labels)},
             place=prompt.place,
         )
@@ -173,17 +164,8 @@ def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
     return list(first.values())
 
 
-def _group_of(size: int) -> str:
-    return _GROUPS.get(size, f"{size} at once")
-
-
-def _combinations(
-    settings: GridSettings, exclusive: Sequence[AbstractSet[str]]
-) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-    """Group, labels and specifications of everything that is asked for."""
-    if both := sorted(settings.preferences.keys() & settings.unseen.keys()):
-        reason = f"benchmark: '{both[0]}' is in `preferences` and in `unseen`."
-        raise RecipeError(reason, "Leave it out of one of them.")
+def _combinations(settings: GridSettings, exclusive: Sequence[AbstractSet[str]]) -> Iterator[tuple[str, ...]]:
+    """The labels of everything that is asked for."""
     for size in dict.fromkeys(settings.combine):
         together = combinations(settings.preferences, size)
         allowed = [labels for labels in together if all(len(each & set(labels)) <= 1 for each in exclusive)]
@@ -193,7 +175,4 @@ def _combinations(
                 f"benchmark: no {size} of these preferences can be asked for at once: {names}.",
                 "Give more `preferences`, or smaller numbers in `combine`.",
             )
-        for labels in allowed:
-            yield _group_of(size), labels, tuple(settings.preferences[label] for label in labels)
-    for label, spec in settings.unseen.items():
-        yield UNSEEN, (label,), (spec,)
+        yield from allowed

@@ -1,12 +1,11 @@
 """Benchmarks made of prompts: a user's file or data set, the prompts that ship with pad, and those of the paper.
 
-All take `preferences`, `combine`, `unseen` and `limit`, see `GridSettings`; a wrong option is a RecipeError, and a file
-or data set that cannot be read a DataError that names the row.
+All take `preferences`, `combine` and `limit`, see `GridSettings`. A wrong option is a RecipeError, and a file or data
+set that cannot be read a DataError that names the row.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from pad_cli.pairs import Row, RowError, is_text, note_changes, prompt_of, read_
 from pad_cli.prompts.benchmarks import Prompt, distinct, grid_items, preference_items, read_grid
 from pad_cli.recipe import PairsSettings, read_options
 from pad_cli.records import BenchmarkItem
-from pad_cli.system.offline import hub_hint
 from pad_cli.system.resources import shipped
 
 _EVERYDAY = "everyday"  # prompts for any principle; every other file is named for its three
 _KIND = ("kind",)  # a column for readers of our own prompts
+_LONGEST = 100  # prompt of HelpSteer2 that is asked, in characters
 
 SOUPS = {
     "P1A": "text:easy to follow for a child in primary school",
@@ -76,7 +75,7 @@ def load_data_set(
         grid: with `preference` only `limit`, which counts the prompts of each preference.
     """
     name = Path(dataset).name
-    if preference is not None and (clash := grid.keys() & {"preferences", "combine", "unseen"}):
+    if preference is not None and (clash := grid.keys() & {"preferences", "combine"}):
         hint = "`preference` is the column with each row's own; leave it out to ask all prompts under `preferences`."
         raise RecipeError(f"benchmark: options of 'dataset': `{min(clash)}` and `preference` exclude each other.", hint)
     settings = read_grid("dataset", grid if preference is None else {"preferences": {}, **grid})
@@ -96,14 +95,7 @@ def load_data_set(
     ]
 
 
-def load_psoups(
-    *,
-    path: str | None = None,
-    dataset: str | None = None,
-    file: str = "koala_eval_50.json",
-    revision: str | None = None,
-    **grid: Any,
-) -> list[BenchmarkItem]:
+def load_psoups(*, path: str, **grid: Any) -> list[BenchmarkItem]:
     """The 50 evaluation prompts of Personalized Soups, which PAD's experiments use (arXiv 2410.04070).
 
     By default they are asked under the six preferences of that paper, under every two and under every three that do
@@ -113,41 +105,23 @@ def load_psoups(
     Args:
         path: a JSON file, a list of `{"id", "prompt"}`; the authors of PAD have it in their repository
             (zjuruizhechen/PAD, inference/data/koala_eval_50.json).
-        dataset: in place of `path`, a data set on the hub that has such a file.
-        file: its name there.
-        revision: branch, tag or commit there.
+        grid: see `GridSettings`.
     """
-    settings = read_grid("psoups", grid, own=SOUPS)
-    if (path is None) == (dataset is None):
-        raise RecipeError(
-            "benchmark: options of 'psoups': give either `path` or `dataset`.",
-            "`path` is a file such as koala_eval_50.json, from the repository zjuruizhechen/PAD, inference/data.",
-        )
-    source = Path(path) if path is not None else _fetched(str(dataset), file, revision)
-    return grid_items("psoups", _read_prompts(source), settings, _OPPOSITES)
+    return grid_items("psoups", _read_prompts(Path(path)), read_grid("psoups", grid, own=SOUPS), _OPPOSITES)
 
 
 def load_helpsteer2(
-    *,
-    dataset: str = "nvidia/HelpSteer2",
-    split: str = "validation",
-    revision: str | None = None,
-    max_characters: int = 100,
-    every: int = 2,
-    **grid: Any,
+    *, dataset: str = "nvidia/HelpSteer2", split: str = "validation", revision: str | None = None, **grid: Any
 ) -> list[BenchmarkItem]:
     """Short prompts of HelpSteer2, chosen as the authors of PAD do (their inference/collect_model_outs.py).
 
-    They take the rows with prompts of at most `max_characters`, and of these the nth, 2nth, ... for n = `every`: a
-    prompt has two rows, one for each of its rated answers. A prompt that is left twice is asked once here.
+    They take the rows with prompts of at most 100 characters, and every second one of these: a prompt has two rows, one
+    for each of its rated answers. A prompt that is left twice is asked once here.
     """
     settings = read_grid("helpsteer2", grid)
-    if every < 1:
-        raise RecipeError("benchmark: options of 'helpsteer2': `every` is at least 1.", "1 takes every row.")
-    scanned = ((row, row.values.get("prompt")) for row in _scan(dataset, split=split, revision=revision))
-    rows = [row for row, text in scanned if not isinstance(text, str) or len(text) <= max_characters]
-    chosen = rows[every - 1 :: every]
-    prompts = [Prompt(prompt_of(row, read=read_steer_text), place=row.place) for row in chosen]
+    rows = _scan(dataset, split=split, revision=revision)
+    short = [row for row in rows if len(str(row.values.get("prompt"))) <= _LONGEST]
+    prompts = [Prompt(prompt_of(row, read=read_steer_text), place=row.place) for row in short[1::2]]
     return grid_items("helpsteer2", prompts, settings)
 
 
@@ -181,15 +155,3 @@ def _read_fact(row: Row, column: str) -> Any:
     if value is None:
         raise RowError("missing", field=column, hint="Name columns of the data set in `facts`.").at(row)
     return value
-
-
-def _fetched(dataset: str, file: str, revision: str | None) -> Path:
-    """A file of a data set on the hub; without a network, as it was fetched before."""
-    hub = importlib.import_module("huggingface_hub")
-    try:
-        return Path(hub.hf_hub_download(dataset, file, repo_type="dataset", revision=revision))
-    except Exception as error:  # the hub client's errors have no common base
-        download = f"hf download --repo-type dataset {dataset} {file}"
-        hint = hub_hint("Check the name and the network, or name a file as `path`.", download)
-        reason = f"cannot fetch {file}: {' '.join(str(error).split())[:300]}"
-        raise DataError(reason, path=dataset, hint=hint) from error

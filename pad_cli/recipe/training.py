@@ -70,7 +70,7 @@ class DataSettings(Settings):
     limit: int | None = Field(None, ge=1, description="Use at most this many training pairs, drawn by seed.")
     texts: dict[str, list[str]] | str = Field(
         default_factory=dict,
-        description="For the encoder: principle to wordings, a JSON file of them, a `principles.yaml`, or `shipped`.",
+        description="For the encoder: principle to wordings, a `principles.yaml`, or `shipped`.",
     )
     max_prompt_tokens: int = Field(512, ge=1, description="Longer prompts lose their beginning (tokens).")
     max_answer_tokens: int = Field(512, ge=1, description="Longer answers lose their end (tokens).")

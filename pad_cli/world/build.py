@@ -105,10 +105,6 @@ def made_from() -> dict[str, Any]:
     recipe = _recipe()
     data = load_pairs(recipe.data, recipe.seed, recipe.heads.principles)
     splits = [PairSplit("train", data.train, data.texts), *data.validation]
-    written = {
-        name: [(document.prompt, document.answer) for document in write_training_documents(policy)]
-        for name, policy in POLICIES.items()
-    }
     world = sorted((shipped("data") / "world").glob("*.yaml"))
     contents = [(split.name, split.texts, [pair.content() for pair in split.pairs]) for split in splits]
     return {
@@ -117,7 +113,7 @@ def made_from() -> dict[str, Any]:
         "resolved recipe": fingerprint(recipe.model_dump(exclude={"output"})),
         "preference pairs": fingerprint(contents),
         **{f"plan of {name}": fingerprint(asdict(policy)) for name, policy in POLICIES.items()},
-        **{f"documents of {name}": fingerprint(each) for name, each in written.items()},
+        **{f"documents of {name}": fingerprint(write_training_documents(each)) for name, each in POLICIES.items()},
         "tokenizer": fingerprint([_VOCABULARY, _PAD, _END, _USER, _ASSISTANT, _SYSTEM]),
         "chat template": fingerprint(_CHAT_TEMPLATE),
         "format of training": _TRAINING,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,10 @@ from typing import Any
 import torch
 
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.evaluation.evaluate import DEMO_MODEL, evaluate, is_evaluation
-from pad_cli.models.checkpoint_files import CONFIG
+from pad_cli.evaluation.evaluate import evaluate, is_evaluation
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.recipe import EvalRecipe, GenerateRecipe, read_recipe
-from pad_cli.registry import resolve_model
-from pad_cli.system.runs import check_output, whole_files, write_whole
+from pad_cli.system.runs import check_output, write_whole
 
 _PROMPT = "How do I start with photography?"
 _PREFERENCES = ("humorous", "formal", "concise, humorous", "casual, expert", "the more ceremonious the better")
@@ -41,7 +38,7 @@ def run_demo(
     on_examples: Callable[[list[dict[str, str]]], None] = lambda _: None,
     overwrite: bool = False,
 ) -> Demonstration:
-    """Copy the embedded reward model, steer and evaluate; finished answers are not written again.
+    """Steer and evaluate with the embedded reward model; finished answers are not written again.
 
     Args:
         directory: where everything goes.
@@ -61,18 +58,15 @@ def run_demo(
     settings, evaluation = read_recipe("embedded-generate"), read_recipe("embedded-eval", values=changes)
     assert isinstance(settings, GenerateRecipe)
     assert isinstance(evaluation, EvalRecipe)
-    with whole_files(directory / DEMO_MODEL, last=CONFIG) as scratch:
-        for path in Path(resolve_model(settings.reward_model)).iterdir():
-            shutil.copy(path, scratch)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on models this small, threads that wait for each other cost many times what they save
     try:
         examples = _examples(settings)
+        on_examples(examples)
+        report = evaluate(evaluation)
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in examples]
         write_whole(directory / "examples.jsonl", "".join(lines))
-        on_examples(examples)
-        metrics = dict(inspect_reward_model(str(directory / DEMO_MODEL)).metrics)
-        return Demonstration(examples, metrics, evaluate(evaluation), directory)
+        return Demonstration(examples, dict(inspect_reward_model(settings.reward_model).metrics), report, directory)
     finally:
         torch.set_num_threads(threads)
 

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -18,7 +18,6 @@ from pad_cli.system.resources import shipped
 
 Register = Literal["neutral", "formal", "casual"]
 REGISTERS: tuple[Register, ...] = ("neutral", "formal", "casual")
-SLOTS = ("topic", "tool", "skill", "detail")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -147,30 +146,31 @@ def load_world() -> World:
     )
     return World(
         topics=tuple(Topic(name, **slots) for name, slots in topics["topics"].items()),
-        intents=tuple(_intent(name, fields) for name, fields in intents["intents"].items()),
-        principles={name: _principle(name, fields) for name, fields in rest["principles"].items()},
+        intents=tuple(
+            Intent(
+                name=name,
+                prompts=tuple(fields["prompts"]),
+                cores={
+                    (register, length == "short"): tuple(fields[register][length])
+                    for register in REGISTERS
+                    for length in ("long", "short")
+                },
+            )
+            for name, fields in intents["intents"].items()
+        ),
+        principles={
+            name: Principle(
+                name=name,
+                place=fields["place"],
+                sentences=tuple(fields.get("sentences", ())),
+                words=tuple(fields["words"]["train"]),
+                held_out_words=tuple(fields["words"]["held_out"]),
+                untrained=fields.get("untrained", False),
+            )
+            for name, fields in rest["principles"].items()
+        },
         conflicts=frozenset(map(frozenset, rest["conflicts"])),
         held_out_combinations=tuple((a, b) for a, b in rest["held_out_combinations"]),
         templates=tuple(rest["templates"]["train"]),
         held_out_templates=tuple(rest["templates"]["held_out"]),
-    )
-
-
-def _intent(name: str, fields: Mapping[str, Any]) -> Intent:
-    cores = {
-        (register, short): tuple(fields[register]["short" if short else "long"])
-        for register in REGISTERS
-        for short in (False, True)
-    }
-    return Intent(name, tuple(fields["prompts"]), cores)
-
-
-def _principle(name: str, fields: Mapping[str, Any]) -> Principle:
-    return Principle(
-        name=name,
-        place=fields["place"],
-        sentences=tuple(fields.get("sentences", ())),
-        words=tuple(fields["words"]["train"]),
-        held_out_words=tuple(fields["words"]["held_out"]),
-        untrained=fields.get("untrained", False),
     )

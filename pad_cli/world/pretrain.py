@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,6 @@ def pretrain(
     pad_token: int,
     end_token: int,
     documents: Sequence[Tokens],
-    on_step: Callable[[], None] = lambda: None,
 ) -> LlamaForCausalLM:
     """Train a Llama with tied embeddings on the answers of some documents."""
     torch.manual_seed(plan.seed)
@@ -70,7 +69,6 @@ def pretrain(
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
-        on_step()
     return model.eval()
 
 

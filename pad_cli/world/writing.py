@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pad_cli.errors import DataError, did_you_mean
 from pad_cli.preference import Preference, instruction, prompted
@@ -51,8 +51,9 @@ _HELD_OUT = 0.5  # how often its paraphrase is one that the reward model never s
 Draw = Callable[[random.Random], dict[str, float]]
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
+    """A text that a language model is trained on."""
+
     prompt: Messages
     answer: str
 
@@ -147,38 +148,28 @@ def write_preference_documents(world: World, *, seed: int, answers: int, rate: f
     documents = []
     for _ in range(answers):
         topic, intent = rng.choice(topics), rng.choice(world.intents)
-        positive, negative = _draw_request(rng, world, topic)
-        names = set(positive)
-        for name in sorted(draw_principles(rng, world, topic, rate) - negative):
+        weights = draw_preference(rng, world, topic)
+        names = {name for name, weight in weights.items() if weight > 0}
+        for name in sorted(draw_principles(rng, world, topic, rate) - weights.keys()):
             if fit_together(world, topic, {*names, name}):
                 names.add(name)
         prompt = as_messages(write_prompt(rng, topic, intent))
-        preference = _draw_wording(rng, world, positive, negative)
+        preference = _draw_wording(rng, world, weights)
         documents.append(Document(prompted(prompt, preference), write_answer(rng, world, topic, intent, names)))
     return documents
 
 
-def _draw_request(rng: random.Random, world: World, topic: Topic) -> tuple[list[str], set[str]]:
-    """Principles to ask for, and principles whose absence to ask for."""
-    held_out = {frozenset(pair) for pair in world.held_out_combinations}
-    while True:
-        names = rng.sample(list(world.principles), rng.choices([1, 2, 3], weights=[5, 4, 1])[0])
-        negative = {name for name in names if rng.random() < _NEGATIVE}
-        positive = [name for name in names if name not in negative]
-        if fit_together(world, topic, set(positive)) and not any(pair <= set(names) for pair in held_out):
-            return positive, negative
-
-
-def _draw_wording(rng: random.Random, world: World, positive: Sequence[str], negative: Set[str]) -> Preference:
+def _draw_wording(rng: random.Random, world: World, weights: Mapping[str, float]) -> Preference:
     """A preference for some principles, by name or paraphrase, and against others, by name."""
+    positive = [name for name, weight in weights.items() if weight > 0]
     named = [name for name in positive if rng.random() < _NAMED]
     texts = []
     for name in positive:
         if name not in named:
             held_out = rng.random() < _HELD_OUT
             texts.append(rng.choice(paraphrases(world, world.principles[name], held_out=held_out)))
-    weights = {**dict.fromkeys(named, 1.0), **dict.fromkeys(sorted(negative), -1.0)}
-    return Preference(weights, dict.fromkeys(texts, 1.0))
+    unwanted = sorted(weights.keys() - set(positive))
+    return Preference({**dict.fromkeys(named, 1.0), **dict.fromkeys(unwanted, -1.0)}, dict.fromkeys(texts, 1.0))
 
 
 def _glossary(rng: random.Random, world: World) -> Document:
@@ -200,42 +191,49 @@ def _capital(text: str) -> str:
 def load_pairs(*, seed: int = 0, prompts: int = 2000) -> PairData:
     """Training pairs, two for each prompt, and the four validation splits."""
     world = load_world()
-    draws: dict[str, Draw] = {
-        "seen": lambda rng: draw_preference(rng, world),
-        "combination": lambda rng: dict.fromkeys(rng.choice(world.held_out_combinations), 1.0),
-        "single": lambda rng: {rng.choice(world.trained_principles): 1.0},
-    }
+    trained = [world.principles[name] for name in world.trained_principles]
+    known, new = ([topic for topic in world.topics if topic.held_out is held_out] for held_out in (False, True))
 
     def write(
-        offset: int, draw: str, count: int = _VALIDATION_PAIRS, *, new: bool = True
+        number: int, topics: Sequence[Topic], draw: Draw, count: int = _VALIDATION_PAIRS
     ) -> tuple[PreferencePair, ...]:
-        topics = [topic for topic in world.topics if topic.held_out is new]
-        return tuple(_pairs(random.Random(1000 * seed + offset), world, topics, draws[draw], count))
+        return tuple(_pairs(random.Random(1000 * seed + number), world, topics, draw, count))
 
-    def texts(*, held_out: bool) -> dict[str, tuple[str, ...]]:
-        principles = [world.principles[name] for name in world.trained_principles]
-        return {each.name: paraphrases(world, each, held_out=held_out) for each in principles}
+    def seen(rng: random.Random) -> dict[str, float]:
+        return draw_preference(rng, world)
 
+    def combination(rng: random.Random) -> dict[str, float]:
+        return dict.fromkeys(rng.choice(world.held_out_combinations), 1.0)
+
+    def single(rng: random.Random) -> dict[str, float]:
+        return {rng.choice(trained).name: 1.0}
+
+    held_out_texts = {each.name: paraphrases(world, each, held_out=True) for each in trained}
     return PairData(
-        train=write(1, "seen", 2 * prompts, new=False),
+        train=write(1, known, seen, 2 * prompts),
         validation=(
-            PairSplit("seen", write(2, "seen", new=False)),
-            PairSplit("held_out_topics", write(3, "seen")),
-            PairSplit("held_out_combinations", write(4, "combination")),
-            PairSplit("held_out_wordings", write(5, "single"), texts(held_out=True)),
+            PairSplit("seen", write(2, known, seen)),
+            PairSplit("held_out_topics", write(3, new, seen)),
+            PairSplit("held_out_combinations", write(4, new, combination)),
+            PairSplit("held_out_wordings", write(5, new, single), held_out_texts),
         ),
-        texts=texts(held_out=False),
+        texts={each.name: paraphrases(world, each, held_out=False) for each in trained},
     )
 
 
-def draw_preference(rng: random.Random, world: World) -> dict[str, float]:
-    """One to three trained principles, some negative, never a held-out combination, never a conflict."""
+def draw_preference(rng: random.Random, world: World, topic: Topic | None = None) -> dict[str, float]:
+    """Weights 1 or -1 of one to three principles, never of a held-out combination, never for principles in conflict.
+
+    They are trained principles, or, where a topic is given, any that one answer about it can show.
+    """
+    names = world.trained_principles if topic is None else tuple(world.principles)
     held_out = {frozenset(pair) for pair in world.held_out_combinations}
     while True:
-        names = rng.sample(world.trained_principles, rng.choices([1, 2, 3], weights=[5, 4, 1])[0])
-        weights = {name: -1.0 if rng.random() < _NEGATIVE else 1.0 for name in names}
+        drawn = rng.sample(names, rng.choices([1, 2, 3], weights=[5, 4, 1])[0])
+        weights = {name: -1.0 if rng.random() < _NEGATIVE else 1.0 for name in drawn}
         positive = {name for name, weight in weights.items() if weight > 0}
-        if not world.conflicting(positive) and not any(pair <= set(names) for pair in held_out):
+        possible = not world.conflicting(positive) if topic is None else fit_together(world, topic, positive)
+        if possible and not any(pair <= weights.keys() for pair in held_out):
             return weights
 
 
@@ -249,22 +247,12 @@ def _pairs(rng: random.Random, world: World, topics: Sequence[Topic], draw: Draw
         ]
         first, second = (present(world, answer, topic) for answer in answers)
         for sign in (1, -1):  # a preference under which the first answer wins, then one under which it loses
-            weights = _draw_deciding(rng, draw, first, second, sign)
-            if weights is not None and len(pairs) < count:
-                chosen, rejected = answers if sign > 0 else reversed(answers)
-                pairs.append(PreferencePair(prompt, weights, chosen, rejected))
-    return pairs
-
-
-def _draw_deciding(
-    rng: random.Random, draw: Draw, first: Mapping[str, bool], second: Mapping[str, bool], sign: int
-) -> Mapping[str, float] | None:
-    """A random preference under which the first answer is better (sign 1) or worse (-1); None after too many tries."""
-    for _ in range(_TRIES):
-        weights = draw(rng)
-        if sign * sum(weight * (first[name] - second[name]) for name, weight in weights.items()) > 0:
-            return weights
-    return None
+            for weights in (draw(rng) for _ in range(_TRIES)):
+                if sign * sum(weight * (first[name] - second[name]) for name, weight in weights.items()) > 0:
+                    chosen, rejected = answers[::sign]
+                    pairs.append(PreferencePair(prompt, weights, chosen, rejected))
+                    break
+    return pairs[:count]
 
 
 def load_benchmark(

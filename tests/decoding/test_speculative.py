@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from transformers import LogitsProcessor, LogitsProcessorList, MistralConfig, MistralForCausalLM
+from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList, MistralConfig, MistralForCausalLM
 
 from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_steps
 from pad_cli.decoding.detokenize import TokenChoice
@@ -24,7 +24,6 @@ from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel, wrap_language_model
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
-from pad_cli.world.shipped_models import enlarge
 from tests.agreement import alone, assert_agree, assert_same_scores, each_row, row_of
 from tests.architectures import ARCHITECTURES, WINDOW, make_architecture
 from tests.decoding.adapters import train_lora, with_adapter
@@ -46,6 +45,18 @@ def settings(**changed: object) -> DecodingSettings:
 
 def preferences(engine: PadEngine, count: int = len(SPECS)) -> list[Preference]:
     return [engine.preference(specs) for specs in SPECS[:count]]
+
+
+def deepen(small: LanguageModel, layers: int) -> LanguageModel:
+    """A larger Llama that writes the same: its further blocks add nothing to the hidden state."""
+    config = copy.deepcopy(small.model.config)
+    config.num_hidden_layers += layers
+    large = LlamaForCausalLM(config).eval().requires_grad_(False)
+    large.load_state_dict(small.model.state_dict(), strict=False)
+    for block in large.model.layers[-layers:]:
+        block.self_attn.o_proj.weight.zero_()
+        block.mlp.down_proj.weight.zero_()
+    return wrap_language_model("deepened", large, small.tokenizer)
 
 
 def answers(
@@ -248,7 +259,7 @@ def test_right_drafts_of_n_tokens_need_a_forward_of_the_policy_every_n_plus_1_to
 ) -> None:
     """Sampled ones too: a token is drafted with the number that later draws it."""
     small = make_language_model(byte_tokenizer, seed=3)
-    policy = wrap_language_model("enlarged", enlarge(small.model, width=2, layers=1), byte_tokenizer)
+    policy = deepen(small, layers=1)
     engine = PadEngine(policy, make_reward_model(small))
     with forwards(policy) as read, forwards(small) as drafted:
         answers(engine, settings(max_new_tokens=24, temperature=temperature), draft_tokens, ignore_eos=True)
@@ -269,8 +280,8 @@ def test_wrong_drafts_still_bring_a_token_for_each_forward(byte_tokenizer: Any) 
 def test_auto_drafts_only_for_a_policy_of_eight_times_the_size(byte_tokenizer: Any) -> None:
     small = make_language_model(byte_tokenizer, seed=3)
     model = make_reward_model(small)
-    for width, drafts in ((1, False), (2, False), (4, True)):
-        policy = wrap_language_model("enlarged", enlarge(small.model, width, layers=1), byte_tokenizer)
+    for layers, drafts in ((1, False), (8, False), (24, True)):
+        policy = deepen(small, layers)
         engine = PadEngine(policy, model)
         times = size(policy) / size(small)
         assert (times >= 8) is drafts

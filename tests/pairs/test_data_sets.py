@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
-@pytest.fixture(params=["jsonl", "json", "parquet", "saved", "saved dict"])
+@pytest.fixture(params=["jsonl", "json", "gzip", "csv", "parquet", "saved", "saved dict"])
 def directory(request: pytest.FixtureRequest, tmp_path: Path, write: Write) -> Path:
     """The ten rows in a directory, as a split `train` of every kind."""
     path, table = tmp_path / "data", datasets.Dataset.from_list(ROWS)
@@ -31,6 +32,10 @@ def directory(request: pytest.FixtureRequest, tmp_path: Path, write: Write) -> P
         write(*ROWS, name="data/train.jsonl")
     elif request.param == "json":
         write(f"[{write(*ROWS).read_text().strip().replace(chr(10), ',')}]", name="data/train.json")
+    elif request.param == "gzip":
+        (path / "train.jsonl.gz").write_bytes(gzip.compress(write(*ROWS).read_bytes()))
+    elif request.param == "csv":
+        table.to_csv(path / "train.csv")
     elif request.param == "parquet":
         table.to_parquet(path / "train.parquet")
     elif request.param == "saved":
@@ -106,7 +111,7 @@ def test_damaged_and_foreign_directories_are_data_errors(tmp_path: Path, write: 
 
 
 def test_a_file_is_no_data_set_and_a_saved_one_has_no_revisions(tmp_path: Path, write: Write) -> None:
-    with pytest.raises(DataError, match="a file, not a data set"):
+    with pytest.raises(DataError, match="cannot be loaded"):
         load_set(write(*ROWS))
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "data")
     with pytest.raises(DataError, match="no configurations"):
@@ -115,10 +120,10 @@ def test_a_file_is_no_data_set_and_a_saved_one_has_no_revisions(tmp_path: Path, 
 
 def test_an_empty_data_set_is_refused(tmp_path: Path) -> None:
     datasets.Dataset.from_list(ROWS).select([]).save_to_disk(tmp_path / "data")
-    with pytest.raises(DataError, match="has no rows"):
+    with pytest.raises(DataError, match="cannot be loaded"):
         load_set(tmp_path / "data")
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "full")
-    with pytest.raises(DataError, match="has no rows"):
+    with pytest.raises(DataError, match="no data"):
         load_set(tmp_path / "full", split="train[:0]")
 
 

@@ -9,7 +9,6 @@ import io
 import json
 import lzma
 import pickle
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ ROWS: list[dict[str, Any]] = [
     {"prompt": "Why?", "preference": "calm", "chosen": "two\nlines", "rejected": "d"},
 ]
 LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
-TABLE = 'prompt,preference,chosen,rejected\nHow?,calm,"Ä, b","say ""no"""\nWhy?,calm,"two\nlines",d\n'
 
 
 def parquet(rows: list[dict[str, Any]]) -> bytes:
@@ -40,43 +38,17 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
     [
         ("lines.jsonl", LINES.encode()),
         ("bom.jsonl", b"\xef\xbb\xbf" + LINES.encode()),
-        ("joined.jsonl", LINES.replace("\n", "\n\ufeff").encode()),
         ("windows.jsonl", LINES.replace("\n", "\r\n\r\n").encode()),
         ("old-mac.jsonl", LINES.replace("\n", "\r").encode()),
         ("array.jsonl", json.dumps(ROWS).encode()),
         ("array.json", b"\xef\xbb\xbf\n " + json.dumps(ROWS, indent=2, ensure_ascii=False).encode() + b"\n\n"),
-        ("lines.jsonl.gz", gzip.compress(LINES.encode())),
-        ("no-ending", gzip.compress(json.dumps(ROWS).encode())),
-        ("array.json.bz2", bz2.compress(json.dumps(ROWS).encode())),
-        ("lines.xz", lzma.compress(LINES.encode())),
-        ("rows.parquet", parquet(ROWS)),
-        ("called-otherwise.jsonl", parquet(ROWS)),
-        ("rows.parquet.gz", gzip.compress(parquet(ROWS))),
-        ("rows.csv", TABLE.encode()),
-        ("rows.csv.gz", gzip.compress(b"\xef\xbb\xbf" + TABLE.replace("\n", "\r\n").encode())),
-        ("rows.tsv", b"prompt\tpreference\tchosen\trejected\nHow?\tcalm\tA\tB\nWhy?\tcalm\tC\tD"),
     ],
 )
 def test_rows_are_read_from_every_usual_kind_of_file(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    found = [dict(row.values) for row in read_rows(path)]
-    if name == "rows.tsv":
-        assert [row["chosen"] for row in found] == ["A", "C"]
-    else:
-        assert found == ROWS
+    assert [dict(row.values) for row in read_rows(path)] == ROWS
     assert len(load(path).train) == 2
-
-
-def test_messages_weights_and_nulls_of_parquet_are_those_of_json(tmp_path: Path) -> None:
-    prompts = [[{"role": "user", "content": "How?"}], [{"role": "user", "content": "Why?", "name": None}]]
-    rows = [
-        {"prompt": prompt, "preference": {name: 1.0}, "chosen": "A", "rejected": "B", "tools": None}
-        for prompt, name in zip(prompts, ("calm", "lively"), strict=True)
-    ]
-    path = tmp_path / "rows.parquet"
-    path.write_bytes(parquet(rows))
-    assert [pair.preference for pair in load(path).train] == [{"calm": 1.0}, {"lively": 1.0}]
 
 
 def zipped() -> bytes:
@@ -86,31 +58,19 @@ def zipped() -> bytes:
     return sink.getvalue()
 
 
-def tarred() -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("rows.jsonl"))
-    return sink.getvalue()
-
-
 @pytest.mark.parametrize(
     ("content", "named"),
     [
         (zipped(), "zip archive"),
-        (tarred(), "tar archive"),
-        (gzip.compress(tarred(), mtime=0), "tar archive"),
+        (gzip.compress(LINES.encode()), "gzip"),
+        (bz2.compress(LINES.encode()), "bzip2"),
+        (lzma.compress(LINES.encode()), "xz"),
         (b"\x28\xb5\x2f\xfd\x04", "zstd"),
-        (b"SQLite format 3\0", "SQLite"),
         (b"ARROW1\0\0", "Arrow file"),
-        (b"\xff\xff\xff\xff\x10\0\0\0", "Arrow stream"),
         (pickle.dumps(ROWS), "pickle"),
         (LINES.encode("utf-16"), "UTF-16"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
-        (b"<!DOCTYPE html><html>", "web page"),
-        (b"PAR1 and then nothing", "Parquet"),
-        (gzip.compress(LINES.encode(), mtime=0)[:-9], "gzip, and damaged"),
-        (lzma.compress(LINES.encode())[:-9], "xz, and damaged"),
-        (bz2.compress(LINES.encode())[:-9], "bzip2, and damaged"),
+        (parquet(ROWS), "Parquet"),
     ],
 )
 def test_a_file_that_holds_no_rows_is_named_for_what_it_is(tmp_path: Path, content: bytes, named: str) -> None:
@@ -120,6 +80,14 @@ def test_a_file_that_holds_no_rows_is_named_for_what_it_is(tmp_path: Path, conte
         read_rows(path)
     assert caught.value.path == str(path)
     assert caught.value.hint
+
+
+def test_a_table_says_how_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,preference,chosen,rejected\nHow?,calm,A,B\n")
+    with pytest.raises(DataError, match=r"rows\.csv: a table") as caught:
+        read_rows(path)
+    assert "to_json" in caught.value.hint
 
 
 def test_text_of_another_encoding_names_the_line(tmp_path: Path) -> None:
@@ -136,13 +104,12 @@ def test_text_of_another_encoding_names_the_line(tmp_path: Path) -> None:
         ('{"a": 1}\n{"prompt": "Where?", "prompt": "When?"}', 2, "prompt"),
         ('{"a": 1}\n{"prompt": [{"role": "user", "content": "a", "content": "b"}]}', 2, "content"),
         ('[{"a": 1},\n {"b": 1, "b": 1}]', 0, "b"),
-        ("prompt,chosen,chosen\na,b,c", 1, "chosen"),
     ],
 )
 def test_a_key_that_is_there_twice_is_refused_with_line_and_key(
     tmp_path: Path, text: str, line: int, field: str
 ) -> None:
-    path = tmp_path / ("rows.csv" if text.startswith("prompt,") else "rows.json")
+    path = tmp_path / "rows.json"
     path.write_text(text)
     with pytest.raises(DataError, match="duplicated") as caught:
         read_rows(path)
@@ -152,17 +119,15 @@ def test_a_key_that_is_there_twice_is_refused_with_line_and_key(
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ('[{"a": 1}\n,\n{"a": 2', 3, "not JSON"),
-        ('[{"a": 1}\n{"a": 2}]', 2, "not JSON"),
-        ('[{"a": 1},\n]', 2, "not JSON"),
-        ('[{"a": 1}]\n[{"a": 2}]', 2, "Extra data"),
+        ('[{"a": 1}\n,\n{"a": 2', 0, "not JSON: .*line 3"),
+        ('[{"a": 1}\n{"a": 2}]', 0, "not JSON: .*line 2"),
+        ('[{"a": 1},\n]', 0, "not JSON: .*line [12]"),
+        ('[{"a": 1}]\n[{"a": 2}]', 0, "Extra data: line 2"),
         ('{\n"a": 1\n}', 1, "not JSON"),
-        ("a,b\n1,2,3", 2, "more cells"),
-        ('a,b\n1,"2', 2, "not CSV"),
     ],
 )
 def test_what_is_wrong_in_a_file_names_its_line(tmp_path: Path, text: str, line: int, reason: str) -> None:
-    path = tmp_path / ("rows.csv" if text.startswith("a,b") else "rows.json")
+    path = tmp_path / "rows.json"
     path.write_text(text)
     with pytest.raises(DataError, match=reason) as caught:
         read_rows(path)
@@ -170,11 +135,10 @@ def test_what_is_wrong_in_a_file_names_its_line(tmp_path: Path, text: str, line:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(("text", "reason"), [("[]", "without elements"), ("[3]", r"\[0\]: not a JSON object")])
-def test_an_array_holds_objects(tmp_path: Path, text: str, reason: str) -> None:
+def test_an_array_holds_objects(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    path.write_text(text)
-    with pytest.raises(DataError, match=reason) as caught:
+    path.write_text("[3]")
+    with pytest.raises(DataError, match=r"\[0\]: not a JSON object") as caught:
         read_rows(path)
     assert caught.value.hint
 

@@ -56,7 +56,7 @@ def test_conversations_without_a_prompt_that_part_too_early_are_bad_rows(write: 
     row = {"preference": "humorous", "chosen": answers[0], "rejected": answers[1]}
     with pytest.raises(DataError, match="differ before their last message"):
         load_as(write, "pairs", [row])
-    with pytest.raises(DataError, match="begin with it"):
+    with pytest.raises(DataError, match="'prompt': missing"):
         load_as(write, "pairs", [{**row, "chosen": answers[0][1:]}])
 
 
@@ -124,17 +124,17 @@ def test_ratings_give_a_pair_under_every_attribute_that_tells_two_responses_apar
     assert (source.rows, source.rows_used, source.contrast_pairs) == (2, 2, 0)
 
 
-def test_only_consecutive_rows_of_one_prompt_belong_together(write: Write) -> None:
+def test_rows_of_one_prompt_belong_together(write: Write) -> None:
     rows = [
-        *(steer("How?", "a", 4, 4, 4, 2, 2), steer("How?", "b", 1, 4, 4, 2, 2)),
+        *(steer("How?", "a", 4, 4, 4, 2, 2), steer("How?", "b", 2, 4, 4, 2, 2)),
         *(steer("Why?", "c", 4, 4, 4, 2, 2), steer("Who?", "d", 1, 4, 4, 2, 2)),
         *(steer("What?", "e", 4, 4, 4, 2, 2), steer("What?", "f", 4, 4, 4, 2, 2)),
         steer("How?", "g", 0, 4, 4, 2, 2),
     ]
     data = load_as(write, "helpsteer2", rows)
-    assert texts_of(data) == [("How?", "helpfulness", "a", "b")]
+    assert texts_of(data) == [("How?", "helpfulness", *pair) for pair in ("ab", "ag", "bg")]
     assert dropped(data) == {
-        "only one answer to the prompt": ("row", 3),
+        "only one answer to the prompt": ("row", 2),
         "ratings that do not differ enough": ("row", 2),
     }
 
@@ -155,7 +155,7 @@ def test_a_prompt_of_several_turns_becomes_a_conversation(write: Write) -> None:
     ]
 
 
-@pytest.mark.parametrize("rating", [None, "4", 5, -1, True, float("nan")])
+@pytest.mark.parametrize("rating", [None, "4", True, float("nan")])
 def test_a_rating_that_is_none_names_its_attribute(write: Write, rating: Any) -> None:
     rows = [steer("How?", "a", 4, 4, 4, 2, 2), {**steer("How?", "b", 4, 4, 4, 2, 1), "coherence": rating}]
     with pytest.raises(DataError) as caught:
@@ -202,10 +202,11 @@ def test_a_row_without_completions_gives_no_pair(write: Write) -> None:
     assert dropped(data) == {"only one answer to the prompt": ("row", 2)}
 
 
-def test_an_aspect_that_is_missing_is_a_bad_row(write: Write) -> None:
-    row = ultra({"response": "a", "annotations": {"helpfulness": {"Rating": "5"}}})
-    with pytest.raises(DataError, match="honesty"):
-        load_as(write, "ultrafeedback", [row])
+def test_an_aspect_that_is_missing_is_counted_and_a_row_without_a_list_is_bad(write: Write) -> None:
+    row = ultra({"response": "a", "annotations": {"helpfulness": {"Rating": "5"}}}, completion("b", *"4444"))
+    data = load_as(write, "ultrafeedback", [row])
+    assert texts_of(data) == [("How?", "helpfulness", "a", "b")]
+    assert dropped(data)["no rating for honesty"] == ("part", 1)
     with pytest.raises(DataError) as caught:
         load_as(write, "ultrafeedback", [{"instruction": "How?", "completions": None}])
     assert caught.value.field == "completions"
@@ -254,13 +255,13 @@ def test_scores_must_be_named_be_numbers_and_differ_enough(write: Write) -> None
 # safe_rlhf
 
 
-def safe(better: Any, safer: Any, safe_0: Any = True, safe_1: Any = True) -> dict[str, Any]:
+def safe(better: Any, safer: Any) -> dict[str, Any]:
     return {
         "prompt": "How?",
         "response_0": "zero",
         "response_1": "one",
-        "is_response_0_safe": safe_0,
-        "is_response_1_safe": safe_1,
+        "is_response_0_safe": True,
+        "is_response_1_safe": False,
         "better_response_id": better,
         "safer_response_id": safer,
         "response_0_severity_level": 0,
@@ -268,7 +269,7 @@ def safe(better: Any, safer: Any, safe_0: Any = True, safe_1: Any = True) -> dic
 
 
 def test_the_better_answer_is_helpful_and_the_safer_one_harmless(write: Write) -> None:
-    data = load_as(write, "safe_rlhf", [safe(1, 0, safe_1=False)])
+    data = load_as(write, "safe_rlhf", [safe(1, 0)])
     assert texts_of(data) == [("How?", "helpful", "one", "zero"), ("How?", "harmless", "zero", "one")]
 
 
@@ -277,19 +278,12 @@ def test_a_question_can_be_left_out_or_named_otherwise(write: Write) -> None:
     assert texts_of(data) == [("How?", "safe", "zero", "one")]
 
 
-def test_a_safer_answer_that_is_labelled_unsafe_is_left_out_and_counted(write: Write) -> None:
-    data = load_as(write, "safe_rlhf", [safe(1, 0, safe_0=False)])
-    assert texts_of(data) == [("How?", "helpful", "one", "zero")]
-    assert dropped(data) == {"the safer answer is the one labelled unsafe": ("part", 1)}
-
-
 @pytest.mark.parametrize(
     ("row", "field"),
     [
         (safe(2, 0), "better_response_id"),
         (safe(1, "0"), "safer_response_id"),
         (safe(True, 0), "better_response_id"),
-        (safe(1, 0, safe_0=1), "is_response_0_safe"),
         ({**safe(1, 0), "response_1": None}, "response_1"),
     ],
 )
@@ -301,7 +295,6 @@ def test_rows_of_another_schema_name_the_field(write: Write, row: dict[str, Any]
 
 # hh_rlhf
 
-HUMAN_LAST = "a conversation ends with Human, not with an answer of Assistant"
 HH = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: How?\n\nAssistant: "
 
 
@@ -316,20 +309,20 @@ def test_conversations_in_one_text_are_taken_apart(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "rejected", "reason"),
+    ("chosen", "rejected"),
     [
-        (HH + "Ha.", HH.replace("Hi", "Hello") + "So.", "the two conversations differ before the last answer"),
-        (HH + "Ha.", HH, "an answer is empty"),
-        (HH + "Ha.", HH + "So.\n\nHuman: Oh", HUMAN_LAST),
-        (HH + "Ha.\n\nHuman: Thanks", HH + "So.\n\nHuman: Thanks", HUMAN_LAST),
-        ("\n\nHuman: Oh\n\nHuman: A", "\n\nHuman: Oh\n\nHuman: B", HUMAN_LAST),
+        (HH + "Ha.", HH.replace("Hi", "Hello") + "So."),
+        (HH + "Ha.", HH),
+        (HH + "Ha.", HH + "So.\n\nHuman: Oh"),
+        (HH + "Ha.\n\nHuman: Thanks", HH + "So.\n\nHuman: Thanks"),
+        ("\n\nHuman: Oh\n\nHuman: A", "\n\nHuman: Oh\n\nHuman: B"),
     ],
 )
-def test_rows_that_compare_nothing_are_counted(write: Write, chosen: str, rejected: str, reason: str) -> None:
+def test_rows_that_compare_nothing_are_counted(write: Write, chosen: str, rejected: str) -> None:
     rows = [{"chosen": HH + "Ha.", "rejected": HH + "So."}, {"chosen": chosen, "rejected": rejected}]
     data = load_as(write, "hh_rlhf", rows, {"preference": "helpful"})
     assert len(data.train) == 1
-    assert dropped(data) == {reason: ("row", 1)}
+    assert dropped(data) == {"the conversations do not end with two answers to the same prompt": ("row", 1)}
 
 
 @pytest.mark.parametrize("text", ["How?", "", None, [{"role": "user", "content": "How?"}]])

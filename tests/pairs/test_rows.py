@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pad_cli.errors import DataError
 from pad_cli.pairs import read_rows
-from pad_cli.pairs.sources import PreferenceReader, read_source
+from pad_cli.pairs.sources import read_source
 from pad_cli.recipe import PairsSettings
 from pad_cli.records import PreferencePair
 from tests.pairs.conftest import Write, load
@@ -27,7 +27,7 @@ CONVERSATION = [
 def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
     """All pairs of a file, as they stand."""
     settings = PairsSettings(path=str(path))
-    sourced, _ = read_source(settings, "path", "train", PreferenceReader(None), drop_bad=False)
+    sourced, _ = read_source(settings, "path", "train", None, drop_bad=False)
     return tuple(pair for pair, _ in sourced)
 
 
@@ -180,16 +180,13 @@ def test_a_file_cut_off_while_it_was_written_says_so(tmp_path: Path) -> None:
     assert "cut off" in caught.value.hint
 
 
-def test_null_bytes_say_what_they_come_from(tmp_path: Path) -> None:
+def test_null_bytes_are_no_json(tmp_path: Path) -> None:
+    """A crash while writing leaves them at the end of a file."""
     path = tmp_path / "nulls.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b"\n" + b"\0" * 40)
-    with pytest.raises(DataError, match="null bytes") as caught:
+    with pytest.raises(DataError, match="not JSON") as caught:
         load(path)
     assert caught.value.line == 2
-    assert "crash" in caught.value.hint
-    path.write_bytes(json.dumps(GOOD).encode("utf-16-le"))
-    with pytest.raises(DataError, match="null bytes"):
-        load(path)
 
 
 _json = st.recursive(

@@ -28,7 +28,7 @@ def settings(directory: Path, texts: Any, extra: list[dict[str, Any]] | None = N
 
 
 def wordings_file(directory: Path, content: Any) -> str:
-    path = directory / "wordings.json"
+    path = directory / "wordings.yaml"
     path.write_text(json.dumps(content))
     return str(path)
 
@@ -44,9 +44,9 @@ def test_shipped_wordings_are_distinct_and_none_is_held_out_and_trained_on() -> 
 def test_held_out_wordings_make_a_second_split_of_the_pairs_that_ask_for_one_principle(tmp_path: Path) -> None:
     """A combination stays out of it, and so does a principle without held-out wordings."""
     both = {**ROWS[6], "prompt": "Both", "preference": {"humorous": 1, "formal": 1}}
-    path = wordings_file(
-        tmp_path, {"humorous": {"train": ["be funny"], "held_out": ["a joke"]}, "formal": {"train": ["stiff"]}}
-    )
+    humorous = {"instruction": "Be funny.", "wordings": ["be funny"], "held_out": ["a joke"]}
+    formal = {"instruction": "Be formal.", "wordings": ["stiff"]}
+    path = wordings_file(tmp_path, {"humorous": humorous, "formal": formal})
     data = load_pairs(settings(tmp_path, path, [both]), seed=0)
     assert [split.name for split in data.validation] == ["dev", "dev_wordings"]
     assert data.texts == {"humorous": ("be funny",), "formal": ("stiff",)}
@@ -65,17 +65,19 @@ def test_inline_wordings_are_all_for_training(tmp_path: Path) -> None:
     [
         [],
         {"humorous": ["be funny"]},
-        {"humorous": {"train": []}},
-        {"humorous": {"train": [" "]}},
-        {"a": {"tarin": ["b"]}},
+        {"humorous": {"train": ["be funny"]}},
+        {"humorous": {"instruction": "Be funny.", "wordings": [" "]}},
     ],
 )
 def test_a_file_of_another_form_is_refused_by_name(tmp_path: Path, content: Any) -> None:
-    with pytest.raises(DataError, match=r"wordings\.json") as caught:
+    with pytest.raises(DataError, match=r"wordings\.yaml") as caught:
         load_pairs(settings(tmp_path, wordings_file(tmp_path, content)), seed=0)
     assert caught.value.hint
 
 
-def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere\.json"):
-        load_pairs(settings(tmp_path, str(tmp_path / "nowhere.json")), seed=0)
+def test_a_missing_file_and_one_of_json_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.yaml"):
+        load_pairs(settings(tmp_path, str(tmp_path / "nowhere.yaml")), seed=0)
+    with pytest.raises(DataError, match=r"wordings\.json: paraphrases in JSON") as caught:
+        load_pairs(settings(tmp_path, str(tmp_path / "wordings.json")), seed=0)
+    assert "`wordings` (for `train`)" in caught.value.hint

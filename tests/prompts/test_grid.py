@@ -49,11 +49,6 @@ def test_labels_stand_for_specifications_alone_and_combined() -> None:
     assert items[0].facts["asked"] == ["short", "stiff"]
 
 
-def test_unseen_preferences_are_asked_for_alone_in_their_group() -> None:
-    items = items_of(preferences=["a", "b"], combine=2, unseen="text:with a bird in it")
-    assert groups_of(items)[1:] == [("unseen", "text:with a bird in it", ("text:with a bird in it",))]
-
-
 def test_what_excludes_each_other_is_never_combined() -> None:
     found = groups_of(items_of([{"a", "b"}, {"c", "d"}], preferences=list("abcd"), combine=[2]))
     assert [label for _, label, _ in found] == ["a+c", "a+d", "b+c", "b+d"]
@@ -71,7 +66,7 @@ def test_a_limit_counts_distinct_prompts() -> None:
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=3, max_size=6, unique=True), st.sets(st.integers(1, 3), min_size=1))
 def test_ids_are_unique_and_the_same_from_run_to_run(preferences: list[str], sizes: set[int]) -> None:
-    first, again = (items_of(preferences=preferences, combine=sorted(sizes), unseen=["z"]) for _ in range(2))
+    first, again = (items_of(preferences=preferences, combine=sorted(sizes)) for _ in range(2))
     assert [item.id for item in first] == [item.id for item in again]
     assert len({item.id for item in first}) == len(first)
 
@@ -86,11 +81,6 @@ def test_an_id_does_not_depend_on_what_else_is_asked() -> None:
 def test_too_few_preferences_to_combine_are_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="can be asked for at once"):
         items_of(**asked)
-
-
-def test_a_preference_cannot_be_seen_and_unseen() -> None:
-    with pytest.raises(RecipeError, match="'a' is in `preferences` and in `unseen`"):
-        items_of(preferences=["a"], unseen=["a"])
 
 
 def test_a_conversation_and_its_last_message_are_two_prompts() -> None:

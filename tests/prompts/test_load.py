@@ -39,24 +39,24 @@ def test_one_benchmark_keeps_its_groups_whatever_it_is_called(other: str) -> Non
 
 
 def test_a_group_that_two_benchmarks_have_gets_their_names_and_the_others_stay(other: str) -> None:
-    benchmarks = [SHIPPED, jsonl(other, name="mine", combine=1, unseen="z")]
+    benchmarks = [SHIPPED, jsonl(other, name="mine", combine=[1, 2])]
     shipped, mine = load_benchmarks(benchmarks)
-    assert groups(shipped) == {"prompts: single", "pairs", "triple"}
-    assert groups(mine) == {"mine: single", "unseen"}
+    assert groups(shipped) == {"prompts: single", "prompts: pairs", "triple"}
+    assert groups(mine) == {"mine: single", "mine: pairs"}
     for found, settings in ((shipped, benchmarks[0]), (mine, benchmarks[1])):
         plain = load_benchmark(settings)
         assert [own_group(item) for item in found] == [item.group for item in plain]
         assert [item.id for item in found] == [item.id for item in plain]
 
 
-def test_benchmarks_without_a_group_in_common_keep_theirs_and_need_no_names(other: str) -> None:
-    alone, together = load_benchmarks([jsonl(other), jsonl(other, combine=2)])
+def test_benchmarks_without_a_group_in_common_keep_theirs(other: str) -> None:
+    alone, together = load_benchmarks([jsonl(other), jsonl(other, name="mine", combine=2)])
     assert (groups(alone), groups(together)) == ({"single"}, {"pairs"})
 
 
-def test_two_of_one_name_with_a_group_in_common_have_to_be_named(other: str) -> None:
-    with pytest.raises(RecipeError, match="2 are called 'jsonl' and have a group 'single'") as caught:
-        load_benchmarks([jsonl(other), jsonl(other, combine=[1, 2])])
+def test_two_of_one_name_have_to_be_named(other: str) -> None:
+    with pytest.raises(RecipeError, match="2 are called 'jsonl'") as caught:
+        load_benchmarks([jsonl(other), jsonl(other, combine=2)])
     assert "`name`" in caught.value.hint
     named, plain = load_benchmarks([jsonl(other, name="first"), jsonl(other)])
     assert (groups(named), groups(plain)) == ({"first: single"}, {"jsonl: single"})

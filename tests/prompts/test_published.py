@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import datasets
-import huggingface_hub
 import pytest
 
 from pad_cli.errors import DataError, RecipeError
@@ -57,11 +55,9 @@ def test_psoups_takes_other_preferences(koala: str) -> None:
     assert [item.preference for item in items] == [("helpful", "harmless")]
 
 
-@pytest.mark.parametrize("options", [{}, {"path": "a.json", "dataset": "owner/name"}])
-def test_psoups_is_in_a_file_or_on_the_hub(options: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="either `path` or `dataset`") as caught:
-        load_psoups(**options)
-    assert "koala_eval_50.json" in caught.value.hint
+def test_psoups_needs_its_file() -> None:
+    with pytest.raises(RecipeError, match="'path' is missing"):
+        load_benchmark(BenchmarkSettings(benchmark="psoups", options={"limit": 2}))
 
 
 @pytest.mark.parametrize("content", ["", "[", '{"id": "x"}', "[1]", '[{"id": "0"}]', '[{"prompt": ""}]'])
@@ -80,30 +76,6 @@ def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub, without the hub."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    return tmp_path / "hub"
-
-
-def test_psoups_is_fetched_from_a_data_set_on_the_hub(hub_cache: Path) -> None:
-    repository = hub_cache / "datasets--owner--name"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("1" * 40)
-    (repository / "snapshots" / ("1" * 40)).mkdir(parents=True)
-    (repository / "snapshots" / ("1" * 40) / "prompts.json").write_text(json.dumps(KOALA))
-    items = load_psoups(dataset="owner/name", file="prompts.json", preferences=["a"])
-    assert [item.prompt[0]["content"] for item in items] == [entry["prompt"] for entry in KOALA]
-
-
-@pytest.mark.usefixtures("hub_cache")
-def test_what_the_hub_does_not_give_is_a_data_error() -> None:
-    with pytest.raises(DataError, match=r"owner/name: cannot fetch koala_eval_50\.json"):
-        load_psoups(dataset="owner/name")
-
-
-@pytest.fixture
 def helpsteer2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each prompt in two rows, one for each rated answer; the second is too long, the third has turns."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -117,12 +89,3 @@ def test_helpsteer2_keeps_short_prompts_and_every_second_row_of_them(helpsteer2:
     items = load_helpsteer2(dataset=helpsteer2, preferences=["concise"])
     assert [item.prompt[-1]["content"] for item in items] == ["Short?", "Why?", "y" * 100, "Last."]
     assert [len(item.prompt) for item in items] == [1, 3, 1, 1]
-
-
-def test_which_rows_it_keeps_can_be_changed(helpsteer2: str) -> None:
-    items = load_helpsteer2(dataset=helpsteer2, preferences=["concise"], max_characters=6, every=1)
-    assert [item.prompt[-1]["content"] for item in items] == ["Short?", "Last."]
-    every_fourth = load_helpsteer2(dataset=helpsteer2, preferences=["concise"], every=4)
-    assert [item.prompt[-1]["content"] for item in every_fourth] == ["Why?", "Last."]
-    with pytest.raises(RecipeError, match="every"):
-        load_helpsteer2(dataset=helpsteer2, preferences=["concise"], every=0)
