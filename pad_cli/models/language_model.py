@@ -192,15 +192,13 @@ class LanguageModel:
         return Body(self.model, self.forward_mode)
 
 
-def load_language_model(settings: ModelSettings, *, computes_on: torch.device | None = None) -> LanguageModel:
+def load_language_model(settings: ModelSettings) -> LanguageModel:
     """Load a policy or a backbone from a directory, a GGUF file, the hub, or a registered source (`embedded/medium`).
-
-    `computes_on` is where its weights will be moved to, for the choice of a dtype; by default they stay.
 
     Raises:
         ModelLoadError: it cannot be loaded this way, is no causal language model, or has no tokenizer.
     """
-    model, tokenizer = load_pretrained(settings, resolve_model(settings.model), computes_on=computes_on)
+    model, tokenizer = load_pretrained(settings, resolve_model(settings.model))
     return wrap_language_model(settings.model, model, tokenizer)
 
 

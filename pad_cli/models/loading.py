@@ -35,13 +35,10 @@ _SMALL = 2**28  # bytes of weights
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
 
-def load_pretrained(
-    settings: ModelSettings, location: str, *, computes_on: torch.device | None = None
-) -> tuple[Any, Any]:
+def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     """Load a model, frozen and in evaluation mode, and its tokenizer.
 
-    `location` is `settings.model`, resolved: a directory, a GGUF file or a hub id. `computes_on` is where the model
-    will be moved to, for the choice of a dtype; by default it stays on its device.
+    `location` is `settings.model`, resolved: a directory, a GGUF file or a hub id.
 
     Raises:
         ModelLoadError: it cannot be loaded, a device or package is missing, or the settings do not fit it.
@@ -55,7 +52,7 @@ def load_pretrained(
         _without_meta_device(location),
     ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
-        options = _options(settings, source, device, computes_on or device)
+        options = _options(settings, source, device)
         model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
     if missing := report["missing_keys"]:
         raise ModelLoadError(
@@ -94,12 +91,10 @@ def _find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
     return {**source, "pretrained_model_name_or_path": repository, "gguf_file": path.name}
 
 
-def _options(
-    settings: ModelSettings, source: dict[str, Any], device: torch.device, computes_on: torch.device
-) -> dict[str, Any]:
+def _options(settings: ModelSettings, source: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """What decides numbers and devices: further arguments of the model's `from_pretrained`."""
     auto = settings.dtype == "auto"
-    dtype: Any = _auto_dtype(settings, source, computes_on) if auto else getattr(torch, settings.dtype)
+    dtype: Any = _auto_dtype(settings, source, device) if auto else getattr(torch, settings.dtype)
     named = {"dtype": dtype, "attn_implementation": settings.attention, "device_map": settings.device_map}
     options: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     for place in settings.device_map.values() if isinstance(settings.device_map, dict) else ():
