@@ -225,11 +225,12 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         raise ModelLoadError(f"The tokenizer of '{name}' has no end-of-sequence token.", "Set its eos_token.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    verdict = check_forward(name, model, tokenizer.all_special_ids)
-    if slower := verdict.mode.slower:
-        note(f"Note: '{name}' ({model.config.model_type}) has to be read {slower} to give its own logits.")
+    mode, head = check_forward(name, model, tokenizer.all_special_ids)
+    if mode.alone:
+        kind = f"'{name}' ({model.config.model_type})"
+        note(f"Note: {kind} is read row by row, and from the beginning for every token: no faster way is exact.")
     sample = sample_weights(model)
-    return LanguageModel(name, model, tokenizer, verdict.head(unembedding), sample.fingerprint(), sample, verdict.mode)
+    return LanguageModel(name, model, tokenizer, head, sample.fingerprint(), sample, mode)
 
 
 def same_model(first: LanguageModel, second: LanguageModel) -> bool:
