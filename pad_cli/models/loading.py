@@ -43,17 +43,21 @@ def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     Raises:
         ModelLoadError: it cannot be loaded, a device or package is missing, or the settings do not fit it.
     """
+    try:
+        with stage(f"Loading {settings.model}"), quiet_transformers(), _without_meta_device(location):
+            return _load(settings, location)
+    except PadError:
+        raise
+    except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
+        raise _load_error(settings, location, error) from error
+
+
+def _load(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     source = _find_source(settings, location)
     device = chosen_device(settings.device)
-    with (
-        stage(f"Loading {settings.model}"),
-        _load_errors(settings, location),
-        quiet_transformers(),
-        _without_meta_device(location),
-    ):
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        options = _options(settings, source, device)
-        model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    options = _options(settings, source, device)
+    model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
     if missing := report["missing_keys"]:
         raise ModelLoadError(
             f"'{settings.model}' lacks {len(missing)} of its weights, for example {min(missing)}.",
@@ -150,29 +154,23 @@ def _drop_tokens_from(size: int, tokenizer: Any) -> None:
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
 
 
-@contextlib.contextmanager
-def _load_errors(settings: ModelSettings, location: str) -> Iterator[None]:
-    """Errors of transformers, accelerate and bitsandbytes as a ModelLoadError."""
-    try:
-        yield
-    except PadError:
-        raise
-    except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if location != settings.model:  # of a registered source
-            derived = Path(location).is_relative_to(home())
-            hint = f"Delete {location} and run again." if derived else f"Reinstall the package that has {location}."
-        elif isinstance(error, ImportError):
-            hint = 'Install what it names, for example: pip install "pad-cli[gguf,quantized]"'
-        else:
-            similar = closest(settings.model.partition("/")[0], MODEL_SOURCES.names())
-            needs = "It needs config.json, safetensors weights and a tokenizer, or one whole GGUF file"
-            hint = f"{similar} {needs}; a hub id needs the network.".strip()
-            if not Path(location).exists():
-                hint = hub_hint(hint, f"hf download {'/'.join(location.split('/')[:2])}")
-        special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
-        hint += f" It may also load without {' or '.join(special)}." if special else ""
-        raise ModelLoadError(f"Cannot load a causal language model from '{settings.model}': {reason}", hint) from error
+def _load_error(settings: ModelSettings, location: str, error: Exception) -> ModelLoadError:
+    """An error of transformers, accelerate or bitsandbytes, with what to do about it."""
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    if location != settings.model:  # of a registered source
+        derived = Path(location).is_relative_to(home())
+        hint = f"Delete {location} and run again." if derived else f"Reinstall the package that has {location}."
+    elif isinstance(error, ImportError):
+        hint = 'Install what it names, for example: pip install "pad-cli[gguf,quantized]"'
+    else:
+        similar = closest(settings.model.partition("/")[0], MODEL_SOURCES.names())
+        needs = "It needs config.json, safetensors weights and a tokenizer, or one whole GGUF file"
+        hint = f"{similar} {needs}; a hub id needs the network.".strip()
+        if not Path(location).exists():
+            hint = hub_hint(hint, f"hf download {'/'.join(location.split('/')[:2])}")
+    special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
+    hint += f" It may also load without {' or '.join(special)}." if special else ""
+    return ModelLoadError(f"Cannot load a causal language model from '{settings.model}': {reason}", hint)
 
 
 @contextlib.contextmanager
@@ -286,9 +284,11 @@ def load_outline(settings: ModelSettings) -> Outline:
             "Name the model that it was made from.",
         )
     source = _find_source(settings, location)
-    with _load_errors(settings, location):
+    try:
         config = AutoConfig.from_pretrained(**source)
         tokenizer = AutoTokenizer.from_pretrained(**source)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # as in `load_pretrained`
+        raise _load_error(settings, location, error) from error
     return Outline(settings.model, model, tokenizer, own_dtype(config) or torch.float32)

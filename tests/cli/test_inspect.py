@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def saved(policy: LanguageModel, model_directory: Path, tmp_path: Path) -> Path:
     directory = tmp_path / "rm"
     directory.mkdir()
-    save_reward_model(make_reward_model(policy), directory, ModelSettings(model=str(model_directory)))
-    (directory / "metrics.json").write_text(json.dumps({"dev": {"pairs": 40, "pair_accuracy": 0.75}}))
+    details = {"metrics": {"dev": {"pairs": 40, "pair_accuracy": 0.75}}}
+    model = replace(make_reward_model(policy), details=details)
+    save_reward_model(model, directory, ModelSettings(model=str(model_directory)))
     return directory
 
 
