@@ -5,8 +5,8 @@ unembedding (`lm_head`); `forward_check.py` compares them with the model's own. 
 frozen `lm_head` applied to a 3-D slice copies the whole weight for every row (transformers' `logits_to_keep=1`).
 
 Which model it is, whatever dtype its weights were loaded in, a sample of every weight tells: two samples are of one
-model when the one, rounded to the other's dtype, is the other. A narrow copy may have been loaded in a wide dtype, so what
-counts is what the values fit into. bfloat16 against float16 is a test of closeness: neither holds all digits.
+model when the one, rounded to the other's dtype, is the other. A narrow copy may have been loaded in a wide dtype, so
+what counts is what the values fit into. bfloat16 against float16 is a test of closeness: neither holds all digits.
 """
 
 from __future__ import annotations

@@ -124,9 +124,12 @@ def test_the_cards_command_parses_and_names_the_reward_model(location: str) -> N
 def test_a_card_moved_to_the_hub_names_its_id_in_every_command() -> None:
     card = model_card(CONFIG, METRICS, DATA)
     moved = card_at(card, "o/n")
-    assert card.replace("--reward-model .", "--reward-model o/n").replace("inspect .", "inspect o/n").replace(
-        "'.'", "'o/n'"
-    ) == moved
+    assert (
+        card.replace("--reward-model .", "--reward-model o/n")
+        .replace("inspect .", "inspect o/n")
+        .replace("'.'", "'o/n'")
+        == moved
+    )
     assert moved.count("o/n") == 3
 
 
