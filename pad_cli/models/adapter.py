@@ -106,7 +106,7 @@ class Adapter:
         for path, update in self._updates.items():
             factors[f"base_model.model.{path}.lora_A.weight"] = update.down
             factors[f"base_model.model.{path}.lora_B.weight"] = update.up
-        save_tensors(factors, directory / ADAPTER_WEIGHTS, {"format": "pt"})
+        save_tensors(factors, directory / ADAPTER_WEIGHTS)
         write_json(directory / ADAPTER_CONFIG, self._config)
 
     @contextmanager

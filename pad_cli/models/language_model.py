@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError, UsageError
-from pad_cli.models.checkpoint_files import damaged, load_tensors, save_tensors
+from pad_cli.models.checkpoint_files import damaged, load_tensors
 from pad_cli.models.forward import FASTEST, Body, ForwardMode, Memory
 from pad_cli.models.forward_check import check_forward
 from pad_cli.models.loading import load_pretrained
@@ -43,7 +44,7 @@ _SAMPLES = 64  # values of each weight; up to twice as many are taken
 _KEYS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 _NARROW = (torch.bfloat16, torch.float16)
 _ARCHITECTURE = "architecture"
-_ROUNDED = {"rtol": 2**-8 + 2**-11, "atol": 2**-24}  # half a step of bfloat16 and of float16
+_ROUNDED, _TINY = 2**-8 + 2**-11, 2**-24  # half a step of bfloat16 and of float16: of a number, and of the smallest
 _LOADED_AS = "quant_state"  # bitsandbytes' record of how a weight was packed: it names the dtype of the activations
 _ALREADY_LONG = ("default", "llama3", "longrope")  # kinds of RoPE whose configuration tells the extended length
 
@@ -86,8 +87,8 @@ class WeightSample:
         return all(_agree(*map(torch.cat, zip(*pairs, strict=True))) for pairs in by_dtype.values())
 
     def save(self, path: Path) -> None:
-        """Write the sample; errors as of `save_tensors`."""
-        save_tensors(self.tensors, path, {_ARCHITECTURE: json.dumps(self.architecture, sort_keys=True)})
+        """Write the sample."""
+        save_file(dict(self.tensors), path, {_ARCHITECTURE: json.dumps(self.architecture, sort_keys=True)})
 
 
 @dataclass(frozen=True)
@@ -318,4 +319,4 @@ def _agree(first: torch.Tensor, second: torch.Tensor) -> bool:
         fits = any(torch.equal(*each) for each in zip(exact, (each.double() for each in rounded), strict=True))
         if fits and torch.equal(*rounded):
             return True
-    return {first.dtype, second.dtype} == set(_NARROW) and torch.allclose(*exact, **_ROUNDED)
+    return {first.dtype, second.dtype} == set(_NARROW) and torch.allclose(*exact, rtol=_ROUNDED, atol=_TINY)

@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
-from pad_cli.models.checkpoint_files import CARD, OWN_FILES, brief, hub_id, parse_hub_id
+from pad_cli.models.checkpoint_files import CARD, CONFIG, OWN_FILES, brief, hub_id, parse_hub_id
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.registry import MODEL_SOURCES, resolve_model
 from pad_cli.reports.document import templates
@@ -39,34 +39,20 @@ def push_reward_model(
 
     Raises:
         UsageError: `repository` is no id on the hub, or a file is a link.
-        CheckpointError: the directory is no reward model, is damaged, or is of the authors' form.
+        CheckpointError: the directory is no reward model, or is damaged.
         StorageError: there is no token or no network, or the hub refuses.
     """
     target = parse_hub_id(repository)
     if target is None or target.revision is not None:
         raise UsageError(f"'{repository}' is no id on the hub.", "It has an owner and a name: pad push DIR owner/name")
     source = Path(resolve_model(directory))
-    if not source.is_dir():
-        raise CheckpointError(f"No reward model at '{directory}'.", "Train one: pad train-rm RECIPE")
+    if not (source / CONFIG).is_file():
+        raise CheckpointError(f"'{directory}' has no {CONFIG}: it is no reward model of pad.", "Train one: pad train-rm")
     inspection = inspect_reward_model(str(source))
-    if inspection.form == "released":
-        raise CheckpointError(
-            f"'{directory}' is a whole language model in the form of the paper's authors.",
-            "Push it with the hub's own tool: hf upload",
-        )
     if links := [name for name in OWN_FILES if (source / name).is_symlink()]:
         raise UsageError(
             f"'{source / links[0]}' is a link: a file from elsewhere would be made public under its name.",
             "Push a copy of the directory: cp -rL",
-        )
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise StorageError(
-            "The hub is off limits: --offline, PAD_OFFLINE or HF_HUB_OFFLINE.", "Leave it out, and push again."
-        )
-    if huggingface_hub.get_token() is None:
-        raise StorageError(
-            "Pushing needs a token for the hub, and there is none.",
-            "hf auth login, or set HF_TOKEN; the token needs the right to write.",
         )
     if (source / CARD).is_file():
         card = (source / CARD).read_text(encoding="utf-8")
@@ -84,7 +70,7 @@ def push_reward_model(
             api.create_branch(repository, branch=revision, exist_ok=True)
         commit = api.create_commit(repository, operations=files, revision=revision, commit_message=message)
     except Exception as error:  # whatever the hub's client and its HTTP library raise
-        hint = "Check the network, the name, and that your token may do this: hf auth whoami"
+        hint = "Check the network (PAD_OFFLINE, HF_HUB_OFFLINE), the name, and that your token may write: hf auth login"
         raise StorageError(f"Cannot push to '{repository}': {brief(error)}", hint) from error
     return str(commit.commit_url)
 
