@@ -5,7 +5,7 @@
 The reference is always the plain backbone. It reads each distinct answer once, before there are any LoRA weights.
 
 Several processes share the pairs of every batch and average their gradients, so that steps are those of one process.
-Each has the whole model, or its part of a sharded one; then they read in step, and LoRA weights stay whole.
+Each has the whole model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from transformers.pytorch_utils import Conv1D
 from pad_cli.errors import RecipeError, TrainingError, did_you_mean
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tensors, save_tensors
-from pad_cli.models.distributed import main_reads_first, wait_for_all
+from pad_cli.models.distributed import main_first, wait_for_all
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_probs, is_out_of_memory
 from pad_cli.recipe import AdapterStage, JointStage
@@ -89,7 +89,7 @@ def train_lora(
     lengths = torch.tensor([float(len(answer)) for _, answer in sequences])
     with ExitStack() as stack:
         stack.enter_context(borrowed(model, stage))
-        with main_reads_first(model):
+        with main_first():
             reference = reference_log_probs(backbone, sequences, tables, directory)
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, lora_config(stage, model))

@@ -23,7 +23,7 @@ from pad_cli.equation import answer_sums
 from pad_cli.errors import CheckpointError, RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
-from pad_cli.models.distributed import is_sharded, main_reads_first, wait_for_all
+from pad_cli.models.distributed import main_first, wait_for_all
 from pad_cli.models.heads import DenseHead, PreferenceEncoder, PreferenceHeads, text_states
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage
@@ -85,15 +85,15 @@ class TrainingRun:
         """Train a stage, or take it from disk when it is finished.
 
         Several processes train LoRA weights and cache hidden states together; on those, the first one trains alone, and
-        the others read what it has saved. Of a sharded backbone the first one reads the states, too.
+        the others read what it has saved.
         """
         finished = self._work / stage.stage
         if not self._restore(finished):
             started, everyone = time.monotonic(), processes()
-            together, model = isinstance(stage, AdapterStage | JointStage), self._data.backbone.model
-            if everyone.count > 1 and not together and self._rewards is None and not is_sharded(model):
+            together = isinstance(stage, AdapterStage | JointStage)
+            if everyone.count > 1 and not together and self._rewards is None:
                 self._rewards = self._data.rewards(self.adapter, everyone)
-            with contextlib.nullcontext() if together else main_reads_first(model):
+            with contextlib.nullcontext() if together else main_first():
                 history = self._train(stage) if together or everyone.main else []
                 if everyone.main:
                     record = StageRecord(stage.stage, time.monotonic() - started, history, self.factors.tolist())

@@ -1,7 +1,7 @@
 """`pad train-rm`: a recipe to a reward model. This module tells the whole of it, in this order:
 
     read preference pairs           `pairs.load_pairs`
-    load the backbone               `models.language_model`, or a part of it by `models.distributed`
+    load the backbone               `models.language_model`
     tokenise the answers            `pair_table.gather_training_data`
     train each stage                `stages.TrainingRun`, which caches hidden states first (`hidden_cache`);
                                     `stages` or `lora` score pairs, and `loop.fit` trains
@@ -26,7 +26,7 @@ from typing import Any
 from pad_cli.errors import DataError
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, CONFIG, ENCODER, HEADS, OWN_FILES, VALUE_HEAD
-from pad_cli.models.distributed import load_sharded, main_reads_first
+from pad_cli.models.distributed import main_first
 from pad_cli.models.heads import DenseHead, PreferenceHeads
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.publishing import model_card
@@ -108,7 +108,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
         pairs = load_pairs(recipe.data, recipe.seed, recipe.heads.principles if named else [])
     principles = _head_names(recipe, pairs) if named else []
 
-    backbone = load_sharded(recipe.backbone) if recipe.shard_backbone else load_language_model(recipe.backbone)
+    backbone = load_language_model(recipe.backbone)
     key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(pairs)])
     if _is_finished(output, key):
         shutil.rmtree(output / _WORK, ignore_errors=True)  # if the run was killed just before it did so
@@ -126,7 +126,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
     for stage in recipe.stages:
         run.train(stage)
 
-    with main_reads_first(backbone.model):
+    with main_first():
         if not processes().main:
             return TrainedRewardModel(output)
         scale = global_scale(reward_scales(head, run.rewards, title="Calibrating"))
