@@ -47,7 +47,7 @@ def push_reward_model(
         raise UsageError(f"'{repository}' is no id on the hub.", "It has an owner and a name: pad push DIR owner/name")
     source = Path(resolve_model(directory))
     if not (source / CONFIG).is_file():
-        raise CheckpointError(f"'{directory}' has no {CONFIG}: it is no reward model of pad.", "Train one: pad train-rm")
+        raise CheckpointError(f"'{directory}' is no reward model of pad: it has no {CONFIG}.", "pad train-rm")
     inspection = inspect_reward_model(str(source))
     if links := [name for name in OWN_FILES if (source / name).is_symlink()]:
         raise UsageError(

@@ -191,7 +191,7 @@ def train(path: Path, template: str) -> dict[str, float | int]:
     )
     backbone = make_language_model(tokenizer_with(template), seed=0)
     data = load_pairs(DataSettings(train=str(path)), seed=0)
-    return gather_training_data(recipe, data, backbone).book.lengths()
+    return dict(gather_training_data(recipe, data, backbone).lengths)
 
 
 def test_training_counts_moved_system_texts_and_names_the_row_that_a_template_refuses(
