@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from pad_cli.errors import ModelLoadError, PadError, closest, did_you_mean
 from pad_cli.models.dtype import choose_dtype, dtype_name
 from pad_cli.recipe import ModelSettings
-from pad_cli.registry import MODEL_SOURCES, resolve_model
+from pad_cli.registry import MODEL_SOURCES
 from pad_cli.system.offline import hub_hint
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note, stage
@@ -129,10 +127,10 @@ def _auto_dtype(settings: ModelSettings, source: dict[str, Any], device: torch.d
     own = own_dtype(config) or torch.float32
     if settings.device_map is not None and torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())  # what is left on the CPU has to follow
-    choice = choose_dtype(own, device)
-    if choice.reason:
-        note(f"{settings.model}: {dtype_name(own)}, loaded as {choice.name}: {choice.reason}.")
-    return choice.dtype
+    dtype, reason = choose_dtype(own, device)
+    if reason:
+        note(f"{settings.model}: {dtype_name(own)}, loaded as {dtype_name(dtype)}: {reason}.")
+    return dtype
 
 
 def own_dtype(config: Any) -> torch.dtype | None:
@@ -227,68 +225,3 @@ def chosen_device(name: str | int) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", processes().local_rank % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def linear_size(module: Any) -> tuple[int, int] | None:
-    """(in, out) of a linear layer, which a packed weight does not have as its shape; None for any other module."""
-    if isinstance(module, torch.nn.Linear):
-        return module.in_features, module.out_features
-    # transformers' own layer, of GPT-2: its module imports what `inference_only` leaves out
-    return (module.nx, module.nf) if type(module).__name__ == "Conv1D" else None
-
-
-@dataclass(frozen=True)
-class Outline:
-    """A language model without its weights: every weight of `model` is on the `meta` device and takes no memory."""
-
-    name: str
-    model: Any
-    tokenizer: Any
-    dtype: torch.dtype
-
-    @property
-    def parameters(self) -> int:
-        return sum(weight.numel() for weight in self.model.parameters())
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """(in, out) of every linear layer of the body, by its path in the model; experts in one tensor are not seen."""
-        unembedding = self.model.get_output_embeddings()
-        sizes = {path: linear_size(each) for path, each in self.model.named_modules() if each is not unembedding}
-        return {path: size for path, size in sizes.items() if size is not None}
-
-    @property
-    def unembedding(self) -> tuple[int, int]:
-        """(V, H) of the unembedding."""
-        size, width = self.model.get_output_embeddings().weight.shape
-        return int(size), int(width)
-
-    @property
-    def layers(self) -> int:
-        return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
-
-    @property
-    def attention_width(self) -> int:
-        """Numbers in all query heads of a layer."""
-        config = self.model.config.get_text_config(decoder=True)
-        heads = int(config.num_attention_heads)
-        return heads * int(getattr(config, "head_dim", None) or math.ceil(config.hidden_size / heads))
-
-
-def load_outline(settings: ModelSettings) -> Outline:
-    """Read a model's configuration and tokenizer; errors as in `load_language_model`. A GGUF file has neither."""
-    location = resolve_model(settings.model)
-    if location.endswith(".gguf"):
-        raise ModelLoadError(
-            f"'{settings.model}' is a GGUF file: its configuration is stored with its weights.",
-            "Name the model that it was made from.",
-        )
-    source = _find_source(settings, location)
-    try:
-        config = AutoConfig.from_pretrained(**source)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # as in `load_pretrained`
-        raise _load_error(settings, location, error) from error
-    return Outline(settings.model, model, tokenizer, own_dtype(config) or torch.float32)

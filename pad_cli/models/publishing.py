@@ -47,7 +47,8 @@ def push_reward_model(
         raise UsageError(f"'{repository}' is no id on the hub.", "It has an owner and a name: pad push DIR owner/name")
     source = Path(resolve_model(directory))
     if not (source / CONFIG).is_file():
-        raise CheckpointError(f"'{directory}' is no reward model of pad: it has no {CONFIG}.", "pad train-rm")
+        problem = f"'{directory}' is no reward model of pad: it has no {CONFIG}."
+        raise CheckpointError(problem, "Name the directory that pad train-rm wrote.")
     inspection = inspect_reward_model(str(source))
     if links := [name for name in OWN_FILES if (source / name).is_symlink()]:
         raise UsageError(
