@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pad_cli.models.inspection import Inspection
     from pad_cli.training.estimate import Estimate
 
-_CARDS = (24, 80)  # gigabytes of memory
 _FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 
 
@@ -48,9 +47,7 @@ def train_rm(
         with importing():
             from pad_cli.training.estimate import estimate
 
-        with stage("Estimating"):
-            costs = estimate(settings)
-        show_estimate(costs, as_json)
+        show_estimate(estimate(settings), as_json)
         return
     with importing():
         from pad_cli.reports.training_report import console_tables
@@ -83,42 +80,30 @@ def push(
 def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     """Print what a recipe will cost, piece by piece."""
     if as_json:
-        choice = {"dtype": estimate.choice.name, "reason": estimate.choice.reason}
-        say_json({**dataclasses.asdict(estimate), "choice": choice})
+        say_json(dataclasses.asdict(estimate))
         return
-    volume = estimate.volume
-    reason = f" ({estimate.choice.reason})" if estimate.choice.reason else ""
-    print_text(f"{estimate.backbone}: {_si(estimate.parameters)} parameters, loaded as {estimate.choice.name}{reason}")
     print_text(
-        f"{volume.pairs:,} training pairs, {volume.answers:,} distinct answers to read; tokens after cutting: prompt "
-        f"{volume.prompt_tokens:.0f}, answer {volume.answer_tokens:.0f} (mean of {volume.sampled:,})"
+        f"{estimate.backbone}: {_si(estimate.parameters)} parameters in {estimate.dtype}, {size(estimate.weights)}; "
+        f"{estimate.pairs:,} training pairs, {estimate.answers:,} distinct answers"
     )
-    say_table(*estimate_tables(estimate))
-    most = max(estimate.costs, key=lambda cost: sum(cost.memory.values()))
-    parts = ", ".join(f"{name} {size(count)}" for name, count in most.memory.items())
-    print_text(f"Device memory {size(estimate.memory)} in '{most.name}': {parts}.")
-    for card in _CARDS:
-        say(f"  On a GPU, {card} GB are {'enough' if estimate.fits(card) else 'not enough'}, with a tenth left free.")
-    print_text(f"Cached states on the disk: {size(estimate.disk)}. Validation during training is not counted.")
+    say_table(estimate_table(estimate))
+    print_text(f"Cached states on the disk: {size(estimate.disk)}. Validation and calibration are not counted.")
 
 
-def estimate_tables(estimate: Estimate) -> Iterator[FittingTable]:
-    """The work, and how long it takes on each device."""
+def estimate_table(estimate: Estimate) -> FittingTable:
+    """The work, and what each piece of it takes."""
     rows = [
         (
-            cost.name,
-            f"{cost.steps:,}" if cost.steps else "",
-            *(_si(number) for number in (cost.tokens, cost.operations, cost.cpu_operations)),
-            size(sum(cost.memory.values())),
+            work.name,
+            f"{work.steps:,}" if work.steps else "",
+            _si(work.tokens),
+            "" if work.memory is None else size(work.memory),
+            duration(work.seconds),
         )
-        for cost in estimate.costs
+        for work in estimate.work
     ]
-    names = ("work", "steps", "tokens read", "operations", "on the CPU", "device memory")
-    yield text_table(names, rows, figures=True)
-    times = [
-        (device, *map(duration, (*each.values(), sum(each.values())))) for device, each in estimate.seconds.items()
-    ]
-    yield text_table(("device", *(cost.name for cost in estimate.costs), "in all"), times, figures=True)
+    rows.append(("in all", "", "", "", duration(sum(work.seconds for work in estimate.work))))
+    return text_table(("work", "steps", "tokens", "GPU memory", "time"), rows, figures=True)
 
 
 def _si(number: float) -> str:

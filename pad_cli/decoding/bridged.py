@@ -17,7 +17,7 @@ from pad_cli.decoding.session import RollbackSession, can_roll_back
 from pad_cli.decoding.strategies import DecodingStrategy, Guidance
 from pad_cli.equation import candidate_rewards, normaliser_change
 from pad_cli.models.language_model import LanguageModel, room
-from pad_cli.models.vocabulary_bridge import KnownAnswer, VocabularyBridge
+from pad_cli.models.vocabulary_bridge import VocabularyBridge
 
 _COPIES = 16  # rows of the cache that are copied at once
 _STATES = 32  # states whose logits are taken at once, over the whole vocabulary
@@ -32,7 +32,6 @@ class _Row:
     written: list[int] = field(default_factory=list)  # tokens in the policy's vocabulary
     tokens: list[int] = field(default_factory=list)  # n in the backbone's
     rewards: list[float] = field(default_factory=list)  # of those n, nats
-    known: KnownAnswer = field(default_factory=KnownAnswer)  # what the bridge has settled of it
     changes: dict[int, _Change] = field(default_factory=dict)  # what each candidate of this step would do to it
 
 
@@ -92,7 +91,6 @@ class BridgedStrategy(DecodingStrategy):
             row.tokens[change.common :] = change.new
             row.rewards[change.common :] = change.rewards
             row.states[change.common + 1 :] = states[index, states.shape[1] - len(change.new) :]
-            self._bridge.settle(row.known, row.written)
 
     def keep(self, rows: torch.Tensor) -> None:
         super().keep(rows)
@@ -102,9 +100,7 @@ class BridgedStrategy(DecodingStrategy):
 
     def _change(self, row: int, token: int) -> _Change:
         answer = self._rows[row]
-        before, settled = answer.tokens, answer.known.tokens
-        after = self._bridge.tokens(answer.known, [*answer.written, token])
-        common = len(settled) if after[: len(settled)] == settled else 0
+        before, after, common = answer.tokens, self._bridge.tokens([*answer.written, token]), 0
         while common < min(len(before), len(after)) and before[common] == after[common]:
             common += 1
         return _Change(row, common, after[common : answer.room])  # what cannot be read earns nothing; see `full`

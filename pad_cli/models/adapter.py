@@ -30,7 +30,6 @@ from pad_cli.models.checkpoint_files import (
     save_tensors,
 )
 from pad_cli.models.forward import first_row
-from pad_cli.models.loading import linear_size
 from pad_cli.system.runs import write_json
 
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
@@ -106,7 +105,7 @@ class Adapter:
         for path, update in self._updates.items():
             factors[f"base_model.model.{path}.lora_A.weight"] = update.down
             factors[f"base_model.model.{path}.lora_B.weight"] = update.up
-        save_tensors(factors, directory / ADAPTER_WEIGHTS, {"format": "pt"})
+        save_tensors(factors, directory / ADAPTER_WEIGHTS)
         write_json(directory / ADAPTER_CONFIG, self._config)
 
     @contextmanager
@@ -215,7 +214,7 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
         module = model.get_submodule(path)
     except AttributeError as error:
         raise CheckpointError(f"{named}, which the model lacks.", _SAME_MODEL) from error
-    size = linear_size(module)
+    size = _linear_size(module)
     if size is None:
         raise CheckpointError(f"{named}, which is a {type(module).__name__}, not a linear layer.", _PLAIN)
     if module.weight is model.get_output_embeddings().weight:
@@ -230,3 +229,11 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
     if not fits or len(down) == 0:
         shapes = f"A {tuple(down.shape)} and B {tuple(up.shape)}"
         raise CheckpointError(f"{named} with {shapes}, which do not fit {size_in} to {size_out}.", _SAME_MODEL)
+
+
+def _linear_size(module: Any) -> tuple[int, int] | None:
+    """(in, out) of a linear layer, which a packed weight does not have as its shape; None for any other module."""
+    if isinstance(module, torch.nn.Linear):
+        return module.in_features, module.out_features
+    # transformers' own layer, of GPT-2: its module imports what `inference_only` leaves out
+    return (module.nx, module.nf) if type(module).__name__ == "Conv1D" else None

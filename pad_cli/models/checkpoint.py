@@ -25,7 +25,6 @@ from pad_cli.recipe import ModelSettings
 from pad_cli.registry import resolve_model
 from pad_cli.system.runs import write_json
 
-_PICKLED_HEAD = "value_head.bin"
 _WEIGHT, _BIAS = "v_head.summary.weight", "v_head.summary.bias"  # the authors' names of the dense head's tensors
 
 
@@ -86,8 +85,10 @@ def load_reward_model(
     """
     location = files.fetch_checkpoint(resolve_model(location))
     directory = Path(location)
-    if not (directory / files.CONFIG).exists() and is_released_form(location):
-        return load_released_form(location, dtype, device)
+    if not (directory / files.CONFIG).exists() and (head_path := files.find_value_head(location)) is not None:
+        released = ModelSettings.model_validate({"model": location, "dtype": dtype, "device": device})
+        backbone = load_language_model(released)
+        return PromptRewardModel(backbone, _read_dense_head(head_path, backbone))
     header = files.read_header(directory)
     sample = read_sample(directory / files.SAMPLE)
     if backbone is None or not _is_backbone(header, sample, backbone):
@@ -104,28 +105,6 @@ def load_reward_model(
     heads = _read_heads(directory / files.HEADS, header).to(backbone.device).eval().requires_grad_(False)
     encoder = None if header.encoder_width is None else _read_encoder(directory / files.ENCODER, header)
     return PersonalizedRewardModel(backbone, heads, encoder, header.calibration, header.content, adapter)
-
-
-def is_released_form(location: str) -> bool:
-    """Is this directory or hub repository, from which it is fetched, of the authors' form: has it a value head?"""
-    return files.find_value_head(location) is not None or Path(location, _PICKLED_HEAD).is_file()
-
-
-def load_released_form(location: str, dtype: str = "auto", device: str = "auto") -> PromptRewardModel:
-    """Load a reward model of the authors' form from a directory or hub id; errors as in `load_reward_model`."""
-    path = files.find_value_head(location)
-    if path is None and Path(location, _PICKLED_HEAD).is_file():
-        raise CheckpointError(
-            f"'{location}' has {_PICKLED_HEAD} only: a pickle, which can run code when it is opened.",
-            f"Where you trust that file, save its tensors as {files.VALUE_HEAD} (safetensors.torch.save_file).",
-        )
-    if path is None:
-        raise CheckpointError(
-            f"'{location}' has no {files.VALUE_HEAD}.",
-            "Name a directory or a hub id that has one; a hub id needs the network.",
-        )
-    backbone = load_language_model(ModelSettings.model_validate({"model": location, "dtype": dtype, "device": device}))
-    return PromptRewardModel(backbone, _read_dense_head(path, backbone))
 
 
 def _check_backbone(

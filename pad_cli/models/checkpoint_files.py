@@ -160,14 +160,23 @@ def fetch_checkpoint(location: str) -> str:
 
 
 def find_value_head(location: str) -> Path | None:
-    """The dense head of a reward model of the authors' form, fetched from the hub; None where there is none."""
-    target = hub_id(location)
-    if target is None:
-        path = Path(location, VALUE_HEAD)
-        return path if path.is_file() else None
-    with contextlib.suppress(Exception):  # no such file, no such repository, or no network
-        return Path(huggingface_hub.hf_hub_download(target.repository, VALUE_HEAD, revision=target.revision))
-    return None
+    """The dense head of a reward model of the authors' form, fetched from the hub; None where there is none.
+
+    Raises:
+        CheckpointError: a directory has it as a pickle only.
+    """
+    target, path = hub_id(location), Path(location, VALUE_HEAD)
+    if target is not None:
+        with contextlib.suppress(Exception):  # no such file, no such repository, or no network
+            return Path(huggingface_hub.hf_hub_download(target.repository, VALUE_HEAD, revision=target.revision))
+        return None
+    pickled = path.with_suffix(".bin")
+    if pickled.is_file() and not path.is_file():
+        raise CheckpointError(
+            f"'{location}' has {pickled.name} only: a pickle, which can run code when it is opened.",
+            f"Where you trust that file, save its tensors as {VALUE_HEAD} (safetensors.torch.save_file).",
+        )
+    return path if path.is_file() else None
 
 
 def brief(error: Exception) -> str:
@@ -259,8 +268,6 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapp
     from safetensors.torch import save_file
 
     save_file(dict(tensors), path, metadata={**(metadata or {}), _CHECKSUM: _checksum(tensors)})
-    if metadata:
-        _sort_metadata(path)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -276,18 +283,6 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if expected is not None and expected != _checksum(tensors):
         raise SafetensorError("the checksum does not match")
     return tensors, metadata
-
-
-def _sort_metadata(path: Path) -> None:
-    """Safetensors writes metadata in a random order; the same tensors are to give the same bytes."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        assert len(text) <= size, "it is the same text in another order, padded with spaces"
-        file.seek(8)
-        file.write(text.ljust(size))
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:

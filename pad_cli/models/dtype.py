@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -11,16 +11,11 @@ _WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512
 _FIRST_MACOS = (14, 0)  # that has bfloat16 on its GPUs
 
 
-@dataclass(frozen=True)
-class DtypeChoice:
+class DtypeChoice(NamedTuple):
     """What `dtype: auto` stands for, and the reason if it is not the checkpoint's own dtype."""
 
     dtype: torch.dtype
     reason: str = ""
-
-    @property
-    def name(self) -> str:
-        return dtype_name(self.dtype)
 
 
 def choose_dtype(own: torch.dtype, device: torch.device) -> DtypeChoice:
@@ -47,7 +42,7 @@ def choices() -> dict[str, dict[str, dict[str, str]]]:
     names += ["mps"] if torch.backends.mps.is_available() else []
     return {
         name: {
-            dtype_name(own): {"dtype": choice.name, "reason": choice.reason}
+            dtype_name(own): {"dtype": dtype_name(choice.dtype), "reason": choice.reason}
             for own in (torch.float32, torch.bfloat16, torch.float16)
             for choice in [choose_dtype(own, torch.device(name))]
         }

@@ -8,9 +8,8 @@ state that padding would enter, count positions themselves, or put a layer betwe
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,8 +30,8 @@ class ForwardMode:
         positions: position ids are passed; else the model counts them itself.
         own_cache: the model makes its own cache; else it gets a `DynamicCache`.
         step_mask: a single new token is read with the mask of the whole past; else without a mask.
-        batched: the rows of a batch are read in one forward pass, padded; else one after the other.
-        cached: what was read is remembered; else it is read again for every new token.
+        alone: each row is read alone, and again from its first token for every new one; else in padded batches with a
+            cache.
         gaps: masked positions may stand between the tokens of a row, as speculative decoding leaves them.
     """
 
@@ -40,20 +39,13 @@ class ForwardMode:
     positions: bool = True
     own_cache: bool = False
     step_mask: bool = True
-    batched: bool = True
-    cached: bool = True
+    alone: bool = False
     gaps: bool = True
 
     @property
     def can_roll_back(self) -> bool:
         """Is its memory a plain KV cache, from whose end tokens can be cut?"""
-        return self.positions and self.step_mask and self.batched and self.cached and not self.own_cache
-
-    @property
-    def slower(self) -> str:
-        """What it costs beside the fastest, in words; empty where nothing."""
-        costs = [] if self.batched else ["row by row"]
-        return " and ".join(costs if self.cached else [*costs, "from the beginning for every token"])
+        return self.positions and self.step_mask and not self.alone and not self.own_cache
 
 
 FASTEST = ForwardMode()
@@ -64,22 +56,19 @@ class Memory:
     """What a model remembers of the B rows that it read.
 
     Attributes:
-        cache: the arguments that carry it from one forward pass to the next; None if the tokens are read again.
+        cache: the arguments that carry it from one forward pass to the next.
         started: whether something was read.
-        tokens: (B, T) to be read again.
-        rows: a memory for each row, where rows are read one after the other; None for one of all rows.
+        rows: the tokens of each row, where rows are read alone.
     """
 
-    cache: dict[str, Any] | None
+    cache: dict[str, Any] = field(default_factory=dict)
     started: bool = False
-    tokens: torch.Tensor | None = None
-    rows: list[Memory] | None = None
+    rows: list[torch.Tensor] = field(default_factory=list)
 
     def reorder_cache(self, rows: torch.Tensor) -> None:
         """Continue with the given rows only: their numbers (N,)."""
         self.cache = _select(self.cache, rows)
-        self.tokens = _select(self.tokens, rows)
-        if self.rows is not None:
+        if self.rows:
             self.rows = [self.rows[row] for row in rows.tolist()]
 
 
@@ -91,7 +80,9 @@ class Body:
 
     def memory(self) -> Memory:
         """An empty memory, for the first tokens of any number of rows."""
-        return self._empty() if self._mode.batched else Memory(None, rows=[])
+        if self._mode.own_cache or self._mode.alone:
+            return Memory()
+        return Memory({self._cache_name: DynamicCache(config=self._model.config.get_text_config(decoder=True))})
 
     def __call__(
         self, tokens: torch.Tensor, mask: torch.Tensor, memory: Memory | DynamicCache | None = None
@@ -102,59 +93,51 @@ class Body:
         """
         if isinstance(memory, DynamicCache):
             memory = Memory({self._cache_name: memory}, started=memory.get_seq_length() > 0)
-        if self._mode.batched:
-            return self._read(tokens, mask, mask, memory)
-        memories: Sequence[Memory | None] = [None] * len(tokens)
+        if self._mode.alone:
+            return self._read_alone(tokens, mask, memory)
+        inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": memory is not None, "attention_mask": mask}
         if memory is not None:
-            memory.rows = memories = memory.rows or [self._empty() for _ in tokens]
-        states: dict[int, torch.Tensor] = {}
-        new = mask[:, -tokens.shape[1] :].bool()
-        for row in range(len(tokens)):
-            own = tokens[row, new[row]][None]
-            if own.shape[1]:
-                past = torch.ones(1, int(mask[row].sum()), dtype=mask.dtype, device=mask.device)
-                offset = _row_offset.set(row)
-                try:
-                    states[row] = self._read(own, past, None, memories[row])[0]
-                finally:
-                    _row_offset.reset(offset)
-        example = next(iter(states.values()))
-        padded = example.new_zeros(*tokens.shape, example.shape[-1])
-        for row, own_states in states.items():
-            padded[row, new[row].to(padded.device)] = own_states
-        return padded
-
-    def _empty(self) -> Memory:
-        if self._mode.own_cache or not self._mode.cached:
-            return Memory({} if self._mode.cached else None)
-        return Memory({self._cache_name: DynamicCache(config=self._model.config.get_text_config(decoder=True))})
-
-    def _read(
-        self, tokens: torch.Tensor, mask: torch.Tensor, passed_mask: torch.Tensor | None, memory: Memory | None
-    ) -> torch.Tensor:
-        """States of the new tokens (B, T), the mask of past and new ones being (B, past + T)."""
-        count = tokens.shape[1]
-        if memory is not None and memory.cache is None:
-            tokens = tokens if memory.tokens is None else torch.cat([memory.tokens, tokens], dim=1)
-            memory.tokens, memory = tokens, None
-        inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": memory is not None}
-        if memory is not None:
-            inputs.update(memory.cache or {})
+            inputs.update(memory.cache)
             if memory.started and tokens.shape[1] == 1 and not self._mode.step_mask:
-                passed_mask = None
-        if passed_mask is not None:
-            inputs["attention_mask"] = passed_mask
+                del inputs["attention_mask"]
         if self._mode.positions:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        output, states = self._forward({name: value for name, value in inputs.items() if name in self._arguments})
+        output, states = self._forward(inputs)
         if memory is not None:
             memory.started = True
             if self._mode.own_cache:
                 carried = [name for name in self._arguments if name in output and name not in _NO_MEMORY]
                 memory.cache = {name: output[name] for name in carried if output[name] is not None}
-        return states[:, -count:]
+        return states
+
+    def _read_alone(self, tokens: torch.Tensor, mask: torch.Tensor, memory: Memory | None) -> torch.Tensor:
+        """As `__call__`, each row in its own forward pass without padding, mask and cache."""
+        new = mask[:, -tokens.shape[1] :].bool()
+        rows = [row[real] for row, real in zip(tokens, new, strict=True)]
+        if memory is not None:
+            rows = [torch.cat(parts) for parts in zip(memory.rows, rows, strict=True)] if memory.rows else rows
+            memory.rows = rows
+        states: dict[int, torch.Tensor] = {}
+        for number, row in enumerate(rows):
+            if new[number].any():
+                positions = torch.arange(len(row), device=row.device)[None]
+                inputs = {"input_ids": row[None], "use_cache": False}
+                inputs.update({"position_ids": positions} if self._mode.positions else {})
+                offset = _row_offset.set(number)
+                try:
+                    states[number] = self._forward(inputs)[1][0]
+                finally:
+                    _row_offset.reset(offset)
+        example = next(iter(states.values()))
+        padded = example.new_zeros(*tokens.shape, example.shape[-1])
+        for number, own in states.items():
+            real = new[number].to(padded.device)
+            padded[number, real] = own[-int(real.sum()) :]
+        return padded
 
     def _forward(self, inputs: dict[str, Any]) -> tuple[Any, torch.Tensor]:
+        """What the model returns for those of the inputs that it knows, and its states."""
+        inputs = {name: value for name, value in inputs.items() if name in self._arguments}
         if not self._mode.full_model:
             output = self._module(**inputs)
             return output, output.last_hidden_state

@@ -2,7 +2,7 @@
 
 The reference is the model's `forward` on three rows without padding or cache. Each `ForwardMode` is asked for the same
 logits: rows of different length padded on either side, then two tokens through the cache, with a row left out in
-between. That takes five forward passes in most cases. Of a large model the verdict is stored in `PAD_HOME`.
+between. That takes five forward passes in most cases.
 
 How far a logit may be off, relative to the largest at its place (less their mean), because the order of sums differs:
 
@@ -15,29 +15,22 @@ In the last two, a scale of the logits is still determined to 1e-2: over all of 
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any, TypeVar
 
 import torch
-import transformers
-from pydantic import FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 
 from pad_cli.equation import LogitHead
-from pad_cli.errors import ArchitectureError, ModelLoadError, StorageError
+from pad_cli.errors import ArchitectureError, ModelLoadError
 from pad_cli.models.forward import Body, ForwardMode
 from pad_cli.models.loading import quiet_transformers
-from pad_cli.system.runs import fingerprint, home, write_whole
 
-_VERSION = 1  # of the check: another one does not trust what this one stored
-_WORTH_STORING = 10_000_000  # parameters; a smaller model is checked in milliseconds
-_WITHOUT_EFFECT = ("_name_or_path", "dtype", "transformers_version")  # in a configuration
 _LENGTH, _STEPS, _ROWS = 6, 2, 3
 _SCALES = ("logit", "lm_head", "mup")  # parts of names, in configurations, of what logits are multiplied or divided by
 _CLOSE = {torch.float32: (1e-4, 1e-3), torch.float64: (1e-4, 1e-3), torch.float16: (3e-2, 3e-2)}  # at once, and else
@@ -50,41 +43,18 @@ _HINT = "Use a model of another architecture; docs/architectures.md lists those 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How a model is run, and what follows its unembedding: logits = cap(scale * (E h + bias)) of `size` tokens."""
+def check_forward(name: str, model: Any, special: list[int]) -> tuple[ForwardMode, LogitHead]:
+    """The fastest exact way to run a model, and its unembedding with what follows that.
 
-    mode: ForwardMode
-    size: PositiveInt
-    scale: FiniteFloat = 1.0
-    cap: FiniteFloat | None = None
-
-    def head(self, unembedding: Any) -> LogitHead:
-        weight, bias = unembedding.weight, getattr(unembedding, "bias", None)
-        if self.size < len(weight):
-            weight, bias = weight[: self.size], None if bias is None else bias[: self.size]
-        return LogitHead(weight, bias, self.scale, self.cap)
-
-
-def check_forward(name: str, model: Any, special: list[int]) -> Verdict:
-    """The fastest exact way to run a model; `special` are tokens that mean something to it beside text.
+    `special` are tokens that mean something to the model beside text.
 
     Raises:
         ArchitectureError: no mode gives the model's own logits.
         ModelLoadError: those are not numbers.
     """
-    large = sum(weight.numel() for weight in model.parameters()) >= _WORTH_STORING
-    path = home() / "forward-modes" / f"{_key(model)}.json" if large else None
-    if path is not None and (stored := _stored(path, len(model.get_output_embeddings().weight))) is not None:
-        return stored
     quiet = warnings.catch_warnings(action="ignore")  # about a mode that is only tried
     with torch.no_grad(), torch.random.fork_rng(devices=[]), quiet_transformers(), quiet:
-        check = _Check(name, model, special)
-        verdict = check.verdict()
-    if path is not None and check.conclusive:
-        with contextlib.suppress(StorageError):  # then it is checked again next time
-            write_whole(path, _VERDICT.dump_json(verdict))
-    return verdict
+        return _Check(name, model, special).fastest()
 
 
 class _Check:
@@ -98,49 +68,51 @@ class _Check:
         self._own = self._own_logits(self._tokens)
         quantised = getattr(model, "is_quantized", False)
         self._at_once, self._close = _COARSE if quantised else _CLOSE.get(self._unembedding.weight.dtype, _COARSE)
-        self._base = cache(self._uncached_base)
-        # Does the verdict hold for all weights of the configuration? None may hide a difference, and none decide it.
-        self.conclusive = bool((self._own.std(-1) > 0).all())
 
-    def verdict(self) -> Verdict:
-        """Of the cheapest mode that is exact."""
+    def fastest(self) -> tuple[ForwardMode, LogitHead]:
+        """The cheapest exact mode: the decoder in batches, the full model in batches, or either with each row alone."""
         if self._predicts_at_a_mask():
             raise self._refusal("it predicts an added mask token, not the token after the last one")
-        for candidate in self._candidates():
-            gaps = _attempt(partial(self._is_exact, candidate))
-            if gaps is not None:
-                return replace(candidate, mode=replace(candidate.mode, gaps=gaps))
-        if self._base(False) is None and self._base(True) is None:
+        at_once = []
+        for full_model in (False, True):
+            if (fitted := self._fit(full_model)) is None:
+                continue
+            at_once.append(fitted)
+            mode, head = fitted
+            for own_cache, step_mask in () if _cache_differs(self._model) else product((False, True), (True, False)):
+                mode = replace(mode, alone=False, own_cache=own_cache, step_mask=step_mask)
+                gaps = _attempt(partial(self._is_exact, mode, head))
+                if gaps is not None:
+                    return replace(mode, gaps=gaps), head
+        if not at_once:
             raise self._refusal("its logits are not the product of the output embedding and a state, scaled or capped")
+        for mode, head in at_once:
+            mode = replace(mode, alone=True)
+            if _attempt(partial(self._is_exact, mode, head)):
+                return mode, head
         short = self._own_logits(self._tokens[:, : _LENGTH - _STEPS])
         if _deviation(short.flatten(0, 1), self._own[:, : _LENGTH - _STEPS].flatten(0, 1)) > self._close:
             raise self._refusal("it is not causal: later tokens change its logits for earlier ones")
         raise self._refusal("it gives other logits token by token than at once")
 
-    def _candidates(self) -> Iterator[Verdict]:
-        """The cheapest first."""
-        for batched, cached in ((True, True), (False, True), (True, False), (False, False)):
-            if cached and _cache_differs(self._model):
-                continue
-            for base in filter(None, map(self._base, (False, True))):
-                mode = replace(base.mode, batched=batched, cached=cached)
-                for own_cache in (False, True) if cached else (False,):
-                    for step_mask in (True, False) if cached and batched else (True,):
-                        yield replace(base, mode=replace(mode, own_cache=own_cache, step_mask=step_mask))
-
-    def _uncached_base(self, full_model: bool) -> Verdict | None:
+    def _fit(self, full_model: bool) -> tuple[ForwardMode, LogitHead] | None:
         """Decoder or full model: with position ids or without, and what follows the unembedding; None for neither."""
-        modes = [ForwardMode(full_model=full_model, positions=each, batched=each) for each in (True, False)]
-        return next(filter(None, (_attempt(partial(self._fit_scale, mode)) for mode in modes)), None)
+        for positions in (True, False):
+            mode = ForwardMode(full_model=full_model, positions=positions, alone=not positions)
+            if (head := _attempt(partial(self._fit_scale, mode))) is not None:
+                return mode, head
+        return None
 
-    def _fit_scale(self, mode: ForwardMode) -> Verdict | None:
-        """The scale and cap that make the model's own logits (N, V) of its (N, H) states; None where unknown.
+    def _fit_scale(self, mode: ForwardMode) -> LogitHead | None:
+        """The head that makes the model's own logits (N, V) of its (N, H) states; None where no scale and cap do.
 
         The scale is the least-squares fit, or a number of the configuration that is close to it.
         """
         states = Body(self._model, mode)(self._tokens, torch.ones_like(self._tokens)).flatten(0, 1)
         own, size = self._own.flatten(0, 1), self._own.shape[-1]
-        raw = self._logits(Verdict(mode, size), states)
+        bias = getattr(self._unembedding, "bias", None)
+        plain = LogitHead(self._unembedding.weight[:size], None if bias is None else bias[:size], 1.0, None)
+        raw = _logits(plain, states)
         numbers = {name: float(value) for name, value in self._config.items() if type(value) in (int, float) and value}
         named = [value for name, value in numbers.items() if any(part in name for part in _SCALES)]
         scales = [1.0, *named, *(1 / value for value in named)]
@@ -148,19 +120,18 @@ class _Check:
             fit = _least_squares_scale(raw, own, cap)
             nearest = min(scales, key=lambda scale: abs(scale - fit))
             close = math.isclose(nearest, fit, rel_tol=min(self._at_once, _SAME_SCALE))
-            verdict = Verdict(mode, size, nearest if close else fit, cap)
-            if _deviation(self._logits(verdict, states), own) <= self._at_once:
-                self.conclusive &= close
-                return verdict
+            head = replace(plain, scale=nearest if close else fit, cap=cap)
+            if _deviation(_logits(head, states), own) <= self._at_once:
+                return head
         return None
 
-    def _is_exact(self, verdict: Verdict) -> bool | None:
+    def _is_exact(self, mode: ForwardMode, head: LogitHead) -> bool | None:
         """Whether it is right also with gaps; None if it is wrong.
 
         Three rows: one whole, one padded on the left, one on the right, which becomes a gap before the next token. In
         masked positions stand ordinary tokens, so that nothing but the mask can tell them.
         """
-        body, first = Body(self._model, verdict.mode), _LENGTH - _STEPS
+        body, first = Body(self._model, mode), _LENGTH - _STEPS
         half, device = first // 2, self._tokens.device
         memory, mask = body.memory(), torch.ones(_ROWS, first, dtype=torch.long, device=device)
         mask[1, :half], mask[2, half:] = 0, 0
@@ -169,29 +140,25 @@ class _Check:
         places = [torch.arange(first), torch.arange(half), torch.arange(half)]
         states = body(tokens, mask, memory)
         for row, place in enumerate(places):
-            if not self._matches(verdict, states[row, mask[row].bool().to(states.device)], row, place):
+            if not self._matches(head, states[row, mask[row].bool().to(states.device)], row, place):
                 return None
         following = torch.tensor([first, half, half])
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         states = body(self._tokens[torch.arange(_ROWS), following][:, None], mask, memory)
-        if not all(self._matches(verdict, states[row], row, following[row : row + 1]) for row in range(2)):
+        if not all(self._matches(head, states[row], row, following[row : row + 1]) for row in range(2)):
             return None
-        gaps = self._matches(verdict, states[2], 2, following[2:])
+        gaps = self._matches(head, states[2], 2, following[2:])
         rows = torch.tensor([1, 0])
         memory.reorder_cache(rows)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)[rows]
         following = following[rows] + 1
         states = body(self._tokens[rows, following][:, None], mask, memory)
-        exact = [self._matches(verdict, states[i], row, following[i : i + 1]) for i, row in enumerate(rows.tolist())]
+        exact = [self._matches(head, states[i], row, following[i : i + 1]) for i, row in enumerate(rows.tolist())]
         return gaps if all(exact) else None
 
-    def _matches(self, verdict: Verdict, states: torch.Tensor, row: int, places: torch.Tensor) -> bool:
+    def _matches(self, head: LogitHead, states: torch.Tensor, row: int, places: torch.Tensor) -> bool:
         """Do states (T, H) give the model's own logits at T places of a row?"""
-        return _deviation(self._logits(verdict, states), self._own[row, places]) <= self._close
-
-    def _logits(self, verdict: Verdict, states: torch.Tensor) -> torch.Tensor:
-        head = verdict.head(self._unembedding)
-        return head(states.to(head.weight.device, head.weight.dtype)).float().cpu()
+        return _deviation(_logits(head, states), self._own[row, places]) <= self._close
 
     def _sample_tokens(self, special: list[int]) -> torch.Tensor:
         """(B, T) ordinary tokens: not padding, nor the place of an image."""
@@ -233,27 +200,9 @@ class _Check:
         return ArchitectureError(f"{self._kind} cannot be steered: {reason}.", _HINT)
 
 
-_VERDICT = TypeAdapter(Verdict)
-
-
-def _key(model: Any) -> str:
-    """Of everything but weights that decides how a model is run."""
-    config = {key: value for key, value in model.config.to_dict().items() if key not in _WITHOUT_EFFECT}
-    weight = model.get_output_embeddings().weight
-    unembedding = [list(weight.shape), str(weight.dtype), weight.device.type]
-    attention = getattr(model.config, "_attn_implementation", None)
-    quantised = getattr(model, "is_quantized", False)
-    versions = [_VERSION, transformers.__version__, torch.__version__]
-    return fingerprint([type(model).__qualname__, config, unembedding, attention, quantised, versions])
-
-
-def _stored(path: Path, vocabulary: int) -> Verdict | None:
-    """What an earlier check found; None where there is nothing that can be trusted."""
-    try:
-        verdict = _VERDICT.validate_json(path.read_bytes(), strict=True)
-    except (OSError, ValidationError):
-        return None
-    return verdict if verdict.size <= vocabulary else None
+def _logits(head: LogitHead, states: torch.Tensor) -> torch.Tensor:
+    """(N, V) logits of (N, H) states, in float32 on the CPU."""
+    return head(states.to(head.weight.device, head.weight.dtype)).float().cpu()
 
 
 def _attempt(function: Callable[[], Result]) -> Result | None:

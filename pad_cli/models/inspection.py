@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import huggingface_hub
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, ConfigDict
 
 from pad_cli.models import checkpoint_files as files
 from pad_cli.registry import resolve_model
@@ -27,7 +26,7 @@ class Inspection:
         location: its directory, or its id on the hub.
         form: `pad`, or `released` for the form of the paper's authors.
         config: the content of `pad_config.json`; of the released form, what its files tell.
-        metrics: measurements by validation split; empty when unknown.
+        metrics: measurements by validation split; empty when there are none.
         data: the report on its training data (see `records.DataReport`); empty when there is none.
         seconds: duration of each training stage; empty when unknown.
         adapter: rank, alpha and number of adapted modules; None without an adapter.
@@ -46,27 +45,24 @@ class Inspection:
     bytes: int = 0
 
 
-class _Metrics(RootModel[dict[str, dict[str, Any]]]):
-    """`metrics.json`."""
-
-
-class _Named(BaseModel):
+class _Stage(BaseModel):
     name: str
-
-
-class _Timed(_Named):
     seconds: float
 
 
 class _Data(BaseModel):
-    splits: list[_Named] | None = None
+    """As `records.DataReport`; other keys are left alone."""
+
+    model_config = ConfigDict(extra="allow")
+    sources: list[dict[str, Any]] = []
+    splits: list[dict[str, Any]] = []
 
 
 class _Report(BaseModel):
     """The parts of `report.json` that are read here."""
 
-    stages: list[_Timed] | None = None
-    data: _Data | None = None
+    stages: list[_Stage] = []
+    data: _Data = _Data()
 
 
 def inspect_reward_model(location: str) -> Inspection:
@@ -96,17 +92,16 @@ def inspect_reward_model(location: str) -> Inspection:
         lora = files.read_json(directory / files.ADAPTER_CONFIG)
         modules = sum(name.endswith("lora_A.weight") for name in shapes[files.ADAPTER_WEIGHTS])
         adapter = {"rank": lora.get("r"), "alpha": lora.get("lora_alpha"), "modules": modules}
-    metrics, report = (files.read_json(directory / name, optional=True) for name in ("metrics.json", "report.json"))
-    files.validated(_Metrics, metrics, directory / "metrics.json")
-    timings = files.validated(_Report, report, directory / "report.json").stages or []
+    path = directory / "report.json"
+    report = files.validated(_Report, files.read_json(path, optional=True), path)
     present = [path for name in (files.CONFIG, files.ADAPTER_CONFIG, *shapes) if (path := directory / name).exists()]
     return Inspection(
         location,
         "pad",
         header.content,
-        metrics=metrics or header.metrics or {},
-        data=report.get("data") or {},
-        seconds={stage.name: stage.seconds for stage in timings},
+        metrics=header.metrics or {},
+        data=report.data.model_dump(exclude_unset=True),
+        seconds={stage.name: stage.seconds for stage in report.stages},
         adapter=adapter,
         parameters={name: _count(tensors) for name, tensors in shapes.items()},
         bytes=sum(path.stat().st_size for path in present),
@@ -127,20 +122,18 @@ def known_paraphrases(location: str) -> dict[str, int]:
 
 
 def _inspect_released(location: str, resolved: str, head: Path) -> Inspection:
-    backbone = Path(resolved, "config.json")
-    if not Path(resolved).is_dir():
-        try:
-            backbone = Path(huggingface_hub.hf_hub_download(resolved, "config.json"))
-        except Exception as error:  # whatever the hub's client and its HTTP library raise
-            raise files.damaged(Path(location), error) from error
-    config = files.read_json(backbone)
-    text = config.get("text_config", config)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(resolved, trust_remote_code=False).get_text_config(decoder=True)
+    except Exception as error:  # whatever transformers and the hub's client raise
+        raise files.damaged(Path(resolved, "config.json"), error) from error
     content = {
         "conditioning": "prompt",
         "backbone": location,
         "backbone_revision": None,
-        "hidden_size": text.get("hidden_size"),
-        "vocabulary_size": text.get("vocab_size"),
+        "hidden_size": config.hidden_size,
+        "vocabulary_size": config.vocab_size,
         "calibration": 1.0,
     }
     parameters = {files.VALUE_HEAD: _count(files.tensor_shapes(head))}

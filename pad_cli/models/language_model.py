@@ -4,11 +4,9 @@
 unembedding (`lm_head`); `forward_check.py` compares them with the model's own. The body is called on its own because a
 frozen `lm_head` applied to a 3-D slice copies the whole weight for every row (transformers' `logits_to_keep=1`).
 
-Which model it is, whatever dtype its weights were loaded in, a sample of every weight tells, compared up to rounding:
-two samples are of one model when some original value rounds to both. float32 against bfloat16 is an exact test: the one
-rounded is the other. bfloat16 against float16 is a test of intervals, because neither holds all digits of the original.
-Weights that went through a narrow format keep its grid in a wider one (a float16 copy loaded as float32), so the format
-is read off the values, not off the dtype of the tensor.
+Which model it is, whatever dtype its weights were loaded in, a sample of every weight tells: two samples are of one
+model when the one, rounded to the other's dtype, is the other. A narrow copy may have been loaded in a wide dtype, so
+what counts is what the values fit into. bfloat16 against float16 is a test of closeness: neither holds all digits.
 """
 
 from __future__ import annotations
@@ -22,10 +20,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from pad_cli.equation import LogitHead
 from pad_cli.errors import ModelLoadError, UsageError
-from pad_cli.models.checkpoint_files import damaged, load_tensors, save_tensors
+from pad_cli.models.checkpoint_files import damaged, load_tensors
 from pad_cli.models.forward import FASTEST, Body, ForwardMode, Memory
 from pad_cli.models.forward_check import check_forward
 from pad_cli.models.loading import load_pretrained
@@ -45,7 +44,7 @@ _SAMPLES = 64  # values of each weight; up to twice as many are taken
 _KEYS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 _NARROW = (torch.bfloat16, torch.float16)
 _ARCHITECTURE = "architecture"
-_TWICE_ROUNDED = 1.125  # half a step of bfloat16 and of float16, in the former: for values rounded to both in turn
+_ROUNDED, _TINY = 2**-8 + 2**-11, 2**-24  # half a step of bfloat16 and of float16: of a number, and of the smallest
 _LOADED_AS = "quant_state"  # bitsandbytes' record of how a weight was packed: it names the dtype of the activations
 _ALREADY_LONG = ("default", "llama3", "longrope")  # kinds of RoPE whose configuration tells the extended length
 
@@ -82,15 +81,14 @@ class WeightSample:
         shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (mine, theirs)]
         if self.architecture != other.architecture or shapes[0] != shapes[1]:
             return False
-        grids, their_grids = _grids(mine), _grids(theirs)
-        return all(
-            _agree(tensor, theirs[name], grids[tensor.dtype], their_grids[theirs[name].dtype])
-            for name, tensor in mine.items()
-        )
+        by_dtype: dict[Any, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for name, tensor in mine.items():
+            by_dtype.setdefault((tensor.dtype, theirs[name].dtype), []).append((tensor, theirs[name]))
+        return all(_agree(*map(torch.cat, zip(*pairs, strict=True))) for pairs in by_dtype.values())
 
     def save(self, path: Path) -> None:
-        """Write the sample; errors as of `save_tensors`."""
-        save_tensors(self.tensors, path, {_ARCHITECTURE: json.dumps(self.architecture, sort_keys=True)})
+        """Write the sample."""
+        save_file(dict(self.tensors), path, {_ARCHITECTURE: json.dumps(self.architecture, sort_keys=True)})
 
 
 @dataclass(frozen=True)
@@ -192,15 +190,14 @@ class LanguageModel:
         return Body(self.model, self.forward_mode)
 
 
-def load_language_model(settings: ModelSettings, *, computes_on: torch.device | None = None) -> LanguageModel:
+def load_language_model(settings: ModelSettings) -> LanguageModel:
     """Load a policy or a backbone from a directory, a GGUF file, the hub, or a registered source (`embedded/medium`).
-
-    `computes_on` is where its weights will be moved to, for the choice of a dtype; by default they stay.
 
     Raises:
         ModelLoadError: it cannot be loaded this way, is no causal language model, or has no tokenizer.
     """
-    model, tokenizer = load_pretrained(settings, resolve_model(settings.model), computes_on=computes_on)
+    location = resolve_model(settings.model)
+    model, tokenizer = load_pretrained(settings, location)
     return wrap_language_model(settings.model, model, tokenizer)
 
 
@@ -227,11 +224,12 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         raise ModelLoadError(f"The tokenizer of '{name}' has no end-of-sequence token.", "Set its eos_token.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    verdict = check_forward(name, model, tokenizer.all_special_ids)
-    if slower := verdict.mode.slower:
-        note(f"Note: '{name}' ({model.config.model_type}) has to be read {slower} to give its own logits.")
+    mode, head = check_forward(name, model, tokenizer.all_special_ids)
+    if mode.alone:
+        kind = f"'{name}' ({model.config.model_type})"
+        note(f"Note: {kind} is read row by row, and from the beginning for every token: no faster way is exact.")
     sample = sample_weights(model)
-    return LanguageModel(name, model, tokenizer, verdict.head(unembedding), sample.fingerprint(), sample, verdict.mode)
+    return LanguageModel(name, model, tokenizer, head, sample.fingerprint(), sample, mode)
 
 
 def same_model(first: LanguageModel, second: LanguageModel) -> bool:
@@ -311,29 +309,14 @@ def read_sample(path: Path) -> WeightSample | None:
         raise damaged(path, error) from error
 
 
-def _grids(tensors: Mapping[str, torch.Tensor]) -> dict[torch.dtype, torch.dtype | None]:
-    """For each dtype of tensors: the narrow format that holds all their values, None if there is none."""
-    grids: dict[torch.dtype, torch.dtype | None] = {}
-    for dtype in {tensor.dtype for tensor in tensors.values()}:
-        values = torch.cat([tensor for tensor in tensors.values() if tensor.dtype == dtype])
-        fits = (each for each in _NARROW if dtype.is_floating_point and torch.equal(values.to(each).to(dtype), values))
-        grids[dtype] = next(fits, None)
-    return grids
-
-
-def _agree(first: torch.Tensor, second: torch.Tensor, grid: torch.dtype | None, other_grid: torch.dtype | None) -> bool:
-    if torch.equal(first.double(), second.double()):
+def _agree(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Can both be the same values, loaded in their dtypes?"""
+    exact = first.double(), second.double()
+    if torch.equal(*exact):
         return True
-    tolerance = _half_step(first, grid) + _half_step(second, other_grid)
-    if {grid, other_grid} == {None, torch.bfloat16}:
-        tolerance *= _TWICE_ROUNDED
-    return grid != other_grid and bool(((first.double() - second.double()).abs() <= tolerance).all())
-
-
-def _half_step(values: torch.Tensor, grid: torch.dtype | None) -> torch.Tensor:
-    """How far the original of each value can be from it, if it was rounded to the grid: half a step of the grid."""
-    if grid is None:
-        return torch.zeros(len(values), dtype=torch.double)
-    limits = torch.finfo(grid)
-    _, exponent = torch.frexp(values.double().abs().clamp(min=limits.tiny))
-    return torch.ldexp(torch.full((len(values),), limits.eps / 2, dtype=torch.double), exponent - 1)
+    for dtype in _NARROW:
+        rounded = first.to(dtype), second.to(dtype)
+        fits = any(torch.equal(*each) for each in zip(exact, (each.double() for each in rounded), strict=True))
+        if fits and torch.equal(*rounded):
+            return True
+    return {first.dtype, second.dtype} == set(_NARROW) and torch.allclose(*exact, rtol=_ROUNDED, atol=_TINY)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from pad_cli.errors import ModelLoadError, PadError, closest, did_you_mean
 from pad_cli.models.dtype import choose_dtype, dtype_name
 from pad_cli.recipe import ModelSettings
-from pad_cli.registry import MODEL_SOURCES, resolve_model
+from pad_cli.registry import MODEL_SOURCES
 from pad_cli.system.offline import hub_hint
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note, stage
@@ -35,28 +33,29 @@ _SMALL = 2**28  # bytes of weights
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
 
-def load_pretrained(
-    settings: ModelSettings, location: str, *, computes_on: torch.device | None = None
-) -> tuple[Any, Any]:
+def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     """Load a model, frozen and in evaluation mode, and its tokenizer.
 
-    `location` is `settings.model`, resolved: a directory, a GGUF file or a hub id. `computes_on` is where the model
-    will be moved to, for the choice of a dtype; by default it stays on its device.
+    `location` is `settings.model`, resolved: a directory, a GGUF file or a hub id.
 
     Raises:
         ModelLoadError: it cannot be loaded, a device or package is missing, or the settings do not fit it.
     """
+    try:
+        with stage(f"Loading {settings.model}"), quiet_transformers(), _without_meta_device(location):
+            return _load(settings, location)
+    except PadError:
+        raise
+    except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
+        raise _load_error(settings, location, error) from error
+
+
+def _load(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     source = _find_source(settings, location)
     device = chosen_device(settings.device)
-    with (
-        stage(f"Loading {settings.model}"),
-        _load_errors(settings, location),
-        quiet_transformers(),
-        _without_meta_device(location),
-    ):
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        options = _options(settings, source, device, computes_on or device)
-        model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    options = _options(settings, source, device)
+    model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
     if missing := report["missing_keys"]:
         raise ModelLoadError(
             f"'{settings.model}' lacks {len(missing)} of its weights, for example {min(missing)}.",
@@ -94,12 +93,10 @@ def _find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
     return {**source, "pretrained_model_name_or_path": repository, "gguf_file": path.name}
 
 
-def _options(
-    settings: ModelSettings, source: dict[str, Any], device: torch.device, computes_on: torch.device
-) -> dict[str, Any]:
+def _options(settings: ModelSettings, source: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """What decides numbers and devices: further arguments of the model's `from_pretrained`."""
     auto = settings.dtype == "auto"
-    dtype: Any = _auto_dtype(settings, source, computes_on) if auto else getattr(torch, settings.dtype)
+    dtype: Any = _auto_dtype(settings, source, device) if auto else getattr(torch, settings.dtype)
     named = {"dtype": dtype, "attn_implementation": settings.attention, "device_map": settings.device_map}
     options: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     for place in settings.device_map.values() if isinstance(settings.device_map, dict) else ():
@@ -130,10 +127,10 @@ def _auto_dtype(settings: ModelSettings, source: dict[str, Any], device: torch.d
     own = own_dtype(config) or torch.float32
     if settings.device_map is not None and torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())  # what is left on the CPU has to follow
-    choice = choose_dtype(own, device)
-    if choice.reason:
-        note(f"{settings.model}: {dtype_name(own)}, loaded as {choice.name}: {choice.reason}.")
-    return choice.dtype
+    dtype, reason = choose_dtype(own, device)
+    if reason:
+        note(f"{settings.model}: {dtype_name(own)}, loaded as {dtype_name(dtype)}: {reason}.")
+    return dtype
 
 
 def own_dtype(config: Any) -> torch.dtype | None:
@@ -155,29 +152,23 @@ def _drop_tokens_from(size: int, tokenizer: Any) -> None:
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
 
 
-@contextlib.contextmanager
-def _load_errors(settings: ModelSettings, location: str) -> Iterator[None]:
-    """Errors of transformers, accelerate and bitsandbytes as a ModelLoadError."""
-    try:
-        yield
-    except PadError:
-        raise
-    except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if location != settings.model:  # of a registered source
-            derived = Path(location).is_relative_to(home())
-            hint = f"Delete {location} and run again." if derived else f"Reinstall the package that has {location}."
-        elif isinstance(error, ImportError):
-            hint = 'Install what it names, for example: pip install "pad-cli[gguf,quantized]"'
-        else:
-            similar = closest(settings.model.partition("/")[0], MODEL_SOURCES.names())
-            needs = "It needs config.json, safetensors weights and a tokenizer, or one whole GGUF file"
-            hint = f"{similar} {needs}; a hub id needs the network.".strip()
-            if not Path(location).exists():
-                hint = hub_hint(hint, f"hf download {'/'.join(location.split('/')[:2])}")
-        special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
-        hint += f" It may also load without {' or '.join(special)}." if special else ""
-        raise ModelLoadError(f"Cannot load a causal language model from '{settings.model}': {reason}", hint) from error
+def _load_error(settings: ModelSettings, location: str, error: Exception) -> ModelLoadError:
+    """An error of transformers, accelerate or bitsandbytes, with what to do about it."""
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    if location != settings.model:  # of a registered source
+        derived = Path(location).is_relative_to(home())
+        hint = f"Delete {location} and run again." if derived else f"Reinstall the package that has {location}."
+    elif isinstance(error, ImportError):
+        hint = 'Install what it names, for example: pip install "pad-cli[gguf,quantized]"'
+    else:
+        similar = closest(settings.model.partition("/")[0], MODEL_SOURCES.names())
+        needs = "It needs config.json, safetensors weights and a tokenizer, or one whole GGUF file"
+        hint = f"{similar} {needs}; a hub id needs the network.".strip()
+        if not Path(location).exists():
+            hint = hub_hint(hint, f"hf download {'/'.join(location.split('/')[:2])}")
+    special = [name for name in ("attention", "device_map", "quantization") if getattr(settings, name) is not None]
+    hint += f" It may also load without {' or '.join(special)}." if special else ""
+    return ModelLoadError(f"Cannot load a causal language model from '{settings.model}': {reason}", hint)
 
 
 @contextlib.contextmanager
@@ -234,66 +225,3 @@ def chosen_device(name: str | int) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", processes().local_rank % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def linear_size(module: Any) -> tuple[int, int] | None:
-    """(in, out) of a linear layer, which a packed weight does not have as its shape; None for any other module."""
-    if isinstance(module, torch.nn.Linear):
-        return module.in_features, module.out_features
-    # transformers' own layer, of GPT-2: its module imports what `inference_only` leaves out
-    return (module.nx, module.nf) if type(module).__name__ == "Conv1D" else None
-
-
-@dataclass(frozen=True)
-class Outline:
-    """A language model without its weights: every weight of `model` is on the `meta` device and takes no memory."""
-
-    name: str
-    model: Any
-    tokenizer: Any
-    dtype: torch.dtype
-
-    @property
-    def parameters(self) -> int:
-        return sum(weight.numel() for weight in self.model.parameters())
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """(in, out) of every linear layer of the body, by its path in the model; experts in one tensor are not seen."""
-        unembedding = self.model.get_output_embeddings()
-        sizes = {path: linear_size(each) for path, each in self.model.named_modules() if each is not unembedding}
-        return {path: size for path, size in sizes.items() if size is not None}
-
-    @property
-    def unembedding(self) -> tuple[int, int]:
-        """(V, H) of the unembedding."""
-        size, width = self.model.get_output_embeddings().weight.shape
-        return int(size), int(width)
-
-    @property
-    def layers(self) -> int:
-        return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
-
-    @property
-    def attention_width(self) -> int:
-        """Numbers in all query heads of a layer."""
-        config = self.model.config.get_text_config(decoder=True)
-        heads = int(config.num_attention_heads)
-        return heads * int(getattr(config, "head_dim", None) or math.ceil(config.hidden_size / heads))
-
-
-def load_outline(settings: ModelSettings) -> Outline:
-    """Read a model's configuration and tokenizer; errors as in `load_language_model`. A GGUF file has neither."""
-    location = resolve_model(settings.model)
-    if location.endswith(".gguf"):
-        raise ModelLoadError(
-            f"'{settings.model}' is a GGUF file: its configuration is stored with its weights.",
-            "Name the model that it was made from.",
-        )
-    source = _find_source(settings, location)
-    with _load_errors(settings, location):
-        config = AutoConfig.from_pretrained(**source)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return Outline(settings.model, model, tokenizer, own_dtype(config) or torch.float32)

@@ -27,7 +27,10 @@ _PROBE = "Fine weather today"  # an answer that no template contains
 _OPENED_THOUGHT = re.compile(r"(<(think|thinking|thought|reasoning)>|\[THINK\])\s*$", re.IGNORECASE)
 _WITHOUT_THOUGHT = {"enable_thinking": False, "thinking": False}
 """What templates of reasoning models call it: Qwen and most others, DeepSeek and Granite."""
-_HINT = "Write the prompt in the roles that this template takes (mostly user and assistant in turns)."
+_HINT = (
+    "Write the prompt in the roles that the template takes (mostly user and assistant in turns); "
+    "if it takes none, mend the model's chat_template.jinja (or tokenizer_config.json)."
+)
 
 
 def encode_prompt(
@@ -182,7 +185,7 @@ def render(
     variables in `template_options` win over that.
 
     Raises:
-        DataError: the template refuses the conversation, leaves a message out, or cannot be used.
+        DataError: the template refuses the conversation, or leaves a message out.
     """
     template = _template(tokenizer)
     form = _form(tokenizer, template, messages)
@@ -191,14 +194,8 @@ def render(
         return _apply(tokenizer, messages, form, options, prompt=prompt)
     except Exception as error:  # whatever a template raises is about the conversation or the model
         problem = " ".join(str(error).split()) or type(error).__name__
-    usable = any(_attempt(tokenizer, _probe(("user",)), form, {}) is not None for form in _FORMS)
-    if usable:
         roles = ", ".join(message["role"] for message in messages)
-        raise DataError(f"The chat template refuses a conversation of {roles}: {problem}", hint=_HINT)
-    raise DataError(
-        f"The chat template of this model cannot be used: {problem}",
-        hint="Mend its chat_template.jinja (or tokenizer_config.json), or use another model.",
-    )
+        raise DataError(f"The chat template refuses a conversation of {roles}: {problem}", hint=_HINT) from error
 
 
 def moves_system(tokenizer: Any, messages: Messages) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shlex
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import yaml
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
-from pad_cli.models.checkpoint_files import CARD, OWN_FILES, brief, hub_id, parse_hub_id
+from pad_cli.models.checkpoint_files import CARD, CONFIG, OWN_FILES, brief, hub_id, parse_hub_id
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.registry import MODEL_SOURCES, resolve_model
 from pad_cli.reports.document import templates
@@ -40,34 +39,21 @@ def push_reward_model(
 
     Raises:
         UsageError: `repository` is no id on the hub, or a file is a link.
-        CheckpointError: the directory is no reward model, is damaged, or is of the authors' form.
+        CheckpointError: the directory is no reward model, or is damaged.
         StorageError: there is no token or no network, or the hub refuses.
     """
     target = parse_hub_id(repository)
     if target is None or target.revision is not None:
         raise UsageError(f"'{repository}' is no id on the hub.", "It has an owner and a name: pad push DIR owner/name")
     source = Path(resolve_model(directory))
-    if not source.is_dir():
-        raise CheckpointError(f"No reward model at '{directory}'.", "Train one: pad train-rm RECIPE")
+    if not (source / CONFIG).is_file():
+        problem = f"'{directory}' is no reward model of pad: it has no {CONFIG}."
+        raise CheckpointError(problem, "Name the directory that pad train-rm wrote.")
     inspection = inspect_reward_model(str(source))
-    if inspection.form == "released":
-        raise CheckpointError(
-            f"'{directory}' is a whole language model in the form of the paper's authors.",
-            "Push it with the hub's own tool: hf upload",
-        )
     if links := [name for name in OWN_FILES if (source / name).is_symlink()]:
         raise UsageError(
             f"'{source / links[0]}' is a link: a file from elsewhere would be made public under its name.",
             "Push a copy of the directory: cp -rL",
-        )
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise StorageError(
-            "The hub is off limits: --offline, PAD_OFFLINE or HF_HUB_OFFLINE.", "Leave it out, and push again."
-        )
-    if huggingface_hub.get_token() is None:
-        raise StorageError(
-            "Pushing needs a token for the hub, and there is none.",
-            "hf auth login, or set HF_TOKEN; the token needs the right to write.",
         )
     if (source / CARD).is_file():
         card = (source / CARD).read_text(encoding="utf-8")
@@ -85,7 +71,7 @@ def push_reward_model(
             api.create_branch(repository, branch=revision, exist_ok=True)
         commit = api.create_commit(repository, operations=files, revision=revision, commit_message=message)
     except Exception as error:  # whatever the hub's client and its HTTP library raise
-        hint = "Check the network, the name, and that your token may do this: hf auth whoami"
+        hint = "Check the network (PAD_OFFLINE, HF_HUB_OFFLINE), the name, and that your token may write: hf auth login"
         raise StorageError(f"Cannot push to '{repository}': {brief(error)}", hint) from error
     return str(commit.commit_url)
 
@@ -94,25 +80,25 @@ def model_card(
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     data_report: Mapping[str, Any] | None = None,
-    location: str = ".",
 ) -> str:
-    """A model card in Markdown, with the front matter that the hub reads.
+    """A model card in Markdown, with the front matter that the hub reads; its commands name the reward model `.`.
 
     Args:
         config: the content of `pad_config.json`.
         metrics: measurements by validation split.
         data_report: what is known of the training data; None for nothing.
-        location: what `--reward-model` is given in the card's commands: a directory or an id on the hub.
     """
-    principles = config.get("principles") or ()
+    principles, backbone = config.get("principles") or (), str(config["backbone"])
+    # an id, and not the name of a model that this program builds
+    on_hub = hub_id(backbone) is not None and backbone.partition("/")[0] not in MODEL_SOURCES.names()
+    front_matter = {"library_name": "pad-cli", "tags": _TAGS, **({"base_model": backbone} if on_hub else {})}
     scalars = {split: _scalars(values) for split, values in metrics.items()}
     plain = templates("plain").overlay()
     plain.filters.update(code=_code, cell=_cell, figure=_figure, repr=repr, shell=shlex.quote)
     card = plain.get_template("model_card.md.j2").render(
-        front_matter=yaml.safe_dump(_front_matter(config), sort_keys=False),
-        backbone=str(config["backbone"]),
-        on_hub=_is_on_hub(str(config["backbone"])),
-        location=location,
+        front_matter=yaml.safe_dump(front_matter, sort_keys=False),
+        backbone=backbone,
+        on_hub=on_hub,
         preference=str(principles[0]) if principles else "helpful",
         heads=config.get("conditioning", "heads") == "heads",
         config=config,
@@ -120,8 +106,6 @@ def model_card(
         metrics=metrics,
         scalars=scalars,
         columns=list(dict.fromkeys(name for values in scalars.values() for name in values)),
-        baselines=_parts(metrics, "baselines"),
-        preferences=_parts(metrics, "preferences"),
         few=_FEW,
     )
     return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
@@ -132,31 +116,6 @@ def card_at(card: str, location: str) -> str:
     for command in ("--reward-model {} ", "pad inspect {} "):
         card = card.replace(command.format("."), command.format(shlex.quote(location)))
     return card.replace(f'"reward_model": {"."!r}', f'"reward_model": {location!r}')
-
-
-def _front_matter(config: Mapping[str, Any]) -> dict[str, Any]:
-    """For the hub; with the licence that the backbone's own card names, if that is on this machine."""
-    backbone = str(config["backbone"])
-    front: dict[str, Any] = {"library_name": "pad-cli", "tags": _TAGS}
-    card: Any = Path(backbone) / "README.md"
-    if _is_on_hub(backbone):
-        front["base_model"] = backbone
-        card = huggingface_hub.try_to_load_from_cache(backbone, "README.md", revision=config.get("backbone_revision"))
-    if isinstance(card, str | Path) and Path(card).is_file():
-        with contextlib.suppress(ValueError, OSError, yaml.YAMLError):
-            licence = (huggingface_hub.metadata_load(card) or {}).get("license")
-            front.update({"license": licence} if isinstance(licence, str) else {})
-    return front
-
-
-def _is_on_hub(backbone: str) -> bool:
-    """Is it an id, and not the name of a model that this program builds?"""
-    return hub_id(backbone) is not None and backbone.partition("/")[0] not in MODEL_SOURCES.names()
-
-
-def _parts(metrics: Mapping[str, Any], key: str) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """(split, name, measurements) of what was measured for several baselines or preferences of a split."""
-    return [(split, *part) for split, values in metrics.items() for part in (values.get(key) or {}).items()]
 
 
 def _scalars(values: Mapping[str, Any]) -> dict[str, int | float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -178,7 +179,6 @@ class TrainRecipe(Settings):
     kind: Literal["train-rm"]
     output: str = Field(description="Directory of the run; the reward model is written here.")
     backbone: ModelSettings = Field(description="The language model under the reward model.")
-    shard_backbone: bool = Field(False, description="Divide the backbone's blocks among the processes (FSDP).")
     data: DataSettings = Field(description="The preference pairs.")
     conditioning: Literal["heads", "prompt"] = Field(
         "heads",
@@ -197,11 +197,18 @@ class TrainRecipe(Settings):
     report_to: list[str] = Field(default_factory=list, description="Trackers of accelerate (`tensorboard`, `wandb`).")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_sharding(cls, content: Any) -> Any:
+        """Recipes that version 0.1 wrote hold `shard_backbone: false`."""
+        if not isinstance(content, Mapping) or "shard_backbone" not in content:
+            return content
+        if content["shard_backbone"] is not False:
+            raise ValueError("`shard_backbone` is gone; to spread a backbone over GPUs, set backbone.device_map: auto")
+        return {key: value for key, value in content.items() if key != "shard_backbone"}
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainRecipe:
-        for key in ("device_map", "quantization"):
-            if self.shard_backbone and getattr(self.backbone, key) is not None:
-                raise ValueError(f"give either `shard_backbone` or `backbone.{key}`")
         names = [stage.stage for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("each stage may occur once")

@@ -5,21 +5,18 @@
 The reference is always the plain backbone. It reads each distinct answer once, before there are any LoRA weights.
 
 Several processes share the pairs of every batch and average their gradients, so that steps are those of one process.
-Each has the whole model, or its part of a sharded one; then they read in step, and LoRA weights stay whole.
+Each has the whole model.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
@@ -29,13 +26,13 @@ from transformers.pytorch_utils import Conv1D
 from pad_cli.errors import RecipeError, TrainingError, did_you_mean
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tensors, save_tensors
-from pad_cli.models.distributed import main_reads_first, wait_for_all
+from pad_cli.models.distributed import main_first, wait_for_all
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_probs, is_out_of_memory
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import fingerprint, storage_errors, whole_directory
-from pad_cli.training.loop import fit
+from pad_cli.training.loop import Log, fit
 from pad_cli.training.metrics import PairScores, Split, summarise
 from pad_cli.training.pair_table import PairTable
 
@@ -56,7 +53,7 @@ def train_lora(
     start: Path | None = None,
     directory: Path,
     seed: int,
-    report_to: Sequence[str] = (),
+    log: Log = lambda *_: None,
 ) -> tuple[Adapter, list[dict[str, Any]]]:
     """Train a stage, or go on where a killed run was; the backbone is afterwards as it was before.
 
@@ -67,12 +64,12 @@ def train_lora(
         validation: splits for `evaluate_every`; their policy accuracy is per token, of the personalised model itself.
         start: PEFT files of an earlier adapter to go on from; None for a new one.
         directory: of this stage alone; holds its snapshots, and may be deleted afterwards.
-        report_to: trackers that accelerate supports.
+        log: see `fit`.
 
     Returns the adapter, attached to the backbone and without effect outside `on_rows_from`; and the history, see `fit`.
 
     Raises:
-        RecipeError: a layer or tracker is unknown, `start` does not fit the stage, or processes cannot share a batch.
+        RecipeError: a layer is unknown, `start` does not fit the stage, or processes cannot share a batch.
         TrainingError: a loss or gradient is not finite, or memory is too small.
         StorageError: the directory cannot be written.
     """
@@ -82,14 +79,13 @@ def train_lora(
             f"{stage.stage}.batch_size: {everyone.count} processes cannot share {stage.batch_size} pairs evenly.",
             "Make it a multiple of their number.",
         )
-    log = _tracker(report_to, directory)
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     tables = [train, *(table for _, table, _ in validation)]
     lengths = torch.tensor([float(len(answer)) for _, answer in sequences])
     with ExitStack() as stack:
         stack.enter_context(borrowed(model, stage))
-        with main_reads_first(model):
+        with main_first():
             reference = reference_log_probs(backbone, sequences, tables, directory)
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, lora_config(stage, model))
@@ -327,26 +323,3 @@ def borrowed(model: Any, stage: AdapterStage | JointStage) -> Iterator[None]:
                 "Halve batch_size and double accumulation_steps, set gradient_checkpointing: true, or load the "
                 "backbone with quantization: 4bit.",
             ) from error
-
-
-def _tracker(names: Sequence[str], directory: Path) -> Callable[[Mapping[str, Any]], None]:
-    """Sends points of a history to trackers; raises RecipeError where one is unknown, or not installed."""
-    known = [*map(str, get_available_trackers()), "all", "none"]
-    if unknown := next((name for name in names if name not in known), None):
-        near = did_you_mean(unknown, known)
-        raise RecipeError(
-            f"report_to: there is no tracker '{unknown}' here.", f"{near} Others have to be installed first."
-        )
-    if not names or "none" in names:
-        return lambda _: None
-    logs = os.environ.get("TENSORBOARD_LOGGING_DIR", str(directory))
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=list(names), project_dir=logs)
-    accelerator.init_trackers("pad")
-
-    def log(point: Mapping[str, Any]) -> None:
-        values = {name: point[name] for name in ("loss", "pair_accuracy")}
-        for split, metrics in point["splits"].items():
-            values |= {f"{split}/{name}": value for name, value in metrics.items()}
-        accelerator.log(values, step=point["step"])
-
-    return log

@@ -6,6 +6,7 @@ import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class SequenceBook:
         self._prompts: dict[Any, tuple[tuple[int, ...], int]] = {}
         self._full: list[tuple[int, int]] = []  # lengths of each prompt and answer before they were cut
         self._moved = 0
-        self.cut_to_context = 0  # answers that would fit the recipe's limit, but not the backbone's
+        self._cut_to_context = 0  # answers that would fit the recipe's limit, but not the backbone's
         self.sequences: list[TokenSequence] = []
 
     def number(self, pair: PreferencePair, answer: str) -> int:
@@ -74,7 +75,7 @@ class SequenceBook:
             self._full.append((prompt_length, len(tokens)))
             left = room(self._context, len(prompt))
             limit = self._limits[1] if left is None else min(left, self._limits[1])
-            self.cut_to_context += left is not None and min(len(tokens), self._limits[1]) > left
+            self._cut_to_context += left is not None and min(len(tokens), self._limits[1]) > left
             self.sequences.append((prompt, tuple(tokens[:limit])))
         return self._numbers[key, answer]
 
@@ -93,6 +94,7 @@ class SequenceBook:
             "answer_longest": max(answers),
             "answers_cut": sum(length > len(read) for length, (_, read) in zip(answers, self.sequences, strict=True)),
             "answer_limit": self._limits[1],
+            "cut_to_context": self._cut_to_context,
             "prompt_median": statistics.median(prompts),
             "prompt_longest": max(prompts),
             "prompts_cut": sum(length > self._limits[0] for length in prompts),
@@ -157,7 +159,7 @@ class TrainingData:
 
     backbone: LanguageModel
     head: LogitHead  # the unembedding in float32, on the CPU
-    book: SequenceBook
+    sequences: list[TokenSequence]  # the distinct answers, cut, each with its prompt
     train: PairTable
     validation: tuple[tuple[PairSplit, PairTable], ...]
     seed: int
@@ -165,11 +167,12 @@ class TrainingData:
     corpus: torch.Tensor | None
     candidates: int
     lengths: Mapping[str, float | int]  # as from `SequenceBook.lengths`
+    states: Path  # directory of cached states
 
     def rewards(self, adapter: Adapter | None, everyone: Processes = ALONE) -> TokenRewards:
         """Token rewards over the cached states of the backbone, through an adapter if there is one."""
         extractor = HiddenStateExtractor(self.backbone, adapter, self.dtype, self.corpus, self.candidates)
-        cache = build_hidden_cache(self.book.sequences, extractor, hidden_states(), everyone)
+        cache = build_hidden_cache(self.sequences, extractor, self.states, everyone)
         return TokenRewards(cache, self.head, self.corpus is None, adapter is not None)
 
 
@@ -193,11 +196,11 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
     )
     if lengths["systems_moved"]:
         note(f"{lengths['systems_moved']} distinct prompts have their system text in a user turn.")
-    if book.cut_to_context or lengths["answers_cut"] > _MANY * lengths["answers"]:
+    if lengths["cut_to_context"] or lengths["answers_cut"] > _MANY * lengths["answers"]:
         note(
             f"Warning: {lengths['answers_cut'] / lengths['answers']:.0%} of the answers are cut (the longest has "
-            f"{lengths['answer_longest']} tokens), {book.cut_to_context} of them because the backbone reads no more; "
-            "data.max_answer_tokens sets the limit."
+            f"{lengths['answer_longest']} tokens), {lengths['cut_to_context']} of them because the backbone reads no "
+            "more; data.max_answer_tokens sets the limit."
         )
     if opens_thought(backbone.tokenizer):
         note(
@@ -209,7 +212,10 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
     exact = backbone.vocabulary_size <= recipe.exact_vocabulary
     head, corpus = backbone.head.float32("cpu"), None if exact else book.corpus
     dtype = getattr(torch, recipe.cache_dtype)
-    return TrainingData(backbone, head, book, train, validation, seed, dtype, corpus, recipe.normaliser_tokens, lengths)
+    return TrainingData(
+        backbone, head, book.sequences, train, validation, seed, dtype, corpus, recipe.normaliser_tokens, lengths,
+        hidden_states(),
+    )  # fmt: skip
 
 
 def _conditioned_prompt(pair: PreferencePair) -> Messages:

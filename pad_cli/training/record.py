@@ -162,7 +162,7 @@ def evaluate_run(
         answers=int(lengths["answers"]),
         cut_answers=int(lengths["answers_cut"]),
         max_answer_tokens=recipe.data.max_answer_tokens,
-        cut_to_context=data.book.cut_to_context,
+        cut_to_context=int(lengths["cut_to_context"]),
         context_length=data.backbone.context_length,
         stages=tuple(
             FinishedStage(
@@ -188,7 +188,7 @@ def _splits(recipe: TrainRecipe, data: TrainingData, run: TrainingRun, calibrati
     if not (splits := run.splits()):
         return ()
     with stage("Fitting the baselines"):
-        baselines = fit_baselines(data.train, read_answers(data.backbone.tokenizer, data.book.sequences))
+        baselines = fit_baselines(data.train, read_answers(data.backbone.tokenizer, data.sequences))
     last = [stage for stage in recipe.stages if not isinstance(stage, EncoderStage)][-1]
     records = []
     for name, table, weights in splits:

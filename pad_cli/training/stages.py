@@ -23,14 +23,14 @@ from pad_cli.equation import answer_sums
 from pad_cli.errors import CheckpointError, RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
-from pad_cli.models.distributed import is_sharded, main_reads_first, wait_for_all
+from pad_cli.models.distributed import main_first, wait_for_all
 from pad_cli.models.heads import DenseHead, PreferenceEncoder, PreferenceHeads, text_states
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage
 from pad_cli.records import PairSplit
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import whole_directory, write_json
-from pad_cli.training.loop import Evaluate, Score, TrainingStage, fit
+from pad_cli.training.loop import Evaluate, Log, Score, TrainingStage, fit
 from pad_cli.training.metrics import Split, measure
 from pad_cli.training.pair_table import PairTable, TrainingData
 from pad_cli.training.token_rewards import TokenRewards, global_scale, normalise_heads, reward_scales
@@ -69,9 +69,9 @@ class TrainingRun:
         head: PreferenceHeads | DenseHead,
         texts: Mapping[str, Sequence[str]],
         work: Path,
-        report_to: Sequence[str] = (),
+        log: Log = lambda *_: None,
     ) -> None:
-        self._data, self._texts, self._work, self._report_to = data, texts, work, report_to
+        self._data, self._texts, self._work, self._log = data, texts, work, log
         self._principles = head.names if isinstance(head, PreferenceHeads) else ()
         self._rewards: TokenRewards | None = None
         self.head = head
@@ -85,15 +85,15 @@ class TrainingRun:
         """Train a stage, or take it from disk when it is finished.
 
         Several processes train LoRA weights and cache hidden states together; on those, the first one trains alone, and
-        the others read what it has saved. Of a sharded backbone the first one reads the states, too.
+        the others read what it has saved.
         """
         finished = self._work / stage.stage
         if not self._restore(finished):
             started, everyone = time.monotonic(), processes()
-            together, model = isinstance(stage, AdapterStage | JointStage), self._data.backbone.model
-            if everyone.count > 1 and not together and self._rewards is None and not is_sharded(model):
+            together = isinstance(stage, AdapterStage | JointStage)
+            if everyone.count > 1 and not together and self._rewards is None:
                 self._rewards = self._data.rewards(self.adapter, everyone)
-            with contextlib.nullcontext() if together else main_reads_first(model):
+            with contextlib.nullcontext() if together else main_first():
                 history = self._train(stage) if together or everyone.main else []
                 if everyone.main:
                     record = StageRecord(stage.stage, time.monotonic() - started, history, self.factors.tolist())
@@ -146,7 +146,7 @@ class TrainingRun:
             return self._train_lora(stage)
         pairs = self.pairs if isinstance(stage, HeadsStage) else self._data.train
         snapshot = self._work / f"{stage.stage}.snapshot.safetensors"
-        data = CachedData(self.rewards, pairs, self._data.seed, snapshot, self._evaluate)
+        data = CachedData(self.rewards, pairs, self._data.seed, snapshot, self._evaluate, self._log)
         if isinstance(stage, EncoderStage):
             assert isinstance(self.head, PreferenceHeads)
             self.encoder, history = train_encoder(stage, self.head, self._data.backbone, self._texts, data)
@@ -172,14 +172,14 @@ class TrainingRun:
             stage,
             self._data.backbone,
             self.head if isinstance(stage, JointStage) else None,
-            self._data.book.sequences,
+            self._data.sequences,
             self.pairs,
             self.weights(self.pairs),
             validation=validation,
             start=earlier[-1] if earlier else None,
             directory=directory,
             seed=self._data.seed,
-            report_to=self._report_to,
+            log=self._log,
         )
         self._read_through(adapter)
         wait_for_all()
@@ -245,6 +245,7 @@ class CachedData:
     seed: int
     snapshot: Path
     evaluate: Evaluate | None = None
+    log: Log = lambda *_: None
 
     def scores(
         self, heads: nn.Module, batch: torch.Tensor, weights: torch.Tensor, normalised: bool, dropout: float = 0.0
@@ -262,7 +263,7 @@ class CachedData:
     def fit(self, stage: HeadsStage | EncoderStage, module: nn.Module, score: Score) -> list[dict[str, Any]]:
         """Train all parameters of a module; returns the history."""
         groups = [(dict(module.named_parameters()), stage.learning_rate)]
-        return fit(stage, groups, score, len(self.pairs), self.seed, self.snapshot, self.evaluate)
+        return fit(stage, groups, score, len(self.pairs), self.seed, self.snapshot, self.evaluate, log=self.log)
 
 
 def train_heads(stage: HeadsStage, heads: nn.Module, weights: torch.Tensor, data: CachedData) -> list[dict[str, Any]]:

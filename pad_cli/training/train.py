@@ -1,7 +1,7 @@
 """`pad train-rm`: a recipe to a reward model. This module tells the whole of it, in this order:
 
     read preference pairs           `pairs.load_pairs`
-    load the backbone               `models.language_model`, or a part of it by `models.distributed`
+    load the backbone               `models.language_model`
     tokenise the answers            `pair_table.gather_training_data`
     train each stage                `stages.TrainingRun`, which caches hidden states first (`hidden_cache`);
                                     `stages` or `lora` score pairs, and `loop.fit` trains
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 from pad_cli.errors import DataError
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, CONFIG, ENCODER, HEADS, OWN_FILES, VALUE_HEAD
-from pad_cli.models.distributed import load_sharded, main_reads_first
+from pad_cli.models.distributed import main_first
 from pad_cli.models.heads import DenseHead, PreferenceHeads
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.publishing import model_card
@@ -49,6 +49,7 @@ from pad_cli.system.runs import (
     write_json,
     write_whole,
 )
+from pad_cli.training.loop import tracker
 from pad_cli.training.metrics import pair_moments
 from pad_cli.training.pair_table import gather_training_data
 from pad_cli.training.record import evaluate_run, metrics_of, read_training_record, write_training_report
@@ -58,6 +59,7 @@ from pad_cli.training.token_rewards import global_scale, reward_scales
 METRICS = "metrics.json"
 _SHOWN_PREFERENCES = 5  # of each split, before training; the report has more
 _WORK = ".work"  # stages of an unfinished run
+_LOGS = "logs"  # of TensorBoard
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,9 @@ def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrit
 
 
 def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedRewardModel:
-    named = recipe.conditioning == "heads"
     with progress.stage("Reading preference pairs"):
-        pairs = load_pairs(recipe.data, recipe.seed, recipe.heads.principles if named else [])
-    principles = _head_names(recipe, pairs) if named else []
-
-    backbone = load_sharded(recipe.backbone) if recipe.shard_backbone else load_language_model(recipe.backbone)
+        pairs, names = read_pairs(recipe)
+    backbone = load_language_model(recipe.backbone)
     key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(pairs)])
     if _is_finished(output, key):
         shutil.rmtree(output / _WORK, ignore_errors=True)  # if the run was killed just before it did so
@@ -120,13 +119,13 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
     with progress.stage("Tokenising answers"):
         data = gather_training_data(recipe, pairs, backbone)
 
-    size = backbone.hidden_size
-    head = PreferenceHeads(principles, size, recipe.heads.rank, recipe.seed) if named else DenseHead(size)
-    run = TrainingRun(data, head, pairs.texts, output / _WORK / key, recipe.report_to)
+    head = new_head(recipe, names, backbone.hidden_size)
+    log = tracker(recipe.report_to, output / _LOGS)
+    run = TrainingRun(data, head, pairs.texts, output / _WORK / key, log)
     for stage in recipe.stages:
         run.train(stage)
 
-    with main_reads_first(backbone.model):
+    with main_first():
         if not processes().main:
             return TrainedRewardModel(output)
         scale = global_scale(reward_scales(head, run.rewards, title="Calibrating"))
@@ -158,12 +157,22 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
         return TrainedRewardModel(output, asdict(record))
 
 
-def _head_names(recipe: TrainRecipe, data: PairData) -> list[str]:
-    """Names of the heads.
+def new_head(recipe: TrainRecipe, names: Sequence[str], hidden_size: int) -> PreferenceHeads | DenseHead:
+    """The untrained head of a recipe: preference heads, or the dense one of `conditioning: prompt`."""
+    if recipe.conditioning == "prompt":
+        return DenseHead(hidden_size)
+    return PreferenceHeads(names, hidden_size, recipe.heads.rank, recipe.seed)
+
+
+def read_pairs(recipe: TrainRecipe) -> tuple[PairData, list[str]]:
+    """The pairs of a recipe, and the names of the preference heads; none under `conditioning: prompt`.
 
     Raises:
-        DataError: a preference has no head, or there is nothing to train heads for.
+        DataError, RecipeError, UsageError: as `load_pairs`; a preference has no head, or there is none to train.
     """
+    if recipe.conditioning == "prompt":
+        return load_pairs(recipe.data, recipe.seed, []), []
+    data = load_pairs(recipe.data, recipe.seed, recipe.heads.principles)
     named = sorted({name for pair in data.train for name in pair.preference})
     names = recipe.heads.principles or named
     used = set(named) | {name for split in data.validation for pair in split.pairs for name in pair.preference}
@@ -184,7 +193,7 @@ def _head_names(recipe: TrainRecipe, data: PairData) -> list[str]:
             f"preferences without a head: {', '.join(texts[:5])}{', ...' if len(texts) > 5 else ''}",
             hint="Add them to heads.principles. Free text needs an `encoder` stage, or conditioning: prompt.",
         )
-    return names
+    return data, names
 
 
 def _is_own(output: Path) -> bool:

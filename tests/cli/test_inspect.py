@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def saved(policy: LanguageModel, model_directory: Path, tmp_path: Path) -> Path:
     directory = tmp_path / "rm"
     directory.mkdir()
-    save_reward_model(make_reward_model(policy), directory, ModelSettings(model=str(model_directory)))
-    (directory / "metrics.json").write_text(json.dumps({"dev": {"pairs": 40, "pair_accuracy": 0.75}}))
+    details = {"metrics": {"dev": {"pairs": 40, "pair_accuracy": 0.75}}}
+    model = replace(make_reward_model(policy), details=details)
+    save_reward_model(model, directory, ModelSettings(model=str(model_directory)))
     return directory
 
 
@@ -102,7 +104,7 @@ def test_pushing_wrongly_is_refused(saved: Path, tmp_path: Path, monkeypatch: py
     assert "format version" in refused("push", str(saved), "owner/name", code=1)
 
 
-def test_an_estimate_is_printed_with_every_stage_and_device(
+def test_an_estimate_is_printed_with_every_stage(
     model_directory: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = {
@@ -117,6 +119,6 @@ def test_an_estimate_is_printed_with_every_stage_and_device(
     assert isinstance(settings, pad_cli.TrainRecipe)
     show_estimate(estimate(settings))
     text = capsys.readouterr().out
-    for word in ("adapter", "cache", "heads", "this machine's CPU", "H100", "24 GB are enough", "2 training pairs"):
+    for word in ("adapter", "caching states", "heads", "in all", "2 training pairs", "on the disk"):
         assert word in text
     assert not Path("run").exists()

@@ -18,7 +18,7 @@ from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.models.vocabulary_bridge import KnownAnswer, VocabularyBridge
+from pad_cli.models.vocabulary_bridge import VocabularyBridge
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
@@ -118,4 +118,4 @@ def test_a_backbone_with_another_vocabulary_never_reads_it_as_text(policy: Langu
     written = encode_answer(policy.tokenizer, TEXT)
     bridge = VocabularyBridge(policy, backbone)
     assert bridge.text(written) == TEXT
-    assert bridge.tokens(KnownAnswer(), written) == encode_answer(backbone.tokenizer, TEXT)
+    assert bridge.tokens(written) == encode_answer(backbone.tokenizer, TEXT)

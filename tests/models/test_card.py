@@ -77,13 +77,8 @@ def test_the_front_matter_names_the_backbone_and_invents_no_licence() -> None:
     assert "license" not in front
 
 
-def test_the_licence_is_the_one_that_the_backbones_own_card_names(tmp_path: Path) -> None:
-    local = {**CONFIG, "backbone": str(tmp_path)}
-    assert "license" not in front_matter(model_card(local, METRICS))
-    (tmp_path / "README.md").write_text("---\nlicense: gemma\n---\n# A model\n")
-    front = front_matter(model_card(local, METRICS))
-    assert front["license"] == "gemma"
-    assert "base_model" not in front, "a path on one machine is no id on the hub"
+def test_a_directory_is_no_id_on_the_hub(tmp_path: Path) -> None:
+    assert "base_model" not in front_matter(model_card({**CONFIG, "backbone": str(tmp_path)}, METRICS))
 
 
 def test_a_model_that_this_program_builds_is_no_id_on_the_hub() -> None:
@@ -118,7 +113,7 @@ def test_a_model_that_nobody_measured_says_so() -> None:
 
 @pytest.mark.parametrize("location", [".", "owner/rm"])
 def test_the_cards_command_parses_and_names_the_reward_model(location: str) -> None:
-    (words,) = commands(model_card(CONFIG, METRICS, None, location))
+    (words,) = commands(card_at(model_card(CONFIG, METRICS), location))
     group = typer.main.get_command(app)
     name, command, rest = group.resolve_command(group.make_context("pad", list(words[1:])), list(words[1:]))
     options = command.make_context(name, rest).params
@@ -126,9 +121,16 @@ def test_the_cards_command_parses_and_names_the_reward_model(location: str) -> N
     assert list(options["pref"]) == ["laid back"]
 
 
-def test_a_card_moved_to_the_hub_is_the_card_written_there() -> None:
-    for config in (CONFIG, {**CONFIG, "backbone": "/some where/else"}):
-        assert card_at(model_card(config, METRICS, DATA), "o/n") == model_card(config, METRICS, DATA, "o/n")
+def test_a_card_moved_to_the_hub_names_its_id_in_every_command() -> None:
+    card = model_card(CONFIG, METRICS, DATA)
+    moved = card_at(card, "o/n")
+    assert (
+        card.replace("--reward-model .", "--reward-model o/n")
+        .replace("inspect .", "inspect o/n")
+        .replace("'.'", "'o/n'")
+        == moved
+    )
+    assert moved.count("o/n") == 3
 
 
 def test_the_cards_command_and_its_python_give_the_same_answer(

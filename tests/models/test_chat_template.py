@@ -130,12 +130,13 @@ def test_a_message_that_the_template_leaves_out_is_refused(role: str) -> None:
         ({"rag": PLAIN, "tool_use": PLAIN}, "multiple chat templates with no default"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_a_fault_of_the_model(template: Any, words: str) -> None:
+def test_a_template_that_takes_no_conversation_is_quoted_and_to_be_mended(template: Any, words: str) -> None:
     tokenizer = tokenizer_with(template)
-    with pytest.raises(DataError, match="cannot be used") as caught:
+    with pytest.raises(DataError, match="refuses a conversation of user") as caught:
         encode_prompt(tokenizer, conversation("user"))
     assert words in caught.value.message
-    with pytest.raises(DataError, match="cannot be used"):
+    assert "mend the model's chat_template.jinja" in caught.value.hint
+    with pytest.raises(DataError, match="refuses a conversation"):
         fill_template("chat", tokenizer, conversation("user"), "x")
 
 
@@ -190,7 +191,7 @@ def train(path: Path, template: str) -> dict[str, float | int]:
     )
     backbone = make_language_model(tokenizer_with(template), seed=0)
     data = load_pairs(DataSettings(train=str(path)), seed=0)
-    return gather_training_data(recipe, data, backbone).book.lengths()
+    return dict(gather_training_data(recipe, data, backbone).lengths)
 
 
 def test_training_counts_moved_system_texts_and_names_the_row_that_a_template_refuses(

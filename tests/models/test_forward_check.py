@@ -1,8 +1,7 @@
-"""A model is read in the fastest way that gives its own logits, or refused; the verdict of a large one is stored."""
+"""A model is read in the fastest way that gives its own logits, or refused."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,12 +85,11 @@ def scaled(dtype: torch.dtype) -> Any:
 @pytest.mark.parametrize(
     ("dtype", "close"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-3), (torch.float16, 1e-3)], ids=str
 )
-def test_a_multiplier_that_no_configuration_names_is_found_and_not_stored_for_other_weights(
-    dtype: torch.dtype, close: float, byte_tokenizer: Any, home: Path
+def test_a_multiplier_that_no_configuration_names_is_found(
+    dtype: torch.dtype, close: float, byte_tokenizer: Any
 ) -> None:
     model = wrap_language_model("scaled", scaled(dtype), byte_tokenizer)
     assert model.head.scale == pytest.approx(1.7, rel=close)
-    assert stored(home) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -100,78 +98,6 @@ def test_in_half_precision_a_multiplier_is_the_configurations_own_number(
 ) -> None:
     model = wrap_language_model("half", tiny_model("hyperclovax").to(dtype), byte_tokenizer)
     assert (model.head.scale, model.head.cap, model.forward_mode) == (4.0, None, ForwardMode())
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty PAD_HOME, in which the verdicts of tiny models are stored, too."""
-    monkeypatch.setenv("PAD_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pad_cli.models.forward_check._WORTH_STORING", 0)
-    return tmp_path / "home"
-
-
-def stored(home: Path) -> list[Path]:
-    return sorted(home.glob("forward-modes/*"))
-
-
-def test_a_verdict_is_stored_for_the_configuration_and_holds_for_other_weights(
-    home: Path, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = wrapped("mamba", byte_tokenizer)
-    (file,) = stored(home)
-    other_weights = tiny_model("mamba", seed=1)
-
-    def read(*_: Any, **__: Any) -> None:
-        raise AssertionError("the model was read again")
-
-    monkeypatch.setattr(other_weights, "forward", read)
-    again = wrap_language_model("other", other_weights, byte_tokenizer)
-    assert (again.forward_mode, again.head.scale, again.head.cap) == (
-        model.forward_mode,
-        model.head.scale,
-        model.head.cap,
-    )
-    assert stored(home) == [file]
-    wrap_language_model("half", tiny_model("mamba").to(torch.bfloat16), byte_tokenizer)
-    assert len(stored(home)) == 2
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "",
-        "[]",
-        '{"mode": {"full_model": "no"}, "size": 260}',
-        '{"mode": {}, "size": 261}',
-        '{"mode": {}, "size": 260, "scale": NaN}',
-        '{"mode": {}, "size": 260, "scale": "1"}',
-    ],
-)
-def test_a_damaged_verdict_is_found_again_and_mended(damage: str, home: Path, byte_tokenizer: Any) -> None:
-    mode = wrapped("mamba", byte_tokenizer).forward_mode
-    (file,) = stored(home)
-    whole = file.read_text()
-    file.write_text(damage)
-    assert wrapped("mamba", byte_tokenizer).forward_mode == mode
-    assert file.read_text() == whole
-
-
-def test_the_verdict_of_a_small_model_is_not_stored(home: Path, byte_tokenizer: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("pad_cli.models.forward_check._WORTH_STORING", 10_000_000)
-    assert_exact(wrapped("mamba", byte_tokenizer))
-    assert not home.exists()
-
-
-def test_a_home_that_cannot_be_written_changes_nothing(home: Path, byte_tokenizer: Any) -> None:
-    home.write_text("a file where a directory should be")
-    assert_exact(wrapped("mamba", byte_tokenizer))
-
-
-def test_weights_that_give_every_token_one_logit_settle_nothing_for_others(home: Path, byte_tokenizer: Any) -> None:
-    model = tiny_model("falcon_h1")
-    model.lm_head.weight.zero_()
-    wrap_language_model("empty", model, byte_tokenizer)
-    assert stored(home) == []
 
 
 def test_a_slower_way_of_reading_is_said_on_stderr(byte_tokenizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +127,7 @@ def test_only_a_model_that_keeps_apart_what_is_hidden_takes_back_tokens_in_sever
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # called by peft
 def test_an_adapter_acts_on_the_rewards_rows_alone_also_where_rows_are_read_one_by_one(byte_tokenizer: Any) -> None:
     policy = wrapped("bart", byte_tokenizer)
-    assert not policy.forward_mode.batched
+    assert policy.forward_mode.alone
     reward_model = with_adapter(make_reward_model(policy), train_lora(policy, ("q_proj", "v_proj")))
     engine = PadEngine(policy, reward_model)
     prompts, preference = [[5, 40, 77, 90, 31], [60, 61]], reward_model.preference(["humorous"])

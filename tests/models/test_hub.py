@@ -127,17 +127,10 @@ def test_pushing_what_is_no_reward_model_is_refused(tmp_path: Path) -> None:
         push_reward_model(str(tmp_path), "owner/name")
 
 
-def test_pushing_without_network_or_token_says_what_to_do(
-    saved: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    with pytest.raises(StorageError, match="HF_HUB_OFFLINE"):
+def test_pushing_without_network_says_what_to_do(saved: Path, hub_cache: Path) -> None:
+    with pytest.raises(StorageError, match="Cannot push to 'owner/name'") as caught:
         push_reward_model(str(saved), "owner/name")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(StorageError, match="token") as caught:
-        push_reward_model(str(saved), "owner/name")
+    assert "HF_HUB_OFFLINE" in caught.value.hint
     assert "hf auth login" in caught.value.hint
 
 

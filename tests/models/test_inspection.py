@@ -42,13 +42,11 @@ def test_a_checkpoint_tells_what_it_is_without_its_backbone(saved: Path, policy:
     assert found.bytes == (saved / HEADS).stat().st_size + (saved / CONFIG).stat().st_size
 
 
-def test_what_was_measured_and_how_long_it_took_come_from_the_reports(saved: Path) -> None:
-    assert inspect_reward_model(str(saved)).metrics == {"dev": {"pairs": 3}}
-    (saved / "metrics.json").write_text(json.dumps({"dev": {"pairs": 4}}))
+def test_what_was_measured_and_how_long_it_took_come_from_the_checkpoint_and_its_report(saved: Path) -> None:
     report = {"data": {"splits": []}, "stages": [{"name": "heads", "seconds": 1.5}]}
     (saved / "report.json").write_text(json.dumps(report))
     found = inspect_reward_model(str(saved))
-    assert (found.metrics, found.data, found.seconds) == ({"dev": {"pairs": 4}}, {"splits": []}, {"heads": 1.5})
+    assert (found.metrics, found.data, found.seconds) == ({"dev": {"pairs": 3}}, {"splits": []}, {"heads": 1.5})
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # called by peft
@@ -87,7 +85,6 @@ def exchange(directory: Path) -> None:
         pytest.param(lambda d: (d / HEADS).unlink(), HEADS, id="no heads"),
         pytest.param(lambda d: (d / CONFIG).unlink(), CONFIG, id="no pad_config"),
         pytest.param(lambda d: (d / CONFIG).write_text("{"), CONFIG, id="pad_config is no JSON"),
-        pytest.param(lambda d: (d / "metrics.json").write_bytes(b"\xff"), "metrics.json", id="metrics are no text"),
         pytest.param(lambda d: (d / "report.json").write_text("[]"), "report.json", id="the report is a list"),
         pytest.param(truncate, HEADS, id="heads cut short"),
         pytest.param(exchange, HEADS, id="heads of another model"),

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from pad_cli.equation import guided_scores, select_candidates
 from pad_cli.errors import CheckpointError, DataError, ModelLoadError, PreferenceError
-from pad_cli.models.checkpoint import is_released_form, load_released_form
+from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.checkpoint_files import VALUE_HEAD
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
@@ -58,7 +58,9 @@ def saved(model: PromptRewardModel, tmp_path: Path) -> Path:
 
 
 def load(location: Path | str, **options: Any) -> PromptRewardModel:
-    return load_released_form(str(location), device="cpu", **options)
+    model = load_reward_model(str(location), device="cpu", **options)
+    assert isinstance(model, PromptRewardModel)
+    return model
 
 
 def prompt_tokens(model: PromptRewardModel, question: str) -> torch.Tensor:
@@ -196,9 +198,9 @@ SQUARE, ROW = torch.eye(24), torch.zeros(24)
 @pytest.mark.parametrize(
     ("damage", "names"),
     [
-        pytest.param(lambda d: (d / VALUE_HEAD).unlink(), "no value_head.safetensors", id="no head"),
+        pytest.param(lambda d: (d / VALUE_HEAD).unlink(), "no pad_config.json", id="no head"),
         pytest.param(pickle_only, "value_head.bin only: a pickle", id="pickle only"),
-        pytest.param(lambda d: shutil.rmtree(d), "no value_head.safetensors", id="no directory"),
+        pytest.param(lambda d: shutil.rmtree(d), "No reward model", id="no directory"),
         pytest.param(give(v_head_S_weight=SQUARE), f"{BIAS} missing", id="no bias"),
         pytest.param(give(v_head_S_bias=ROW), f"{WEIGHT} missing", id="no weight"),
         pytest.param(give(), f"{BIAS} missing", id="no tensors"),
@@ -233,13 +235,6 @@ def test_a_head_without_a_language_model_is_a_load_error(saved: Path) -> None:
         load(saved)
 
 
-def test_the_released_form_is_told_by_its_value_head(saved: Path, model_directory: Path) -> None:
-    assert is_released_form(str(saved))
-    assert not is_released_form(str(model_directory))
-    pickle_only(saved)
-    assert is_released_form(str(saved)), "so that loading can say why it is refused"
-
-
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the hub, without the hub."""
@@ -250,8 +245,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("location", ["owner/name", "name", "a/b/c", "./name", "~/name", "/name", "", "no such/thing?"])
 def test_what_cannot_be_found_is_not_the_released_form(hub_cache: Path, location: str) -> None:
-    assert not is_released_form(location)
-    with pytest.raises(CheckpointError, match=r"has no value_head\.safetensors"):
+    with pytest.raises(CheckpointError):
         load(location)
 
 
@@ -266,7 +260,6 @@ def test_a_hub_repository_that_was_fetched_before_loads_without_network(
     hub_cache: Path, saved: Path, model: PromptRewardModel
 ) -> None:
     cache(saved, hub_cache / "models--owner--name")
-    assert is_released_form("owner/name")
     loaded = load("owner/name")
     assert loaded.fingerprint == model.fingerprint
     assert loaded.backbone.name == "owner/name"
@@ -275,7 +268,8 @@ def test_a_hub_repository_that_was_fetched_before_loads_without_network(
 def test_a_name_without_an_owner_is_no_hub_id(hub_cache: Path, saved: Path) -> None:
     """As everywhere in this program: `name` is a directory, and the hub is not asked for one that is missing."""
     cache(saved, hub_cache / "models--name")
-    assert not is_released_form("name")
+    with pytest.raises(CheckpointError, match="No reward model at 'name'"):
+        load("name")
 
 
 AUTHORS = "[Guidelines] Your task is to generate response by considering the following principle. [Principles] "

@@ -12,16 +12,10 @@ from transformers import PreTrainedTokenizerFast
 
 from pad_cli.errors import VocabularyError
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.vocabulary_bridge import KnownAnswer, VocabularyBridge
-from tests.decoding.slow_bridge import SEA, TOWN, answer_tokens, byte_pairs, make_kinds
+from pad_cli.models.vocabulary_bridge import VocabularyBridge
+from tests.decoding.slow_bridge import SEA, answer_tokens, byte_pairs, make_kinds
 from tests.tiny import make_language_model, make_tokenizer
 
-LONG = (
-    f"{TOWN} {SEA}\n\n1. Set out early; 2. keep the sun behind you;   3. (always) turn back in time!\n"
-    "    if wind > 6:\n        return 'home'\n"
-    f"{'=' * 70}\n夜明け前に港が目を覚ます。網が壁に沿って干され、夜に出た船が潮とともに帰ってくる。船乗りは空を読み、"
-    f"それから水を読み、それから仲間の顔を読む。 naïveté, Ærø 🦜🦜 {'ha' * 40} and so on"
-)
 WORDS = [
     "the",
     "harbour",
@@ -58,18 +52,13 @@ BACKBONES = tuple(
 )
 
 
-def write(
-    policy: LanguageModel, backbone: LanguageModel, tokens: list[int], others: list[int], look_every: int = 1
-) -> KnownAnswer:
+def write(policy: LanguageModel, backbone: LanguageModel, tokens: list[int], others: list[int]) -> None:
     """Write an answer token by token; compare its tokens, and those of another candidate, with the slow ones."""
     bridge = VocabularyBridge(policy, backbone)
-    known = KnownAnswer()
     for count, token in enumerate(tokens):
-        for candidate in (token, others[count % len(others)]) if count % look_every == 0 else ():
+        for candidate in (token, others[count % len(others)]):
             written = [*tokens[:count], candidate]
-            assert bridge.tokens(known, written) == answer_tokens(policy, backbone, written)
-        bridge.settle(known, tokens[: count + 1])
-    return known
+            assert bridge.tokens(written) == answer_tokens(policy, backbone, written)
 
 
 @settings(max_examples=150, deadline=None)
@@ -106,52 +95,6 @@ def test_tokens_that_are_no_valid_text_have_the_tokens_of_what_the_policy_shows(
     write(policy, MODELS[backbone], [token % policy.vocabulary_size for token in tokens], [5])
 
 
-@pytest.mark.parametrize("kind", POLICIES)
-@pytest.mark.parametrize("backbone", BACKBONES[::2], ids=str)
-def test_long_answers_are_settled_and_have_the_tokens_of_the_whole(kind: str, backbone: tuple[str, bool]) -> None:
-    policy = MODELS[kind, True]
-    tokens = policy.tokenizer(LONG, add_special_tokens=False)["input_ids"]
-    known = write(policy, MODELS[backbone], tokens, others=list(range(100)), look_every=20)
-    assert len(LONG) > 800
-    assert len(tokens) - 64 < known.start, "only the end is to be read again"
-    assert len(known.tokens) > 100
-
-
-def test_a_settled_answer_is_not_read_again() -> None:
-    """Tokens put in place of the settled ones come back, so nothing before the window was looked at."""
-    policy, backbone = MODELS["byte pairs", True], MODELS["unigram", False]
-    bridge, tokens = VocabularyBridge(policy, backbone), policy.tokenizer(LONG, add_special_tokens=False)["input_ids"]
-    known = KnownAnswer()
-    bridge.settle(known, tokens)
-    assert known.start
-    exact = bridge.tokens(known, tokens)
-    known.tokens = [7] * len(known.tokens)
-    assert bridge.tokens(known, tokens) == known.tokens + exact[len(known.tokens) :]
-
-
-def test_what_is_settled_is_read_again_when_it_changes() -> None:
-    """A byte that is none of a character spoils all characters of its row of bytes, back to its beginning."""
-    policy, backbone = MODELS["unigram", True], MODELS["byte pairs", True]
-    tokens = policy.tokenizer("the " + "日本" * 20, add_special_tokens=False)["input_ids"]
-    spoilt = [*tokens, policy.tokenizer.convert_tokens_to_ids("<0xFF>"), *policy.tokenizer(" and")["input_ids"]]
-    known = write(policy, backbone, tokens, others=[5])
-    bridge = VocabularyBridge(policy, backbone)
-    assert "日" in backbone.tokenizer.decode(known.tokens)
-    assert "日" not in bridge.text(spoilt)
-    assert bridge.tokens(known, spoilt) == answer_tokens(policy, backbone, spoilt)
-    assert bridge.tokens(known, tokens) == answer_tokens(policy, backbone, tokens)
-
-
-def test_settling_twice_in_one_place_changes_nothing() -> None:
-    policy, backbone = MODELS["unigram", True], MODELS["byte pairs", True]
-    bridge, tokens = VocabularyBridge(policy, backbone), policy.tokenizer(LONG, add_special_tokens=False)["input_ids"]
-    once = KnownAnswer()
-    bridge.settle(once, tokens)
-    twice = KnownAnswer(list(once.tokens), once.start, list(once.lead))
-    bridge.settle(twice, tokens)
-    assert twice == once
-
-
 @pytest.mark.parametrize("kind", ["byte pairs", "unigram"])
 def test_a_character_counts_once_it_is_whole(kind: str) -> None:
     policy, backbone = MODELS[kind, True], MODELS["bytes", True]
@@ -162,7 +105,7 @@ def test_a_character_counts_once_it_is_whole(kind: str) -> None:
     assert len(texts) > len({*texts}), "some tokens should hold a part of a character"
     for count, text in enumerate(texts):
         expected = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert bridge.tokens(KnownAnswer(), tokens[: count + 1]) == expected
+        assert bridge.tokens(tokens[: count + 1]) == expected
 
 
 def test_a_whole_character_stays_while_the_next_one_is_unfinished() -> None:
@@ -186,7 +129,7 @@ def test_an_end_of_sequence_becomes_the_backbones_end_of_turn() -> None:
     for end in (1, 3):
         tokens = [*policy.tokenizer("and then", add_special_tokens=False)["input_ids"], end]
         expected = tokenizer("and then", add_special_tokens=False)["input_ids"]
-        assert bridge.tokens(KnownAnswer(), tokens) == [*expected, tokenizer.convert_tokens_to_ids("<user>")]
+        assert bridge.tokens(tokens) == [*expected, tokenizer.convert_tokens_to_ids("<user>")]
 
 
 def lower_case() -> Any:

@@ -174,6 +174,12 @@ def test_fields_that_contradict_each_other_are_refused(content: dict[str, Any], 
     assert reason in problems(content)
 
 
+def test_a_recipe_that_does_not_shard_its_backbone_is_still_read() -> None:
+    assert load_recipe({**TRAIN, "shard_backbone": False}) == load_recipe(TRAIN)
+    with pytest.raises(RecipeError, match=r"`shard_backbone` is gone.* set backbone\.device_map: auto"):
+        load_recipe({**TRAIN, "shard_backbone": True})
+
+
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
 def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
     assert "decoding.guidance_weight" in problems({**GENERATE, "decoding": {"guidance_weight": float(number)}})

@@ -22,8 +22,8 @@ WRITTEN_FOR = "5.24.0"
 
 def way(model: LanguageModel) -> str:
     """How a model is read, as the page says it."""
-    if model.forward_mode.slower:
-        return f"generic, {model.forward_mode.slower}"
+    if model.forward_mode.alone:
+        return "row by row, from the beginning for every token"
     return "generic" if model.forward_mode.full_model else "fused"
 
 

@@ -75,12 +75,9 @@ def test_killed_and_continued_equals_undisturbed(models: dict[str, str], tmp_pat
     assert not list((two / "run").glob("*.part-*"))
 
 
-@pytest.mark.parametrize("shard_backbone", [False, True])
-def test_training_killed_and_continued_equals_undisturbed(
-    model_directory: Path, tmp_path: Path, shard_backbone: bool
-) -> None:
+def test_training_killed_and_continued_equals_undisturbed(model_directory: Path, tmp_path: Path) -> None:
     stages = [{**ADAPTER, "steps": 40, "save_every": 4}, {"stage": "heads", "steps": 60, "batch_size": 16}]
-    recipe = train_recipe(tmp_path, model_directory, *stages, count=200, shard_backbone=shard_backbone)
+    recipe = train_recipe(tmp_path, model_directory, *stages, count=200)
     command = ["train-rm", str(recipe)]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich import box
@@ -21,12 +20,11 @@ from rich.text import Text
 
 import pad_cli
 from pad_cli.bench.timing import bench_table
-from pad_cli.cli.train_rm import estimate_tables
-from pad_cli.models.dtype import DtypeChoice
+from pad_cli.cli.train_rm import estimate_table
 from pad_cli.reports.evaluation_tables import judge_tables, report_table, sweep_table
 from pad_cli.reports.training_report import console_tables
 from pad_cli.system.terminal import FittingTable
-from pad_cli.training.estimate import Cost, Estimate, Volume
+from pad_cli.training.estimate import Estimate, Work
 from tests.evaluation.reports import report_of, scores
 from tests.training.test_report import make_record
 
@@ -143,12 +141,9 @@ def bench_tables() -> list[RenderableType]:
 
 def estimates() -> list[RenderableType]:
     names = ("hidden states", "heads stage", "encoder stage", "adapter stage", "joint stage")
-    costs = tuple(Cost(name, 40_000, 1.23e9, 4.56e17, 7.89e14, {"weights": 5.4e10}) for name in names)
-    volume = Volume(20_000, 40_000, 256, 256, 900, 12_000, 1000, 40, 8)
-    choice = DtypeChoice(torch.float32, "no bfloat16 instructions")
-    devices = ("this machine (2 cores)", "A100 80 GB", "H100 80 GB")
-    seconds = {device: dict.fromkeys(names, 12_345.6) for device in devices}
-    return list(estimate_tables(Estimate("some/model", 8_000_000_000, volume, costs, seconds, 1e9, choice, 4e10)))
+    work = tuple(Work(name, 40_000, 1_230_000_000, 12_345.6, 54_000_000_000) for name in names)
+    costs = Estimate("some/model", 8_000_000_000, "bfloat16", 16_000_000_000, 20_000, 40_000, work, 1_000_000_000)
+    return [estimate_table(costs)]
 
 
 @pytest.mark.parametrize(

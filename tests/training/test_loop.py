@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pad_cli.errors import TrainingError
+from pad_cli.errors import RecipeError, TrainingError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.training import loop
@@ -188,3 +188,23 @@ def test_free_text_preferences_train_the_encoder(policy: LanguageModel, tmp_path
     encoder, history = train_encoder(stage, heads, policy, {}, data)
     assert len(encoder.state_dict()) > 0
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_an_unknown_tracker_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no tracker 'wandbb'"):
+        loop.tracker(["wandbb"], tmp_path)
+
+
+def test_a_tracker_gets_the_stages_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, dict[str, float]]] = []
+    monkeypatch.setattr(loop, "get_available_trackers", lambda: ["tensorboard"])
+    monkeypatch.setattr(loop.Accelerator, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(loop.Accelerator, "init_trackers", lambda *_: None)
+    monkeypatch.setattr(loop.Accelerator, "log", lambda _, values, step: sent.append((step, values)))
+    log = loop.tracker(["tensorboard"], tmp_path)
+    splits = {"dev": {"margin": 3.0}}
+    log("adapter", {"step": 2, "loss": 0.5, "pair_accuracy": 0.75, "splits": {}})
+    log("adapter", {"step": 4, "loss": 0.4, "pair_accuracy": 0.75, "splits": {}})
+    log("heads", {"step": 1, "loss": 0.6, "pair_accuracy": 0.5, "splits": splits})
+    assert [step for step, _ in sent] == [2, 4, 5]
+    assert sent[-1][1] == {"heads/loss": 0.6, "heads/pair_accuracy": 0.5, "heads/dev/margin": 3.0}

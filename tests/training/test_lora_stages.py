@@ -411,11 +411,6 @@ def test_a_bfloat16_backbone_trains_float32_weights(byte_tokenizer: Any, tmp_pat
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
 
 
-def test_an_unknown_tracker_is_named(backbone: LanguageModel, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no tracker 'wandbb'"):
-        train_lora(adapter_stage(), backbone, None, *tables(backbone), directory=tmp_path, seed=0, report_to=["wandbb"])
-
-
 def test_nothing_is_said_but_what_is_done(
     backbone: LanguageModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
