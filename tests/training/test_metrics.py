@@ -150,11 +150,6 @@ def test_measure_summarises_the_scores(task: Task) -> None:
     assert list(found) == ["pairs", "pair_accuracy", "margin", "policy_accuracy"]
 
 
-def test_margins_per_token_divide_each_answer_by_its_own_length() -> None:
-    values = [torch.tensor([number]) for number in (6.0, 2.0, 0.0, 0.0, 3.0, 4.0)]
-    assert PairScores(*values).margins_per_token().item() == 1.5
-
-
 @pytest.mark.parametrize(("won", "n"), [(0, 7), (7, 7), (30, 40), (1, 1)])
 def test_intervals_are_wilsons(won: int, n: int) -> None:
     """Against the formula (Wilson 1927), z = 1.96."""
