@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
@@ -151,12 +152,14 @@ def _splits(data: TrainingData, run: TrainingRun, calibration: float) -> tuple[S
     if not (splits := run.splits()):
         return ()
     with stage("Fitting the baselines"):
-        baselines = fit_baselines(data.train, read_answers(data.backbone.tokenizer, data.sequences))
+        lengths = np.array([float(len(answer)) for _, answer in data.sequences])
+        texts = read_answers(data.backbone.tokenizer, data.sequences)
+        baselines = fit_baselines(data.train, texts, lengths)
     records = []
     for name, table, weights in splits:
         title = f"Measuring pairs: {name}"
         scores = score_pairs(run.head, run.rewards, table, weights, calibration, title=title)
-        margins = {baseline: fitted.margins(table) for baseline, fitted in baselines.items()}
+        margins = {baseline: fitted(table) for baseline, fitted in baselines.items()}
         records.append(split_record(name, scores, _labels(table), margins))
     return tuple(records)
 
@@ -204,8 +207,7 @@ def split_record(
         ),
         more_preferences=max(len(groups) - _PREFERENCES, 0),
         baselines=tuple(
-            BaselineRecord(baseline, share_of(other), verdict(won, baseline, other))
-            for baseline, other in theirs.items()
+            BaselineRecord(baseline, share_of(other), verdict(won, other)) for baseline, other in theirs.items()
         ),
         quantiles=margin_quantiles(scores.margins),
         length=length_effect(scores),
