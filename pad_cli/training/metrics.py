@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.stats import binomtest, spearmanr
@@ -120,18 +121,19 @@ def _token_scores(
 
 def measure(
     heads: nn.Module, rewards: TokenRewards, pairs: PairTable, weights: torch.Tensor, calibration: float
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Metrics of one split; arguments as in `score_pairs`."""
-    return summarise(score_pairs(heads, rewards, pairs, weights, calibration))
+    scores = score_pairs(heads, rewards, pairs, weights, calibration)
+    return summarise(scores.margins, scores.guided_margins)
 
 
-def summarise(scores: PairScores) -> dict[str, float]:
-    """The metrics of this module's heading, and the number of pairs."""
+def summarise(margins: torch.Tensor, guided_margins: torch.Tensor) -> dict[str, Any]:
+    """The metrics of this module's heading, and the number of pairs, from two (N,) margins; see `PairScores`."""
     return {
-        "pairs": len(scores),
-        "pair_accuracy": round(outcomes(scores.margins).mean().item(), _DIGITS),
-        "margin": round(scores.margins.mean().item(), _DIGITS),
-        "policy_accuracy": round(outcomes(scores.guided_margins).mean().item(), _DIGITS),
+        "pairs": len(margins),
+        "pair_accuracy": round(outcomes(margins).mean().item(), _DIGITS),
+        "margin": round(margins.mean().item(), _DIGITS),
+        "policy_accuracy": round(outcomes(guided_margins).mean().item(), _DIGITS),
     }
 
 

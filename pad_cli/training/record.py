@@ -192,7 +192,7 @@ def split_record(
     groups = sorted(rows_by_label(labels).items(), key=lambda group: -len(group[1]))
     return SplitRecord(
         name=name,
-        metrics=summarise(scores),
+        metrics=summarise(scores.margins, scores.guided_margins),
         pair_accuracy=share_of(won),
         policy_accuracy=share_of(guided),
         preferences=tuple(

@@ -328,7 +328,7 @@ def test_metrics_are_those_of_the_scores_and_say_what_the_baselines_reach() -> N
     guess = torch.tensor([1.0, -1, -1, -1])
     record = make_record(splits=(split_record("dev", scores, ["a", "a", "b", "b"], {"length": guess}),))
     found = metrics_of(record)["dev"]
-    assert list(found)[:4] == list(summarise(scores))
+    assert list(found)[:4] == list(summarise(scores.margins, scores.guided_margins))
     assert found["pair_accuracy"] == 0.75
     assert found["baselines"]["length"] == {
         "pair_accuracy": 0.25,
