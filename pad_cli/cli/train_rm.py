@@ -149,14 +149,11 @@ def inspect(
         print_facts(f"With the policy {fit.policy}", [("path", fit.path or "cannot be steered"), ("it has", shared)])
         say_table(fit.reason)
     if measured is not None:
-        aim = f"{measured.strength:.3f} nats at guidance weight 1; calibration aims at {measured.aimed_strength:g}"
         facts = [
             ("pairs", measured.pairs),
-            ("pair accuracy", round(measured.pair_accuracy, 4)),
+            ("pair accuracy", measured.pair_accuracy),
             ("margin", f"{measured.margin:.3f} nats"),
-            ("policy accuracy", round(measured.policy_accuracy, 4)),
-            ("strength", aim),
-            *((f"strength of {name}", f"{value:.3f}") for name, value in measured.strength_by_preference.items()),
+            ("policy accuracy", measured.policy_accuracy),
         ]
         print_facts("Measured again", facts)
 

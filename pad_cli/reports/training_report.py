@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from pad_cli.preference import parse_preference
@@ -47,8 +46,7 @@ _BASELINES = (
     "likelier, per token, at guidance weight 1; this one predicts steering.",
 )
 _MARGINS = (
-    "The percentages are quantiles of the margin, nats. The calibration error is how far sigmoid(beta * margin) is "
-    "from the share of pairs that are right, on average. With length: Spearman's correlation of the difference in "
+    "The percentages are quantiles of the margin, nats. With length: Spearman's correlation of the difference in "
     "reward with the difference in tokens."
 )
 _CURVES = "Where accuracy on validation falls while the loss still does, the model memorises its training pairs."
@@ -67,7 +65,7 @@ def training_document(record: Record, data_tables: Sequence[Table] = ()) -> Docu
         line = explain_length(split["length"])
         sections.append(Section(f"By preference: {split['name']}", (line,), (_by_preference(split),)))
     if record["splits"]:
-        sections.append(_confidence(record))
+        sections.append(_margins(record))
     if any(stage["history"] for stage in record["stages"]):
         sections.append(_overfitting(record))
     if record["heads"] is not None:
@@ -165,35 +163,11 @@ def _by_preference(split: Record) -> Table:
     return table
 
 
-def _confidence(record: Record) -> Section:
+def _margins(record: Record) -> Section:
     quantiles = {f"{share}%": number(f"quantiles.{place}", ".2f") for place, share in enumerate((5, 25, 50, 75, 95))}
-    columns: dict[str, Column] = {
-        "beta": number("reliability.beta", "g"),
-        "calibration error": number("reliability.error", ".3f"),
-        **quantiles,
-        "with length": correlation,
-    }
+    columns: dict[str, Column] = {**quantiles, "with length": correlation}
     scaled = f"Guidance weight 1 multiplies rewards by {', '.join(f'{each:.3g}' for each in record['calibration'])}."
-    if (error := record["normaliser_error"]) is not None:
-        scaled += (
-            " Rewards here are normalised over the likeliest tokens; over the whole vocabulary they differ by "
-            f"{error:.3f} nats a token (mean)."
-        )
-    table, figures = Table.of(record["splits"], {"split": "name"}, columns), map(_reliability, record["splits"])
-    return Section("Margins and confidence", (_MARGINS, scaled), (table,), list(figures))
-
-
-def _reliability(split: Record) -> Figure:
-    """Accuracy over confidence: on the diagonal a model is as often right as it is sure."""
-    bins = split["reliability"]["bins"]
-    most = max(part["accuracy"]["n"] for part in bins)
-    points = []
-    for part in bins:
-        share, n = part["accuracy"], part["accuracy"]["n"]
-        radius = 2 + 4 * sqrt(n / most)
-        points.append(Point(part["confidence"], share["value"], share["low"], share["high"], f"{n} pairs", radius))
-    chart = plot([Series("", points)], "confidence", "accuracy", x=(0.5, 1.0), y=(0.0, 1.0), diagonal=True)
-    return Figure(f"{split['name']}: how often it is right, over how sure it is; the dashed line is ideal", chart)
+    return Section("Margins", (_MARGINS, scaled), (Table.of(record["splits"], {"split": "name"}, columns),))
 
 
 def _overfitting(record: Record) -> Section:

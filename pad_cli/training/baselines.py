@@ -4,17 +4,16 @@ Both baselines see the same pairs as the reward model, with answers cut as it re
 
     margin(p, chosen, rejected) = sum_k w_pk <direction_k, difference(chosen, rejected)>
 
-length         the difference is the sign of the difference in tokens; direction_k is how much oftener the longer
-               answer wins under principle k than the shorter
-bag_of_words   the difference is that of the answers' tf-idf vectors; direction_k is a logistic regression's
+length         the difference is the sign of the difference in tokens
+bag_of_words   the difference is that of the answers' tf-idf vectors
 
-For free text, and for a principle that training lacks, the direction is that of all training pairs: what wins whatever
-the preference is.
+direction_k is a logistic regression's. For free text, and for a principle that training lacks, it is that of all
+training pairs: what wins whatever the preference is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,81 +33,59 @@ _LEVEL = 0.05  # a difference with a larger p is no difference
 _WORDS = r"\w+|[^\w\s]"  # words and punctuation marks
 
 Vector = NDArray[np.float64]
-Matrix = Any  # (N, F), dense or sparse
+Matrix = Any  # (N, F), sparse
+
+Margins = Callable[[PairTable], torch.Tensor]
+"""N pairs to (N,) margins: above 0 where a baseline finds the chosen answer the better one."""
 
 
-@dataclass(frozen=True)
-class CutAnswers:
-    """S distinct answers as the reward model reads them: their texts, and their lengths (S,) in tokens."""
-
-    texts: tuple[str, ...]
-    tokens: NDArray[np.int64]
-
-
-def read_answers(tokenizer: Any, sequences: Sequence[TokenSequence]) -> CutAnswers:
-    """The answers of a `SequenceBook`, decoded from their cut tokens."""
+def read_answers(tokenizer: Any, sequences: Sequence[TokenSequence]) -> list[str]:
+    """The answers of a `SequenceBook` as texts, decoded from their cut tokens."""
     ends = (end_of_turn(tokenizer),)
-    texts = tuple(decode_answer(tokenizer, answer, ends) for _, answer in sequences)
-    return CutAnswers(texts, np.array([len(answer) for _, answer in sequences]))
+    return [decode_answer(tokenizer, answer, ends) for _, answer in sequences]
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A fitted baseline: how pairs differ, (N, F), and the direction of each principle and of all pairs, (F,)."""
+def fit_baselines(train: PairTable, texts: Sequence[str], lengths: Vector) -> dict[str, Margins]:
+    """Both baselines, by name, from the training pairs.
 
-    difference: Callable[[PairTable], Matrix]
-    directions: Mapping[str, Vector]
-    pooled: Vector
-
-    def margins(self, pairs: PairTable) -> torch.Tensor:
-        """(N,) margins of chosen over rejected: above 0 where the baseline finds the chosen answer the better one."""
-        place = {name: column for column, name in enumerate(self.directions, start=1)}
-        weights = np.zeros((len(pairs), 1 + len(place)))
-        for row, preference, texts in zip(weights, pairs.preferences, pairs.texts, strict=True):
-            for name, weight in preference.items():
-                column = place.get(name, 0)
-                row[column] += weight if column else abs(weight)
-            row[0] += sum(map(abs, texts.values()))
-        columns = np.stack([self.pooled, *self.directions.values()], axis=1)
-        return torch.from_numpy((np.asarray(self.difference(pairs) @ columns) * weights).sum(axis=1))
-
-
-def fit_baselines(train: PairTable, answers: CutAnswers) -> dict[str, Baseline]:
-    """Both baselines, by name, from the training pairs; `answers` are those that every table numbers."""
+    `texts` and `lengths`, (S,) in tokens, are those of the S answers that every table numbers.
+    """
 
     def longer(pairs: PairTable) -> Matrix:
-        return np.sign(answers.tokens[pairs.chosen.numpy()] - answers.tokens[pairs.rejected.numpy()])[:, None]
+        return csr_matrix(np.sign(lengths[pairs.chosen.numpy()] - lengths[pairs.rejected.numpy()])[:, None])
 
-    seen = np.unique(np.concatenate([train.chosen.numpy(), train.rejected.numpy()]))
-    known = [answers.texts[number] for number in seen]
-    vectors = csr_matrix((len(answers.texts), 1))
+    known = [texts[number] for number in np.unique(np.concatenate([train.chosen.numpy(), train.rejected.numpy()]))]
+    vectors = csr_matrix((len(texts), 1))
     if any(text.split() for text in known):
-        vectorizer = TfidfVectorizer(token_pattern=_WORDS, sublinear_tf=True).fit(known)
-        vectors = vectorizer.transform(answers.texts).tocsr()
+        vectors = TfidfVectorizer(token_pattern=_WORDS, sublinear_tf=True).fit(known).transform(texts).tocsr()
 
     def words(pairs: PairTable) -> Matrix:
         return vectors[pairs.chosen.numpy()] - vectors[pairs.rejected.numpy()]
 
-    return {"length": _fit(train, longer, _mean), "bag_of_words": _fit(train, words, _logistic)}
+    return {"length": _fit(train, longer), "bag_of_words": _fit(train, words)}
 
 
-def _fit(
-    train: PairTable, difference: Callable[[PairTable], Matrix], direction: Callable[[Matrix, Vector], Vector]
-) -> Baseline:
-    table, directions = difference(train), {}
+def _fit(train: PairTable, difference: Callable[[PairTable], Matrix]) -> Margins:
+    table, place = difference(train), {}
+    directions = [_direction(table, np.ones(len(train)))]  # of all pairs
     for name in sorted({name for preference in train.preferences for name in preference}):
         weights = np.array([preference.get(name, 0.0) for preference in train.preferences])
         if rows := list(weights.nonzero()[0]):
-            directions[name] = direction(table[rows], weights[rows])
-    return Baseline(difference, directions, direction(table, np.ones(len(train))))
+            place[name] = len(directions)
+            directions.append(_direction(table[rows], weights[rows]))
+
+    def margins(pairs: PairTable) -> torch.Tensor:
+        weights = np.zeros((len(pairs), len(directions)))
+        for row, preference, texts in zip(weights, pairs.preferences, pairs.texts, strict=True):
+            for name, weight in preference.items():
+                row[place.get(name, 0)] += weight if name in place else abs(weight)
+            row[0] += sum(map(abs, texts.values()))
+        return torch.from_numpy(((difference(pairs) @ np.stack(directions, axis=1)) * weights).sum(axis=1))
+
+    return margins
 
 
-def _mean(differences: Matrix, weights: Vector) -> Vector:
-    """How much oftener, from -1 to 1, the longer answer wins than the shorter: (1,)."""
-    return np.asarray(weights @ differences / np.abs(weights).sum())
-
-
-def _logistic(differences: Matrix, weights: Vector) -> Vector:
+def _direction(differences: Matrix, weights: Vector) -> Vector:
     """Antisymmetric logistic regression: (F,). Every pair stands in it both ways round, so it needs no intercept."""
     size = len(weights)
     order = np.tile(np.arange(size), 2)
@@ -123,12 +100,11 @@ class Verdict:
     """Is a reward model better than a baseline on the same pairs?"""
 
     words: Literal["beats", "does not beat", "is worse than"]  # `does not beat` where they cannot be told apart
-    baseline: str
     difference: float  # of the pair accuracies, the reward model's less the baseline's
     p: float  # of McNemar's exact test
 
 
-def verdict(model: torch.Tensor, name: str, baseline: torch.Tensor) -> Verdict:
+def verdict(model: torch.Tensor, baseline: torch.Tensor) -> Verdict:
     """McNemar's exact test: among the pairs on which the two differ, does either win more than half?
 
     `model` and `baseline` are (N,) `metrics.outcomes` on the same pairs; a tie against a win is a difference too.
@@ -139,4 +115,4 @@ def verdict(model: torch.Tensor, name: str, baseline: torch.Tensor) -> Verdict:
     words: Literal["beats", "does not beat", "is worse than"] = "does not beat"
     if p < _LEVEL:
         words = "beats" if better > worse else "is worse than"
-    return Verdict(words, name, difference, float(f"{p:.3g}"))
+    return Verdict(words, difference, float(f"{p:.3g}"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import DPOConfig, DPOTrainer
 
 from pad_cli.errors import RecipeError, TrainingError
@@ -22,12 +22,10 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence
 from pad_cli.recipe import AdapterStage
 from pad_cli.system.progress import Bar, bar
-from pad_cli.system.runs import storage_errors, write_json
+from pad_cli.system.runs import storage_errors
 from pad_cli.training.loop import order_of_pairs, steps_of
 from pad_cli.training.lora import borrowed, lora_config, lora_parameters
 from pad_cli.training.pair_table import PairTable
-
-_CHECKSUMS = "checksums.json"  # of a checkpoint that was written whole
 
 
 def train_dpo(
@@ -77,7 +75,7 @@ def train_dpo(
         parameters = lora_parameters(trainer.model).values()
         for parameter in parameters:
             parameter.data = parameter.data.float()  # TRL halves those of a quantised model
-        trainer.add_callback(_Watch(stack.enter_context(bar("Training by DPO", total=steps))))
+        trainer.add_callback(_Progress(stack.enter_context(bar("Training by DPO", total=steps))))
         trainer.train(resume_from_checkpoint=_last_whole(directory))
         if not all(parameter.isfinite().all() for parameter in parameters):
             raise TrainingError("Training by DPO: the weights are not finite.", "Lower the learning rate.")
@@ -109,7 +107,7 @@ def _config(stage: AdapterStage, policy: LanguageModel, steps: int, directory: P
         use_cpu=device.type == "cpu",
         seed=seed,
         save_steps=stage.save_every,
-        save_total_limit=None,  # see _Watch
+        save_total_limit=2,
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -138,9 +136,7 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]  # mypy does not follow trl
             raise OSError("a checkpoint cannot be written whole, the disk may be full") from error
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]  # nor transformers
-    """Shows progress, marks whole checkpoints, and deletes all but the last two: clocks may be wrong, steps are not."""
-
+class _Progress(TrainerCallback):  # type: ignore[misc]  # nor transformers
     def __init__(self, progress: Bar) -> None:
         self._progress = progress
 
@@ -150,29 +146,13 @@ class _Watch(TrainerCallback):  # type: ignore[misc]  # nor transformers
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._progress.advance()
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        newest, *others = _checkpoints(Path(args.output_dir))
-        write_json(newest / _CHECKSUMS, _checksums(newest))
-        for checkpoint in others[1:]:
-            shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-def _checksums(checkpoint: Path) -> dict[str, int]:
-    return {path.name: zlib.crc32(path.read_bytes()) for path in checkpoint.iterdir() if path.name != _CHECKSUMS}
-
-
-def _checkpoints(directory: Path) -> list[Path]:
-    """By their steps, the last one first."""
-    return sorted(directory.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
-
 
 def _last_whole(directory: Path) -> str | None:
-    """The last checkpoint that is not damaged; those after it are deleted."""
-    for checkpoint in _checkpoints(directory):
+    """The last checkpoint that was written to its end, which is the trainer's state; those after it are deleted."""
+    for checkpoint in sorted(directory.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
         try:
-            if json.loads((checkpoint / _CHECKSUMS).read_text(encoding="utf-8")) == _checksums(checkpoint):
-                return str(checkpoint)
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+            return str(checkpoint)
         except (OSError, ValueError):
-            pass
-        shutil.rmtree(checkpoint, ignore_errors=True)
+            shutil.rmtree(checkpoint, ignore_errors=True)
     return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pad_cli.equation import STRENGTH, guided_log_probs, pick, rewards_of_all, spread, strength
+from pad_cli.equation import guided_log_probs, pick, rewards_of_all
 from pad_cli.errors import DataError, UsageError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel, cut_to_context, load_language_model, room, same_vocabulary
@@ -23,26 +23,19 @@ from pad_cli.preference import Preference
 from pad_cli.recipe import DataSettings, ModelSettings
 from pad_cli.records import PreferencePair
 from pad_cli.system.progress import bar
-from pad_cli.training.metrics import outcomes
+from pad_cli.training.metrics import summarise
 
 _CHUNK = 256  # tokens whose logits are held at once
 
 
 @dataclass(frozen=True)
 class CheckpointMetrics:
-    """What a reward model is worth on some pairs; the first figures as in `metrics`.
-
-    Strength is how far guidance weight 1 moves the reference's ten likeliest tokens apart: root mean square over states
-    of the standard deviation, nats.
-    """
+    """What a reward model is worth on some pairs; figures as in `metrics`."""
 
     pairs: int
     pair_accuracy: float
     margin: float
     policy_accuracy: float
-    strength: float
-    strength_by_preference: dict[str, float]
-    aimed_strength: float  # what calibration aims at (for each principle on its own, on the training states)
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,6 @@ class PairReading:
     # Guidance weight to log-likelihoods under the guided policy, nats a token; empty where the policy has another
     # vocabulary than the reward model.
     likelihoods: dict[float, tuple[float, float]]
-    squares: torch.Tensor  # (T,) squared spreads of the reference's ten likeliest tokens, over the tokens of both
 
 
 def evaluate_checkpoint(
@@ -94,25 +86,16 @@ def evaluate_pairs(
     if not pairs:
         raise DataError("There are no preference pairs to measure on.", hint="Give a file with at least one.")
     rewards, likelihoods = [], []
-    spreads: dict[str, list[torch.Tensor]] = {}
     steered = model.reference.model(model.backbone, policy)
     with bar("Measuring pairs", total=len(pairs)) as progress:
         for pair in pairs:
             reading = read_pair(model, pair, steered, [1.0], max_tokens)
             rewards.append(reading.rewards)
             likelihoods.append(reading.likelihoods[1.0])
-            spreads.setdefault(_preference(model, pair).describe(), []).append(reading.squares)
             progress.advance()
-    margins, guided = (torch.tensor(both, dtype=torch.double).T for both in (rewards, likelihoods))
-    return CheckpointMetrics(
-        pairs=len(pairs),
-        pair_accuracy=outcomes(margins[0] - margins[1]).mean().item(),
-        margin=(margins[0] - margins[1]).mean().item(),
-        policy_accuracy=outcomes(guided[0] - guided[1]).mean().item(),
-        strength=strength(torch.cat([part for parts in spreads.values() for part in parts])).item(),
-        strength_by_preference={name: strength(torch.cat(parts)).item() for name, parts in spreads.items()},
-        aimed_strength=STRENGTH,
-    )
+    chosen, rejected = torch.tensor([[*each] for each in zip(rewards, likelihoods, strict=True)]).double().unbind(2)
+    margins, guided_margins = (chosen - rejected).T
+    return CheckpointMetrics(**summarise(margins, guided_margins))
 
 
 @torch.inference_mode()
@@ -133,7 +116,7 @@ def read_pair(
     reference, readable = model.reference.model(backbone, policy), same_vocabulary(policy, backbone)
     weights = guidance_weights if readable else ()
     prompt = encode_prompt(backbone.tokenizer, model.prompt(pair.prompt, preference), max_tokens)
-    totals, likelihoods, squares = [], [], []
+    totals, likelihoods = [], []
     for text in (pair.chosen, pair.rejected):
         answer = encode_answer(backbone.tokenizer, text, max_tokens)
         context = prompt[-cut_to_context(longest, len(prompt), len(answer)) :]
@@ -149,7 +132,6 @@ def read_pair(
             before = reference.head(plain[part]).to(backbone.device)
             rewards = rewards_of_all(backbone.head(shifted[part]), before)
             total += pick(rewards, targets[part]).sum().item()
-            squares.append(spread(model.calibration * rewards, before).cpu())
             if readable:
                 own = (before if reference is policy else policy.head(steered[part])).float().to(rewards.device)
                 for number, weight in enumerate(weights):
@@ -158,7 +140,7 @@ def read_pair(
         totals.append(total)
         likelihoods.append([each / len(targets) for each in liked])
     both = {weight: (first, second) for weight, first, second in zip(weights, *likelihoods, strict=True)}
-    return PairReading((totals[0], totals[1]), both, torch.cat(squares))
+    return PairReading((totals[0], totals[1]), both)
 
 
 def _preference(model: RewardModel, pair: PreferencePair) -> Preference:

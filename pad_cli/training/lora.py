@@ -33,7 +33,7 @@ from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import fingerprint, storage_errors, whole_directory
 from pad_cli.training.loop import Log, fit
-from pad_cli.training.metrics import PairScores, Split, summarise
+from pad_cli.training.metrics import Split, summarise
 from pad_cli.training.pair_table import PairTable
 
 _REFERENCE, _SNAPSHOT, _LAST = "reference.safetensors", "snapshot.safetensors", "last"
@@ -144,7 +144,7 @@ def measure_split(
     reference: torch.Tensor,
     table: PairTable,
     weights: torch.Tensor,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Metrics of N pairs under (N, K) weights as the backbone reads now; an answer is read once for every preference.
 
     `reference` holds the (S,) log-probabilities of all sequences under the plain backbone, nats.
@@ -156,8 +156,8 @@ def measure_split(
     read = [sequences[number] for number in answers.tolist()]
     log_probs = all_log_probs(backbone, read, head, distinct[:, 1:].float())
     lengths = torch.tensor([float(len(answer)) for _, answer in read])
-    rewards, likely, tokens = log_probs - reference[answers], log_probs / lengths, lengths.long()
-    return summarise(PairScores(*(row for each in (rewards, likely, tokens) for row in each[where].view(2, -1))))
+    scores = torch.stack([log_probs - reference[answers], log_probs / lengths])[:, where].view(2, 2, -1)
+    return summarise(*(scores[:, 0] - scores[:, 1]))  # chosen, rejected
 
 
 def reference_log_probs(

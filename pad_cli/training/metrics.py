@@ -1,4 +1,4 @@
-"""How good a reward model is on preference pairs, and what else it has learned: length, overconfidence, alike heads.
+"""How good a reward model is on preference pairs, and what else it has learned: length, alike heads.
 
 pair_accuracy    share of pairs whose chosen answer has the higher summed reward
 margin           mean difference of the sums, nats
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.stats import binomtest, spearmanr
@@ -28,7 +29,6 @@ from pad_cli.training.token_rewards import TokenRewards
 _CHUNK = 64  # pairs
 _CHUNK_TOKENS = 2048  # tokens whose logits are held at once
 _DIGITS = 4
-_BINS = 10
 _MOMENT_PAIRS = 300
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -56,10 +56,6 @@ class PairScores:
     def margins(self) -> torch.Tensor:
         """(N,) differences of the summed rewards, nats."""
         return self.chosen - self.rejected
-
-    def margins_per_token(self) -> torch.Tensor:
-        """(N,) differences of the mean token rewards, nats: what a length-normalised loss compares."""
-        return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
 
     @property
     def guided_margins(self) -> torch.Tensor:
@@ -125,18 +121,19 @@ def _token_scores(
 
 def measure(
     heads: nn.Module, rewards: TokenRewards, pairs: PairTable, weights: torch.Tensor, calibration: float
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Metrics of one split; arguments as in `score_pairs`."""
-    return summarise(score_pairs(heads, rewards, pairs, weights, calibration))
+    scores = score_pairs(heads, rewards, pairs, weights, calibration)
+    return summarise(scores.margins, scores.guided_margins)
 
 
-def summarise(scores: PairScores) -> dict[str, float]:
-    """The metrics of this module's heading, and the number of pairs."""
+def summarise(margins: torch.Tensor, guided_margins: torch.Tensor) -> dict[str, Any]:
+    """The metrics of this module's heading, and the number of pairs, from two (N,) margins; see `PairScores`."""
     return {
-        "pairs": len(scores),
-        "pair_accuracy": round(outcomes(scores.margins).mean().item(), _DIGITS),
-        "margin": round(scores.margins.mean().item(), _DIGITS),
-        "policy_accuracy": round(outcomes(scores.guided_margins).mean().item(), _DIGITS),
+        "pairs": len(margins),
+        "pair_accuracy": round(outcomes(margins).mean().item(), _DIGITS),
+        "margin": round(margins.mean().item(), _DIGITS),
+        "policy_accuracy": round(outcomes(guided_margins).mean().item(), _DIGITS),
     }
 
 
@@ -203,40 +200,6 @@ def margin_quantiles(margins: torch.Tensor) -> tuple[float, ...]:
     """The `QUANTILES` of (N,) margins, nats."""
     values = margins.double().quantile(torch.tensor(QUANTILES, dtype=torch.double))
     return tuple(round(value, _DIGITS) for value in values.tolist())
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Pairs of similar confidence: its mean, from .5 to 1, and the share of them that is right."""
-
-    confidence: float
-    accuracy: Share
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Is sigmoid(beta * margin) a probability?"""
-
-    beta: float  # the loss temperature
-    bins: tuple[ReliabilityBin, ...]  # equally wide ranges of confidence that have pairs
-    error: float  # expected calibration error, the mean distance of confidence and accuracy over pairs
-
-
-def reliability(margins: torch.Tensor, beta: float) -> Reliability:
-    """Confidence against accuracy (Guo et al. 2017, arXiv 1706.04599) of (N,) margins, as the loss compares them.
-
-    A model is sigmoid(beta * |margin|) sure of the answer that it prefers.
-    """
-    confidence = (beta * margins.double().abs()).sigmoid()
-    places = ((confidence - 0.5) * 2 * _BINS).long().clamp(max=_BINS - 1)
-    won = outcomes(margins)
-    bins = [
-        ReliabilityBin(round(confidence[members].mean().item(), _DIGITS), share_of(won[members]))
-        for number in range(_BINS)
-        if (members := places == number).any()
-    ]
-    error = sum(part.accuracy.n * abs(part.confidence - part.accuracy.value) for part in bins) / len(margins)
-    return Reliability(beta, tuple(bins), round(error, _DIGITS))
 
 
 @dataclass(frozen=True)

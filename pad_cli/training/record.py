@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,7 +17,7 @@ from pad_cli.errors import DataError
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
 from pad_cli.pairs import describe
-from pad_cli.recipe import EncoderStage, TrainRecipe
+from pad_cli.recipe import TrainRecipe
 from pad_cli.records import DataReport
 from pad_cli.reports.document import markdown, page
 from pad_cli.reports.training_report import training_document
@@ -27,29 +28,25 @@ from pad_cli.training.metrics import (
     HeadGeometry,
     LengthEffect,
     PairScores,
-    Reliability,
     Share,
     head_geometry,
     length_effect,
     margin_quantiles,
     outcomes,
     preference_labels,
-    reliability,
     rows_by_label,
     score_pairs,
     share_of,
     summarise,
 )
 from pad_cli.training.pair_table import PairTable, TrainingData
-from pad_cli.training.stages import TrainingRun
+from pad_cli.training.stages import StageRecord, TrainingRun
 
 RECORD, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
 """The files of a training report."""
 
 _PREFERENCES = 64  # of a split that have a record each
 _TRAIN_PAIRS = 1000  # of which accuracy is measured
-_EXACT_PAIRS = 64
-_EXACT_TOKENS = 128  # whose rewards are computed over the whole vocabulary as well
 
 
 @dataclass(frozen=True)
@@ -84,28 +81,7 @@ class SplitRecord:
     more_preferences: int  # further ones, without a record
     baselines: tuple[BaselineRecord, ...]  # at least one
     quantiles: tuple[float, ...]  # `metrics.QUANTILES` of the margins, nats
-    reliability: Reliability
     length: LengthEffect
-
-
-@dataclass(frozen=True)
-class HistoryPoint:
-    """One measurement during a stage; the loss and accuracy of training batches are means since the one before."""
-
-    step: int
-    loss: float
-    splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # as from `metrics.summarise`
-    pair_accuracy: float | None = None
-
-
-@dataclass(frozen=True)
-class FinishedStage:
-    """A finished stage: `heads`, `encoder`, `adapter` or `joint`."""
-
-    name: str
-    steps: int
-    seconds: float  # of wall time
-    history: tuple[HistoryPoint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,16 +100,13 @@ class TrainingRecord:
     answers: int  # distinct ones, of training and validation
     cut_answers: int  # those that were truncated, for either reason
     max_answer_tokens: int
-    stages: tuple[FinishedStage, ...]
+    stages: tuple[StageRecord, ...]
     calibration: tuple[float, ...]  # what guidance weight 1 multiplies rewards by: one factor, or one a principle
     train: Share | None  # pair accuracy on training pairs; None where it was not measured
     splits: tuple[SplitRecord, ...]
     heads: HeadGeometry | None = None  # None with `prompt`
     shuffled_labels: bool = False
     seed: int = 0
-    # Mean absolute difference of token rewards from those normalised over the whole vocabulary, nats; None where
-    # training normalised over all of it.
-    normaliser_error: float | None = None
     cut_to_context: int = 0  # answers truncated only because the backbone cannot read that much
     context_length: int | None = None  # tokens of prompt and answer that it reads; None where nothing limits them
     # A `DataReport` as a mapping, and under `lengths` what `SequenceBook.lengths` gives; parts may be missing.
@@ -164,45 +137,30 @@ def evaluate_run(
         max_answer_tokens=recipe.data.max_answer_tokens,
         cut_to_context=int(lengths["cut_to_context"]),
         context_length=data.backbone.context_length,
-        stages=tuple(
-            FinishedStage(
-                each.stage,
-                each.history[-1]["step"] if each.history else 0,
-                each.seconds,
-                tuple(HistoryPoint(**point) for point in each.history),
-            )
-            for each in run.records
-        ),
+        stages=tuple(run.records),
         calibration=(model.calibration,),
         train=_train_accuracy(run),
-        splits=_splits(recipe, data, run, model.calibration),
+        splits=_splits(data, run, model.calibration),
         heads=head_geometry(heads) if heads else None,
         shuffled_labels=recipe.data.shuffle_labels,
         seed=recipe.seed,
-        normaliser_error=None if run.rewards.exact or run.adapter is not None else _normaliser_error(run),
         data={**asdict(report), "lengths": lengths},
     )
 
 
-def _splits(recipe: TrainRecipe, data: TrainingData, run: TrainingRun, calibration: float) -> tuple[SplitRecord, ...]:
+def _splits(data: TrainingData, run: TrainingRun, calibration: float) -> tuple[SplitRecord, ...]:
     if not (splits := run.splits()):
         return ()
     with stage("Fitting the baselines"):
-        baselines = fit_baselines(data.train, read_answers(data.backbone.tokenizer, data.sequences))
-    last = [stage for stage in recipe.stages if not isinstance(stage, EncoderStage)][-1]
+        lengths = np.array([float(len(answer)) for _, answer in data.sequences])
+        texts = read_answers(data.backbone.tokenizer, data.sequences)
+        baselines = fit_baselines(data.train, texts, lengths)
     records = []
     for name, table, weights in splits:
-        title, trained = f"Measuring pairs: {name}", None
+        title = f"Measuring pairs: {name}"
         scores = score_pairs(run.head, run.rewards, table, weights, calibration, title=title)
-        if not torch.equal(own := weights / run.factors, weights):
-            trained = score_pairs(run.head, run.rewards, table, own, 1.0, title=f"{title}, as trained")
-        margins = {baseline: fitted.margins(table) for baseline, fitted in baselines.items()}
-        records.append(
-            split_record(
-                name, scores, _labels(table), margins, last.beta,
-                trained=trained, length_normalised=last.length_normalised,
-            )
-        )  # fmt: skip
+        margins = {baseline: fitted(table) for baseline, fitted in baselines.items()}
+        records.append(split_record(name, scores, _labels(table), margins))
     return tuple(records)
 
 
@@ -211,14 +169,6 @@ def _train_accuracy(run: TrainingRun) -> Share:
     pairs = run.pairs.rows(drawn.tolist())
     scores = score_pairs(run.head, run.rewards, pairs, run.weights(pairs), 1.0, title="Measuring training pairs")
     return share_of(outcomes(scores.margins))
-
-
-def _normaliser_error(run: TrainingRun) -> float:
-    """Of some tokens of a few chosen answers, under their own preferences."""
-    pairs = run.pairs.rows(range(min(len(run.pairs), _EXACT_PAIRS)))
-    positions, owners = run.rewards.cache.positions(pairs.chosen)
-    drawn = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))[:_EXACT_TOKENS]
-    return run.rewards.normaliser_error(run.head, positions[drawn], run.weights(pairs)[owners[drawn]])
 
 
 def _labels(table: PairTable) -> Sequence[str]:
@@ -230,27 +180,19 @@ def split_record(
     scores: PairScores,
     labels: Sequence[str],
     baselines: Mapping[str, torch.Tensor],
-    beta: float,
-    *,
-    trained: PairScores | None = None,
-    length_normalised: bool = False,
 ) -> SplitRecord:
     """All figures of one split of N pairs.
 
     Args:
         labels: N preferences, as from `metrics.preference_labels`.
         baselines: name to the (N,) margins of a baseline on the same pairs, at least one.
-        beta: the loss temperature of the last stage that moved the rewards.
-        trained: scores of the pairs as that stage's loss saw them, where heads were scaled afterwards.
-        length_normalised: did its loss compare rewards per token?
     """
     won, guided = outcomes(scores.margins), outcomes(scores.guided_margins)
     theirs = {baseline: outcomes(margins) for baseline, margins in baselines.items()}
     groups = sorted(rows_by_label(labels).items(), key=lambda group: -len(group[1]))
-    compared = trained or scores
     return SplitRecord(
         name=name,
-        metrics=summarise(scores),
+        metrics=summarise(scores.margins, scores.guided_margins),
         pair_accuracy=share_of(won),
         policy_accuracy=share_of(guided),
         preferences=tuple(
@@ -265,11 +207,9 @@ def split_record(
         ),
         more_preferences=max(len(groups) - _PREFERENCES, 0),
         baselines=tuple(
-            BaselineRecord(baseline, share_of(other), verdict(won, baseline, other))
-            for baseline, other in theirs.items()
+            BaselineRecord(baseline, share_of(other), verdict(won, other)) for baseline, other in theirs.items()
         ),
         quantiles=margin_quantiles(scores.margins),
-        reliability=reliability(compared.margins_per_token() if length_normalised else compared.margins, beta),
         length=length_effect(scores),
     )
 
@@ -281,7 +221,6 @@ def metrics_of(record: TrainingRecord) -> dict[str, dict[str, Any]]:
             **split.metrics,
             "pair_accuracy_interval": [split.pair_accuracy.low, split.pair_accuracy.high],
             "policy_accuracy_interval": [split.policy_accuracy.low, split.policy_accuracy.high],
-            "calibration_error": split.reliability.error,
             "length_correlation": split.length.correlation,
             "baselines": {each.name: _baseline_metrics(each) for each in split.baselines},
             "preferences": {each.label: _preference_metrics(each) for each in split.preferences},

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,25 +42,21 @@ Clause = tuple[int, str, float]
 """A row of a table, a text, and its weight in the preference of that row."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class StageRecord:
-    """What a finished stage reports: its history (see `fit`), and the (K,) factors that have scaled the heads so far.
+    """What a finished stage reports; an interrupted one counts the seconds since it was last started."""
 
-    An interrupted stage counts the seconds since it was last started.
-    """
-
-    stage: str
-    seconds: float
-    history: list[dict[str, Any]] = field(default_factory=list)
-    factors: list[float] = field(default_factory=list)
+    name: str  # `heads`, `encoder`, `adapter` or `joint`
+    steps: int
+    seconds: float  # of wall time
+    history: list[dict[str, Any]]  # see `fit`
 
 
 class TrainingRun:
     """The parts of a reward model on their way through the stages.
 
     `head`, `encoder` and `adapter` are as far as they are trained; `pairs` train heads: those that name principles, or
-    all of them when the preference is in the prompt; `factors`, (K,), are those by which calibration has scaled the
-    heads since a loss saw them; `records` are those of finished stages, in order.
+    all of them when the preference is in the prompt; `records` are those of finished stages, in order.
     """
 
     def __init__(
@@ -77,7 +73,6 @@ class TrainingRun:
         self.head = head
         self.encoder: PreferenceEncoder | None = None
         self.adapter: Adapter | None = None
-        self.factors = torch.ones(len(self._principles))
         self.pairs = data.train.named() if self._principles else data.train
         self.records: list[StageRecord] = []
 
@@ -96,8 +91,8 @@ class TrainingRun:
             with contextlib.nullcontext() if together else main_first():
                 history = self._train(stage) if together or everyone.main else []
                 if everyone.main:
-                    record = StageRecord(stage.stage, time.monotonic() - started, history, self.factors.tolist())
-                    self._save(finished, record)
+                    seconds = time.monotonic() - started
+                    self._save(finished, StageRecord(stage.stage, history[-1]["step"], seconds, history))
             wait_for_all()
             if not everyone.main and not self._restore(finished):
                 raise TrainingError(f"{finished} cannot be read by all processes.", "Give them one file system.")
@@ -152,22 +147,19 @@ class TrainingRun:
             self.encoder, history = train_encoder(stage, self.head, self._data.backbone, self._texts, data)
             return history
         history = train_heads(stage, self.head, self.weights(self.pairs), data)
-        self.factors = torch.ones(len(self._principles))
         if isinstance(self.head, PreferenceHeads) and self.adapter is None:
             # with an adapter there is a part of the reward that all principles share
             scales = reward_scales(self.head, self.rewards, title="Balancing heads")
-            self.factors = normalise_heads(self.head, scales)
+            normalise_heads(self.head, scales)
         return history
 
     def _train_lora(self, stage: AdapterStage | JointStage) -> list[dict[str, Any]]:
         from pad_cli.training.lora import train_lora
 
         directory = self._work / f"{stage.stage}.unfinished"
-        if isinstance(stage, JointStage):
-            self.factors = torch.ones(len(self._principles))  # its loss sees the heads as they are now
         validation = self.splits() if stage.evaluate_every else ()
         self._read_through(None)  # PEFT starts from the files of the adapter before
-        earlier = [self._work / record.stage / _ADAPTER for record in self.records if record.stage in _LORA]
+        earlier = [self._work / record.name / _ADAPTER for record in self.records if record.name in _LORA]
         adapter, history = train_lora(
             stage,
             self._data.backbone,
@@ -216,7 +208,6 @@ class TrainingRun:
             self.head.load_state_dict(head)
         except (OSError, ValueError, TypeError, KeyError, SafetensorError, RuntimeError, CheckpointError):
             return False
-        self.factors = torch.tensor(record.factors)
         self.records.append(record)
         return True
 

@@ -73,17 +73,6 @@ class TokenRewards:
         hidden = self.cache.gather("hidden", positions).float()
         return hidden, nn.functional.dropout(hidden, dropout) if dropout else hidden
 
-    @torch.inference_mode()
-    def normaliser_error(self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor) -> float:
-        """How far `rewards` of (T,) positions are from those normalised over the whole vocabulary: mean absolute
-        difference, nats. The cache was not read through an adapter."""
-        hidden = self.cache.gather("hidden", positions).float()
-        exact = []
-        for state, moved, target in zip(hidden, shift(hidden, weights), self.cache.targets[positions], strict=True):
-            logits = self._head(torch.stack([state + moved, state]))  # (2, V): V is large, so a token at a time
-            exact.append(token_reward(logits[:1], logits[1:], target[None]))
-        return float((self.rewards(shift, positions, weights) - torch.cat(exact)).abs().mean())
-
     def _exact(self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor, dropout: float) -> torch.Tensor:
         hidden, seen = self._hidden(positions, dropout)
         realised = log_prob(self._head(hidden + shift(seen, weights)), self.cache.targets[positions])
@@ -142,15 +131,13 @@ def reward_scales(shift: nn.Module, rewards: TokenRewards, seed: int = 0, *, tit
     return torch.stack(scales)
 
 
-def normalise_heads(heads: PreferenceHeads, scales: torch.Tensor) -> torch.Tensor:
-    """Bring each head to `equation.STRENGTH` by a factor, (K,); one that rewards nothing stays.
+@torch.no_grad()
+def normalise_heads(heads: PreferenceHeads, scales: torch.Tensor) -> None:
+    """Bring each head of some (K,) scales to `equation.STRENGTH`; one that rewards nothing stays.
 
     The factor is exact: among candidates rewards are linear in B_k.
     """
-    factors = calibration_factor(scales)
-    with torch.no_grad():
-        heads.up.mul_(factors[:, None, None].to(heads.up))
-    return factors
+    heads.up.mul_(calibration_factor(scales)[:, None, None].to(heads.up))
 
 
 def global_scale(scales: torch.Tensor) -> float:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pad_cli.records import PreferencePair, as_messages
-from pad_cli.training.baselines import CutAnswers, fit_baselines, read_answers, verdict
+from pad_cli.training.baselines import Margins, fit_baselines, read_answers, verdict
 from pad_cli.training.metrics import outcomes
 from pad_cli.training.pair_table import PairTable, SequenceBook, tabulate
 
@@ -31,10 +31,14 @@ class Pairs:
                     numbers.setdefault(answer, len(numbers))
             chosen, rejected = (torch.tensor([numbers[row[side]] for row in rows]) for side in (1, 2))
             self.tables.append(PairTable(chosen, rejected, tuple(row[0] for row in rows), ({},) * len(rows)))
-        self.answers = CutAnswers(tuple(numbers), np.array([len(text.split()) for text in numbers]))
+        self.texts = list(numbers)
 
     def margins(self, name: str, table: int = -1) -> torch.Tensor:
-        return fit_baselines(self.tables[0], self.answers)[name].margins(self.tables[table])
+        return self.fitted(name)(self.tables[table])
+
+    def fitted(self, name: str) -> Margins:
+        lengths = np.array([float(len(text.split())) for text in self.texts])
+        return fit_baselines(self.tables[0], self.texts, lengths)[name]
 
 
 def sentence(rng: random.Random, words: list[str], length: int = 5) -> str:
@@ -123,7 +127,7 @@ class TestBoth:
         pairs = Pairs(rows, rows[:9])
         table = pairs.tables[1]
         wished = PairTable(table.chosen, table.rejected, ({},) * 9, ({"like a sailor": 1.0},) * 9)
-        margins = fit_baselines(pairs.tables[0], pairs.answers)[name].margins(wished)
+        margins = pairs.fitted(name)(wished)
         assert accuracy(margins) == 1
 
     def test_the_same_pairs_give_the_same_margins(self, name: str, make: Any) -> None:
@@ -153,12 +157,10 @@ def test_one_training_pair_is_enough() -> None:
 
 
 def test_answers_are_read_as_the_model_reads_them(byte_tokenizer: Any) -> None:
-    """Cut at six tokens, which are bytes; the end token is counted, not read."""
+    """Cut at six tokens, which are bytes; the end token is not read."""
     book = SequenceBook(byte_tokenizer, 64, 6)
     tabulate([PreferencePair(as_messages("Why?"), {"a": 1.0}, "laughing out loud", "duty")], book)
-    answers = read_answers(byte_tokenizer, book.sequences)
-    assert answers.texts == ("laughi", "duty")
-    assert answers.tokens.tolist() == [6, 5]
+    assert read_answers(byte_tokenizer, book.sequences) == ["laughi", "duty"]
 
 
 def outcome(won: int, lost: int, tied: int = 0) -> torch.Tensor:
@@ -169,22 +171,22 @@ def test_a_verdict_counts_the_pairs_on_which_the_two_differ() -> None:
     """Ten against two of twelve: p = 2 (1 + 12 + 66) / 2^12."""
     model = torch.cat([outcome(10, 2), torch.ones(88)])
     baseline = torch.cat([outcome(0, 10), outcome(2, 0), torch.ones(88)])
-    found = verdict(model, "length", baseline)
-    assert (found.words, found.baseline) == ("beats", "length")
+    found = verdict(model, baseline)
+    assert found.words == "beats"
     assert found.p == pytest.approx(158 / 4096, abs=1e-4)
     assert found.difference == 0.08
-    assert verdict(baseline, "length", model).words == "is worse than"
+    assert verdict(baseline, model).words == "is worse than"
 
 
 def test_a_difference_that_chance_explains_does_not_beat() -> None:
-    found = verdict(outcome(9, 1), "length", outcome(6, 4))
+    found = verdict(outcome(9, 1), outcome(6, 4))
     assert (found.words, found.difference) == ("does not beat", 0.3)
 
 
 def test_equal_outcomes_do_not_beat() -> None:
-    assert verdict(outcome(50, 5), "length", outcome(50, 5)).p == 1
-    assert verdict(outcome(50, 5), "length", outcome(50, 5)).words == "does not beat"
+    assert verdict(outcome(50, 5), outcome(50, 5)).p == 1
+    assert verdict(outcome(50, 5), outcome(50, 5)).words == "does not beat"
 
 
 def test_a_win_against_a_tie_is_a_difference() -> None:
-    assert verdict(outcome(20, 0), "length", outcome(0, 0, 20)).words == "beats"
+    assert verdict(outcome(20, 0), outcome(0, 0, 20)).words == "beats"

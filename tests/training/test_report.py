@@ -25,8 +25,6 @@ from pad_cli.training.record import (
     MARKDOWN,
     PAGE,
     RECORD,
-    FinishedStage,
-    HistoryPoint,
     SplitRecord,
     TrainingRecord,
     metrics_of,
@@ -34,6 +32,7 @@ from pad_cli.training.record import (
     split_record,
     write_training_report,
 )
+from pad_cli.training.stages import StageRecord
 
 LABELS = ("formal", "humorous")
 
@@ -49,7 +48,7 @@ def make_split(name: str = "dev", accuracy: float = 0.9, n: int = 200, labels: t
     scores = PairScores(signed, zeros, 0.1 * signed, zeros, *tokens)
     guess = torch.tensor([1.0, -1.0]).repeat(n)[:n]
     asked = [labels[row % len(labels)] for row in range(n)]
-    return split_record(name, scores, asked, {"length": guess, "bag_of_words": -guess}, beta=2.0)
+    return split_record(name, scores, asked, {"length": guess, "bag_of_words": -guess})
 
 
 DATA = DataReport(
@@ -58,10 +57,15 @@ DATA = DataReport(
     ),
     splits=(SplitReport("train", 500, 250, 1000, 30.0, 80.0, {"formal": PreferenceReport(250, 0.5, 80.0, 80.0)}),),
 )
-HISTORY = tuple(
-    HistoryPoint(step, 1 / step, {"dev": {"policy_accuracy": 0.7, "pair_accuracy": 0.6}} if step > 1 else {}, 0.5)
+HISTORY: list[dict[str, Any]] = [
+    {
+        "step": step,
+        "loss": 1 / step,
+        "splits": {"dev": {"policy_accuracy": 0.7, "pair_accuracy": 0.6}} if step > 1 else {},
+        "pair_accuracy": 0.5,
+    }
     for step in (1, 2, 3)
-)
+]
 
 
 def make_record(**changed: Any) -> TrainingRecord:
@@ -79,7 +83,7 @@ def make_record(**changed: Any) -> TrainingRecord:
         answers=1000,
         cut_answers=10,
         max_answer_tokens=96,
-        stages=(FinishedStage("heads", 250, 12.5, HISTORY), FinishedStage("encoder", 100, 130.0)),
+        stages=(StageRecord("heads", 250, 12.5, HISTORY), StageRecord("encoder", 100, 130.0, [])),
         calibration=(1.25,),
         train=Share(0.93, 500, 0.9, 0.95),
         splits=(make_split(), make_split("paraphrases")),
@@ -189,14 +193,15 @@ def test_a_page_is_well_formed_and_needs_nothing_from_elsewhere() -> None:
     assert {"script", "link", "img", "iframe", "object"}.isdisjoint(re.findall(r"<(\w+)", content))
     assert not re.search(r"https?:|url\(|@import|src=|href=", content)
     assert "prefers-color-scheme: dark" in content
-    assert content.count('<svg class="plot"') == 2 + 3  # reliability of two splits; two accuracies and the loss
+    assert content.count('<svg class="plot"') == 3  # two accuracies and the loss
 
 
 EVIL = '<script>alert("1")</script> | *x* `y` [z](http://z) &amp; _u_ {braces} %s'
 
 
 def test_text_of_unknown_origin_is_shown_as_it_is() -> None:
-    history = (HistoryPoint(1, 0.5, {EVIL: {"policy_accuracy": 1, "pair_accuracy": 1}}, 0.5),)
+    splits = {EVIL: {"policy_accuracy": 1, "pair_accuracy": 1}}
+    history = [{"step": 1, "loss": 0.5, "splits": splits, "pair_accuracy": 0.5}]
     record = make_record(
         name=EVIL,
         backbone=EVIL,
@@ -204,7 +209,7 @@ def test_text_of_unknown_origin_is_shown_as_it_is() -> None:
         preferences={EVIL: 250, "formal": 250},
         splits=(make_split(EVIL, labels=(EVIL, "formal")),),
         heads=HeadGeometry((EVIL, "formal"), (1.0, 1.0), ((1.0, 0.95), (0.95, 1.0))),
-        stages=(FinishedStage("heads", 3, 1.0, history),),
+        stages=(StageRecord("heads", 3, 1.0, history),),
         data=asdict(replace(DATA, sources=(replace(DATA.sources[0], name=EVIL),))),
     )
     content = page(record)
@@ -321,9 +326,9 @@ def test_metrics_are_those_of_the_scores_and_say_what_the_baselines_reach() -> N
     zeros = torch.zeros(4)
     scores = PairScores(torch.tensor([1.0, 2, -1, 3]), zeros, torch.tensor([1.0, -1, -1, 1]), zeros, *torch.ones(2, 4))
     guess = torch.tensor([1.0, -1, -1, -1])
-    record = make_record(splits=(split_record("dev", scores, ["a", "a", "b", "b"], {"length": guess}, 1.0),))
+    record = make_record(splits=(split_record("dev", scores, ["a", "a", "b", "b"], {"length": guess}),))
     found = metrics_of(record)["dev"]
-    assert list(found)[:4] == list(summarise(scores))
+    assert list(found)[:4] == list(summarise(scores.margins, scores.guided_margins))
     assert found["pair_accuracy"] == 0.75
     assert found["baselines"]["length"] == {
         "pair_accuracy": 0.25,
@@ -340,20 +345,9 @@ def test_metrics_are_those_of_the_scores_and_say_what_the_baselines_reach() -> N
     assert json.loads(json.dumps(found)) == found
 
 
-def test_a_length_normalised_loss_is_judged_by_margins_per_token() -> None:
-    zeros, long = torch.zeros(4), torch.full((4,), 100)
-    scores = PairScores(torch.full((4,), 50.0), zeros, zeros, zeros, long, long)
-    summed, mean = (
-        split_record("dev", scores, ["a"] * 4, {"length": zeros}, 1.0, length_normalised=flag).reliability
-        for flag in (False, True)
-    )
-    assert summed.bins[0].confidence == 1
-    assert mean.bins[0].confidence == pytest.approx(1 / (1 + 2.718281828**-0.5), abs=1e-4)
-
-
 def test_figures_that_do_not_exist_are_not_shown_as_numbers() -> None:
     zeros, same = torch.zeros(120), torch.full((120,), 7)
-    split = split_record("dev", PairScores(zeros, zeros, zeros, zeros, same, same), ["a"] * 120, {"length": zeros}, 1.0)
+    split = split_record("dev", PairScores(zeros, zeros, zeros, zeros, same, same), ["a"] * 120, {"length": zeros})
     record = make_record(splits=(split,), train=None, stages=(), heads=None, data={})
     for form, text in every_form(record).items():
         assert not re.search(r"\bnan\b|\bNone\b|\binf\b", text), form

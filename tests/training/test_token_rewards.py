@@ -187,14 +187,3 @@ def test_zero_heads_give_reward_0(policy: LanguageModel, tmp_path: Path, count: 
     table = make_table(policy, tmp_path, count)
     heads = PreferenceHeads(("a", "b", "c"), policy.hidden_size, 2)
     assert rewards_of(table, heads).abs().max().item() < 1e-5
-
-
-def test_the_error_of_the_truncated_normaliser_is_the_distance_to_exact_rewards(
-    policy: LanguageModel, tmp_path: Path
-) -> None:
-    heads = make_reward_model(policy).heads
-    exact, truncated = make_table(policy, tmp_path), make_table(policy, tmp_path, 4)
-    positions, weights = torch.arange(len(exact.cache)), WEIGHTS.expand(len(exact.cache), -1)
-    difference = (rewards_of(exact, heads) - rewards_of(truncated, heads)).abs().mean().item()
-    assert truncated.normaliser_error(heads, positions, weights) == pytest.approx(difference, rel=1e-3)
-    assert difference > 0.001

@@ -160,7 +160,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
 ) -> None:
     whole = Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "another home"))
-    plain = dpo._Watch.on_step_end
+    plain = dpo._Progress.on_step_end
 
     def fall(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
         plain(self, args, state, control)
@@ -168,7 +168,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(dpo._Watch, "on_step_end", fall)
+        patch.setattr(dpo._Progress, "on_step_end", fall)
         with pytest.raises(KeyboardInterrupt):
             Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
     (work,) = (tmp_path / "another home" / "competitors").iterdir()
