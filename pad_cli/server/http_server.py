@@ -31,13 +31,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.recipe import DecodingSettings, GenerateRecipe
-from pad_cli.server.protocol import ApiError, ChatRequest, Event, Reply, TextRequest, internal_error, read_request
+from pad_cli.server.protocol import ApiError, Event, Reply, internal_error, read_request
 from pad_cli.server.request_reader import Limits, RequestReader
 from pad_cli.server.scheduler import Job, Scheduler
 from pad_cli.system.progress import note
 
 _log = logging.getLogger(__name__)
-_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics")
+_ROUTES = ("/v1/chat/completions", "/v1/models", "/health", "/metrics")
 _SEND_ERRORS = 5  # seconds, after `limits.grace`
 _ORIGIN = re.compile(r"(?P<site>(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/:?#@\[\]]+))(?P<port>:[0-9]+)?")
 _PORTS = {"http": ":80", "https": ":443"}
@@ -143,7 +143,6 @@ def build_app(
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", service.complete, methods=["POST"]),
-            Route("/v1/completions", service.complete, methods=["POST"]),
             Route("/v1/models", service.models),
             Route("/v1/models/{name:path}", service.model),
             Route("/health", service.health),
@@ -223,12 +222,10 @@ class _Service:
             await run_in_threadpool(self.scheduler.close, self._limits.grace)
 
     async def complete(self, http: Request) -> Response:
-        body = await self._body(http)
-        chat = http.url.path.endswith("/chat/completions")
-        request = read_request(ChatRequest, body) if chat else read_request(TextRequest, body)
+        request = read_request(await self._body(http))
         async with self._tokenizing:
             work = await run_in_threadpool(self._reader.work, request)
-        reply, streamed = Reply(request, work.prompt_tokens, work.pad, self._fingerprint), bool(request.stream)
+        reply, streamed = Reply(request.model, work.prompt_tokens, work.pad, self._fingerprint), bool(request.stream)
         job = Job(self._engine, work, streamed=streamed, timeout=self._limits.timeout)
         self.scheduler.submit(job)
         self.scheduler.metrics.prompt_tokens.inc(work.prompt_tokens)
@@ -359,5 +356,6 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path}: {error.detail}."
+    hint = " Answers come from /v1/chat/completions." if error.status_code == 404 else ""
+    message = f"{request.method} {request.url.path}: {error.detail}.{hint}"
     return _json_error(ApiError(error.status_code, message, code="no_such_route", headers=error.headers))

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -79,9 +79,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
     "moderation": (),
     "audio": (),
-    "echo": (False,),
-    "best_of": (1,),
-    "suffix": ("",),
     "modalities": (["text"],),
 }
 """Unsupported keys of the API, and the values of each that have no effect; null has none in any key."""
@@ -131,28 +128,6 @@ class StreamOptions(_Schema):
     include_obfuscation: bool | None = None
 
 
-class _CompletionRequest(_Schema):
-    """What chat and text completions have in common."""
-
-    model: Spec
-    pad: PadOptions = PadOptions()
-    n: int | None = Field(None, ge=1)
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0)
-    seed: int | None = None
-    stop: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions = StreamOptions()
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-
 class Part(_Schema):
     """A part of a message; unknown keys, such as `cache_control`, are for other servers."""
 
@@ -192,25 +167,35 @@ class Message(_Schema):
         return self.content or self.refusal or ""
 
 
-class ChatRequest(_CompletionRequest):
+class ChatRequest(_Schema):
     """POST /v1/chat/completions."""
 
+    model: Spec
     messages: list[Message] = Field(min_length=1)
+    pad: PadOptions = PadOptions()
+    n: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0)
+    seed: int | None = None
+    stop: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions = StreamOptions()
     chat_template_kwargs: dict[str, Any] | None = None
 
-
-class TextRequest(_CompletionRequest):
-    """POST /v1/completions: continues text or tokens, without a chat template."""
-
-    prompt: str | list[str] | list[int] | list[list[int]]
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
 _NESTED: dict[str, type[_Schema]] = {"messages": Message, "pad": PadOptions, "stream_options": StreamOptions}
-Request = TypeVar("Request", ChatRequest, TextRequest)
 
 
-def read_request(schema: type[Request], body: bytes) -> Request:
+def read_request(body: bytes) -> ChatRequest:
     """Validate the body of a request (ApiError 400: what is wrong, and where)."""
     content: dict[str, Any]
     try:
@@ -226,13 +211,13 @@ def read_request(schema: type[Request], body: bytes) -> Request:
             raise ApiError(400, f"`{name}`: {_unsupported(name)}", code="unsupported_parameter", param=name)
     ignored = {*_IGNORED, *(name for name in ("pad", "stream_options") if content.get(name) is None)}
     try:
-        return schema.model_validate({name: value for name, value in content.items() if name not in ignored})
+        return ChatRequest.model_validate({name: value for name, value in content.items() if name not in ignored})
     except ValidationError as error:
         # of the union members that pydantic tried, the one that came furthest is what was meant
         first = max(error.errors(), key=lambda each: len(_location(content, each)))
         kind, param, message = first["type"], ".".join(map(str, _location(content, first))), first["msg"]
         if kind == "extra_forbidden":
-            fields = _NESTED.get(param.partition(".")[0] if "." in param else "", schema).model_fields
+            fields = _NESTED.get(param.partition(".")[0] if "." in param else "", ChatRequest).model_fields
             message = f"there is no such key. {did_you_mean(param.rpartition('.')[2], fields)}".rstrip()
         raise ApiError(400, f"`{param}`: {message}", code=_CODES.get(kind, "invalid_value"), param=param) from error
 
@@ -255,16 +240,12 @@ def _location(content: Any, error: ErrorDetails) -> list[int | str]:
 class Reply:
     """Builds the response objects of one request; `pad` is their key of that name."""
 
-    def __init__(
-        self, request: ChatRequest | TextRequest, prompt_tokens: int, pad: Mapping[str, Any], fingerprint: str
-    ) -> None:
-        self._chat = isinstance(request, ChatRequest)
+    def __init__(self, model: str, prompt_tokens: int, pad: Mapping[str, Any], fingerprint: str) -> None:
         self._prompt_tokens = prompt_tokens
-        prefix, self._kind = ("chatcmpl", "chat.completion") if self._chat else ("cmpl", "text_completion")
         self._common = {
-            "id": f"{prefix}-{uuid.uuid4().hex}",
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
-            "model": request.model,
+            "model": model,
             "system_fingerprint": fingerprint,
             "pad": dict(pad),
         }
@@ -274,32 +255,30 @@ class Reply:
         choices = []
         for each in sorted(answers, key=lambda each: each.index):
             message = {"role": "assistant", "content": each.text, "refusal": None}
-            choices.append(self._choice(each, {"message": message} if self._chat else {"text": each.text}))
+            choices.append(self._choice(each, message=message))
         usage = self._usage(sum(answer.tokens for answer in answers))
-        return {**self._common, "object": self._kind, "choices": choices, "usage": usage}
+        return {**self._common, "object": "chat.completion", "choices": choices, "usage": usage}
 
     def first_chunks(self, count: int) -> list[dict[str, Any]]:
-        """The chunk with which each choice of a chat begins."""
-        delta = {"delta": {"role": "assistant", "content": ""}}
-        return [self._chunk(self._choice(Event(index), delta)) for index in range(count)] if self._chat else []
+        """The chunk with which each choice begins."""
+        delta = {"role": "assistant", "content": ""}
+        return [self._chunk(self._choice(Event(index), delta=delta)) for index in range(count)]
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """The chunks of more text, and of the end of a choice."""
         if event.text:
-            delta = {"delta": {"content": event.text}} if self._chat else {"text": event.text}
-            yield self._chunk(self._choice(Event(event.index), delta))
+            yield self._chunk(self._choice(Event(event.index), delta={"content": event.text}))
         if event.reason:
-            yield self._chunk(self._choice(event, {"delta": {}} if self._chat else {"text": ""}))
+            yield self._chunk(self._choice(event, delta={}))
 
     def usage_chunk(self, tokens: int) -> dict[str, Any]:
         return {**self._chunk(), "usage": self._usage(tokens)}
 
-    def _choice(self, event: Event, content: dict[str, Any]) -> dict[str, Any]:
+    def _choice(self, event: Event, **content: Any) -> dict[str, Any]:
         return {"index": event.index, "logprobs": None, "finish_reason": event.reason, **content}
 
     def _chunk(self, *choices: dict[str, Any]) -> dict[str, Any]:
-        kind = "chat.completion.chunk" if self._chat else self._kind
-        return {**self._common, "object": kind, "choices": list(choices)}
+        return {**self._common, "object": "chat.completion.chunk", "choices": list(choices)}
 
     def _usage(self, tokens: int) -> dict[str, int]:
         total = self._prompt_tokens + tokens

@@ -13,11 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.items import Item
 from pad_cli.errors import DataError, PadError, PreferenceError, did_you_mean
-from pad_cli.models.prompts import encode_text
 from pad_cli.preference import Preference
 from pad_cli.profiles import profile_names
 from pad_cli.recipe import DecodingSettings
-from pad_cli.server.protocol import ApiError, ChatRequest, TextRequest
+from pad_cli.server.protocol import ApiError, ChatRequest
 
 _TEMPLATE_ARGUMENTS = {
     *inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters,
@@ -53,8 +52,7 @@ class Work:
     settings: DecodingSettings
     limit: int  # tokens of the longest answer
     stop: tuple[str, ...]
-    continues: bool  # an answer's text goes on from the prompt's, with its white space
-    prompt_tokens: int  # of all prompts, each counted once
+    prompt_tokens: int
     pad: dict[str, Any]  # that key of the response
 
 
@@ -97,7 +95,7 @@ class RequestReader:
                 raise _unknown(model, f"'{spec}' is not a principle. {hint} Free text goes into pad.preference.")
         return specs
 
-    def work(self, request: ChatRequest | TextRequest) -> Work:
+    def work(self, request: ChatRequest) -> Work:
         """Read a request (ApiError 400 or 404: what is wrong, and where)."""
         preference, weight = self._steering(request)
         changes = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
@@ -109,33 +107,29 @@ class RequestReader:
         seed = request.seed
         if seed is None:
             seed = random.SystemRandom().getrandbits(31) if settings.temperature else settings.seed
-        choices, chat = request.n or 1, isinstance(request, ChatRequest)
-        prompts: list[Any] = [self._messages(request)] if isinstance(request, ChatRequest) else self._prompts(request)
-        if (count := choices * len(prompts)) > self._limits.max_batch:
+        count, messages = request.n or 1, self._messages(request)
+        if count > self._limits.max_batch:
             raise ApiError(400, f"{count} choices; this server gives at most {self._limits.max_batch}.", param="n")
         if len(request.stops) > self._limits.max_stops:
             raise ApiError(400, f"At most {self._limits.max_stops} stop strings.", param="stop")
-        param = "messages" if chat else "prompt"
-        rows = [prompt for prompt in prompts for _ in range(choices)]
-        steered = [preference] * count, settings.model_copy(update={"seed": seed}), [weight] * count
         try:
-            if isinstance(request, ChatRequest):
-                items = self._engine.items(rows, *steered, template_options=request.chat_template_kwargs or {})
-            else:
-                items = self._engine.id_items(rows, *steered)
+            items = self._engine.items(
+                [messages] * count,
+                [preference] * count,
+                settings.model_copy(update={"seed": seed}),
+                [weight] * count,
+                template_options=request.chat_template_kwargs or {},
+            )
         except PadError as error:
-            raise ApiError(400, str(error), param=param) from error
-        firsts = items[::choices]
-        longest = max(max(len(item.prompt), len(item.backbone_prompt)) for item in firsts)
-        requested = getattr(request, "max_completion_tokens", None) or request.max_tokens
-        limit = self._limit(requested, longest, param)
+            raise ApiError(400, str(error), param="messages") from error
+        requested = request.max_completion_tokens or request.max_tokens
+        limit = self._limit(requested, max(len(items[0].prompt), len(items[0].backbone_prompt)))
         pad = {"preference": preference.describe(), "guidance_weight": weight, "seed": seed}
         if requested is not None and requested > limit:
             pad["max_tokens"] = limit
-        tokens = sum(len(item.prompt) for item in firsts)
-        return Work(items, settings, limit, request.stops, not chat, tokens, pad)
+        return Work(items, settings, limit, request.stops, len(items[0].prompt), pad)
 
-    def _steering(self, request: ChatRequest | TextRequest) -> tuple[Preference, float]:
+    def _steering(self, request: ChatRequest) -> tuple[Preference, float]:
         specs, lowest = self.specs(request.model), self._settings.guidance_weight
         weight = lowest if request.pad.guidance_weight is None else request.pad.guidance_weight
         if specs is None:
@@ -158,26 +152,14 @@ class RequestReader:
         roles = {"developer": "system"}
         return tuple({"role": roles.get(each.role, each.role), "content": each.text} for each in request.messages)
 
-    def _prompts(self, request: TextRequest) -> list[list[int]]:
-        """The tokens of each prompt."""
-        policy, prompt = self._engine.policy, request.prompt
-        if not prompt and not isinstance(prompt, str):
-            raise ApiError(400, "There is no prompt.", param="prompt")
-        several: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)
-        rows = [encode_text(policy.tokenizer, each) if isinstance(each, str) else each for each in several]
-        for number, tokens in enumerate(rows):
-            if not all(0 <= token < policy.vocabulary_size for token in tokens):
-                raise ApiError(400, "There is no such token.", param=f"prompt.{number}")
-        return rows
-
-    def _limit(self, requested: int | None, prompt: int, param: str) -> int:
-        """The longest answer, given the longest prompt (tokens)."""
+    def _limit(self, requested: int | None, prompt: int) -> int:
+        """The longest answer to a prompt of so many tokens."""
         most = self._limits.max_prompt_tokens
         room = None if self._context is None else self._context - prompt
         if (most is not None and prompt > most) or (room is not None and room < 1):
             longest = min(number for number in (most, self._context and self._context - 1) if number is not None)
             message = f"The prompt has {prompt} tokens; this server reads at most {longest}."
-            raise ApiError(400, message, code="context_length_exceeded", param=param)
+            raise ApiError(400, message, code="context_length_exceeded", param="messages")
         limit = self._settings.max_new_tokens if requested is None else requested
         return min(limit, self._limits.max_new_tokens, limit if room is None else room)
 

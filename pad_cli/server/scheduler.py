@@ -79,9 +79,8 @@ class Answer:
         self._replay: deque[int] = deque()
         self._ends = engine.policy.end_tokens
         self._stop, self._whole = StopStrings(work.stop), ""
-        needs_text = streamed or work.stop or work.continues
-        before = self.item.prompt if work.continues else None
-        self._text = IncrementalDetokenizer(engine.policy.tokenizer, self._ends, before) if needs_text else None
+        needs_text = streamed or work.stop
+        self._text = IncrementalDetokenizer(engine.policy.tokenizer, self._ends) if needs_text else None
 
     def push(self, token: int) -> None:
         """Take the next token, which may be the one that ends the answer."""

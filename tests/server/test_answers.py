@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from pad_cli import Limits, PadEngine
-from pad_cli.preference import Preference
 from tests.agreement import alone, assert_agree
 from tests.server.conftest import SETTINGS, Serve, Server
 
@@ -130,28 +129,6 @@ def test_conversations_and_parts_of_text_are_read_as_the_engine_reads_them(serve
     assert answer.choices[0].message.content == expected.text
     assert answer.usage is not None
     assert answer.usage.completion_tokens == len(expected.token_ids)
-
-
-def test_text_completions_go_on_from_text_or_tokens(serve: Serve) -> None:
-    server = serve()
-    tokens = [server.engine.policy.tokenizer(text)["input_ids"] for text in QUESTIONS]
-    preference = Preference({"humorous": 1.0}, {})
-    count = len(QUESTIONS)
-    made = server.engine.generate_ids(tokens, [preference] * count, SETTINGS)
-    ends, tokenizer = server.engine.policy.end_tokens, server.engine.policy.tokenizer
-    requests = alone(server.engine, tokens, [preference] * count, SETTINGS)
-
-    def decode(answer: Sequence[int]) -> str:
-        return str(tokenizer.decode([token for token in answer if token not in ends]))
-
-    forms: list[Any] = [list(QUESTIONS), tokens]
-    for prompt in forms:
-        answer = server.client().completions.create(model="pad/humorous", prompt=prompt)
-        assert_agree(made, [choice.text for choice in answer.choices], requests, decode)
-    one = server.client().completions.create(model="pad/humorous", prompt=tokens[0])
-    assert_agree(made[:1], [one.choices[0].text], requests[:1], decode)
-    streamed = server.client().completions.create(model="pad/humorous", prompt=QUESTIONS[1], stream=True)
-    assert_agree(made[1:2], ["".join(chunk.choices[0].text for chunk in streamed)], requests[1:2], decode)
 
 
 @pytest.mark.parametrize("stream", [False, True])
