@@ -225,7 +225,7 @@ class _Service:
         request = read_request(await self._body(http))
         async with self._tokenizing:
             work = await run_in_threadpool(self._reader.work, request)
-        reply, streamed = Reply(request.model, work.prompt_tokens, work.pad, self._fingerprint), bool(request.stream)
+        reply, streamed = Reply(request.model, work.prompt_tokens, work.pad, self._fingerprint), request.stream
         job = Job(self._engine, work, streamed=streamed, timeout=self._limits.timeout)
         self.scheduler.submit(job)
         self.scheduler.metrics.prompt_tokens.inc(work.prompt_tokens)
@@ -237,7 +237,7 @@ class _Service:
         finally:
             if not streamed or sys.exception() is not None:
                 self._close(job)
-        chunks = _chunks(first, events, reply, len(job.answers), usage=bool(request.stream_options.include_usage))
+        chunks = _chunks(first, events, reply, len(job.answers), usage=request.stream_options.include_usage)
         return _EventStream(chunks, on_close=lambda: self._close(job))
 
     async def models(self, request: Request) -> Response:

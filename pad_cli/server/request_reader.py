@@ -51,7 +51,7 @@ class Work:
     items: list[Item]  # one for each choice
     settings: DecodingSettings
     limit: int  # tokens of the longest answer
-    stop: tuple[str, ...]
+    stop: list[str]
     prompt_tokens: int
     pad: dict[str, Any]  # that key of the response
 
@@ -107,18 +107,21 @@ class RequestReader:
         seed = request.seed
         if seed is None:
             seed = random.SystemRandom().getrandbits(31) if settings.temperature else settings.seed
-        count, messages = request.n or 1, self._messages(request)
+        count = request.n
+        if reserved := _TEMPLATE_ARGUMENTS & request.chat_template_kwargs.keys():
+            name = f"chat_template_kwargs.{min(reserved)}"
+            raise ApiError(400, f"`{name}` is set by the server, not by requests.", param=name)
         if count > self._limits.max_batch:
             raise ApiError(400, f"{count} choices; this server gives at most {self._limits.max_batch}.", param="n")
-        if len(request.stops) > self._limits.max_stops:
+        if len(request.stop) > self._limits.max_stops:
             raise ApiError(400, f"At most {self._limits.max_stops} stop strings.", param="stop")
         try:
             items = self._engine.items(
-                [messages] * count,
+                [tuple(request.messages)] * count,
                 [preference] * count,
                 settings.model_copy(update={"seed": seed}),
                 [weight] * count,
-                template_options=request.chat_template_kwargs or {},
+                template_options=request.chat_template_kwargs,
             )
         except PadError as error:
             raise ApiError(400, str(error), param="messages") from error
@@ -127,13 +130,13 @@ class RequestReader:
         pad = {"preference": preference.describe(), "guidance_weight": weight, "seed": seed}
         if requested is not None and requested > limit:
             pad["max_tokens"] = limit
-        return Work(items, settings, limit, request.stops, len(items[0].prompt), pad)
+        return Work(items, settings, limit, request.stop, len(items[0].prompt), pad)
 
     def _steering(self, request: ChatRequest) -> tuple[Preference, float]:
         specs, lowest = self.specs(request.model), self._settings.guidance_weight
         weight = lowest if request.pad.guidance_weight is None else request.pad.guidance_weight
         if specs is None:
-            if request.pad.specs:
+            if request.pad.preference:
                 message = f"This model answers without a preference; ask '{_STEERED}'."
                 raise ApiError(400, message, param="pad.preference")
             return Preference({}, {}), 0.0
@@ -141,16 +144,9 @@ class RequestReader:
             message = f"This server always steers at a guidance weight of {lowest:g} or more."
             raise ApiError(400, message, param="pad.guidance_weight")
         try:
-            return self._engine.preference([*specs, *request.pad.specs]), weight
+            return self._engine.preference([*specs, *request.pad.preference]), weight
         except PadError as error:
             raise ApiError(400, str(error), code="unknown_preference", param="pad.preference") from error
-
-    def _messages(self, request: ChatRequest) -> tuple[dict[str, str], ...]:
-        if reserved := _TEMPLATE_ARGUMENTS & (request.chat_template_kwargs or {}).keys():
-            name = f"chat_template_kwargs.{min(reserved)}"
-            raise ApiError(400, f"`{name}` is set by the server, not by requests.", param=name)
-        roles = {"developer": "system"}
-        return tuple({"role": roles.get(each.role, each.role), "content": each.text} for each in request.messages)
 
     def _limit(self, requested: int | None, prompt: int) -> int:
         """The longest answer to a prompt of so many tokens."""

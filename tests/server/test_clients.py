@@ -49,27 +49,19 @@ def test_whatever_an_answer_holds_can_be_sent_back(serve: Serve) -> None:
         message.model_dump(),
         message.to_dict(),
         {**plain, "annotations": [], "audio": None, "function_call": None, "tool_calls": []},
-        {**plain, "refusal": "", "function_call": {}, "name": "pad", "nobody_knows": None},
+        {**plain, "refusal": "", "function_call": {}, "name": "pad", "nobody_knows": 1},
     ):
         assert said(server, [*HI, form, why]) == expected
     again = server.client().chat.completions.create(model="pad/humorous", messages=[*HI, message, why], max_tokens=8)
     assert again.choices[0].message.content == expected
 
 
-def test_a_refusal_is_what_the_assistant_said(serve: Serve) -> None:
-    server = serve()
-    expected = said(server, [*HI, {"role": "assistant", "content": "No."}, *HI])
-    parts = [{"type": "refusal", "refusal": "No."}]
-    for form in ({"content": None, "refusal": "No."}, {"refusal": "No."}, {"content": parts}):
-        assert said(server, [*HI, {"role": "assistant", **form}, *HI]) == expected
-
-
-@pytest.mark.parametrize("said_something", ["audio", "function_call", "tool_calls"])
+@pytest.mark.parametrize("said_something", ["function_call", "tool_calls"])
 def test_a_message_that_calls_a_tool_is_refused(serve: Serve, said_something: str) -> None:
     called = {"role": "assistant", "content": None, said_something: {"id": "1", "name": "clock"}}
     status, content = serve().post({**ASK, "messages": [*HI, called, *HI]})
-    assert (status, content["error"]["code"]) == (400, "unsupported_parameter")
-    assert content["error"]["param"] == f"messages.1.{said_something}"
+    assert (status, content["error"]["param"]) == (400, "messages.1")
+    assert "tool calls" in content["error"]["message"]
 
 
 def test_null_asks_for_nothing_in_any_key(serve: Serve) -> None:
@@ -147,7 +139,7 @@ MEANT: dict[str, Any] = {
     "function_call": {"name": "clock"},
     "modalities": ["text", "audio"],
     "audio": {"voice": "alloy", "format": "wav"},
-    "web_search_options": {},
+    "web_search_options": {"search_context_size": "low"},
     "moderation": {"model": "m"},
 }
 
@@ -167,7 +159,6 @@ def test_what_would_change_the_answer_is_refused_by_name(serve: Serve, key: str)
         "unsupported_parameter",
         key,
     )
-    assert ("tools" in error["message"]) == (key in ("tools", "tool_choice", "functions", "function_call"))
 
 
 def test_parts_of_a_message_stand_on_lines_of_their_own(serve: Serve) -> None:
@@ -182,19 +173,19 @@ def test_parts_of_a_message_stand_on_lines_of_their_own(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "param", "named"),
+    ("message", "named"),
     [
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "content.0.type", "text"),
-        ({"role": "user", "content": [{"type": "text"}]}, "content.0.text", "required"),
-        ({"role": "user", "content": "Hi", "nobody_knows": 1}, "nobody_knows", "tool_calls"),
-        ({"role": "tool", "content": "x"}, "role", "assistant"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "text"),
+        ({"role": "user", "content": [{"type": "text"}]}, "text"),
+        ({"role": "user", "content": 7}, "neither a text nor a list of parts"),
+        ({"role": "tool", "content": "x"}, "assistant"),
+        ({"content": "x"}, "role"),
     ],
 )
-def test_a_bad_message_is_told_what_a_message_may_hold(serve: Serve, message: Any, param: str, named: str) -> None:
+def test_a_bad_message_is_told_what_a_message_may_hold(serve: Serve, message: Any, named: str) -> None:
     status, content = serve().post({**ASK, "messages": [message]})
-    assert (status, content["error"]["param"]) == (400, f"messages.0.{param}")
+    assert (status, content["error"]["param"]) == (400, "messages.0")
     assert named in content["error"]["message"]
-    assert "temperature" not in content["error"]["message"]
 
 
 def test_more_tokens_than_there_may_be_are_cut_and_the_reply_says_so(serve: Serve) -> None:
@@ -340,6 +331,6 @@ def test_an_idle_connection_stays_open_longer_than_clients_keep_it(serve: Serve)
 
 
 def test_the_openai_client_reads_what_is_refused(serve: Serve) -> None:
-    with pytest.raises(openai.BadRequestError, match="calls no tools") as told:
+    with pytest.raises(openai.BadRequestError, match="not supported") as told:
         serve().client().chat.completions.create(**ASK, tools=MEANT["tools"])
     assert (told.value.code, told.value.param) == ("unsupported_parameter", "tools")
