@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import uvicorn
-from prometheus_client import Counter, generate_latest
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -24,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,7 +36,6 @@ from pad_cli.server.scheduler import Job, Scheduler
 from pad_cli.system.progress import note
 
 _log = logging.getLogger(__name__)
-_ROUTES = ("/v1/chat/completions", "/v1/models", "/health", "/metrics")
 _SEND_ERRORS = 5  # seconds, after `limits.grace`
 _ORIGIN = re.compile(r"(?P<site>(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/:?#@\[\]]+))(?P<port>:[0-9]+)?")
 _PORTS = {"http": ":80", "https": ":443"}
@@ -136,7 +134,7 @@ def build_app(
     """The application; its lifespan starts and ends `app.state.scheduler`. Arguments are those of `serve`."""
     service = _Service(engine, settings, limits, default)
     patience = limits.timeout + 2 * limits.read_timeout
-    guard = Middleware(RequestGuard, api_key=api_key, patience=patience, requests=service.scheduler.metrics.requests)
+    guard = Middleware(RequestGuard, api_key=api_key, patience=patience)
     cors = Middleware(
         CORSMiddleware, allow_origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
     )  # outside the guard: preflights carry no key, and errors need its header too
@@ -146,7 +144,6 @@ def build_app(
             Route("/v1/models", service.models),
             Route("/v1/models/{name:path}", service.model),
             Route("/health", service.health),
-            Route("/metrics", service.metrics),
         ],
         middleware=[cors, guard] if allow_origins else [guard],
         exception_handlers={ApiError: _api_error, HTTPException: _http_error},
@@ -157,44 +154,38 @@ def build_app(
 
 
 class RequestGuard:
-    """Middleware: checks the bearer token, counts outcomes, and drops requests after `patience` seconds."""
+    """Middleware: checks the bearer token, and drops requests after `patience` seconds."""
 
-    def __init__(self, app: ASGIApp, api_key: str | None, patience: float, requests: Counter) -> None:
-        self._app, self._patience, self._requests = app, patience, requests
+    def __init__(self, app: ASGIApp, api_key: str | None, patience: float) -> None:
+        self._app, self._patience = app, patience
         self._key = None if api_key is None else api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 0
+        begun = False
 
-        async def counting_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+        async def noting_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
             await send(message)
 
         try:
             async with asyncio.timeout(self._patience):
                 if self._may_enter(scope):
-                    await self._app(scope, receive, counting_send)
+                    await self._app(scope, receive, noting_send)
                 else:
                     message, headers = "The API key is missing or wrong.", {"WWW-Authenticate": "Bearer"}
                     error = ApiError(401, message, code="invalid_api_key", headers=headers)
-                    await _json_error(error)(scope, receive, counting_send)
+                    await _json_error(error)(scope, receive, send)
         except TimeoutError:
             _log.warning("A client was too slow; its connection is dropped.")
-            status = 499
         except Exception:
             _log.exception("%s %s failed.", scope["method"], scope["path"])
-            if status:
+            if begun:
                 raise  # the response has begun: let the server break it off
-            await _json_error(internal_error())(scope, receive, counting_send)
-        finally:
-            path = scope["path"]
-            route = next((route for route in _ROUTES if path == route or path.startswith(f"{route}/")), "other")
-            self._requests.labels(route, str(status or 499)).inc()
+            await _json_error(internal_error())(scope, receive, send)
 
     def _may_enter(self, scope: Scope) -> bool:
         if self._key is None or scope["path"] == "/health":
@@ -228,17 +219,16 @@ class _Service:
         reply, streamed = Reply(request.model, work.prompt_tokens, work.pad, self._fingerprint), request.stream
         job = Job(self._engine, work, streamed=streamed, timeout=self._limits.timeout)
         self.scheduler.submit(job)
-        self.scheduler.metrics.prompt_tokens.inc(work.prompt_tokens)
         try:
             if not streamed:
-                return JSONResponse(reply.whole(await _unless_disconnected(http, job.all_events())))
+                return JSONResponse(reply.whole(await _unless_disconnected(http, _whole(job))))
             events = job.events()
             first = await _unless_disconnected(http, anext(events))  # what fails before the first text has a status
         finally:
             if not streamed or sys.exception() is not None:
-                self._close(job)
+                job.cancel()
         chunks = _chunks(first, events, reply, len(job.answers), usage=request.stream_options.include_usage)
-        return _EventStream(chunks, on_close=lambda: self._close(job))
+        return _EventStream(chunks, on_close=job.cancel)
 
     async def models(self, request: Request) -> Response:
         names = await run_in_threadpool(self._reader.model_names)
@@ -250,12 +240,8 @@ class _Service:
         return JSONResponse(self._model(name))
 
     async def health(self, request: Request) -> Response:
-        alive = self.scheduler.alive
-        return JSONResponse({"status": "ok" if alive else "decoding has stopped"}, status_code=200 if alive else 503)
-
-    async def metrics(self, request: Request) -> Response:
-        text = generate_latest(self.scheduler.metrics.registry)
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+        health = self.scheduler.health
+        return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)
 
     def _model(self, name: str) -> dict[str, Any]:
         root = self._engine.policy.name
@@ -277,10 +263,9 @@ class _Service:
             raise ApiError(408, message, code="timeout") from error
         return bytes(body)
 
-    def _close(self, job: Job) -> None:
-        if job.cancel():
-            self.scheduler.metrics.cancelled.inc()
-        self.scheduler.metrics.seconds.observe(time.monotonic() - job.answers[0].submitted)
+
+async def _whole(job: Job) -> list[Event]:
+    return [event async for event in job.events()]
 
 
 class _EventStream(StreamingResponse):

@@ -14,9 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from typing import Any, Literal
 
 from pad_cli.decoding.detokenize import IncrementalDetokenizer
 from pad_cli.decoding.engine import PadEngine
@@ -25,8 +23,6 @@ from pad_cli.server.protocol import ApiError, Event, internal_error, shutting_do
 from pad_cli.server.request_reader import Limits, Work
 
 _log = logging.getLogger(__name__)
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
-_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class StopStrings:
@@ -72,7 +68,7 @@ class Answer:
         self, engine: PadEngine, work: Work, index: int, streamed: bool, timeout: float, emit: Callable[[Event], None]
     ) -> None:
         self.item, self.settings, self.limit, self.over = work.items[index], work.settings, work.limit, False
-        self.submitted = time.monotonic()
+        self._submitted = time.monotonic()
         self._engine, self._index, self._emit = engine, index, emit
         self._streamed, self._timeout = streamed, timeout
         self._tokens: list[int] = []
@@ -107,7 +103,7 @@ class Answer:
         self._replay = deque(self._tokens)
 
     def expire_if_late(self) -> None:
-        if not self.over and time.monotonic() > self.submitted + self._timeout:
+        if not self.over and time.monotonic() > self._submitted + self._timeout:
             self.fail(ApiError(504, f"No answer within {self._timeout:g} s.", code="timeout"))
 
     def fail(self, error: ApiError) -> None:
@@ -154,36 +150,10 @@ class Job:
             left -= event.reason is not None
             yield event
 
-    async def all_events(self) -> list[Event]:
-        """As `events`."""
-        return [event async for event in self.events()]
-
-    def cancel(self) -> bool:
-        """Cancel what is not whole by now; was there any?"""
-        cancelled = any(not answer.over for answer in self.answers)
+    def cancel(self) -> None:
+        """Stop decoding what is not whole by now."""
         for answer in self.answers:
             answer.over = True
-        return cancelled
-
-
-class Metrics:
-    """Prometheus metrics of one server, in a registry of their own."""
-
-    def __init__(self, waiting: Callable[[], int], running: Callable[[], int]) -> None:
-        own = self.registry = CollectorRegistry()
-        ProcessCollector(registry=own)
-        labels = ("route", "status")
-        self.requests = Counter("pad_requests", "Requests answered, refused or lost.", labels, registry=own)
-        self.cancelled = Counter("pad_cancelled", "Requests whose client left.", registry=own)
-        self.prompt_tokens = Counter("pad_prompt_tokens", "Tokens of prompts accepted.", registry=own)
-        self.new_tokens = Counter("pad_new_tokens", "Tokens decoded.", registry=own)
-        title = "From the whole request to the whole answer."
-        self.seconds = Histogram("pad_request_seconds", title, registry=own, buckets=_SECONDS)
-        title = "From the whole request to its batch."
-        self.wait_seconds = Histogram("pad_wait_seconds", title, registry=own, buckets=_SECONDS)
-        self.batch_rows = Histogram("pad_batch_rows", "Answers decoded together.", registry=own, buckets=_ROWS)
-        Gauge("pad_waiting", "Answers that wait.", registry=own).set_function(waiting)
-        Gauge("pad_running", "Answers being decoded.", registry=own).set_function(running)
 
 
 class Scheduler:
@@ -197,11 +167,12 @@ class Scheduler:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
         self.start = self._thread.start
-        self.metrics = Metrics(lambda: len(self._queue), lambda: self._running)
 
     @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+    def health(self) -> dict[str, Any]:
+        """What GET /health says: whether the decoding thread is alive, and how many answers wait and run."""
+        status = "ok" if self._thread.is_alive() else "decoding has stopped"
+        return {"status": status, "waiting": len(self._queue), "running": self._running}
 
     def submit(self, job: Job) -> None:
         """Queue the answers of one request, all or none (ApiError: 429 no room; 503 shutting down)."""
@@ -233,9 +204,6 @@ class Scheduler:
     def _run(self) -> None:
         while batch := self._next():
             self._running = len(batch)
-            self.metrics.batch_rows.observe(len(batch))
-            for answer in batch:
-                self.metrics.wait_seconds.observe(time.monotonic() - answer.submitted)
             try:
                 self._decode(batch)
                 too_large = False
@@ -294,7 +262,6 @@ class Scheduler:
         for step in self._engine.steps([answer.item for answer in batch], settings, lambda row: self._over(batch[row])):
             for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
                 if runs and not batch[row].over:
-                    self.metrics.new_tokens.inc()
                     batch[row].push(token)
 
     def _over(self, answer: Answer) -> bool:

@@ -57,22 +57,16 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=30) as response:
-            return str(response.read().decode())
+    def health(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/health", timeout=30) as response:
+            health: dict[str, Any] = json.load(response)
+        return health
 
-    def meters(self) -> dict[str, float]:
-        lines = [line.rsplit(" ", 1) for line in self.get("/metrics").splitlines() if line[0] != "#"]
-        return {name: float(value) for name, value in lines}
-
-    def meter(self, name: str) -> float:
-        return self.meters()[name]
-
-    def settles(self, name: str, value: float) -> bool:
-        """Does a meter come to this value soon?"""
+    def settles(self, name: str, value: int) -> bool:
+        """Does a figure of the health check come to this value soon?"""
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            if self.meters().get(name) == value:
+            if self.health()[name] == value:
                 return True
             time.sleep(0.02)
         return False
