@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pad_cli.decoding.detokenize import IncrementalDetokenizer
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.models.scoring import free_memory, is_out_of_memory
+from pad_cli.models.scoring import is_out_of_memory
 from pad_cli.server.protocol import ApiError, Event, internal_error, shutting_down
 from pad_cli.server.request_reader import Limits, Work
 
@@ -72,7 +72,6 @@ class Answer:
         self._engine, self._index, self._emit = engine, index, emit
         self._streamed, self._timeout = streamed, timeout
         self._tokens: list[int] = []
-        self._replay: deque[int] = deque()
         self._ends = engine.policy.end_tokens
         self._stop, self._whole = StopStrings(work.stop), ""
         needs_text = streamed or work.stop
@@ -80,11 +79,6 @@ class Answer:
 
     def push(self, token: int) -> None:
         """Take the next token, which may be the one that ends the answer."""
-        if self._replay:
-            if token != self._replay.popleft():
-                message = "The server ran out of memory at this request. Ask again."
-                self.fail(ApiError(503, message, code="out_of_memory"))
-            return
         self._tokens.append(token)
         if self._text is not None:
             self._pass_on(self._stop.push(self._text.push(token)))
@@ -94,13 +88,6 @@ class Answer:
             self._finish("length")
         else:
             self.expire_if_late()
-
-    def restart(self) -> None:
-        """Expect all tokens once more; those known already are compared, and not emitted again.
-
-        Where one differs (at near ties) the answer fails: its beginning, which a client may have read, would not fit.
-        """
-        self._replay = deque(self._tokens)
 
     def expire_if_late(self) -> None:
         if not self.over and time.monotonic() > self._submitted + self._timeout:
@@ -206,29 +193,17 @@ class Scheduler:
             self._running = len(batch)
             try:
                 self._decode(batch)
-                too_large = False
             except Exception as error:  # it ends these requests, whatever it is, and not the server
-                too_large = len(batch) > 1 and is_out_of_memory(error)
-                if not too_large:
-                    _log.exception("A batch of %d answers failed.", len(batch))
-                    for answer in batch:
-                        answer.fail(internal_error())
-            if too_large:  # outside the `except`, whose traceback holds the tensors
-                self._retry_halved(batch)
+                _log.exception("A batch of %d answers failed.", len(batch))
+                failure = internal_error()
+                if len(batch) > 1 and is_out_of_memory(error):
+                    self._max_batch = len(batch) // 2
+                    _log.warning("Going on with at most %d answers at once.", self._max_batch)
+                    message, again = "The server ran out of memory at this request. Ask again.", {"Retry-After": "1"}
+                    failure = ApiError(503, message, code="out_of_memory", headers=again)
+                for answer in batch:
+                    answer.fail(failure)
             self._running = 0
-
-    def _retry_halved(self, batch: Sequence[Answer]) -> None:
-        """Restart a batch that was too large for the memory in smaller ones, as are all that follow."""
-        self._max_batch = len(batch) // 2
-        free_memory()
-        _log.warning("Memory is too small for %d answers at once; going on with %d.", len(batch), self._max_batch)
-        with self._changed:
-            for answer in reversed(batch):
-                if self._closing:
-                    answer.fail(shutting_down())
-                elif not answer.over:
-                    answer.restart()
-                    self._queue.appendleft(answer)
 
     def _next(self) -> list[Answer]:
         """The next batch, once there is one; empty when the server closes."""
