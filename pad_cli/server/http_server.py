@@ -6,26 +6,24 @@ import asyncio
 import contextlib
 import hmac
 import json
-import logging
 import math
 import re
 import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.authentication import AuthenticationBackend, AuthenticationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
@@ -35,10 +33,7 @@ from pad_cli.server.request_reader import Limits, RequestReader
 from pad_cli.server.scheduler import Job, Scheduler
 from pad_cli.system.progress import note
 
-_log = logging.getLogger(__name__)
-_SEND_ERRORS = 5  # seconds, after `limits.grace`
-_ORIGIN = re.compile(r"(?P<site>(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/:?#@\[\]]+))(?P<port>:[0-9]+)?")
-_PORTS = {"http": ":80", "https": ":443"}
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^\s/:?#@\[\]]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 
 
 def serve(
@@ -51,7 +46,7 @@ def serve(
     api_key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> None:
-    """Answer requests until interrupted; running ones may then end, and clients whose time is up get an error.
+    """Answer requests until interrupted; running ones may then end within `limits.grace`.
 
     Args:
         recipe: policy, reward model, and the defaults of requests.
@@ -75,42 +70,30 @@ def serve(
     with _listener(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}/v1"
-        server = HttpServer(app, limits, f"Serving {engine.policy.name} at {address}")
+        note(f"Serving {engine.policy.name} at {address}")
+        server = make_server(app, limits)
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
             server.run(sockets=[listener])
 
 
-class HttpServer(uvicorn.Server):
-    """uvicorn's server, which notes `started` once it listens, and after `limits.grace` fails what still runs."""
-
-    def __init__(self, app: Starlette, limits: Limits, started: str) -> None:
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=limits.keep_alive,
-            timeout_graceful_shutdown=math.ceil(limits.grace) + _SEND_ERRORS,
-        )
-        super().__init__(config)
-        self._scheduler, self._grace, self._message = app.state.scheduler, limits.grace, started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        note(self._message)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().call_later(self._grace, self._scheduler.give_up)
-        await super().shutdown(sockets)
+def make_server(app: Starlette, limits: Limits) -> uvicorn.Server:
+    """What serves the application."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=limits.keep_alive,
+        timeout_graceful_shutdown=math.ceil(limits.grace),
+    )
+    return uvicorn.Server(config)
 
 
 def _origin(text: str) -> str:
     """An origin as browsers write it: lower case, without a path and its scheme's default port."""
-    if text in ("*", "null"):
-        return text
-    match = _ORIGIN.fullmatch(text.lower().removesuffix("/"))
-    if match is None:
+    origin = text.lower().removesuffix("/")
+    if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
         raise UsageError(f"'{text}' is not an origin.", "Write --allow-origin http://localhost:3000, or '*' for all.")
-    return match["site"] if match["port"] == _PORTS.get(match["scheme"]) else match[0]
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -133,11 +116,14 @@ def build_app(
 ) -> Starlette:
     """The application; its lifespan starts and ends `app.state.scheduler`. Arguments are those of `serve`."""
     service = _Service(engine, settings, limits, default)
-    patience = limits.timeout + 2 * limits.read_timeout
-    guard = Middleware(RequestGuard, api_key=api_key, patience=patience)
-    cors = Middleware(
-        CORSMiddleware, allow_origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
-    )  # outside the guard: preflights carry no key, and errors need its header too
+    middleware = []
+    if allow_origins:  # before the key is checked: preflights carry none
+        methods, anything = ("GET", "POST"), ("*",)
+        middleware.append(
+            Middleware(CORSMiddleware, allow_origins, methods, allow_headers=anything, expose_headers=anything)
+        )
+    if api_key is not None:
+        middleware.append(Middleware(AuthenticationMiddleware, backend=_BearerToken(api_key), on_error=_wrong_key))
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", service.complete, methods=["POST"]),
@@ -145,53 +131,35 @@ def build_app(
             Route("/v1/models/{name:path}", service.model),
             Route("/health", service.health),
         ],
-        middleware=[cors, guard] if allow_origins else [guard],
-        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+        middleware=middleware,
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_error,
+            ClientDisconnect: lambda *_: Response(status_code=499),
+            Exception: lambda *_: _json_error(internal_error()),
+        },
         lifespan=service.lifespan,
     )
     app.state.scheduler = service.scheduler
     return app
 
 
-class RequestGuard:
-    """Middleware: checks the bearer token, and drops requests after `patience` seconds."""
+class _BearerToken(AuthenticationBackend):
+    """Lets in who sends the key, and everybody to /health."""
 
-    def __init__(self, app: ASGIApp, api_key: str | None, patience: float) -> None:
-        self._app, self._patience = app, patience
-        self._key = None if api_key is None else api_key.encode()
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begun = False
+    async def authenticate(self, conn: HTTPConnection) -> None:
+        scheme, _, token = conn.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(token.strip().encode(), self._key) and scheme.lower() == "bearer"
+        if not right and conn.url.path != "/health":
+            raise AuthenticationError
 
-        async def noting_send(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
 
-        try:
-            async with asyncio.timeout(self._patience):
-                if self._may_enter(scope):
-                    await self._app(scope, receive, noting_send)
-                else:
-                    message, headers = "The API key is missing or wrong.", {"WWW-Authenticate": "Bearer"}
-                    error = ApiError(401, message, code="invalid_api_key", headers=headers)
-                    await _json_error(error)(scope, receive, send)
-        except TimeoutError:
-            _log.warning("A client was too slow; its connection is dropped.")
-        except Exception:
-            _log.exception("%s %s failed.", scope["method"], scope["path"])
-            if begun:
-                raise  # the response has begun: let the server break it off
-            await _json_error(internal_error())(scope, receive, send)
-
-    def _may_enter(self, scope: Scope) -> bool:
-        if self._key is None or scope["path"] == "/health":
-            return True
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-        return hmac.compare_digest(token.strip().encode(), self._key) and scheme.lower() == "bearer"
+def _wrong_key(conn: HTTPConnection, error: AuthenticationError) -> Response:
+    message, headers = "The API key is missing or wrong.", {"WWW-Authenticate": "Bearer"}
+    return _json_error(ApiError(401, message, code="invalid_api_key", headers=headers))
 
 
 class _Service:
@@ -216,19 +184,19 @@ class _Service:
         request = read_request(await self._body(http))
         async with self._tokenizing:
             work = await run_in_threadpool(self._reader.work, request)
-        reply, streamed = Reply(request.model, work.prompt_tokens, work.pad, self._fingerprint), request.stream
-        job = Job(self._engine, work, streamed=streamed, timeout=self._limits.timeout)
+        reply = Reply(request.model, work.prompt_tokens, work.pad, self._fingerprint)
+        job = Job(self._engine, work, streamed=request.stream, timeout=self._limits.timeout)
         self.scheduler.submit(job)
         try:
-            if not streamed:
+            if not request.stream:
                 return JSONResponse(reply.whole(await _unless_disconnected(http, _whole(job))))
             events = job.events()
             first = await _unless_disconnected(http, anext(events))  # what fails before the first text has a status
-        finally:
-            if not streamed or sys.exception() is not None:
-                job.cancel()
-        chunks = _chunks(first, events, reply, len(job.answers), usage=request.stream_options.include_usage)
-        return _EventStream(chunks, on_close=job.cancel)
+        except BaseException:
+            job.cancel()
+            raise
+        chunks = _chunks(job, first, events, reply, usage=request.stream_options.include_usage)
+        return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     async def models(self, request: Request) -> Response:
         names = await run_in_threadpool(self._reader.model_names)
@@ -256,8 +224,6 @@ class _Service:
                     if len(body) > limits.max_body:
                         message = f"The body has more than {limits.max_body} bytes."
                         raise ApiError(413, message, code="request_too_large")
-        except ClientDisconnect as error:
-            raise _client_left() from error
         except TimeoutError as error:
             message = f"The body did not arrive within {limits.read_timeout:g} s."
             raise ApiError(408, message, code="timeout") from error
@@ -268,28 +234,14 @@ async def _whole(job: Job) -> list[Event]:
     return [event async for event in job.events()]
 
 
-class _EventStream(StreamingResponse):
-    """Server-sent events; `on_close` is called when they end, or the client leaves."""
-
-    def __init__(self, chunks: AsyncIterator[str], on_close: Callable[[], None]) -> None:
-        super().__init__(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self._on_close = on_close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._on_close()
-
-
 async def _chunks(
-    first: Event, events: AsyncIterator[Event], reply: Reply, choices: int, *, usage: bool
+    job: Job, first: Event, events: AsyncIterator[Event], reply: Reply, *, usage: bool
 ) -> AsyncIterator[str]:
     """The text of a stream. An error after the first event has no status any more: it is the last event."""
+    tokens = first.tokens
     try:
-        for chunk in (*reply.first_chunks(choices), *reply.chunks(first)):
+        for chunk in (*reply.first_chunks(len(job.answers)), *reply.chunks(first)):
             yield _event_text(chunk)
-        tokens = first.tokens
         async for event in events:
             for chunk in reply.chunks(event):
                 yield _event_text(chunk)
@@ -299,6 +251,8 @@ async def _chunks(
         yield "data: [DONE]\n\n"
     except ApiError as error:
         yield _event_text(error.body)
+    finally:
+        job.cancel()  # the client may have left
 
 
 def _event_text(content: dict[str, Any]) -> str:
@@ -309,25 +263,23 @@ Result = TypeVar("Result")
 
 
 async def _unless_disconnected(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of `work`, unless the client leaves first."""
+    """The result of `work` (ClientDisconnect if the client leaves first; ApiError when the server stops)."""
 
-    async def disconnect() -> None:
+    async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-
-    result, left = asyncio.ensure_future(work), asyncio.ensure_future(disconnect())
-    try:
-        await asyncio.wait([result, left], return_when=asyncio.FIRST_COMPLETED)
-        if not result.done():
-            raise _client_left()
-        return result.result()
-    finally:
         result.cancel()
+
+    result = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(watch())
+    try:
+        return await result
+    except asyncio.CancelledError:
+        if left.done():
+            raise ClientDisconnect from None
+        raise ApiError(503, "The server is shutting down.", code="shutting_down") from None
+    finally:
         left.cancel()
-
-
-def _client_left() -> ApiError:
-    return ApiError(499, "The client has left.", code="client_closed_request")  # nobody reads it; it is counted
 
 
 def _json_error(error: ApiError) -> JSONResponse:

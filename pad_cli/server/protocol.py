@@ -32,10 +32,6 @@ def internal_error() -> ApiError:
     return ApiError(500, "The server failed at this request; its log says why.", code="internal_error")
 
 
-def shutting_down() -> ApiError:
-    return ApiError(503, "The server is shutting down.", code="shutting_down")
-
-
 @dataclass(frozen=True)
 class Event:
     """News of choice `index`: text, and at its end the finish reason and the number of decoded tokens; or an error."""

@@ -35,7 +35,7 @@ class Limits:
     max_queue: int = 256  # answers that wait; requests beyond are refused with 429
     batch_wait: float = 0.005  # how long a batch that is not full waits for more
     timeout: float = 120.0  # for an answer
-    read_timeout: float = 20.0  # for the body of a request, and for a client to take what it was sent
+    read_timeout: float = 20.0  # for the body of a request
     grace: float = 20.0  # for answers under way when the server is told to stop
     max_body: int = 1 << 20  # bytes of a request
     max_prompt_tokens: int | None = None

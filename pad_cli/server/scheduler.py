@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pad_cli.decoding.detokenize import IncrementalDetokenizer
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.models.scoring import is_out_of_memory
-from pad_cli.server.protocol import ApiError, Event, internal_error, shutting_down
+from pad_cli.server.protocol import ApiError, Event, internal_error
 from pad_cli.server.request_reader import Limits, Work
 
 _log = logging.getLogger(__name__)
@@ -162,10 +162,8 @@ class Scheduler:
         return {"status": status, "waiting": len(self._queue), "running": self._running}
 
     def submit(self, job: Job) -> None:
-        """Queue the answers of one request, all or none (ApiError: 429 no room; 503 shutting down)."""
+        """Queue the answers of one request, all or none (ApiError 429: no room)."""
         with self._changed:
-            if self._closing:
-                raise shutting_down()
             room = self._limits.max_queue - len(job.answers)
             if len(self._queue) > room:
                 self._queue = deque(answer for answer in self._queue if not answer.over)
@@ -175,17 +173,11 @@ class Scheduler:
             self._queue.extend(job.answers)
             self._changed.notify_all()
 
-    def give_up(self) -> None:
-        """Take nothing more, and end what waits and what runs; `close` waits for the thread to end, too."""
+    def close(self, timeout: float) -> None:
+        """End the thread after the token that it decodes; nobody waits for answers any more."""
         with self._changed:
             self._closing = True
-            for answer in self._queue:
-                answer.fail(shutting_down())
-            self._queue.clear()
             self._changed.notify_all()
-
-    def close(self, timeout: float) -> None:
-        self.give_up()
         self._thread.join(timeout)
 
     def _run(self) -> None:
@@ -213,7 +205,7 @@ class Scheduler:
                 self._changed.wait_for(
                     lambda: len(self._queue) >= self._max_batch or self._closing, self._limits.batch_wait
                 )
-                if not self._closing and (batch := self._take()):
+                if batch := self._take():
                     return batch
             return []
 
@@ -234,12 +226,11 @@ class Scheduler:
 
     def _decode(self, batch: Sequence[Answer]) -> None:
         settings = batch[0].settings.model_copy(update={"max_new_tokens": max(answer.limit for answer in batch)})
-        for step in self._engine.steps([answer.item for answer in batch], settings, lambda row: self._over(batch[row])):
+
+        def over(row: int) -> bool:
+            return self._closing or batch[row].over
+
+        for step in self._engine.steps([answer.item for answer in batch], settings, over):
             for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
                 if runs and not batch[row].over:
                     batch[row].push(token)
-
-    def _over(self, answer: Answer) -> bool:
-        if self._closing:
-            answer.fail(shutting_down())
-        return answer.over

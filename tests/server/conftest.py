@@ -20,11 +20,12 @@ from typing import Any
 
 import openai
 import pytest
+import uvicorn
 
 from pad_cli import DecodingSettings, Limits, PadEngine
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.recipe import ModelSettings
-from pad_cli.server.http_server import HttpServer, build_app
+from pad_cli.server.http_server import build_app, make_server
 
 SETTINGS = DecodingSettings(max_new_tokens=24, guidance_weight=1.5)
 PROGRAM = "from pad_cli.cli.main import main; main()"
@@ -37,7 +38,7 @@ class Server:
 
     port: int
     engine: PadEngine
-    server: HttpServer
+    server: uvicorn.Server
     clients: contextlib.ExitStack
 
     @property
@@ -97,7 +98,7 @@ def serve(policy: Any, reward_model: Any) -> Iterator[Serve]:
             engine = engine or PadEngine(policy, reward_model)
             app = build_app(engine, SETTINGS, limits or Limits(), **options)
             listener = stack.enter_context(contextlib.closing(socket.create_server(("127.0.0.1", 0))))
-            server = HttpServer(app, limits or Limits(), "")
+            server = make_server(app, limits or Limits())
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
             thread.start()
             stack.callback(_end, server, thread)
@@ -106,7 +107,7 @@ def serve(policy: Any, reward_model: Any) -> Iterator[Serve]:
         yield start
 
 
-def _end(server: HttpServer, thread: threading.Thread) -> None:
+def _end(server: uvicorn.Server, thread: threading.Thread) -> None:
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive()

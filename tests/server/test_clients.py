@@ -278,17 +278,6 @@ def test_a_page_of_an_allowed_origin_may_ask(serve: Serve) -> None:
         assert (status, headers["access-control-allow-origin"]) == (expected, PAGE)
 
 
-def test_our_own_failure_is_told_to_a_page_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = serve(allow_origins=[PAGE])
-
-    def broken(*_: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr("pad_cli.server.request_reader.RequestReader.model_names", broken)
-    status, headers = asked_by(server, PAGE, "GET", "/v1/models")
-    assert (status, headers["access-control-allow-origin"]) == (500, PAGE)
-
-
 @pytest.mark.parametrize("allowed", [[], [PAGE]])
 def test_other_origins_get_nothing(serve: Serve, allowed: list[str]) -> None:
     server = serve(allow_origins=allowed)

@@ -236,6 +236,17 @@ def test_those_whose_time_is_up_when_the_server_stops_are_told(serve: Serve, slo
     assert {(status, content["error"]["code"]) for status, content in found} == {(503, "shutting_down")}
 
 
+def test_a_failure_of_our_own_is_an_error_of_the_api(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("pad_cli.server.request_reader.RequestReader.work", broken)
+    status, content = server.post(ASK)
+    assert (status, content["error"]["code"]) == (500, "internal_error")
+
+
 def test_a_key_is_asked_for_everywhere_but_at_the_health_check(serve: Serve) -> None:
     server = serve(api_key="sesame")
     assert server.health() == {"status": "ok", "waiting": 0, "running": 0}
