@@ -12,7 +12,6 @@ import torch
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference
-from pad_cli.recipe import DecodingSettings
 
 
 @dataclass(frozen=True)
@@ -31,21 +30,6 @@ def check_one_each(count: int, **lists: Sequence[Any] | None) -> None:
     for name, values in lists.items():
         if values is not None and len(values) != count:
             raise UsageError(f"{count} prompts, but {len(values)} {name}.", "Give one for each prompt.")
-
-
-def as_items(
-    prompts: Sequence[list[int]],
-    backbone_prompts: Sequence[list[int]],
-    preferences: Sequence[Preference],
-    settings: DecodingSettings,
-    guidance_weights: Sequence[float] | None,
-    streams: Sequence[str] | None,
-) -> list[Item]:
-    """Items from lists of the same length; `settings` fill in guidance weights, and the seed is in every stream."""
-    check_one_each(len(prompts), guidance_weights=guidance_weights, streams=streams)
-    weights = guidance_weights or [settings.guidance_weight] * len(prompts)
-    names = [f"{settings.seed}/{name}" for name in streams or range(len(prompts))]
-    return [Item(*fields) for fields in zip(prompts, backbone_prompts, preferences, weights, names, strict=True)]
 
 
 def safety_floor(always: Mapping[str, float], model: RewardModel | None) -> dict[str, float]:

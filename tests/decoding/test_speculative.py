@@ -31,6 +31,7 @@ from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.conftest import PROMPTS
 from tests.decoding.drafters import DRAFTERS, forwards, make_engine, stops
 from tests.tiny import make_language_model, make_reward_model
+from tests.token_prompts import generate_all, generate_ids
 
 TEXTS = [[60], [5, 40, 77, 90, 31], [200, 17], [100, 101, 102, 103] * 6, [9], [33, 34, 35, 36, 37, 38, 39]]
 """Prompts as tokens; two are of one token."""
@@ -49,10 +50,16 @@ def preferences(engine: PadEngine, count: int = len(SPECS)) -> list[Preference]:
 
 
 def answers(
-    engine: PadEngine, how: DecodingSettings, draft_tokens: int | str, prompts: Sequence[list[int]] = TEXTS, **more: Any
+    engine: PadEngine,
+    how: DecodingSettings,
+    draft_tokens: int | str,
+    prompts: Sequence[list[int]] = TEXTS,
+    *,
+    ignore_eos: bool = False,
 ) -> list[list[int]]:
     how = how.model_copy(update={"draft_tokens": draft_tokens})
-    return engine.generate_ids(prompts, preferences(engine, len(prompts)), how, WEIGHTS[: len(prompts)], **more)
+    generate = generate_all if ignore_eos else generate_ids
+    return generate(engine, prompts, preferences(engine, len(prompts)), how, WEIGHTS[: len(prompts)])
 
 
 def agree(
@@ -286,11 +293,11 @@ def size(model: LanguageModel) -> int:
 
 def test_without_guidance_there_is_nothing_to_draft_with(engine: PadEngine) -> None:
     plain, requests = (
-        PadEngine(engine.policy).generate_ids(TEXTS, None, settings()),
+        generate_ids(PadEngine(engine.policy), TEXTS, None, settings()),
         alone(engine, TEXTS, None, settings()),
     )
-    assert_agree(engine.generate_ids(TEXTS, None, settings(draft_tokens=4)), plain, requests)
-    weightless = engine.generate_ids(TEXTS, preferences(engine), settings(draft_tokens=4, guidance_weight=0))
+    assert_agree(generate_ids(engine, TEXTS, None, settings(draft_tokens=4)), plain, requests)
+    weightless = generate_ids(engine, TEXTS, preferences(engine), settings(draft_tokens=4, guidance_weight=0))
     assert_agree(weightless, plain, requests)
 
 

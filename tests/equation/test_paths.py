@@ -24,6 +24,7 @@ from pad_cli.training.evaluate_checkpoint import read_pair
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.models.test_prompt_reward_model import make_head
 from tests.tiny import PRINCIPLES, make_reward_model
+from tests.token_prompts import score_candidates
 from tests.training.conftest import make_rewards
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -186,7 +187,7 @@ def test_decoding_scores_candidates_by_the_equation(form: str, path: str, policy
             close(found[0], rewards[number, candidates], atol=1e-3)  # normalisers included
             bridged.push(candidates[-1:])
         else:
-            step = engine.score_candidates([read], preference, settings.model_copy(update={"path": path}))
+            step = score_candidates(engine, [read], preference, settings.model_copy(update={"path": path}))
             candidates, scores = step.candidates[0], step.scores[0]
         expected = plain[candidates] + 2.0 * 1.5 * rewards[number, candidates]
         assert len(candidates) == 12

@@ -69,10 +69,10 @@ def test_many_clients_at_once_get_the_engines_own_answers(
 
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(ask, range(len(asked))))
-    for number, (prompt, _, specs) in enumerate(asked):
-        agree(server.engine, prompt, specs, answers[number], temperature=temperature, seed=number % 3)
     assert sum(batches) == len(asked)
     assert max(batches) > 1, "some are decoded together"
+    for number, (prompt, _, specs) in enumerate(asked):
+        agree(server.engine, prompt, specs, answers[number], temperature=temperature, seed=number % 3)
 
 
 def test_a_stream_is_the_same_answer_in_pieces(serve: Serve) -> None:
