@@ -72,7 +72,7 @@ class Sampler:
     ) -> torch.Tensor:
         """Choose a token in each of B rows, of (B, C) candidates with their (B, C) guided scores: (B,) token ids.
 
-        `rows` are B numbers of streams, `positions` how many tokens each answer has already.
+        `rows` says which stream each row draws from, `positions` how many tokens its answer has already.
         """
         if self._greedy:
             return candidates.gather(1, scores.argmax(-1, keepdim=True))[:, 0]
@@ -91,6 +91,18 @@ class Sampler:
         while len(drawn) <= position:
             drawn.append(self._streams[row].random())
         return drawn[position]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the loop, for the B rows that are in the batch."""
+
+    rows: list[int]  # which prompt each row answers
+    running: list[bool]  # whether the row was still unfinished, so that its token counts
+    tokens: torch.Tensor  # (B,) chosen
+    candidates: torch.Tensor  # (B, C) token ids, the policy's likeliest first
+    log_probs: torch.Tensor  # (B, C) of the candidates under the policy
+    scores: torch.Tensor  # (B, C) what was chosen by: equal to `log_probs` without guidance
 
 
 @dataclass(frozen=True)
@@ -136,12 +148,24 @@ class Request:
         tokens = [] if self.ignore_eos else sorted(self.policy.end_tokens)
         return torch.tensor(tokens, dtype=torch.long, device=self.policy.device)
 
-    def select(
-        self, logits: torch.Tensor, rows: Sequence[int], answers: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Candidates (B, C) and their log-probabilities, of (B, V) logits of the policy after its processors.
+    def step(
+        self,
+        rows: list[int],
+        logits: torch.Tensor,
+        answers: torch.Tensor,
+        guidance: Guidance | None,
+        rewards: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        running: list[bool] | None = None,
+    ) -> Step:
+        """Choose the next token of B rows.
 
-        `answers` (B, T) is the text so far, negative where a row has no token.
+        Args:
+            rows: which prompt each row answers.
+            logits: (B, V) of the policy.
+            answers: (B, T) the answers so far; negative where a row has no token.
+            guidance: of these rows; None: rewards are added as they are.
+            rewards: from (B, C) candidates and their log-probabilities to their rewards (B, C).
+            running: for `Step`; None for all.
         """
         logits = logits[:, : self.shared_tokens]
         if self.processors:  # they see each row alone, without padding
@@ -150,32 +174,15 @@ class Request:
                 tokens = torch.cat([answer.new_tensor(self.prompts[row]), answer[answer >= 0]])
                 processed.append(self.processors(tokens[None], row_logits[None]))
             logits = torch.cat(processed)
-        return select_candidates(logits, self.candidates)
-
-    def score(
-        self,
-        guidance: Guidance,
-        candidates: torch.Tensor,
-        log_probs: torch.Tensor,
-        rewards: torch.Tensor,
-        answers: torch.Tensor,
-    ) -> torch.Tensor:
-        """Guided scores (B, C) of candidates; `answers` as in `select`."""
-        rewards = rewards.to(log_probs.device)
-        rewards = withhold_repeats(rewards, log_probs, candidates, answers, self.reward_ngram)
-        return guided_scores(log_probs, rewards, guidance.guidance_weight)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the loop, for the B rows that are in the batch."""
-
-    rows: list[int]  # which prompt each row answers
-    running: list[bool]  # whether the row was still unfinished, so that its token counts
-    tokens: torch.Tensor  # (B,) chosen
-    candidates: torch.Tensor  # (B, C) token ids, the policy's likeliest first
-    log_probs: torch.Tensor  # (B, C) of the candidates under the policy
-    scores: torch.Tensor  # (B, C) what was chosen by: equal to `log_probs` without guidance
+        candidates, log_probs = select_candidates(logits, self.candidates)
+        found = rewards(candidates, log_probs).to(log_probs.device)
+        if guidance is None:
+            scores = log_probs + found
+        else:
+            found = withhold_repeats(found, log_probs, candidates, answers, self.reward_ngram)
+            scores = guided_scores(log_probs, found, guidance.guidance_weight)
+        tokens = self.sampler.choose(candidates, scores, rows, (answers >= 0).sum(1).tolist())
+        return Step(rows, running or [True] * len(rows), tokens, candidates, log_probs, scores)
 
 
 def collect(count: int, steps: Iterator[Step]) -> list[list[int]]:
@@ -198,14 +205,9 @@ def decode_steps(request: Request) -> Iterator[Step]:
     running = torch.ones(len(rows), dtype=torch.bool, device=request.policy.device)
     for position in range(request.max_new_tokens):
         logits = request.policy.head(strategy.hidden)  # (B, V)
-        candidates, log_probs = request.select(logits, rows, answers)  # (B, C)
-        rewards = strategy.rewards(candidates, log_probs)
-        if guidance is None:
-            scores = log_probs + rewards
-        else:
-            scores = request.score(guidance, candidates, log_probs, rewards, answers)
-        tokens = request.sampler.choose(candidates, scores, rows, [position] * len(rows))  # (B,)
-        yield Step(rows, running.tolist(), tokens, candidates, log_probs, scores)
+        step = request.step(rows, logits, answers, guidance, strategy.rewards, running.tolist())
+        yield step
+        tokens = step.tokens
         running = running & ~torch.isin(tokens, ends)
         if request.stopped is not None:
             running &= torch.tensor([not request.stopped(row) for row in rows], device=running.device)
