@@ -5,13 +5,10 @@ FusedStrategy       one forward pass: the preference heads work on the policy's 
 PairedStrategy      one forward pass of twice the rows: an adapter or another prompt for the second half alone
 SeparateStrategy    two models, two caches
 BridgedStrategy     two vocabularies, see `decoding/bridged.py`
-
-`score_uncached` is the yardstick that tests compare them with.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,8 +16,8 @@ from typing import Literal
 import torch
 
 from pad_cli.decoding.session import CachedSession
-from pad_cli.equation import candidate_rewards, guided_scores, rewards_of_all, select_candidates, withhold_repeats
-from pad_cli.models.language_model import LanguageModel, same_model
+from pad_cli.equation import candidate_rewards
+from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
 
 Path = Literal["fused", "paired", "separate", "bridged"]
@@ -155,43 +152,3 @@ class SeparateStrategy(DecodingStrategy):
     def keep(self, rows: torch.Tensor) -> None:
         super().keep(rows)
         self._reward.keep(rows)
-
-
-@torch.inference_mode()
-def score_uncached(
-    policy: LanguageModel, guidance: Guidance, prompt: list[int], answer: list[int], *, count: int, reward_ngram: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score the candidates for the next token of one answer, as the paper's authors released it.
-
-    Both models read the whole text again for every token, one prompt at a time and without a cache, and give logits
-    at every position of it, though only the last are used (inference/PAD.py of zjuruizhechen/PAD). The answer is the
-    first row of `guidance`. Gives candidates (1, C) and their guided scores (1, C) in nats, all normalisers included.
-    """
-    model, backbone = guidance.model, guidance.model.backbone
-    shared = min(policy.vocabulary_size, backbone.vocabulary_size)
-    logits = policy.head(_states(policy, prompt + answer))[-1:, :shared]
-
-    def backbone_logits(states: torch.Tensor) -> torch.Tensor:
-        return backbone.head(states)[-1:, :shared].to(logits.device)
-
-    text = [*guidance.prompts[0], *answer]
-    with contextlib.nullcontext() if model.adapter is None else model.adapter.on_rows_from(0):
-        hidden = _states(backbone, text)
-    shifted = hidden + model.shift(hidden, guidance.preference_weights[:1].expand(len(hidden), -1))
-    if model.reference == "state":
-        reference = backbone_logits(hidden[-1:])
-    elif model.reference == "policy" or same_model(policy, backbone):
-        reference = logits
-    else:
-        reference = backbone_logits(_states(backbone, text))
-    candidates, log_probs = select_candidates(logits, count)
-    rewards = rewards_of_all(backbone_logits(shifted.to(hidden.dtype)), reference).gather(1, candidates)
-    history = torch.tensor([answer], dtype=torch.long, device=candidates.device)
-    rewards = withhold_repeats(rewards, log_probs, candidates, history, reward_ngram)
-    return candidates, guided_scores(log_probs, rewards, guidance.guidance_weight[:1])
-
-
-def _states(model: LanguageModel, text: list[int]) -> torch.Tensor:
-    """(T, H) states after every token of a text, read at once."""
-    tokens = torch.tensor([text], device=model.device)
-    return model.hidden_states(tokens, torch.ones_like(tokens))[0]

@@ -19,7 +19,6 @@ from pad_cli.bench.measure import (
 )
 from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, benchmark_prompts, random_prompts
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.decoding.strategies import score_uncached
 from pad_cli.errors import PadError, UsageError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -30,6 +29,7 @@ from pad_cli.records import BenchmarkItem, as_messages
 from tests.agreement import alone, assert_agree
 from tests.architectures import make_architecture
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
+from tests.uncached import score_uncached
 
 TOKENS = 6
 STEERED = DecodingSettings(guidance_weight=2.0)

@@ -11,7 +11,7 @@ import torch
 from pad_cli.decoding.bridged import BridgedStrategy
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.processor import PreferenceLogitsProcessor
-from pad_cli.decoding.strategies import Guidance, score_uncached
+from pad_cli.decoding.strategies import Guidance
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, sequence_rewards, token_rewards
 from pad_cli.learning.choices import Choice
 from pad_cli.learning.user_weights import choice_features
@@ -26,6 +26,7 @@ from tests.models.test_prompt_reward_model import make_head
 from tests.tiny import PRINCIPLES, make_reward_model
 from tests.token_prompts import score_candidates
 from tests.training.conftest import make_rewards
+from tests.uncached import score_uncached
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
