@@ -27,7 +27,7 @@ from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
 from pad_cli.models.language_model import LanguageModel, room
 from pad_cli.recipe import DecodingSettings
 
-_STRATEGIES = {
+_STRATEGIES: dict[str, type[DecodingStrategy]] = {
     "fused": FusedStrategy,
     "paired": PairedStrategy,
     "separate": SeparateStrategy,
@@ -198,14 +198,14 @@ def collect(count: int, steps: Iterator[Step]) -> list[list[int]]:
 @torch.inference_mode()
 def decode_steps(request: Request) -> Iterator[Step]:
     """Answer a batch of prompts, one step for each new token."""
-    guidance, rows = request.guidance, list(range(len(request.prompts)))
+    rows = list(range(len(request.prompts)))
     ends = request.ends()
     strategy = request.strategy()
     answers = torch.zeros(len(rows), 0, dtype=torch.long, device=request.policy.device)
     running = torch.ones(len(rows), dtype=torch.bool, device=request.policy.device)
     for position in range(request.max_new_tokens):
         logits = request.policy.head(strategy.hidden)  # (B, V)
-        step = request.step(rows, logits, answers, guidance, strategy.rewards, running.tolist())
+        step = request.step(rows, logits, answers, strategy.guidance, strategy.rewards, running.tolist())
         yield step
         tokens = step.tokens
         running = running & ~torch.isin(tokens, ends)
@@ -224,6 +224,5 @@ def decode_steps(request: Request) -> Iterator[Step]:
             remaining = running.nonzero()[:, 0]
             rows = [rows[index] for index in remaining.tolist()]
             tokens, answers, running = tokens[remaining], answers[remaining], running[remaining]
-            guidance = guidance and guidance.rows(remaining)
             strategy.keep(remaining)
         strategy.push(tokens)

@@ -52,9 +52,14 @@ class Guidance:
 
 
 class DecodingStrategy:
-    """The policy alone, reading B prompts."""
+    """The policy alone, reading B prompts.
 
-    def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]]) -> None:
+    Attributes:
+        guidance: of the rows that are left; None for the policy alone.
+    """
+
+    def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance | None = None) -> None:
+        self.guidance = guidance
         self._policy = CachedSession(policy, prompts)
 
     @property
@@ -67,7 +72,7 @@ class DecodingStrategy:
         return torch.zeros_like(log_probs)
 
     def full(self, tokens: torch.Tensor) -> list[bool]:
-        """For each row: can a model read no more after these tokens (B,)? Only where it reads tokens of its own."""
+        """For each row, whether a model that reads tokens of its own has no room left after these tokens (B,)."""
         return [False] * len(tokens)
 
     def push(self, tokens: torch.Tensor) -> None:
@@ -77,21 +82,16 @@ class DecodingStrategy:
     def keep(self, rows: torch.Tensor) -> None:
         """Continue with the given rows only."""
         self._policy.keep(rows)
+        self.guidance = self.guidance and self.guidance.rows(rows)
 
 
 class FusedStrategy(DecodingStrategy):
     """The policy is the backbone and both read the same: rewards come from the policy's own state."""
 
-    def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
-        super().__init__(policy, prompts)
-        self._guidance = guidance
+    guidance: Guidance
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
-        return self._guidance.rewards(self.hidden, candidates)
-
-    def keep(self, rows: torch.Tensor) -> None:
-        super().keep(rows)
-        self._guidance = self._guidance.rows(rows)
+        return self.guidance.rewards(self.hidden, candidates)
 
 
 class PairedStrategy(DecodingStrategy):
@@ -101,9 +101,11 @@ class PairedStrategy(DecodingStrategy):
     policy's, and the reference where the reward needs one.
     """
 
+    guidance: Guidance
+
     def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
         model, both = guidance.model, [*prompts, *guidance.prompts]
-        self._guidance, self._plain = guidance, len(prompts)
+        self.guidance, self._plain = guidance, len(prompts)
         # not `policy`, which may be another copy: the adapter is attached to the backbone
         self._session = CachedSession(model.backbone, both, adapter=model.adapter, adapted_from=self._plain)
 
@@ -118,12 +120,12 @@ class PairedStrategy(DecodingStrategy):
         return self._session.hidden[: self._plain]
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
-        model, reference = self._guidance.model, None
+        model, reference = self.guidance.model, None
         if model.reference != "state":
             reference = log_probs
             if self._plain:
                 reference = model.backbone.head.at(self.hidden.float(), candidates.to(self.hidden.device))
-        return self._guidance.rewards(self._session.hidden[self._plain :], candidates, reference)
+        return self.guidance.rewards(self._session.hidden[self._plain :], candidates, reference)
 
     def push(self, tokens: torch.Tensor) -> None:
         self._session.push(torch.cat([tokens, tokens]) if self._plain else tokens)
@@ -132,14 +134,14 @@ class PairedStrategy(DecodingStrategy):
         both = torch.cat([rows, rows + self._plain]) if self._plain else rows
         self._plain = len(rows) if self._plain else 0
         self._session.keep(both, adapted_from=self._plain)
-        self._guidance = self._guidance.rows(rows)
+        self.guidance = self.guidance.rows(rows)
 
 
 class SeparateStrategy(DecodingStrategy):
     """Any backbone with the policy's vocabulary."""
 
     def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
-        super().__init__(policy, prompts)
+        super().__init__(policy, prompts, guidance)
         self._reward = PairedStrategy.reward_side(guidance)
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
