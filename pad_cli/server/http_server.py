@@ -10,8 +10,8 @@ import math
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -33,6 +33,7 @@ from pad_cli.server.request_reader import Limits, RequestReader
 from pad_cli.server.scheduler import Job, Scheduler
 from pad_cli.system.progress import note
 
+_DISCONNECT_SECONDS = 0.2  # after which a client that has left is noticed
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^\s/:?#@\[\]]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 
 
@@ -187,15 +188,9 @@ class _Service:
         reply = Reply(request.model, work.prompt_tokens, work.pad, self._fingerprint)
         job = Job(self._engine, work, streamed=request.stream, timeout=self._limits.timeout)
         self.scheduler.submit(job)
-        try:
-            if not request.stream:
-                return JSONResponse(reply.whole(await _unless_disconnected(http, _whole(job))))
-            events = job.events()
-            first = await _unless_disconnected(http, anext(events))  # what fails before the first text has a status
-        except BaseException:
-            job.cancel()
-            raise
-        chunks = _chunks(job, first, events, reply, usage=request.stream_options.include_usage)
+        if not request.stream:
+            return JSONResponse(reply.whole(await _whole(http, job)))
+        chunks = _chunks(job, reply, usage=request.stream_options.include_usage)
         return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     async def models(self, request: Request) -> Response:
@@ -230,19 +225,31 @@ class _Service:
         return bytes(body)
 
 
-async def _whole(job: Job) -> list[Event]:
-    return [event async for event in job.events()]
+async def _whole(request: Request, job: Job) -> list[Event]:
+    """The answers of a job (ClientDisconnect if the client leaves first; ApiError if one fails or the server stops)."""
 
+    async def collect() -> list[Event]:
+        return [event async for event in job.events()]
 
-async def _chunks(
-    job: Job, first: Event, events: AsyncIterator[Event], reply: Reply, *, usage: bool
-) -> AsyncIterator[str]:
-    """The text of a stream. An error after the first event has no status any more: it is the last event."""
-    tokens = first.tokens
+    answers = asyncio.ensure_future(collect())
     try:
-        for chunk in (*reply.first_chunks(len(job.answers)), *reply.chunks(first)):
-            yield _event_text(chunk)
-        async for event in events:
+        while not answers.done():
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            await asyncio.wait([answers], timeout=_DISCONNECT_SECONDS)
+        return answers.result()
+    except asyncio.CancelledError:
+        raise ApiError(503, "The server is shutting down.", code="shutting_down") from None
+    finally:
+        answers.cancel()
+        job.cancel()
+
+
+async def _chunks(job: Job, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
+    """The text of a stream. An error has no status, since the response has begun: it is the last event."""
+    tokens = 0
+    try:
+        async for event in job.events():
             for chunk in reply.chunks(event):
                 yield _event_text(chunk)
             tokens += event.tokens
@@ -257,29 +264,6 @@ async def _chunks(
 
 def _event_text(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
-
-
-Result = TypeVar("Result")
-
-
-async def _unless_disconnected(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of `work` (ClientDisconnect if the client leaves first; ApiError when the server stops)."""
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        result.cancel()
-
-    result = asyncio.ensure_future(work)
-    left = asyncio.ensure_future(watch())
-    try:
-        return await result
-    except asyncio.CancelledError:
-        if left.done():
-            raise ClientDisconnect from None
-        raise ApiError(503, "The server is shutting down.", code="shutting_down") from None
-    finally:
-        left.cancel()
 
 
 def _json_error(error: ApiError) -> JSONResponse:

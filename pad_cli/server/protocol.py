@@ -127,7 +127,7 @@ class ChatRequest(_Schema):
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
     seed: int | None = None
-    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)] = []
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list), Field(max_length=4)] = []
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     chat_template_kwargs: dict[str, Any] = {}
@@ -184,15 +184,11 @@ class Reply:
         usage = self._usage(sum(answer.tokens for answer in answers))
         return {**self._common, "object": "chat.completion", "choices": choices, "usage": usage}
 
-    def first_chunks(self, count: int) -> list[dict[str, Any]]:
-        """The chunk with which each choice begins."""
-        delta = {"role": "assistant", "content": ""}
-        return [self._chunk(self._choice(Event(index), delta=delta)) for index in range(count)]
-
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """The chunks of more text, and of the end of a choice."""
         if event.text:
-            yield self._chunk(self._choice(Event(event.index), delta={"content": event.text}))
+            delta = {"role": "assistant", "content": event.text}
+            yield self._chunk(self._choice(Event(event.index), delta=delta))
         if event.reason:
             yield self._chunk(self._choice(event, delta={}))
 

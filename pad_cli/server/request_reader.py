@@ -40,7 +40,6 @@ class Limits:
     max_body: int = 1 << 20  # bytes of a request
     max_prompt_tokens: int | None = None
     max_new_tokens: int = 1024  # of an answer; a request for more is capped
-    max_stops: int = 4  # stop strings of a request
     keep_alive: int = 120  # for an idle connection; clients keep pooled ones up to 90 s
 
 
@@ -113,8 +112,6 @@ class RequestReader:
             raise ApiError(400, f"`{name}` is set by the server, not by requests.", param=name)
         if count > self._limits.max_batch:
             raise ApiError(400, f"{count} choices; this server gives at most {self._limits.max_batch}.", param="n")
-        if len(request.stop) > self._limits.max_stops:
-            raise ApiError(400, f"At most {self._limits.max_stops} stop strings.", param="stop")
         try:
             items = self._engine.items(
                 [tuple(request.messages)] * count,

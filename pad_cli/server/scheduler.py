@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 class StopStrings:
     """Passes text on up to the first stop string to be completed; of several completed at once, the longest.
 
-    What may be the beginning of one is held back, so the output does not depend on how the text is cut into pieces.
+    As many characters as one may begin with are held back, so the output does not depend on how the text is cut.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
@@ -45,10 +45,7 @@ class StopStrings:
         if hits:
             self.met = True
             return self._held[: min(hits)[1]]
-        longest = max((len(stop) - 1 for stop in self._strings), default=0)
-        open_lengths = range(min(longest, len(self._held)), 0, -1)  # of suffixes that a stop string may begin with
-        held = next((n for n in open_lengths if any(stop.startswith(self._held[-n:]) for stop in self._strings)), 0)
-        certain = len(self._held) - held
+        certain = max(len(self._held) - max((len(stop) - 1 for stop in self._strings), default=0), 0)
         out, self._held = self._held[:certain], self._held[certain:]
         return out
 
