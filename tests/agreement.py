@@ -83,7 +83,7 @@ def assert_agree(
 def row_of(step: Step, row: int) -> Step:
     """One row of a step, as a step of its own."""
     tensors = (step.tokens, step.candidates, step.log_probs, step.scores)
-    return Step([step.rows[row]], [step.running[row]], *(tensor[row : row + 1] for tensor in tensors))
+    return Step([step.rows[row]], *(tensor[row : row + 1] for tensor in tensors))
 
 
 def assert_same_scores(ours: Step, theirs: Step) -> None:
@@ -111,14 +111,14 @@ def choices(request: Request, answer: Sequence[int], bound: float = BOUND) -> se
         for last in (count - 1, count):  # either may be the last candidate
             kept = [*range(count - 1), last]
             parts = (tensor[:, kept] for tensor in (wider.candidates, wider.log_probs, wider.scores))
-            found |= _choices(request, Step([0], [True], wider.tokens, *parts), len(answer), bound)
+            found |= _choices(request, Step([0], wider.tokens, *parts), len(answer), bound)
     return found
 
 
 def step_after(request: Request, answer: Sequence[int]) -> Step:
     """What competes for the token after the beginning of an answer to a request of one row."""
     processors = LogitsProcessorList([*request.processors, _Dictation(len(request.prompts[0]), answer)])
-    dictated = replace(request, processors=processors, max_new_tokens=len(answer) + 1, ignore_eos=True, stopped=None)
+    dictated = replace(request, processors=processors, max_new_tokens=len(answer) + 1, ignore_eos=True)
     *before, last = decode_steps(dictated)
     assert [int(step.tokens[0]) for step in before] == list(answer)
     return last

@@ -33,7 +33,6 @@ _STRATEGIES: dict[str, type[DecodingStrategy]] = {
     "separate": SeparateStrategy,
     "bridged": BridgedStrategy,
 }
-_COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share of the batch is running
 
 
 def policy_processors(settings: DecodingSettings) -> LogitsProcessorList:
@@ -98,7 +97,6 @@ class Step:
     """One step of the loop, for the B rows that are in the batch."""
 
     rows: list[int]  # which prompt each row answers
-    running: list[bool]  # whether the row was still unfinished, so that its token counts
     tokens: torch.Tensor  # (B,) chosen
     candidates: torch.Tensor  # (B, C) token ids, the policy's likeliest first
     log_probs: torch.Tensor  # (B, C) of the candidates under the policy
@@ -118,7 +116,7 @@ class Request:
     sampler: Sampler
     processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)  # act on the policy's logits first
     ignore_eos: bool = False  # go on after an end of sequence, to `max_new_tokens` (for measuring)
-    stopped: Callable[[int], bool] | None = None  # after each token, with the row's number: does its answer end there?
+    stopped: Callable[[int], bool] = lambda row: False  # after each token: does the answer of this row end here?
 
     @property
     def reads(self) -> list[tuple[LanguageModel, Sequence[list[int]]]]:
@@ -143,10 +141,11 @@ class Request:
             return DecodingStrategy(self.policy, self.prompts)
         return _STRATEGIES[self.guidance.path](self.policy, self.prompts, self.guidance)
 
-    def ends(self) -> torch.Tensor:
-        """(E,) tokens that end an answer."""
-        tokens = [] if self.ignore_eos else sorted(self.policy.end_tokens)
-        return torch.tensor(tokens, dtype=torch.long, device=self.policy.device)
+    def ends(self, row: int, token: int, length: int) -> bool:
+        """Does the answer of a row end with this token, its `length`-th?"""
+        if length >= self.limits[row] or self.stopped(row):
+            return True
+        return token in self.policy.end_tokens and not self.ignore_eos
 
     def step(
         self,
@@ -155,7 +154,6 @@ class Request:
         answers: torch.Tensor,
         guidance: Guidance | None,
         rewards: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        running: list[bool] | None = None,
     ) -> Step:
         """Choose the next token of B rows.
 
@@ -165,7 +163,6 @@ class Request:
             answers: (B, T) the answers so far; negative where a row has no token.
             guidance: of these rows; None: rewards are added as they are.
             rewards: from (B, C) candidates and their log-probabilities to their rewards (B, C).
-            running: for `Step`; None for all.
         """
         logits = logits[:, : self.shared_tokens]
         if self.processors:  # they see each row alone, without padding
@@ -182,16 +179,15 @@ class Request:
             found = withhold_repeats(found, log_probs, candidates, answers, self.reward_ngram)
             scores = guided_scores(log_probs, found, guidance.guidance_weight)
         tokens = self.sampler.choose(candidates, scores, rows, (answers >= 0).sum(1).tolist())
-        return Step(rows, running or [True] * len(rows), tokens, candidates, log_probs, scores)
+        return Step(rows, tokens, candidates, log_probs, scores)
 
 
 def collect(count: int, steps: Iterator[Step]) -> list[list[int]]:
     """The answers that steps add up to: N lists of new tokens; a finished one ends with its end of sequence."""
     answers: list[list[int]] = [[] for _ in range(count)]
     for step in steps:
-        for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
-            if runs:
-                answers[row].append(token)
+        for row, token in zip(step.rows, step.tokens.tolist(), strict=True):
+            answers[row].append(token)
     return answers
 
 
@@ -199,30 +195,23 @@ def collect(count: int, steps: Iterator[Step]) -> list[list[int]]:
 def decode_steps(request: Request) -> Iterator[Step]:
     """Answer a batch of prompts, one step for each new token."""
     rows = list(range(len(request.prompts)))
-    ends = request.ends()
     strategy = request.strategy()
     answers = torch.zeros(len(rows), 0, dtype=torch.long, device=request.policy.device)
-    running = torch.ones(len(rows), dtype=torch.bool, device=request.policy.device)
-    for position in range(request.max_new_tokens):
+    while True:
         logits = request.policy.head(strategy.hidden)  # (B, V)
-        step = request.step(rows, logits, answers, strategy.guidance, strategy.rewards, running.tolist())
+        step = request.step(rows, logits, answers, strategy.guidance, strategy.rewards)
         yield step
-        tokens = step.tokens
-        running = running & ~torch.isin(tokens, ends)
-        if request.stopped is not None:
-            running &= torch.tensor([not request.stopped(row) for row in rows], device=running.device)
-        full = [
-            unreadable or request.limits[row] <= position + 1
-            for row, unreadable in zip(rows, strategy.full(tokens), strict=True)
+        tokens, answers = step.tokens, torch.cat([answers, step.tokens[:, None]], dim=1)
+        length, full = answers.shape[1], strategy.full(tokens)
+        left = [
+            index
+            for index, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True))
+            if not (request.ends(row, token, length) or full[index])
         ]
-        running &= ~torch.tensor(full, device=running.device)
-        answers = torch.cat([answers, tokens[:, None]], dim=1)
-        left = int(running.sum())
-        if left == 0:
+        if not left:
             break
-        if left < _COMPACT_BELOW * len(rows) or any(full):  # a full row cannot read on, though it has ended
-            remaining = running.nonzero()[:, 0]
-            rows = [rows[index] for index in remaining.tolist()]
-            tokens, answers, running = tokens[remaining], answers[remaining], running[remaining]
+        if len(left) < len(rows):
+            remaining = torch.tensor(left, device=tokens.device)
+            rows, tokens, answers = [rows[index] for index in left], tokens[remaining], answers[remaining]
             strategy.keep(remaining)
         strategy.push(tokens)

@@ -235,7 +235,7 @@ class PadEngine:
         self,
         items: Sequence[Item],
         settings: DecodingSettings,
-        stopped: Callable[[int], bool] | None = None,
+        stopped: Callable[[int], bool] = lambda row: False,
     ) -> Iterator[Step]:
         """Decode B items in one batch, at most `batch_size`, token by token.
 

@@ -84,7 +84,6 @@ def draft_length(request: Request, draft_tokens: int | Literal["auto"]) -> Block
 def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
     """Answer a batch of prompts as `decode_steps` does; each step holds one token of one row."""
     batch = _Batch(request)
-    ends = set(request.ends().tolist())
     while batch.rows:
         room = min(request.limits[row] - len(batch.answers[row]) for row in batch.rows)
         count = min(length.next(), room - 1)
@@ -100,8 +99,7 @@ def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
                 is_right = place < count and token == drafts[index][place]
                 tried += place < count
                 right += is_right
-                stopped = request.stopped is not None and request.stopped(row)
-                if token in ends or len(answer) == request.limits[row] or stopped:
+                if request.ends(row, token, len(answer)):
                     break
                 if not is_right:
                     going_on.append(index)
@@ -193,4 +191,4 @@ def _table(answers: Sequence[list[int]], device: torch.device) -> torch.Tensor:
 
 def _of_row(step: Step, index: int) -> Step:
     tensors = (step.tokens, step.candidates, step.log_probs, step.scores)
-    return Step([step.rows[index]], [True], *(tensor[index : index + 1] for tensor in tensors))
+    return Step([step.rows[index]], *(tensor[index : index + 1] for tensor in tensors))

@@ -228,6 +228,6 @@ class Scheduler:
             return self._closing or batch[row].over
 
         for step in self._engine.steps([answer.item for answer in batch], settings, over):
-            for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
-                if runs and not batch[row].over:
+            for row, token in zip(step.rows, step.tokens.tolist(), strict=True):
+                if not batch[row].over:
                     batch[row].push(token)

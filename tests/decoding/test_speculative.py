@@ -204,12 +204,11 @@ def make_request(engine: PadEngine, temperature: float) -> Request:
 
 
 def by_row(steps: Iterator[Step]) -> dict[int, list[Step]]:
-    """The steps of each row, of one row each, while the row was running."""
+    """The steps of each row, of one row each."""
     rows: dict[int, list[Step]] = {row: [] for row in range(len(TEXTS))}
     for step in steps:
-        for index, (row, running) in enumerate(zip(step.rows, step.running, strict=True)):
-            if running:
-                rows[row].append(row_of(step, index))
+        for index, row in enumerate(step.rows):
+            rows[row].append(row_of(step, index))
     return rows
 
 
@@ -361,9 +360,8 @@ def test_rows_that_are_stopped_leave_the_others_as_they_are(
     made: list[list[int]] = [[] for _ in TEXTS]
     request = replace(make_request(engine, 1.0), ignore_eos=True, stopped=lambda row: written[row] >= limits[row])
     for step in steps_of(request):
-        for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
-            if runs:
-                written[row] += 1
-                made[row].append(token)
+        for row, token in zip(step.rows, step.tokens.tolist(), strict=True):
+            written[row] += 1
+            made[row].append(token)
     expected = [answer[:limit] for answer, limit in zip(whole, limits, strict=True)]
     assert_agree(made, expected, each_row(make_request(engine, 1.0)))
