@@ -50,14 +50,10 @@ def check_bridge(policy: LanguageModel, model: RewardModel) -> None:
 
 
 _MEANING: dict[Path, str] = {
-    "fused": "The policy is the reward model's backbone, and the reward model has no adapter: one forward pass serves "
-    "both, and steering costs next to nothing.",
-    "paired": "The policy is the reward model's backbone, which also reads through an adapter or another prompt: one "
-    "forward pass of twice the rows.",
-    "separate": "The policy is another model with the backbone's vocabulary: the backbone reads along in a forward "
-    "pass of its own, and may draft where it is much smaller.",
-    "bridged": "The policy has another vocabulary: it is steered by text, which the backbone reads in its own tokens; "
-    "the slowest path.",
+    "fused": "The policy is the reward model's backbone: one forward pass serves both.",
+    "paired": "The policy is the reward model's backbone, which also reads through an adapter or another prompt.",
+    "separate": "The policy is another model with the backbone's vocabulary: the backbone reads along.",
+    "bridged": "The policy has another vocabulary: the backbone reads its text in tokens of its own.",
 }
 
 
@@ -68,7 +64,6 @@ class Fit:
     policy: str
     path: Path | None
     same_vocabulary: bool
-    is_backbone: bool
     reason: str
 
 
@@ -78,12 +73,12 @@ def fit_policy(reward_model: str, policy: ModelSettings) -> Fit:
     model = load_reward_model(reward_model, backbone=steered, dtype=policy.dtype, device=policy.device)
     backbone = model.backbone
     path = choose_path(steered, model, "auto")
-    same, is_backbone, reason = same_vocabulary(steered, backbone), same_model(steered, backbone), _MEANING[path]
+    same, reason = same_vocabulary(steered, backbone), _MEANING[path]
     if path == "bridged":
         try:
             check_bridge(steered, model)
         except VocabularyError as error:
-            return Fit(policy.model, None, same, is_backbone, str(error))
+            return Fit(policy.model, None, same, str(error))
     elif path == "separate" and steered.head.weight.shape == backbone.head.weight.shape:
         reason += " It has the backbone's sizes, but other weights, or the same ones changed since."
-    return Fit(policy.model, path, same, is_backbone, reason)
+    return Fit(policy.model, path, same, reason)

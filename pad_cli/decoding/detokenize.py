@@ -30,15 +30,12 @@ class IncrementalDetokenizer:
     def push(self, token: int) -> str:
         """Take one more token and return the text that is certain now; may be empty."""
         self._tokens.append(token)
-        text = self._text()
+        text = decode_answer(self._tokenizer, self._tokens, self._ends)
         return "" if text.endswith(_UNFINISHED) else self._rest(text)
 
     def finish(self) -> str:
         """What was held back."""
-        return self._rest(self._text())
-
-    def _text(self) -> str:
-        return decode_answer(self._tokenizer, self._tokens, self._ends)
+        return self._rest(decode_answer(self._tokenizer, self._tokens, self._ends))
 
     def _rest(self, text: str) -> str:
         new, self._length = text[self._length :], max(self._length, len(text))

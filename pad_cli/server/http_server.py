@@ -115,7 +115,7 @@ def build_app(
     api_key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> Starlette:
-    """The application; its lifespan starts and ends `app.state.scheduler`. Arguments are those of `serve`."""
+    """The application; its lifespan starts and ends the decoding thread. Arguments are those of `serve`."""
     service = _Service(engine, settings, limits, default)
     middleware = []
     if allow_origins:  # before the key is checked: preflights carry none
@@ -125,7 +125,7 @@ def build_app(
         )
     if api_key is not None:
         middleware.append(Middleware(AuthenticationMiddleware, backend=_BearerToken(api_key), on_error=_wrong_key))
-    app = Starlette(
+    return Starlette(
         routes=[
             Route("/v1/chat/completions", service.complete, methods=["POST"]),
             Route("/v1/models", service.models),
@@ -141,8 +141,6 @@ def build_app(
         },
         lifespan=service.lifespan,
     )
-    app.state.scheduler = service.scheduler
-    return app
 
 
 class _BearerToken(AuthenticationBackend):
@@ -154,7 +152,7 @@ class _BearerToken(AuthenticationBackend):
     async def authenticate(self, conn: HTTPConnection) -> None:
         scheme, _, token = conn.headers.get("authorization", "").partition(" ")
         right = hmac.compare_digest(token.strip().encode(), self._key) and scheme.lower() == "bearer"
-        if not right and conn.url.path != "/health":
+        if not right and conn.scope["path"] != "/health":  # not `conn.url`, of which the client writes a part
             raise AuthenticationError
 
 
@@ -171,15 +169,15 @@ class _Service:
         self._created = int(time.time())
         guide = "" if engine.reward_model is None else f"-{engine.reward_model.fingerprint}"
         self._fingerprint = f"{engine.policy.fingerprint}{guide}"
-        self.scheduler = Scheduler(engine, limits)
+        self._scheduler = Scheduler(engine, limits)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        self.scheduler.start()
+        self._scheduler.start()
         try:
             yield
         finally:
-            await run_in_threadpool(self.scheduler.close, self._limits.grace)
+            await run_in_threadpool(self._scheduler.close, self._limits.grace)
 
     async def complete(self, http: Request) -> Response:
         request = read_request(await self._body(http))
@@ -187,7 +185,7 @@ class _Service:
             work = await run_in_threadpool(self._reader.work, request)
         reply = Reply(request.model, work.prompt_tokens, work.pad, self._fingerprint)
         job = Job(self._engine, work, streamed=request.stream, timeout=self._limits.timeout)
-        self.scheduler.submit(job)
+        self._scheduler.submit(job)
         if not request.stream:
             return JSONResponse(reply.whole(await _whole(http, job)))
         chunks = _chunks(job, reply, usage=request.stream_options.include_usage)
@@ -203,7 +201,7 @@ class _Service:
         return JSONResponse(self._model(name))
 
     async def health(self, request: Request) -> Response:
-        health = self.scheduler.health
+        health = self._scheduler.health
         return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -270,13 +268,11 @@ def _json_error(error: ApiError) -> JSONResponse:
     return JSONResponse(error.body, status_code=error.status, headers=error.headers)
 
 
-async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
+async def _api_error(request: Request, error: Any) -> Response:
     return _json_error(error)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _http_error(request: Request, error: Any) -> Response:
     hint = " Answers come from /v1/chat/completions." if error.status_code == 404 else ""
     message = f"{request.method} {request.url.path}: {error.detail}.{hint}"
     return _json_error(ApiError(error.status_code, message, code="no_such_route", headers=error.headers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class RequestReader:
         self._principles = () if engine.reward_model is None else engine.reward_model.principles
         models = [engine.policy] if engine.reward_model is None else [engine.policy, engine.reward_model.backbone]
         lengths = [model.context_length for model in models]
-        self._context = min((length for length in lengths if length is not None), default=None)
+        self._context = min((length for length in lengths if length is not None), default=math.inf)  # tokens
 
     def model_names(self) -> list[str]:
         """The models that are listed: `pad`, `base`, and each principle and profile; these may be joined by `+`."""
@@ -84,14 +85,10 @@ class RequestReader:
         if start != _STEERED or not slash:
             raise _unknown(model, did_you_mean(model, self.model_names()))
         specs = [part.strip() for part in names.split("+")]
-        for spec in specs:
-            try:
-                preference = self._engine.preference([spec])
-            except (PreferenceError, DataError) as error:
-                raise _unknown(model, str(error)) from error
-            if preference.texts and not spec.startswith("@"):
-                hint = did_you_mean(spec, self._principles)
-                raise _unknown(model, f"'{spec}' is not a principle. {hint} Free text goes into pad.preference.")
+        try:
+            self._engine.preference(specs)
+        except (PreferenceError, DataError) as error:
+            raise _unknown(model, str(error)) from error
         return specs
 
     def work(self, request: ChatRequest) -> Work:
@@ -147,14 +144,12 @@ class RequestReader:
 
     def _limit(self, requested: int | None, prompt: int) -> int:
         """The longest answer to a prompt of so many tokens."""
-        most = self._limits.max_prompt_tokens
-        room = None if self._context is None else self._context - prompt
-        if (most is not None and prompt > most) or (room is not None and room < 1):
-            longest = min(number for number in (most, self._context and self._context - 1) if number is not None)
+        longest = min(self._context - 1, self._limits.max_prompt_tokens or math.inf)
+        if prompt > longest:
             message = f"The prompt has {prompt} tokens; this server reads at most {longest}."
             raise ApiError(400, message, code="context_length_exceeded", param="messages")
         limit = self._settings.max_new_tokens if requested is None else requested
-        return min(limit, self._limits.max_new_tokens, limit if room is None else room)
+        return int(min(limit, self._limits.max_new_tokens, self._context - prompt))
 
 
 def _unknown(model: str, reason: str) -> ApiError:

@@ -260,6 +260,9 @@ def test_a_key_is_asked_for_everywhere_but_at_the_health_check(serve: Serve) -> 
         content = json.loads(answer.partition(b"\r\n\r\n")[2])
         assert (status, content["error"]["code"]) == (401, "invalid_api_key")
     assert server.post(ASK)[0] == 401
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x/health?\r\nConnection: close\r\n\r\n")
+        assert client.recv(100).split()[1] != b"200"
     names = [model.id for model in server.client(api_key="sesame").models.list()]
     assert "pad" in names
 
