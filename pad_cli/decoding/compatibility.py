@@ -19,22 +19,19 @@ def choose_path(policy: LanguageModel, model: RewardModel, path: str, *, apart: 
 
     With `apart` the policy reads other prompts than the reward model, so its rows cannot serve that as well.
     """
+    possible: tuple[Path, ...]
     if not same_model(policy, model.backbone):
-        if path in ("fused", "paired"):
-            raise UsageError(f"decoding.path: {path} needs a policy that is the reward model's backbone.", "Use: auto")
-        return "separate" if same_vocabulary(policy, model.backbone) else "bridged"
-    if path == "fused" and (apart or model.reference != "state"):
+        possible = ("separate",) if same_vocabulary(policy, model.backbone) else ("bridged",)
+    elif apart:  # paired, the reference of an adapter would be what the policy reads
+        possible = ("separate",) if model.reference == "backbone" else ("paired", "separate")
+    else:
+        possible = ("fused", "paired", "separate") if model.reference == "state" else ("paired", "separate")
+    if path in ("fused", "paired") and path not in possible:
         raise UsageError(
-            "decoding.path: fused needs a reward model that reads what the policy reads, without an adapter.",
-            "Use: auto",
+            f"decoding.path: {path} is not possible with this policy and reward model.",
+            "fused and paired need the backbone as policy, and fused one prompt for both and no adapter. Use: auto",
         )
-    if apart and model.reference == "backbone":  # paired, its reference would be what the policy reads
-        if path == "paired":
-            raise UsageError("decoding.path: this policy and reward model read different prompts.", "Use: auto")
-        return "separate"
-    if path == "separate":
-        return "separate"
-    return "paired" if path == "paired" or apart or model.reference != "state" else "fused"
+    return next((each for each in possible if each == path), possible[0])
 
 
 def check_bridge(policy: LanguageModel, model: RewardModel) -> None:

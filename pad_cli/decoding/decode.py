@@ -75,8 +75,8 @@ class Sampler:
         """
         if self._greedy:
             return candidates.gather(1, scores.argmax(-1, keepdim=True))[:, 0]
-        # Candidates are drawn from in the order of their ids, so that two models, or two roundings, that rank them
-        # differently still draw the same from similar scores: a draft is right more often.
+        # Candidates are ordered by their ids: models that rank similar scores differently then still draw the same
+        # token, so more drafts are right.
         order = candidates.argsort(-1)
         probabilities = self._warpers(None, scores.gather(1, order)).softmax(-1)
         draws = [self._draw(row, position) for row, position in zip(rows, positions, strict=True)]
