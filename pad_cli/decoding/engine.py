@@ -12,7 +12,7 @@ import torch
 from pad_cli.decoding.compatibility import check_bridge, choose_path
 from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_steps, policy_processors
 from pad_cli.decoding.detokenize import IncrementalDetokenizer, TokenChoice, explain_step
-from pad_cli.decoding.items import Item, check_one_each, clamp_to_minimum, safety_floor
+from pad_cli.decoding.items import Item, clamp_to_minimum, safety_floor
 from pad_cli.decoding.session import can_roll_back
 from pad_cli.decoding.speculative import draft_length, speculate_steps
 from pad_cli.decoding.strategies import Guidance
@@ -170,13 +170,15 @@ class PadEngine:
     ) -> list[Item]:
         """Read B prompts, for `steps`; `template_options` as in `encode_prompt`, the rest as in `generate`."""
         settings, count = settings or DecodingSettings(), len(prompts)
-        check_one_each(
-            count,
-            preferences=preferences,
-            guidance_weights=guidance_weights,
-            streams=streams,
-            policy_prompts=policy_prompts,
-        )
+        lists = {
+            "preferences": preferences,
+            "guidance weights": guidance_weights,
+            "streams": streams,
+            "policy prompts": policy_prompts,
+        }
+        for name, values in lists.items():
+            if values is not None and len(values) != count:
+                raise UsageError(f"{count} prompts, but {len(values)} {name}.", "Give one for each prompt.")
         if preferences is None:  # the policy is on its own, without the safety floor
             preferences = [NO_PREFERENCE] * count
         else:

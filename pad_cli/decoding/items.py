@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -23,13 +22,6 @@ class Item:
     preference: Preference  # empty for none
     guidance_weight: float  # not calibrated
     stream: str  # decides what sampling draws
-
-
-def check_one_each(count: int, **lists: Sequence[Any] | None) -> None:
-    """Refuse lists that do not have one entry for each of N prompts (UsageError)."""
-    for name, values in lists.items():
-        if values is not None and len(values) != count:
-            raise UsageError(f"{count} prompts, but {len(values)} {name}.", "Give one for each prompt.")
 
 
 def safety_floor(always: Mapping[str, float], model: RewardModel | None) -> dict[str, float]:

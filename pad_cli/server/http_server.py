@@ -129,7 +129,6 @@ def build_app(
         routes=[
             Route("/v1/chat/completions", service.complete, methods=["POST"]),
             Route("/v1/models", service.models),
-            Route("/v1/models/{name:path}", service.model),
             Route("/health", service.health),
         ],
         middleware=middleware,
@@ -193,20 +192,12 @@ class _Service:
 
     async def models(self, request: Request) -> Response:
         names = await run_in_threadpool(self._reader.model_names)
-        return JSONResponse({"object": "list", "data": [self._model(name) for name in names]})
-
-    async def model(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        await run_in_threadpool(self._reader.specs, name)  # refuses unknown ones
-        return JSONResponse(self._model(name))
+        common = {"object": "model", "created": self._created, "owned_by": "pad"}
+        return JSONResponse({"object": "list", "data": [{"id": name, **common} for name in names]})
 
     async def health(self, request: Request) -> Response:
         health = self._scheduler.health
         return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)
-
-    def _model(self, name: str) -> dict[str, Any]:
-        root = self._engine.policy.name
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "pad", "root": root}
 
     async def _body(self, request: Request) -> bytes:
         body, limits = bytearray(), self._limits

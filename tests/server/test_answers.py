@@ -189,7 +189,6 @@ def test_models_are_listed_and_each_can_be_asked(serve: Serve) -> None:
     names = [model.id for model in client.models.list()]
     assert names == ["pad", "base", "pad/humorous", "pad/formal", "pad/concise"]
     for name in [*names, "pad/humorous+formal=-1"]:
-        assert client.models.retrieve(name).id == name
         assert say(client, name, "Hi", max_tokens=2).choices[0].message.content is not None
 
 
