@@ -56,7 +56,7 @@ _UNSUPPORTED = {
 }
 """Keys of the API that would change an answer."""
 
-_NO_EFFECT: tuple[Any, ...] = (None, False, 0, [], {}, "none", "auto", "medium", {"type": "text"}, ["text"])
+_NO_EFFECT: tuple[Any, ...] = (None, False, 0, [], {}, "none", "auto", {"type": "text"}, ["text"])
 """Values with which clients send unsupported keys without asking for anything."""
 
 _ROLES = ("system", "developer", "user", "assistant")

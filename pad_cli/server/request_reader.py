@@ -103,11 +103,10 @@ class RequestReader:
         seed = request.seed
         if seed is None:
             seed = random.SystemRandom().getrandbits(31) if settings.temperature else settings.seed
-        count = request.n
         if reserved := _TEMPLATE_ARGUMENTS & request.chat_template_kwargs.keys():
             name = f"chat_template_kwargs.{min(reserved)}"
             raise ApiError(400, f"`{name}` is set by the server, not by requests.", param=name)
-        if count > self._limits.max_batch:
+        if (count := request.n) > self._limits.max_batch:
             raise ApiError(400, f"{count} choices; this server gives at most {self._limits.max_batch}.", param="n")
         try:
             items = self._engine.items(
