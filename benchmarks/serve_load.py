@@ -20,7 +20,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from statistics import median
 from typing import Any
 
 import openai
+import psutil
 
 from pad_cli import DecodingSettings, PadEngine, read_recipe
 from pad_cli.recipe import GenerateRecipe
@@ -90,8 +90,8 @@ def offline_answers(recipe: GenerateRecipe, cases: list[Case]) -> dict[Case, str
 
 
 @contextlib.contextmanager
-def started(*options: str) -> Iterator[str]:
-    """A server as a user starts it; gives its address."""
+def started(*options: str) -> Iterator[tuple[str, int]]:
+    """A server as a user starts it; gives its address and its process id."""
     command = [sys.executable, "-m", "pad_cli", "serve", "--port", "0", *options]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
     assert server.stderr is not None
@@ -103,17 +103,15 @@ def started(*options: str) -> Iterator[str]:
         else:
             raise SystemExit("the server did not start")
         threading.Thread(target=server.stderr.read, daemon=True).start()
-        yield found[1]
+        yield found[1], server.pid
     finally:
         server.terminate()
         server.wait(60)
 
 
-def resident(url: str) -> float:
-    """Resident memory of a server, in MB, by its own meter."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
-        text = response.read().decode()
-    return float(re.search(r"^process_resident_memory_bytes (\S+)", text, re.M)[1]) / 1e6  # type: ignore[index]
+def resident(server: int) -> float:
+    """Resident memory of a server, by its process id, in MB."""
+    return float(psutil.Process(server).memory_info().rss) / 1e6
 
 
 async def put_under_load(url: str, cases: list[Case], clients: int, seconds: float) -> Load:
@@ -180,7 +178,7 @@ def main() -> None:
     together = ["--recipe", asked.recipe, "--max-batch", str(asked.max_batch), "--max-queue", str(asked.max_queue)]
     single = ["--recipe", asked.recipe, "--max-batch", "1", "--max-queue", str(asked.max_queue)]
     found: dict[str, Any] = {"clients": asked.clients, "max_batch": asked.max_batch, "seconds": asked.seconds}
-    with started(*together) as url, started(*single) as one:
+    with started(*together) as (url, _), started(*single) as (one, _):
         ratios, both = [], []
         for _ in range(ROUNDS):
             loads = [asyncio.run(put_under_load(each, cases, asked.clients, ROUND_SECONDS)) for each in (url, one)]
@@ -191,12 +189,12 @@ def main() -> None:
             "rounds": [round(ratio, 2) for ratio in ratios],
             "tokens_per_second": [round(median(load.throughput for load in both[place::2])) for place in (0, 1)],
         }
-    with started(*together) as url:
-        before = resident(url)
+    with started(*together) as (url, server):
+        before = resident(server)
         asyncio.run(put_under_load(url, cases, asked.clients, min(20, asked.seconds)))
-        warm = resident(url)
+        warm = resident(server)
         load = asyncio.run(put_under_load(url, cases, asked.clients, asked.seconds))
-        after = resident(url)
+        after = resident(server)
     wrong = sum(texts != {expected[case]} for case, texts in load.answers.items())
     found |= {
         "requests": sum(load.outcomes.values()),

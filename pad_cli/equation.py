@@ -182,7 +182,7 @@ def candidate_rewards(
 
 
 def normaliser_change(personalised: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
-    """What `candidate_rewards` leave out: r = candidate reward - this.
+    """The constant of the state that `candidate_rewards` leave out: r = candidate reward - this constant.
 
     Args:
         personalised: (N, V) logits of the shifted states.
@@ -260,7 +260,7 @@ def strength(spreads: torch.Tensor) -> torch.Tensor:
 
 
 def calibration_factor(strengths: torch.Tensor) -> torch.Tensor:
-    """What brings each of some (K,) strengths to `STRENGTH`: (K,) factors; 1 where nothing is rewarded."""
+    """The factors (K,) that scale each of K strengths to `STRENGTH`; 1 for a strength of 0."""
     return torch.where(strengths > 0, STRENGTH / strengths, 1.0)
 
 
@@ -300,14 +300,14 @@ def guided_log_probs(log_probs: torch.Tensor, rewards: torch.Tensor, guidance_we
 def withhold_repeats(
     rewards: torch.Tensor, log_probs: torch.Tensor, candidates: torch.Tensor, history: torch.Tensor, size: int
 ) -> torch.Tensor:
-    """Pay a reward once: a candidate that would repeat an n-gram of the answer keeps no reward above the average.
+    """Cap the reward of a candidate that would repeat an n-gram of the answer at the candidates' average reward.
 
-    Strong guidance repeats itself because the reward is paid each time, so the reward is where repetition is stopped;
-    the policy's own probabilities stay as they are. Ours, not the paper's.
+    Without the cap, strong guidance repeats a rewarded phrase, because each repetition is rewarded again. The policy's
+    own probabilities do not change. This is not part of the paper.
 
     Args:
         rewards: (B, C).
-        log_probs: (B, C) of the candidates under the policy; the average is taken with them.
+        log_probs: (B, C) of the candidates under the policy; the average is weighted by their probabilities.
         candidates: (B, C) token ids.
         history: (B, T) the answer so far; negative where a row has no token.
         size: n, the length of an n-gram in tokens; 0 leaves rewards as they are.

@@ -10,9 +10,9 @@ have, one row alone, and each answer's token has to be one that the decoder choo
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.models.prompts import decode_answer
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Generation
+from tests.token_prompts import token_items
 
 BOUND = 3e-4
 """Nats by which rounding may move a score: five times the 6e-5 by which scores of tests/decoding/test_architectures.py
@@ -37,8 +38,8 @@ Answer = Generation | str | Sequence[int]
 def alone(
     engine: PadEngine, prompts: Sequence[Any], preferences: Any, settings: DecodingSettings, *weights: Any, **more: Any
 ) -> list[Request]:
-    """Each prompt as a request of its own; arguments as for `PadEngine.items`, or `id_items` if prompts are tokens."""
-    read = engine.id_items if isinstance(prompts[0], list) else engine.items
+    """Each prompt as a request of its own; arguments as for `PadEngine.items`, or `token_items` if they are tokens."""
+    read = functools.partial(token_items, engine) if isinstance(prompts[0], list) else engine.items
     return [engine._request([item], settings) for item in read(prompts, preferences, settings, *weights, **more)]
 
 
@@ -72,7 +73,7 @@ def assert_agree(
     """
     for number, (one, other, request) in enumerate(zip(first, second, requests, strict=True)):
         if isinstance(other, str):
-            read = decode or partial(decode_answer, request.policy.tokenizer, ends=request.policy.end_tokens)
+            read = decode or functools.partial(decode_answer, request.policy.tokenizer, ends=request.policy.end_tokens)
             agree = _text_agrees(_tokens(one), other, request, read)
         else:
             agree = _tokens_agree(_tokens(one), _tokens(other), request)
@@ -82,7 +83,7 @@ def assert_agree(
 def row_of(step: Step, row: int) -> Step:
     """One row of a step, as a step of its own."""
     tensors = (step.tokens, step.candidates, step.log_probs, step.scores)
-    return Step([step.rows[row]], [step.running[row]], *(tensor[row : row + 1] for tensor in tensors))
+    return Step([step.rows[row]], *(tensor[row : row + 1] for tensor in tensors))
 
 
 def assert_same_scores(ours: Step, theirs: Step) -> None:
@@ -110,14 +111,14 @@ def choices(request: Request, answer: Sequence[int], bound: float = BOUND) -> se
         for last in (count - 1, count):  # either may be the last candidate
             kept = [*range(count - 1), last]
             parts = (tensor[:, kept] for tensor in (wider.candidates, wider.log_probs, wider.scores))
-            found |= _choices(request, Step([0], [True], wider.tokens, *parts), len(answer), bound)
+            found |= _choices(request, Step([0], wider.tokens, *parts), len(answer), bound)
     return found
 
 
 def step_after(request: Request, answer: Sequence[int]) -> Step:
     """What competes for the token after the beginning of an answer to a request of one row."""
     processors = LogitsProcessorList([*request.processors, _Dictation(len(request.prompts[0]), answer)])
-    dictated = replace(request, processors=processors, max_new_tokens=len(answer) + 1, ignore_eos=True, stopped=None)
+    dictated = replace(request, processors=processors, max_new_tokens=len(answer) + 1, ignore_eos=True)
     *before, last = decode_steps(dictated)
     assert [int(step.tokens[0]) for step in before] == list(answer)
     return last

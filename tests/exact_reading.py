@@ -11,6 +11,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.session import CachedSession, left_padded
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings
+from tests.token_prompts import generate_all
 
 GENERATE_DIFFERS = {
     "blt": "it fails: there is no number of layers for a cache",
@@ -56,7 +57,7 @@ def assert_greedy_is_generates(model: LanguageModel) -> None:
     """Two prompts of different length in a batch, each against transformers' own `generate` of it alone."""
     prompts = torch.randint(10, 250, (2, 12), generator=torch.Generator().manual_seed(2)).tolist()
     prompts[1] = prompts[1][:5]
-    ours = PadEngine(model).generate_ids(prompts, None, DecodingSettings(max_new_tokens=8), ignore_eos=True)
+    ours = generate_all(PadEngine(model), prompts, None, DecodingSettings(max_new_tokens=8))
     model.model.generation_config = GenerationConfig(eos_token_id=None, pad_token_id=1)  # no end that is forced
     for prompt, written in zip(prompts, ours, strict=True):
         tokens = torch.tensor([prompt])

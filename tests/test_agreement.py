@@ -16,6 +16,7 @@ from pad_cli.models.prompts import decode_answer
 from pad_cli.recipe import DecodingSettings
 from tests.agreement import BOUND, alone, assert_agree, assert_same_scores, choices, each_row, row_of, step_after
 from tests.tiny import make_language_model, make_reward_model
+from tests.token_prompts import generate_ids, token_items
 
 PROMPTS = [[5, 40, 77, 90, 31], [60]]
 PLACE = 3
@@ -30,7 +31,7 @@ def plain(byte_tokenizer: Any) -> PadEngine:
 
 
 def answers(engine: PadEngine, how: DecodingSettings = HOW) -> list[list[int]]:
-    return engine.generate_ids(PROMPTS, "humorous", how)
+    return generate_ids(engine, PROMPTS, "humorous", how)
 
 
 def twin_of(policy: LanguageModel, token: int, twin: int, nats: float) -> LanguageModel:
@@ -101,7 +102,7 @@ def test_two_tokens_may_change_places_at_the_edge_of_the_candidate_set_whatever_
 ) -> None:
     """The policy's two best are equal, and the reward model, another's, tells them apart."""
     how = HOW.model_copy(update={"candidates": candidates})
-    first = PadEngine(plain.policy).generate_ids(PROMPTS[:1], None, how)[0][0]
+    first = generate_ids(PadEngine(plain.policy), PROMPTS[:1], None, how)[0][0]
     policy = twin_of(plain.policy, first, twin := 70, nats=0.0)
     request = alone(PadEngine(policy, plain.reward_model), PROMPTS[:1], "humorous", how)[0]
     assert (choices(request, []) == {first, twin}) is near
@@ -130,7 +131,7 @@ def test_what_is_computed_anew_is_what_the_answer_was_chosen_by(plain: PadEngine
     """With withheld repeats and repetition controls, which see the beginning of the answer; in rows of a batch."""
     how = DecodingSettings(max_new_tokens=12, temperature=temperature, repetition_penalty=1.4, no_repeat_ngram_size=3)
     preferences = [plain.preference(["humorous"])] * len(PROMPTS)
-    batch = plain._request(plain.id_items(PROMPTS, preferences, how), how)
+    batch = plain._request(token_items(plain, PROMPTS, preferences, how), how)
     steps = list(decode_steps(batch))
     for row, request in enumerate(each_row(batch)):
         written: list[int] = []

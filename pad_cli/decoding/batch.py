@@ -5,7 +5,8 @@ Of several processes each answers its share, in a part of the file that is merge
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,18 +15,17 @@ from pad_cli.models.distributed import wait_for_all
 from pad_cli.pairs import RowError, note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
-from pad_cli.records import Generation, Messages
+from pad_cli.records import Messages
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import bar
 from pad_cli.system.runs import ResultLog, check_output, fingerprint, is_log, merge_parts, only_here
 
 
 class _Line(NamedTuple):
-    number: int
     place: str
     prompt: Messages
-    specs: list[str]
     preference: Preference
+    row: dict[str, Any]  # what is written of it beside the answer
 
 
 def generate_file(
@@ -57,7 +57,7 @@ def generate_file(
     with only_here(target):
         check_answers_output(target, overwrite=overwrite)
         if everyone.main:
-            merge_parts(target, _by_line)
+            merge_parts(target, itemgetter("line"))
         wait_for_all()
         log = ResultLog(target, everyone.part, needs=("line", "text"))
         todo = _unanswered(engine, source, specs, settings, log)
@@ -70,14 +70,17 @@ def generate_file(
                     [line.prompt for line in lines],
                     [line.preference for line in lines],
                     settings,
-                    streams=[str(line.number) for line in lines],
+                    streams=[str(line.row["line"]) for line in lines],
                 )
-                rows = [_row(engine, line, settings, answer) for line, answer in zip(lines, answers, strict=True)]
+                rows = [
+                    {**line.row, "text": each.text, "finish_reason": each.finish_reason, "tokens": len(each.token_ids)}
+                    for line, each in zip(lines, answers, strict=True)
+                ]
                 log.append(dict(zip(batch, rows, strict=True)))
                 progress.advance(len(batch))
         wait_for_all()
         if everyone.main:
-            merge_parts(target, _by_line)
+            merge_parts(target, itemgetter("line"))
     return len(todo)
 
 
@@ -101,32 +104,21 @@ def _unanswered(
         if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
             hint = 'Write "preference": "humorous" or "preference": ["humorous", "concise=0.5"].'
             raise RowError("neither a text nor a list of texts", field="preference", hint=hint).at(row)
-        line = _Line(row.number, row.place, prompt_of(row), specs, engine.preference(specs))
-        messages = [dict(message) for message in line.prompt]
-        key = fingerprint([*context, line.number, messages, line.preference.describe()])
+        prompt, preference = prompt_of(row), engine.preference(specs)
+        written = {
+            "line": row.number,
+            "prompt": [dict(message) for message in prompt],
+            "preference": specs,
+            "effective_preference": preference.describe(),
+            "always": engine.always,
+            "guidance_weight": settings.guidance_weight,
+        }
+        key = fingerprint([*context, row.number, written["prompt"], written["effective_preference"]])
         if key not in log.done:
-            todo[key] = line
+            todo[key] = _Line(row.place, prompt, preference, written)
     if processes().main:
         note_changes(rows)
     engine.check_prompts([(line.place, line.prompt) for line in todo.values()])
     for line in todo.values():
         engine.check_room(line.place, line.prompt, line.preference)
     return todo
-
-
-def _by_line(row: Mapping[str, Any]) -> int:
-    return int(row["line"])
-
-
-def _row(engine: PadEngine, line: _Line, settings: DecodingSettings, answer: Generation) -> dict[str, Any]:
-    return {
-        "line": line.number,
-        "prompt": [dict(message) for message in line.prompt],
-        "preference": line.specs,
-        "effective_preference": line.preference.describe(),
-        "always": engine.always,
-        "guidance_weight": settings.guidance_weight,
-        "text": answer.text,
-        "finish_reason": answer.finish_reason,
-        "tokens": len(answer.token_ids),
-    }

@@ -19,7 +19,7 @@ from pad_cli.equation import candidate_rewards, normaliser_change
 from pad_cli.models.language_model import LanguageModel, room
 from pad_cli.models.vocabulary_bridge import VocabularyBridge
 
-_COPIES = 16  # rows of the cache that are copied at once
+_COPIES = 16  # rows of the cache that are copied at once, where these can advance by different numbers of tokens
 _STATES = 32  # states whose logits are taken at once, over the whole vocabulary
 
 
@@ -48,12 +48,13 @@ class _Change:
 class BridgedStrategy(DecodingStrategy):
     """Policy and backbone read the same text in tokens of their own."""
 
+    guidance: Guidance
+
     def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
-        super().__init__(policy, prompts)
-        self._guidance = guidance
+        super().__init__(policy, prompts, guidance)
         backbone = guidance.model.backbone
         self._bridge = VocabularyBridge(policy, backbone)
-        self._ragged = can_roll_back(backbone, rows=2)
+        self._copies = _COPIES if can_roll_back(backbone, rows=2) else 1
         self._reward = RollbackSession(backbone, [prompt[:-1] for prompt in guidance.prompts])
         states = self._reward.read([prompt[-1:] for prompt in guidance.prompts])
         self._rows = [
@@ -70,7 +71,7 @@ class BridgedStrategy(DecodingStrategy):
             [self._gain(row.changes[token]) for token in line] for row, line in zip(self._rows, listed, strict=True)
         ]
         rewards = torch.tensor(gains, device=log_probs.device)
-        return rewards - log_probs if self._guidance.model.reference == "policy" else rewards
+        return rewards - log_probs if self.guidance.model.reference == "policy" else rewards
 
     def full(self, tokens: torch.Tensor) -> list[bool]:
         return [
@@ -94,7 +95,6 @@ class BridgedStrategy(DecodingStrategy):
 
     def keep(self, rows: torch.Tensor) -> None:
         super().keep(rows)
-        self._guidance = self._guidance.rows(rows)
         self._reward.keep(rows.tolist())
         self._rows = [self._rows[row] for row in rows.tolist()]
 
@@ -117,7 +117,9 @@ class BridgedStrategy(DecodingStrategy):
         before = [places[change.row, change.common] for change in changes]
         tokens = [change.new[0] for change in changes]
         rewarded = list(changes)
-        for group in self._readable_together([change for change in changes if len(change.new) > 1]):
+        longer = [change for change in changes if len(change.new) > 1]
+        for start in range(0, len(longer), self._copies):
+            group = longer[start : start + self._copies]
             copies = self._reward.fork([change.row for change in group])
             copies.rollback([len(self._rows[change.row].tokens) - change.common for change in group])
             read = copies.read([change.new[:-1] for change in group])
@@ -132,19 +134,12 @@ class BridgedStrategy(DecodingStrategy):
         for change, reward in zip(rewarded, rewards, strict=True):
             change.rewards.append(reward)
 
-    def _readable_together(self, changes: Sequence[_Change]) -> list[list[_Change]]:
-        """Changes in groups; copies of a row that cannot be ragged go together only where they change as much of it."""
-        alike: dict[tuple[int, int] | None, list[_Change]] = {}
-        for change in changes:
-            alike.setdefault(None if self._ragged else (change.common, len(change.new)), []).append(change)
-        return [group[start : start + _COPIES] for group in alike.values() for start in range(0, len(group), _COPIES)]
-
     def _token_rewards(
         self, states: torch.Tensor, rows: Sequence[int], before: Sequence[int], tokens: Sequence[int]
     ) -> list[float]:
         """Exact rewards of tokens: (N, H) states, the rows that they belong to, and which of them is before a token."""
-        model, number = self._guidance.model, torch.tensor(before, device=states.device)
-        shift = model.shift(states, self._guidance.preference_weights[list(rows)])
+        model, number = self.guidance.model, torch.tensor(before, device=states.device)
+        shift = model.shift(states, self.guidance.preference_weights[list(rows)])
         reference = None if model.reference == "state" else torch.zeros((), device=states.device)
         chosen = torch.tensor(tokens, device=states.device)[:, None]
         rewards = candidate_rewards(model.backbone.head, states[number], shift[number], chosen, reference)[:, 0]
@@ -153,7 +148,7 @@ class BridgedStrategy(DecodingStrategy):
 
     def _constants(self, states: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """The normalisers' part of every reward after (N, H) states: (N,) nats."""
-        model, parts = self._guidance.model, []
+        model, parts = self.guidance.model, []
         for plain, its_shift in zip(states.split(_STATES), shift.split(_STATES), strict=True):
             shifted = plain + its_shift.to(plain.dtype)
             read = [shifted, plain] if model.reference == "state" else [shifted]

@@ -19,22 +19,19 @@ def choose_path(policy: LanguageModel, model: RewardModel, path: str, *, apart: 
 
     With `apart` the policy reads other prompts than the reward model, so its rows cannot serve that as well.
     """
+    possible: tuple[Path, ...]
     if not same_model(policy, model.backbone):
-        if path in ("fused", "paired"):
-            raise UsageError(f"decoding.path: {path} needs a policy that is the reward model's backbone.", "Use: auto")
-        return "separate" if same_vocabulary(policy, model.backbone) else "bridged"
-    if path == "fused" and (apart or model.reference != "state"):
+        possible = ("separate",) if same_vocabulary(policy, model.backbone) else ("bridged",)
+    elif apart:  # paired, the reference of an adapter would be what the policy reads
+        possible = ("separate",) if model.reference == "backbone" else ("paired", "separate")
+    else:
+        possible = ("fused", "paired", "separate") if model.reference == "state" else ("paired", "separate")
+    if path in ("fused", "paired") and path not in possible:
         raise UsageError(
-            "decoding.path: fused needs a reward model that reads what the policy reads, without an adapter.",
-            "Use: auto",
+            f"decoding.path: {path} is not possible with this policy and reward model.",
+            "fused and paired need the backbone as policy, and fused one prompt for both and no adapter. Use: auto",
         )
-    if apart and model.reference == "backbone":  # paired, its reference would be what the policy reads
-        if path == "paired":
-            raise UsageError("decoding.path: this policy and reward model read different prompts.", "Use: auto")
-        return "separate"
-    if path == "separate":
-        return "separate"
-    return "paired" if path == "paired" or apart or model.reference != "state" else "fused"
+    return next((each for each in possible if each == path), possible[0])
 
 
 def check_bridge(policy: LanguageModel, model: RewardModel) -> None:
@@ -50,14 +47,10 @@ def check_bridge(policy: LanguageModel, model: RewardModel) -> None:
 
 
 _MEANING: dict[Path, str] = {
-    "fused": "The policy is the reward model's backbone, and the reward model has no adapter: one forward pass serves "
-    "both, and steering costs next to nothing.",
-    "paired": "The policy is the reward model's backbone, which also reads through an adapter or another prompt: one "
-    "forward pass of twice the rows.",
-    "separate": "The policy is another model with the backbone's vocabulary: the backbone reads along in a forward "
-    "pass of its own, and may draft where it is much smaller.",
-    "bridged": "The policy has another vocabulary: it is steered by text, which the backbone reads in its own tokens; "
-    "the slowest path.",
+    "fused": "The policy is the reward model's backbone: one forward pass serves both.",
+    "paired": "The policy is the reward model's backbone, which also reads through an adapter or another prompt.",
+    "separate": "The policy is another model with the backbone's vocabulary: the backbone reads along.",
+    "bridged": "The policy has another vocabulary: the backbone reads its text in tokens of its own.",
 }
 
 
@@ -68,7 +61,6 @@ class Fit:
     policy: str
     path: Path | None
     same_vocabulary: bool
-    is_backbone: bool
     reason: str
 
 
@@ -78,12 +70,12 @@ def fit_policy(reward_model: str, policy: ModelSettings) -> Fit:
     model = load_reward_model(reward_model, backbone=steered, dtype=policy.dtype, device=policy.device)
     backbone = model.backbone
     path = choose_path(steered, model, "auto")
-    same, is_backbone, reason = same_vocabulary(steered, backbone), same_model(steered, backbone), _MEANING[path]
+    same, reason = same_vocabulary(steered, backbone), _MEANING[path]
     if path == "bridged":
         try:
             check_bridge(steered, model)
         except VocabularyError as error:
-            return Fit(policy.model, None, same, is_backbone, str(error))
+            return Fit(policy.model, None, same, str(error))
     elif path == "separate" and steered.head.weight.shape == backbone.head.weight.shape:
         reason += " It has the backbone's sizes, but other weights, or the same ones changed since."
-    return Fit(policy.model, path, same, is_backbone, reason)
+    return Fit(policy.model, path, same, reason)

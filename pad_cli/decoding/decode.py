@@ -27,13 +27,12 @@ from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
 from pad_cli.models.language_model import LanguageModel, room
 from pad_cli.recipe import DecodingSettings
 
-_STRATEGIES = {
+_STRATEGIES: dict[str, type[DecodingStrategy]] = {
     "fused": FusedStrategy,
     "paired": PairedStrategy,
     "separate": SeparateStrategy,
     "bridged": BridgedStrategy,
 }
-_COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share of the batch is running
 
 
 def policy_processors(settings: DecodingSettings) -> LogitsProcessorList:
@@ -72,12 +71,12 @@ class Sampler:
     ) -> torch.Tensor:
         """Choose a token in each of B rows, of (B, C) candidates with their (B, C) guided scores: (B,) token ids.
 
-        `rows` are B numbers of streams, `positions` how many tokens each answer has already.
+        `rows` says which stream each row draws from, `positions` how many tokens its answer has already.
         """
         if self._greedy:
             return candidates.gather(1, scores.argmax(-1, keepdim=True))[:, 0]
-        # Candidates are drawn from in the order of their ids, so that two models, or two roundings, that rank them
-        # differently still draw the same from similar scores: a draft is right more often.
+        # Candidates are ordered by their ids: models that rank similar scores differently then still draw the same
+        # token, so more drafts are right.
         order = candidates.argsort(-1)
         probabilities = self._warpers(None, scores.gather(1, order)).softmax(-1)
         draws = [self._draw(row, position) for row, position in zip(rows, positions, strict=True)]
@@ -94,6 +93,17 @@ class Sampler:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of the loop, for the B rows that are in the batch."""
+
+    rows: list[int]  # which prompt each row answers
+    tokens: torch.Tensor  # (B,) chosen
+    candidates: torch.Tensor  # (B, C) token ids, the policy's likeliest first
+    log_probs: torch.Tensor  # (B, C) of the candidates under the policy
+    scores: torch.Tensor  # (B, C) what was chosen by: equal to `log_probs` without guidance
+
+
+@dataclass(frozen=True)
 class Request:
     """A batch of prompts, and how to answer them."""
 
@@ -106,7 +116,7 @@ class Request:
     sampler: Sampler
     processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)  # act on the policy's logits first
     ignore_eos: bool = False  # go on after an end of sequence, to `max_new_tokens` (for measuring)
-    stopped: Callable[[int], bool] | None = None  # after each token, with the row's number: does its answer end there?
+    stopped: Callable[[int], bool] = lambda row: False  # after each token: does the answer of this row end here?
 
     @property
     def reads(self) -> list[tuple[LanguageModel, Sequence[list[int]]]]:
@@ -131,17 +141,28 @@ class Request:
             return DecodingStrategy(self.policy, self.prompts)
         return _STRATEGIES[self.guidance.path](self.policy, self.prompts, self.guidance)
 
-    def ends(self) -> torch.Tensor:
-        """(E,) tokens that end an answer."""
-        tokens = [] if self.ignore_eos else sorted(self.policy.end_tokens)
-        return torch.tensor(tokens, dtype=torch.long, device=self.policy.device)
+    def ends(self, row: int, token: int, length: int) -> bool:
+        """Does the answer of a row end with this token, its `length`-th?"""
+        if length >= self.limits[row] or self.stopped(row):
+            return True
+        return token in self.policy.end_tokens and not self.ignore_eos
 
-    def select(
-        self, logits: torch.Tensor, rows: Sequence[int], answers: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Candidates (B, C) and their log-probabilities, of (B, V) logits of the policy after its processors.
+    def step(
+        self,
+        rows: list[int],
+        logits: torch.Tensor,
+        answers: torch.Tensor,
+        guidance: Guidance | None,
+        rewards: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> Step:
+        """Choose the next token of B rows.
 
-        `answers` (B, T) is the text so far, negative where a row has no token.
+        Args:
+            rows: which prompt each row answers.
+            logits: (B, V) of the policy.
+            answers: (B, T) the answers so far; negative where a row has no token.
+            guidance: of these rows; None: rewards are added as they are.
+            rewards: from (B, C) candidates and their log-probabilities to their rewards (B, C).
         """
         logits = logits[:, : self.shared_tokens]
         if self.processors:  # they see each row alone, without padding
@@ -150,78 +171,47 @@ class Request:
                 tokens = torch.cat([answer.new_tensor(self.prompts[row]), answer[answer >= 0]])
                 processed.append(self.processors(tokens[None], row_logits[None]))
             logits = torch.cat(processed)
-        return select_candidates(logits, self.candidates)
-
-    def score(
-        self,
-        guidance: Guidance,
-        candidates: torch.Tensor,
-        log_probs: torch.Tensor,
-        rewards: torch.Tensor,
-        answers: torch.Tensor,
-    ) -> torch.Tensor:
-        """Guided scores (B, C) of candidates; `answers` as in `select`."""
-        rewards = rewards.to(log_probs.device)
-        rewards = withhold_repeats(rewards, log_probs, candidates, answers, self.reward_ngram)
-        return guided_scores(log_probs, rewards, guidance.guidance_weight)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the loop, for the B rows that are in the batch."""
-
-    rows: list[int]  # which prompt each row answers
-    running: list[bool]  # whether the row was still unfinished, so that its token counts
-    tokens: torch.Tensor  # (B,) chosen
-    candidates: torch.Tensor  # (B, C) token ids, the policy's likeliest first
-    log_probs: torch.Tensor  # (B, C) of the candidates under the policy
-    scores: torch.Tensor  # (B, C) what was chosen by: equal to `log_probs` without guidance
+        candidates, log_probs = select_candidates(logits, self.candidates)
+        found = rewards(candidates, log_probs).to(log_probs.device)
+        if guidance is None:
+            scores = log_probs + found
+        else:
+            found = withhold_repeats(found, log_probs, candidates, answers, self.reward_ngram)
+            scores = guided_scores(log_probs, found, guidance.guidance_weight)
+        tokens = self.sampler.choose(candidates, scores, rows, (answers >= 0).sum(1).tolist())
+        return Step(rows, tokens, candidates, log_probs, scores)
 
 
 def collect(count: int, steps: Iterator[Step]) -> list[list[int]]:
     """The answers that steps add up to: N lists of new tokens; a finished one ends with its end of sequence."""
     answers: list[list[int]] = [[] for _ in range(count)]
     for step in steps:
-        for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
-            if runs:
-                answers[row].append(token)
+        for row, token in zip(step.rows, step.tokens.tolist(), strict=True):
+            answers[row].append(token)
     return answers
 
 
 @torch.inference_mode()
 def decode_steps(request: Request) -> Iterator[Step]:
     """Answer a batch of prompts, one step for each new token."""
-    guidance, rows = request.guidance, list(range(len(request.prompts)))
-    ends = request.ends()
+    rows = list(range(len(request.prompts)))
     strategy = request.strategy()
     answers = torch.zeros(len(rows), 0, dtype=torch.long, device=request.policy.device)
-    running = torch.ones(len(rows), dtype=torch.bool, device=request.policy.device)
-    for position in range(request.max_new_tokens):
+    while True:
         logits = request.policy.head(strategy.hidden)  # (B, V)
-        candidates, log_probs = request.select(logits, rows, answers)  # (B, C)
-        rewards = strategy.rewards(candidates, log_probs)
-        if guidance is None:
-            scores = log_probs + rewards
-        else:
-            scores = request.score(guidance, candidates, log_probs, rewards, answers)
-        tokens = request.sampler.choose(candidates, scores, rows, [position] * len(rows))  # (B,)
-        yield Step(rows, running.tolist(), tokens, candidates, log_probs, scores)
-        running = running & ~torch.isin(tokens, ends)
-        if request.stopped is not None:
-            running &= torch.tensor([not request.stopped(row) for row in rows], device=running.device)
-        full = [
-            unreadable or request.limits[row] <= position + 1
-            for row, unreadable in zip(rows, strategy.full(tokens), strict=True)
+        step = request.step(rows, logits, answers, strategy.guidance, strategy.rewards)
+        yield step
+        tokens, answers = step.tokens, torch.cat([answers, step.tokens[:, None]], dim=1)
+        length, full = answers.shape[1], strategy.full(tokens)
+        left = [
+            index
+            for index, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True))
+            if not (request.ends(row, token, length) or full[index])
         ]
-        running &= ~torch.tensor(full, device=running.device)
-        answers = torch.cat([answers, tokens[:, None]], dim=1)
-        left = int(running.sum())
-        if left == 0:
+        if not left:
             break
-        if left < _COMPACT_BELOW * len(rows) or any(full):  # a full row cannot read on, though it has ended
-            remaining = running.nonzero()[:, 0]
-            rows = [rows[index] for index in remaining.tolist()]
-            tokens, answers, running = tokens[remaining], answers[remaining], running[remaining]
-            guidance = guidance and guidance.rows(remaining)
+        if len(left) < len(rows):
+            remaining = torch.tensor(left, device=tokens.device)
+            rows, tokens, answers = [rows[index] for index in left], tokens[remaining], answers[remaining]
             strategy.keep(remaining)
         strategy.push(tokens)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from pad_cli.decoding.decode import Step
-from pad_cli.models.prompts import Continuation, decode_answer
+from pad_cli.models.prompts import decode_answer
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
@@ -19,29 +19,23 @@ class IncrementalDetokenizer:
     """Turns a growing list of tokens into pieces of text.
 
     A piece is held back while the text ends inside a character, or an answer in white space, so that the pieces
-    together are the text that `decode_answer` gives for all tokens, or `Continuation` after a prompt (`continues`).
+    together are the text that `decode_answer` gives for all tokens.
     """
 
-    def __init__(self, tokenizer: Any, ends: Collection[int] = (), continues: Sequence[int] | None = None) -> None:
+    def __init__(self, tokenizer: Any, ends: Collection[int] = ()) -> None:
         self._tokenizer, self._ends = tokenizer, ends
-        self._continuation = None if continues is None else Continuation(tokenizer, continues)
         self._tokens: list[int] = []
         self._length = 0  # of the text that was returned
 
     def push(self, token: int) -> str:
         """Take one more token and return the text that is certain now; may be empty."""
         self._tokens.append(token)
-        text = self._text()
+        text = decode_answer(self._tokenizer, self._tokens, self._ends)
         return "" if text.endswith(_UNFINISHED) else self._rest(text)
 
     def finish(self) -> str:
         """What was held back."""
-        return self._rest(self._text())
-
-    def _text(self) -> str:
-        if self._continuation is not None:
-            return self._continuation.text(self._tokens, self._ends)
-        return decode_answer(self._tokenizer, self._tokens, self._ends)
+        return self._rest(decode_answer(self._tokenizer, self._tokens, self._ends))
 
     def _rest(self, text: str) -> str:
         new, self._length = text[self._length :], max(self._length, len(text))

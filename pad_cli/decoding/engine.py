@@ -12,7 +12,7 @@ import torch
 from pad_cli.decoding.compatibility import check_bridge, choose_path
 from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_steps, policy_processors
 from pad_cli.decoding.detokenize import IncrementalDetokenizer, TokenChoice, explain_step
-from pad_cli.decoding.items import Item, as_items, check_one_each, clamp_to_minimum, safety_floor
+from pad_cli.decoding.items import Item, clamp_to_minimum, safety_floor
 from pad_cli.decoding.session import can_roll_back
 from pad_cli.decoding.speculative import draft_length, speculate_steps
 from pad_cli.decoding.strategies import Guidance
@@ -27,7 +27,7 @@ from pad_cli.recipe import AnyRecipe, DecodingSettings, GenerateRecipe
 from pad_cli.records import Generation, Messages, as_messages
 
 NO_PREFERENCE = Preference({}, {})
-PreferenceLike = Preference | str
+Prompt = str | Messages | Sequence[int]
 
 
 class PadEngine:
@@ -89,31 +89,32 @@ class PadEngine:
 
     def generate(
         self,
-        prompts: Sequence[str | Messages],
+        prompts: Sequence[Prompt],
         preferences: Sequence[Preference] | None = None,
         settings: DecodingSettings | None = None,
         guidance_weights: Sequence[float] | None = None,
         *,
         streams: Sequence[str] | None = None,
-        policy_prompts: Sequence[str | Messages] | None = None,
+        policy_prompts: Sequence[Prompt] | None = None,
         on_batch: Callable[[int], None] | None = None,
     ) -> list[Generation]:
-        """Answer prompts, each under its own preference and guidance weight.
+        """Answer prompts, each with its own preference and guidance weight.
 
-        An answer does not depend on the others in its batch, which is halved where memory is too small, but for
-        rounding: where two tokens score almost the same (rare in float32), either may come.
+        Prompts are decoded in batches; a batch that does not fit into memory is halved. An answer does not depend on
+        its batch, except for rounding: if two tokens score almost equally (rare in float32), either may be chosen.
 
         Args:
-            prompts: B prompts, plain or as conversations.
-            preferences: one a prompt; None answers plainly.
+            prompts: B prompts, each a text, a conversation or token ids. Policy and reward model read the same token
+                ids, so these need a reward model with the policy's vocabulary and without the preference in its prompt.
+            preferences: B preferences; None: the policy answers alone.
             settings: how to decode.
-            guidance_weights: one a prompt; by default `settings.guidance_weight` for all.
-            streams: one name a prompt; with the seed it decides what sampling draws. By default its number.
-            policy_prompts: what the policy reads in place of the prompts, one a prompt.
-            on_batch: called with the number of answers just finished.
+            guidance_weights: B guidance weights; None: `settings.guidance_weight` for all.
+            streams: B names of random streams; name and seed decide what sampling draws. None: the prompt's number.
+            policy_prompts: B prompts that the policy reads instead of `prompts`, which the reward model reads.
+            on_batch: called after each batch with its number of answers.
 
         Raises:
-            UsageError: the lists differ in length.
+            UsageError: the lists differ in length, or the reward model cannot read token ids.
             DataError: a prompt is empty, or longer than the models can read.
             ResourceError: memory is too small for one answer.
         """
@@ -121,49 +122,21 @@ class PadEngine:
         items = self.items(
             prompts, preferences, settings, guidance_weights, streams=streams, policy_prompts=policy_prompts
         )
-        return [self.read_answer(tokens) for tokens in self._decode(items, settings, on_batch=on_batch)]
+        self._check_room(items)
 
-    def generate_ids(
-        self,
-        prompts: Sequence[Sequence[int]],
-        preference: PreferenceLike | Sequence[Preference] | None = None,
-        settings: DecodingSettings | None = None,
-        guidance_weight: float | Sequence[float] | None = None,
-        *,
-        streams: Sequence[str] | None = None,
-        ignore_eos: bool = False,
-    ) -> list[list[int]]:
-        """The same for token ids: policy and reward model read the same prompts, and new tokens come back.
+        def decoded(batch: Sequence[Item]) -> list[list[int]]:
+            return collect(len(batch), self.steps(batch, settings))
 
-        Preference (text is read as by the method `preference`) and guidance weight are one for all or one a prompt;
-        with `ignore_eos` answers go on after an end of sequence, to `max_new_tokens`.
-
-        Raises:
-            UsageError, DataError, ResourceError: as in `generate`; a prompt is empty, or the reward model needs text:
-                its vocabulary is another one, or it reads the preference in its prompt.
-        """
-        settings = settings or DecodingSettings()
-        items = self.id_items(prompts, preference, settings, guidance_weight, streams=streams)
-        return self._decode(items, settings, ignore_eos=ignore_eos)
-
-    def score_candidates(
-        self,
-        prompts: Sequence[Sequence[int]],
-        preference: PreferenceLike | Sequence[Preference] | None = None,
-        settings: DecodingSettings | None = None,
-        guidance_weight: float | Sequence[float] | None = None,
-    ) -> Step:
-        """What competes for the token after each prompt, in one batch; arguments and errors as in `generate_ids`.
-
-        A prompt may end with the answer so far, but `decoding.reward_ngram` does not count it.
-        """
-        settings = settings or DecodingSettings()
-        items = self.id_items(prompts, preference, settings, guidance_weight)
-        return next(decode_steps(self._request(items, settings)))
+        answers: list[Generation] = []
+        for batch, tokens in self._backoff.batches(items, self.batch_size(settings), decoded):
+            answers += map(self.read_answer, tokens)
+            if on_batch is not None:
+                on_batch(len(batch))
+        return answers
 
     def stream(
         self,
-        prompt: str | Messages,
+        prompt: Prompt,
         preference: Preference | None = None,
         settings: DecodingSettings | None = None,
     ) -> Iterator[str]:
@@ -177,7 +150,7 @@ class PadEngine:
 
     def explain(
         self,
-        prompt: str | Messages,
+        prompt: Prompt,
         preference: Preference | None = None,
         settings: DecodingSettings | None = None,
     ) -> list[TokenChoice]:
@@ -186,58 +159,69 @@ class PadEngine:
 
     def items(
         self,
-        prompts: Sequence[str | Messages],
+        prompts: Sequence[Prompt],
         preferences: Sequence[Preference] | None = None,
         settings: DecodingSettings | None = None,
         guidance_weights: Sequence[float] | None = None,
         *,
         streams: Sequence[str] | None = None,
-        policy_prompts: Sequence[str | Messages] | None = None,
+        policy_prompts: Sequence[Prompt] | None = None,
         template_options: Mapping[str, Any] | None = None,
     ) -> list[Item]:
         """Read B prompts, for `steps`; `template_options` as in `encode_prompt`, the rest as in `generate`."""
-        settings = settings or DecodingSettings()
-        check_one_each(len(prompts), policy_prompts=policy_prompts)
-        preferences = self._with_floor(preferences, len(prompts))
+        settings, count = settings or DecodingSettings(), len(prompts)
+        lists = {
+            "preferences": preferences,
+            "guidance weights": guidance_weights,
+            "streams": streams,
+            "policy prompts": policy_prompts,
+        }
+        for name, values in lists.items():
+            if values is not None and len(values) != count:
+                raise UsageError(f"{count} prompts, but {len(values)} {name}.", "Give one for each prompt.")
+        if preferences is None:  # the policy is on its own, without the safety floor
+            preferences = [NO_PREFERENCE] * count
+        else:
+            preferences = [with_floor(preference, self.always) for preference in preferences]
+        weights = guidance_weights or [settings.guidance_weight] * count
+        names = [f"{settings.seed}/{name}" for name in streams or range(count)]
+        instead: Sequence[Prompt | None] = policy_prompts or [None] * count
+        rows = zip(prompts, instead, preferences, weights, names, strict=True)
+        return [
+            Item(*self._read(prompt, policy_prompt, preference, settings, template_options), preference, weight, name)
+            for prompt, policy_prompt, preference, weight, name in rows
+        ]
 
-        def encode(reader: LanguageModel, conversations: Sequence[Messages]) -> list[list[int]]:
-            return [encode_prompt(reader.tokenizer, each, template_options=template_options) for each in conversations]
-
-        model, policy_reads = self.reward_model, [as_messages(prompt) for prompt in policy_prompts or prompts]
-        if model is None:
-            tokens = encode(self.policy, policy_reads)
-            return as_items(tokens, tokens, preferences, settings, guidance_weights, streams)
-        reads = [model.prompt(as_messages(prompt), each) for prompt, each in zip(prompts, preferences, strict=True)]
-        if settings.policy_reads_preference and policy_prompts is None:
-            policy_reads = reads
-        tokens = backbone_tokens = encode(self.policy, policy_reads)
-        one_text = policy_reads is reads and self.path(settings) != "bridged"
-        one_prompt = policy_reads == reads and model.backbone.tokenizer is self.policy.tokenizer
-        if not (one_text or one_prompt):
-            backbone_tokens = encode(model.backbone, reads)
-        return as_items(tokens, backbone_tokens, preferences, settings, guidance_weights, streams)
-
-    def id_items(
+    def _read(
         self,
-        prompts: Sequence[Sequence[int]],
-        preference: PreferenceLike | Sequence[Preference] | None = None,
-        settings: DecodingSettings | None = None,
-        guidance_weight: float | Sequence[float] | None = None,
-        *,
-        streams: Sequence[str] | None = None,
-    ) -> list[Item]:
-        """The same for token ids, see `generate_ids`."""
-        settings = settings or DecodingSettings()
-        if self.path(settings) == "bridged" or (self.reward_model and self.reward_model.reference == "policy"):
-            raise UsageError("This reward model needs prompts as text.", "Use PadEngine.generate.")
-        tokens = [list(prompt) for prompt in prompts]
-        if not all(tokens):
-            raise UsageError("A prompt has no tokens.", "Give at least one token for each prompt.")
-        if isinstance(preference, str):
-            preference = self.preference([preference])
-        listed = [preference] * len(tokens) if isinstance(preference, Preference) else preference
-        weights = [guidance_weight] * len(tokens) if isinstance(guidance_weight, int | float) else guidance_weight
-        return as_items(tokens, tokens, self._with_floor(listed, len(tokens)), settings, weights, streams)
+        prompt: Any,
+        policy_prompt: Any,
+        preference: Preference,
+        settings: DecodingSettings,
+        template_options: Mapping[str, Any] | None,
+    ) -> tuple[list[int], list[int]]:
+        """The tokens of a prompt that policy and backbone read."""
+        model, bridged = self.reward_model, self.path(settings) == "bridged"
+
+        def encode(tokenizer: Any, conversation: Messages) -> list[int]:
+            return encode_prompt(tokenizer, conversation, template_options=template_options)
+
+        if prompt and isinstance(prompt[0], int):
+            if bridged or (model is not None and model.reference == "policy"):
+                raise UsageError("This reward model needs prompts as text.", "Give texts or conversations.")
+            return list(prompt), list(prompt)
+        policy_reads = as_messages(prompt if policy_prompt is None else policy_prompt)
+        if model is None:
+            tokens = encode(self.policy.tokenizer, policy_reads)
+            return tokens, tokens
+        reads = model.prompt(as_messages(prompt), preference)
+        shared = settings.policy_reads_preference and policy_prompt is None
+        if shared:
+            policy_reads = reads
+        tokens = encode(self.policy.tokenizer, policy_reads)
+        if (shared and not bridged) or (policy_reads == reads and model.backbone.tokenizer is self.policy.tokenizer):
+            return tokens, tokens
+        return tokens, encode(model.backbone.tokenizer, reads)
 
     def check_prompts(self, prompts: Sequence[tuple[str, Messages]]) -> None:
         """Refuse what a chat template refuses; see `models.prompts.check_prompts`."""
@@ -253,16 +237,14 @@ class PadEngine:
         self,
         items: Sequence[Item],
         settings: DecodingSettings,
-        stopped: Callable[[int], bool] | None = None,
-        *,
-        ignore_eos: bool = False,
+        stopped: Callable[[int], bool] = lambda row: False,
     ) -> Iterator[Step]:
         """Decode B items in one batch, at most `batch_size`, token by token.
 
-        Seed and guidance weight are in the items already. `stopped(number)` says after each token whether that item's
-        answer is to end here.
+        The items hold seed and guidance weight already. `stopped(row)` is asked after each token of an item; the
+        answer ends if it is true.
         """
-        request = replace(self._request(items, settings), stopped=stopped, ignore_eos=ignore_eos)
+        request = replace(self._request(items, settings), stopped=stopped)
         length = draft_length(request, settings.draft_tokens)
         return decode_steps(request) if length is None else speculate_steps(request, length)
 
@@ -284,13 +266,6 @@ class PadEngine:
             raise UsageError("There is no reward model to read a preference with.", "Name one: --reward-model")
         return self.reward_model
 
-    def _with_floor(self, preferences: Sequence[Preference] | None, count: int) -> list[Preference]:
-        """One for each of N prompts; without any the policy is on its own, and the safety floor does not count."""
-        if preferences is None:
-            return [NO_PREFERENCE] * count
-        check_one_each(count, preferences=preferences)
-        return [with_floor(preference, self.always) for preference in preferences]
-
     def _check_room(self, items: Sequence[Item], place: str = "") -> None:
         """Make sure that the models can read every prompt and at least one token more."""
         backbone = self.policy if self.reward_model is None else self.reward_model.backbone
@@ -308,33 +283,12 @@ class PadEngine:
                     )
 
     def _single(
-        self, prompt: str | Messages, preference: Preference | None, settings: DecodingSettings | None
+        self, prompt: Prompt, preference: Preference | None, settings: DecodingSettings | None
     ) -> Iterator[Step]:
         settings = settings or DecodingSettings()
         items = self.items([prompt], None if preference is None else [preference], settings)
         self._check_room(items)
         return self.steps(items, settings)
-
-    def _decode(
-        self,
-        items: Sequence[Item],
-        settings: DecodingSettings,
-        *,
-        ignore_eos: bool = False,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> list[list[int]]:
-        """The tokens of the answers, decoded in batches that fit into memory."""
-        self._check_room(items)
-
-        def decoded(batch: Sequence[Item]) -> list[list[int]]:
-            return collect(len(batch), self.steps(batch, settings, ignore_eos=ignore_eos))
-
-        answers: list[list[int]] = []
-        for batch, tokens in self._backoff.batches(items, self.batch_size(settings), decoded):
-            answers += tokens
-            if on_batch is not None:
-                on_batch(len(batch))
-        return answers
 
     def _request(self, items: Sequence[Item], settings: DecodingSettings) -> Request:
         return Request(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference
-from pad_cli.recipe import DecodingSettings
 
 
 @dataclass(frozen=True)
@@ -24,28 +22,6 @@ class Item:
     preference: Preference  # empty for none
     guidance_weight: float  # not calibrated
     stream: str  # decides what sampling draws
-
-
-def check_one_each(count: int, **lists: Sequence[Any] | None) -> None:
-    """Refuse lists that do not have one entry for each of N prompts (UsageError)."""
-    for name, values in lists.items():
-        if values is not None and len(values) != count:
-            raise UsageError(f"{count} prompts, but {len(values)} {name}.", "Give one for each prompt.")
-
-
-def as_items(
-    prompts: Sequence[list[int]],
-    backbone_prompts: Sequence[list[int]],
-    preferences: Sequence[Preference],
-    settings: DecodingSettings,
-    guidance_weights: Sequence[float] | None,
-    streams: Sequence[str] | None,
-) -> list[Item]:
-    """Items from lists of the same length; `settings` fill in guidance weights, and the seed is in every stream."""
-    check_one_each(len(prompts), guidance_weights=guidance_weights, streams=streams)
-    weights = guidance_weights or [settings.guidance_weight] * len(prompts)
-    names = [f"{settings.seed}/{name}" for name in streams or range(len(prompts))]
-    return [Item(*fields) for fields in zip(prompts, backbone_prompts, preferences, weights, names, strict=True)]
 
 
 def safety_floor(always: Mapping[str, float], model: RewardModel | None) -> dict[str, float]:

@@ -52,55 +52,35 @@ def generate_mixture(experts: Sequence[Expert], settings: DecodingSettings, stre
 
 
 class MixtureStrategy(DecodingStrategy):
-    """All experts; the "rewards" are what they add to the first one's own log-probabilities.
-
-    Experts with the same model and adapter read in one forward pass.
-    """
+    """All experts; the "rewards" are what they add to the first one's own log-probabilities."""
 
     def __init__(self, experts: Sequence[Expert]) -> None:
-        self._count = len(experts[0].prompts)
-        self._heads = [expert.model.head for expert in experts]
-        self._weights = [torch.tensor(expert.weights, device=experts[0].model.device) for expert in experts]
-        groups: dict[tuple[int, int], list[int]] = {}
-        for number, expert in enumerate(experts):
-            groups.setdefault((id(expert.model), id(expert.adapter)), []).append(number)
-        self._sessions: list[CachedSession] = []
-        self._blocks: dict[int, tuple[CachedSession, int]] = {}  # of each expert: its session, and which B rows of it
-        for members in groups.values():
-            first = experts[members[0]]
-            prompts = [prompt for number in members for prompt in experts[number].prompts]
-            self._sessions.append(CachedSession(first.model, prompts, adapter=first.adapter))
-            self._blocks |= {number: (self._sessions[-1], block) for block, number in enumerate(members)}
+        self.guidance = None
+        self._sessions = [CachedSession(each.model, each.prompts, adapter=each.adapter) for each in experts]
+        self._weights = torch.tensor([each.weights for each in experts], device=experts[0].model.device)  # (E, B)
+        self._weights[0] -= 1  # its log-probabilities count once already
 
     @property
     def hidden(self) -> torch.Tensor:
-        return self._states_of(0)
+        return self._sessions[0].hidden
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
         """As in `DecodingStrategy`; up to a constant of the state."""
         total = torch.zeros_like(log_probs)
-        for number, (head, weights) in enumerate(zip(self._heads, self._weights, strict=True)):
-            weights = weights - 1 if number == 0 else weights  # the first one's log-probabilities count once already
+        for session, weights in zip(self._sessions, self._weights, strict=True):
             if weights.any():
-                hidden = self._states_of(number).float()
-                total += weights[:, None] * head.at(hidden, candidates.to(hidden.device)).to(total.device)
+                logits = session.model.head.at(session.hidden.float(), candidates.to(session.hidden.device))
+                total += weights[:, None] * logits.to(total.device)
         return total
 
     def push(self, tokens: torch.Tensor) -> None:
         for session in self._sessions:
-            session.push(tokens.repeat(len(session.hidden) // self._count))
+            session.push(tokens)
 
     def keep(self, rows: torch.Tensor) -> None:
         for session in self._sessions:
-            blocks = len(session.hidden) // self._count
-            session.keep(torch.cat([rows + self._count * block for block in range(blocks)]))
-        self._weights = [weights[rows] for weights in self._weights]
-        self._count = len(rows)
-
-    def _states_of(self, number: int) -> torch.Tensor:
-        """(B, H)"""
-        session, block = self._blocks[number]
-        return session.hidden[block * self._count : (block + 1) * self._count]
+            session.keep(rows)
+        self._weights = self._weights[:, rows]
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,6 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         self._guidance_weight = torch.tensor(steered) * reward_model.calibration  # (1,) or (B,)
         self._candidates = candidates
         self._reward_ngram = reward_ngram
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what was read. Never needed for correctness; it frees the cache."""
         self._reward: PairedStrategy | None = None
         self._read: torch.Tensor | None = None
         self._prompt_length = 0

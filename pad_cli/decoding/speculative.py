@@ -5,26 +5,18 @@ and so on. The policy then reads the whole block at once, and the true guided sc
 same random number that the draft had. Drafted tokens are kept up to the first that differs, and there the true one is
 written. So the text is the one that `decode_steps` writes, greedy or sampled, up to rounding; only its price differs.
 
-How many tokens n are drafted follows from a cost model. If a share p of drafts is right, n drafts bring
-1 + p + ... + p^n tokens a row on average. They cost n + 1 forward passes of the backbone (it also reads the last token)
-and one of the policy over rows * (n + 1) tokens:
-
-    tokens per second (n) = (1 + p + ... + p^n) / ((n + 1) draft + verify(rows * (n + 1)))
-    verify(tokens) = a + b * tokens
-
-p, draft, a and b are estimated while decoding, from observations whose weight fades, since p changes with the text and
-the cost with the number of rows. A plain step (n = 0) has a cost of its own: a matrix times one vector can be much
-cheaper than times two. An optimistic prior takes over where nothing was measured lately, so that it is tried again.
+A draft is kept if it and those before it are right, so the n-th of a block is kept with probability p^n, where p is the
+share of drafts that are right. A block is as long as this probability is worth a draft. p is estimated while decoding,
+from drafts whose weight fades, since it changes with the text. An optimistic prior takes over when nothing was drafted
+lately, so that drafting is tried again.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 from torch.nn.functional import pad
 
@@ -35,77 +27,29 @@ from pad_cli.errors import UsageError
 from pad_cli.models.language_model import LanguageModel
 
 _DRAFT_FROM = 8  # auto drafts when the policy has this many times the backbone's parameters
-_LONGEST = 12  # tokens in one draft
-_FIRST = 4  # tokens in the first draft, before any cost is known
-_IDLE, _PROBE = 16, 2  # after so many blocks without a draft, one of this length
-_FADE, _LATEST = 0.9, 64  # weight of the past after each observation; observations that have any
-
-
-class _Mean:
-    """A mean with fading weights, and with `prior_weight` more observations of the prior."""
-
-    def __init__(self) -> None:
-        self._sum, self.weight = 0.0, 0.0
-
-    def value(self, prior: float = 0.0, prior_weight: float = 0.0) -> float:
-        return (self._sum + prior_weight * prior) / (self.weight + prior_weight)
-
-    def learn(self, total: float, count: float = 1.0) -> None:
-        """Add observations with this sum; none fade the past as much as one does."""
-        fade = _FADE ** max(count, 1.0)
-        self._sum, self.weight = fade * self._sum + total, fade * self.weight + count
+_LONGEST = 12  # tokens in one block of drafts
+_WORTH = 0.4  # probability of being kept from which a draft is worth its cost
+_PRIOR, _PRIOR_DRAFTS = 0.8, 0.5  # expected share of right drafts, and of how many drafts it has the weight
+_FADE = 0.9  # weight of earlier drafts after each block
 
 
 class BlockLength:
-    """How many tokens to draft next: always `fixed`, or as the cost model says."""
+    """How many tokens to draft next: always `fixed`, or as the share of right drafts says."""
 
     def __init__(self, fixed: int | None = None) -> None:
         self._fixed = fixed
-        self._right = _Mean()  # share of drafts
-        self._draft, self._plain = _Mean(), _Mean()  # seconds
-        self._verified: deque[tuple[int, int, float]] = deque(maxlen=_LATEST)  # block, tokens and seconds
-        self._blocks, self._idle = 0, 0
+        self._tried = self._right = 0.0  # drafts, with fading weights
 
-    def next(self, rows: int) -> int:
+    def next(self) -> int:
         if self._fixed is not None:
             return self._fixed
-        if not self._verified:
-            return _FIRST
-        if self._idle >= _IDLE:
-            return _PROBE
-        line = self._verification()
-        return max(range(_LONGEST + 1), key=lambda count: self._rate(count, line(rows * (count + 1))))
+        share = (self._right + _PRIOR * _PRIOR_DRAFTS) / (self._tried + _PRIOR_DRAFTS)
+        return min(_LONGEST, int(math.log(_WORTH) / math.log(share)))
 
-    def learn(self, rows: int, count: int, tried: int, right: int, draft_seconds: float, verify_seconds: float) -> None:
-        """Add the observations of one block: `count` tokens were drafted in each of B rows.
-
-        `tried` drafts are those up to each row's first wrong one, `right` those before it; `draft_seconds` is for one
-        draft in all rows.
-        """
-        self._right.learn(right / rows, tried / rows)
-        self._draft.learn(draft_seconds)
-        if count:
-            self._verified.append((self._blocks, rows * (count + 1), verify_seconds))
-        self._plain.learn(0.0 if count else verify_seconds, 0 if count else 1)
-        self._blocks, self._idle = self._blocks + 1, 0 if count else self._idle + 1
-
-    def _verification(self) -> Callable[[int], float]:
-        """Predicted seconds for a number of tokens, by least squares; the prior is b = a / 30."""
-        blocks, tokens, seconds = np.array(self._verified).T
-        weights = _FADE ** (blocks[-1] - blocks)
-        middle, mean = np.average(tokens, weights=weights), np.average(seconds, weights=weights)
-        variance = np.average((tokens - middle) ** 2, weights=weights)
-        covariance = np.average((tokens - middle) * (seconds - mean), weights=weights)
-        slope = (covariance + mean / (30 + middle)) / (variance + 1)  # the prior counts as a variance of one token
-        slope = min(max(slope, 0.0), mean / middle)
-        return lambda count: float(mean + slope * (count - middle))
-
-    def _rate(self, count: int, verify: float) -> float:
-        """Expected tokens per second."""
-        right = self._right.value(prior=0.8, prior_weight=1.0)
-        if not count:
-            verify = self._plain.value(prior=0.6 * verify, prior_weight=0.2)
-        return sum(right**power for power in range(count + 1)) / ((count + 1) * self._draft.value() + verify)
+    def learn(self, tried: int, right: int) -> None:
+        """Add the drafts of one block: those up to each row's first wrong one, and those of them that are right."""
+        self._tried = _FADE * self._tried + tried
+        self._right = _FADE * self._right + right
 
 
 def can_speculate(policy: LanguageModel, guidance: Guidance | None, rows: int) -> bool:
@@ -140,16 +84,12 @@ def draft_length(request: Request, draft_tokens: int | Literal["auto"]) -> Block
 def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
     """Answer a batch of prompts as `decode_steps` does; each step holds one token of one row."""
     batch = _Batch(request)
-    ends = set(request.ends().tolist())
     while batch.rows:
         room = min(request.limits[row] - len(batch.answers[row]) for row in batch.rows)
-        count = min(length.next(len(batch.rows)), room - 1)
-        start = time.perf_counter()
+        count = min(length.next(), room - 1)
         drafts, states = batch.draft(count)
-        middle = time.perf_counter()
         step = batch.verify(drafts, states)
         verified = step.tokens.view(len(batch.rows), count + 1).tolist()
-        end = time.perf_counter()
         going_on, excess, tried, right = [], [], 0, 0
         for index, row in enumerate(batch.rows):
             answer = batch.answers[row]
@@ -159,14 +99,13 @@ def speculate_steps(request: Request, length: BlockLength) -> Iterator[Step]:
                 is_right = place < count and token == drafts[index][place]
                 tried += place < count
                 right += is_right
-                stopped = request.stopped is not None and request.stopped(row)
-                if token in ends or len(answer) == request.limits[row] or stopped:
+                if request.ends(row, token, len(answer)):
                     break
                 if not is_right:
                     going_on.append(index)
                     excess.append(count - place)
                     break
-        length.learn(len(batch.rows), count, tried, right, (middle - start) / (count + 1), end - middle)
+        length.learn(tried, right)
         batch.advance(going_on, excess)
 
 
@@ -189,10 +128,9 @@ class _Batch:
         device, written = self._request.policy.device, [self.answers[row] for row in self.rows]
         states = [self._reward.read([[token] for token in self._reward_last])[:, -1]]
         answers, drafts = _table(written, device), []
-        for place in range(count):
+        for _ in range(count):
             logits = self._guidance.model.backbone.head(states[-1]).to(device)
-            lengths = [len(answer) + place for answer in written]
-            tokens = self._step(self._guidance, logits, states[-1], answers, lengths, self.rows).tokens
+            tokens = self._step(self.rows, logits, answers, self._guidance, states[-1]).tokens
             answers = torch.cat([answers, tokens[:, None]], dim=1)
             drafts.append(tokens.tolist())
             states.append(self._reward.read([[token] for token in drafts[-1]])[:, -1])
@@ -211,12 +149,11 @@ class _Batch:
         before = [pad(answers[:, : known + place], (size - 1 - place, 0), value=-1) for place in range(size)]
         repeated = torch.arange(len(self.rows)).repeat_interleave(size)
         return self._step(
-            self._guidance.rows(repeated),
-            self._request.policy.head(hidden.flatten(0, 1)),
-            states.flatten(0, 1),
-            torch.stack(before, dim=1).flatten(0, 1),
-            [len(answer) + place for answer in written for place in range(size)],
             [row for row in self.rows for _ in range(size)],
+            self._request.policy.head(hidden.flatten(0, 1)),
+            torch.stack(before, dim=1).flatten(0, 1),
+            self._guidance.rows(repeated),
+            states.flatten(0, 1),
         )
 
     def advance(self, going_on: list[int], excess: list[int]) -> None:
@@ -233,22 +170,16 @@ class _Batch:
         self._last = self._reward_last = [self.answers[row][-1] for row in self.rows]
 
     def _step(
-        self,
-        guidance: Guidance,
-        logits: torch.Tensor,  # (B, V) of the policy
-        hidden: torch.Tensor,  # (B, H) of the backbone
-        answers: torch.Tensor,  # (B, T) so far, on the right
-        lengths: Sequence[int],
-        rows: Sequence[int],
+        self, rows: list[int], logits: torch.Tensor, answers: torch.Tensor, guidance: Guidance, hidden: torch.Tensor
     ) -> Step:
-        request = self._request
-        candidates, log_probs = request.select(logits, rows, answers)
+        """As `Request.step`, with rewards from (B, H) states of the backbone."""
         model = guidance.model
-        reference = model.reference.at_candidates(model.backbone.head, hidden, candidates, log_probs)
-        rewards = guidance.rewards(hidden, candidates, reference)
-        scores = request.score(guidance, candidates, log_probs, rewards, answers)
-        tokens = request.sampler.choose(candidates, scores, rows, lengths)
-        return Step(list(rows), [True] * len(rows), tokens, candidates, log_probs, scores)
+
+        def rewards(candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
+            reference = model.reference.at_candidates(model.backbone.head, hidden, candidates, log_probs)
+            return guidance.rewards(hidden, candidates, reference)
+
+        return self._request.step(rows, logits, answers, guidance, rewards)
 
 
 def _table(answers: Sequence[list[int]], device: torch.device) -> torch.Tensor:
@@ -260,4 +191,4 @@ def _table(answers: Sequence[list[int]], device: torch.device) -> torch.Tensor:
 
 def _of_row(step: Step, index: int) -> Step:
     tensors = (step.tokens, step.candidates, step.log_probs, step.scores)
-    return Step([step.rows[index]], [True], *(tensor[index : index + 1] for tensor in tensors))
+    return Step([step.rows[index]], *(tensor[index : index + 1] for tensor in tensors))

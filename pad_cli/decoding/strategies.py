@@ -5,13 +5,10 @@ FusedStrategy       one forward pass: the preference heads work on the policy's 
 PairedStrategy      one forward pass of twice the rows: an adapter or another prompt for the second half alone
 SeparateStrategy    two models, two caches
 BridgedStrategy     two vocabularies, see `decoding/bridged.py`
-
-`score_uncached` is the yardstick that `pad bench` compares them with.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,8 +16,8 @@ from typing import Literal
 import torch
 
 from pad_cli.decoding.session import CachedSession
-from pad_cli.equation import candidate_rewards, guided_scores, rewards_of_all, select_candidates, withhold_repeats
-from pad_cli.models.language_model import LanguageModel, same_model
+from pad_cli.equation import candidate_rewards
+from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
 
 Path = Literal["fused", "paired", "separate", "bridged"]
@@ -55,9 +52,14 @@ class Guidance:
 
 
 class DecodingStrategy:
-    """The policy alone, reading B prompts."""
+    """The policy alone, reading B prompts.
 
-    def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]]) -> None:
+    Attributes:
+        guidance: of the rows that are left; None for the policy alone.
+    """
+
+    def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance | None = None) -> None:
+        self.guidance = guidance
         self._policy = CachedSession(policy, prompts)
 
     @property
@@ -70,7 +72,7 @@ class DecodingStrategy:
         return torch.zeros_like(log_probs)
 
     def full(self, tokens: torch.Tensor) -> list[bool]:
-        """For each row: can a model read no more after these tokens (B,)? Only where it reads tokens of its own."""
+        """For each row, whether a model that reads tokens of its own has no room left after these tokens (B,)."""
         return [False] * len(tokens)
 
     def push(self, tokens: torch.Tensor) -> None:
@@ -80,21 +82,16 @@ class DecodingStrategy:
     def keep(self, rows: torch.Tensor) -> None:
         """Continue with the given rows only."""
         self._policy.keep(rows)
+        self.guidance = self.guidance and self.guidance.rows(rows)
 
 
 class FusedStrategy(DecodingStrategy):
     """The policy is the backbone and both read the same: rewards come from the policy's own state."""
 
-    def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
-        super().__init__(policy, prompts)
-        self._guidance = guidance
+    guidance: Guidance
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
-        return self._guidance.rewards(self.hidden, candidates)
-
-    def keep(self, rows: torch.Tensor) -> None:
-        super().keep(rows)
-        self._guidance = self._guidance.rows(rows)
+        return self.guidance.rewards(self.hidden, candidates)
 
 
 class PairedStrategy(DecodingStrategy):
@@ -104,9 +101,11 @@ class PairedStrategy(DecodingStrategy):
     policy's, and the reference where the reward needs one.
     """
 
+    guidance: Guidance
+
     def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
         model, both = guidance.model, [*prompts, *guidance.prompts]
-        self._guidance, self._plain = guidance, len(prompts)
+        self.guidance, self._plain = guidance, len(prompts)
         # not `policy`, which may be another copy: the adapter is attached to the backbone
         self._session = CachedSession(model.backbone, both, adapter=model.adapter, adapted_from=self._plain)
 
@@ -121,12 +120,12 @@ class PairedStrategy(DecodingStrategy):
         return self._session.hidden[: self._plain]
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
-        model, reference = self._guidance.model, None
+        model, reference = self.guidance.model, None
         if model.reference != "state":
             reference = log_probs
             if self._plain:
                 reference = model.backbone.head.at(self.hidden.float(), candidates.to(self.hidden.device))
-        return self._guidance.rewards(self._session.hidden[self._plain :], candidates, reference)
+        return self.guidance.rewards(self._session.hidden[self._plain :], candidates, reference)
 
     def push(self, tokens: torch.Tensor) -> None:
         self._session.push(torch.cat([tokens, tokens]) if self._plain else tokens)
@@ -135,14 +134,14 @@ class PairedStrategy(DecodingStrategy):
         both = torch.cat([rows, rows + self._plain]) if self._plain else rows
         self._plain = len(rows) if self._plain else 0
         self._session.keep(both, adapted_from=self._plain)
-        self._guidance = self._guidance.rows(rows)
+        self.guidance = self.guidance.rows(rows)
 
 
 class SeparateStrategy(DecodingStrategy):
     """Any backbone with the policy's vocabulary."""
 
     def __init__(self, policy: LanguageModel, prompts: Sequence[list[int]], guidance: Guidance) -> None:
-        super().__init__(policy, prompts)
+        super().__init__(policy, prompts, guidance)
         self._reward = PairedStrategy.reward_side(guidance)
 
     def rewards(self, candidates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
@@ -155,43 +154,3 @@ class SeparateStrategy(DecodingStrategy):
     def keep(self, rows: torch.Tensor) -> None:
         super().keep(rows)
         self._reward.keep(rows)
-
-
-@torch.inference_mode()
-def score_uncached(
-    policy: LanguageModel, guidance: Guidance, prompt: list[int], answer: list[int], *, count: int, reward_ngram: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score the candidates for the next token of one answer, as the paper's authors released it.
-
-    Both models read the whole text again for every token, one prompt at a time and without a cache, and give logits
-    at every position of it, though only the last are used (inference/PAD.py of zjuruizhechen/PAD). The answer is the
-    first row of `guidance`. Gives candidates (1, C) and their guided scores (1, C) in nats, all normalisers included.
-    """
-    model, backbone = guidance.model, guidance.model.backbone
-    shared = min(policy.vocabulary_size, backbone.vocabulary_size)
-    logits = policy.head(_states(policy, prompt + answer))[-1:, :shared]
-
-    def backbone_logits(states: torch.Tensor) -> torch.Tensor:
-        return backbone.head(states)[-1:, :shared].to(logits.device)
-
-    text = [*guidance.prompts[0], *answer]
-    with contextlib.nullcontext() if model.adapter is None else model.adapter.on_rows_from(0):
-        hidden = _states(backbone, text)
-    shifted = hidden + model.shift(hidden, guidance.preference_weights[:1].expand(len(hidden), -1))
-    if model.reference == "state":
-        reference = backbone_logits(hidden[-1:])
-    elif model.reference == "policy" or same_model(policy, backbone):
-        reference = logits
-    else:
-        reference = backbone_logits(_states(backbone, text))
-    candidates, log_probs = select_candidates(logits, count)
-    rewards = rewards_of_all(backbone_logits(shifted.to(hidden.dtype)), reference).gather(1, candidates)
-    history = torch.tensor([answer], dtype=torch.long, device=candidates.device)
-    rewards = withhold_repeats(rewards, log_probs, candidates, history, reward_ngram)
-    return candidates, guided_scores(log_probs, rewards, guidance.guidance_weight[:1])
-
-
-def _states(model: LanguageModel, text: list[int]) -> torch.Tensor:
-    """(T, H) states after every token of a text, read at once."""
-    tokens = torch.tensor([text], device=model.device)
-    return model.hidden_states(tokens, torch.ones_like(tokens))[0]

@@ -6,41 +6,35 @@ import asyncio
 import contextlib
 import hmac
 import json
-import logging
 import math
 import re
 import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import uvicorn
-from prometheus_client import Counter, generate_latest
 from starlette.applications import Starlette
+from starlette.authentication import AuthenticationBackend, AuthenticationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
 from pad_cli.recipe import DecodingSettings, GenerateRecipe
-from pad_cli.server.protocol import ApiError, ChatRequest, Event, Reply, TextRequest, internal_error, read_request
+from pad_cli.server.protocol import ApiError, Event, Reply, internal_error, read_request
 from pad_cli.server.request_reader import Limits, RequestReader
 from pad_cli.server.scheduler import Job, Scheduler
 from pad_cli.system.progress import note
 
-_log = logging.getLogger(__name__)
-_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics")
-_SEND_ERRORS = 5  # seconds, after `limits.grace`
-_ORIGIN = re.compile(r"(?P<site>(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/:?#@\[\]]+))(?P<port>:[0-9]+)?")
-_PORTS = {"http": ":80", "https": ":443"}
+_DISCONNECT_SECONDS = 0.2  # after which a client that has left is noticed
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^\s/:?#@\[\]]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 
 
 def serve(
@@ -53,7 +47,7 @@ def serve(
     api_key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> None:
-    """Answer requests until interrupted; running ones may then end, and clients whose time is up get an error.
+    """Answer requests until interrupted; running ones may then end within `limits.grace`.
 
     Args:
         recipe: policy, reward model, and the defaults of requests.
@@ -77,42 +71,30 @@ def serve(
     with _listener(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}/v1"
-        server = HttpServer(app, limits, f"Serving {engine.policy.name} at {address}")
+        note(f"Serving {engine.policy.name} at {address}")
+        server = make_server(app, limits)
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
             server.run(sockets=[listener])
 
 
-class HttpServer(uvicorn.Server):
-    """uvicorn's server, which notes `started` once it listens, and after `limits.grace` fails what still runs."""
-
-    def __init__(self, app: Starlette, limits: Limits, started: str) -> None:
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=limits.keep_alive,
-            timeout_graceful_shutdown=math.ceil(limits.grace) + _SEND_ERRORS,
-        )
-        super().__init__(config)
-        self._scheduler, self._grace, self._message = app.state.scheduler, limits.grace, started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        note(self._message)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().call_later(self._grace, self._scheduler.give_up)
-        await super().shutdown(sockets)
+def make_server(app: Starlette, limits: Limits) -> uvicorn.Server:
+    """What serves the application."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=limits.keep_alive,
+        timeout_graceful_shutdown=math.ceil(limits.grace),
+    )
+    return uvicorn.Server(config)
 
 
 def _origin(text: str) -> str:
     """An origin as browsers write it: lower case, without a path and its scheme's default port."""
-    if text in ("*", "null"):
-        return text
-    match = _ORIGIN.fullmatch(text.lower().removesuffix("/"))
-    if match is None:
+    origin = text.lower().removesuffix("/")
+    if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
         raise UsageError(f"'{text}' is not an origin.", "Write --allow-origin http://localhost:3000, or '*' for all.")
-    return match["site"] if match["port"] == _PORTS.get(match["scheme"]) else match[0]
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -133,75 +115,49 @@ def build_app(
     api_key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> Starlette:
-    """The application; its lifespan starts and ends `app.state.scheduler`. Arguments are those of `serve`."""
+    """The application; its lifespan starts and ends the decoding thread. Arguments are those of `serve`."""
     service = _Service(engine, settings, limits, default)
-    patience = limits.timeout + 2 * limits.read_timeout
-    guard = Middleware(RequestGuard, api_key=api_key, patience=patience, requests=service.scheduler.metrics.requests)
-    cors = Middleware(
-        CORSMiddleware, allow_origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
-    )  # outside the guard: preflights carry no key, and errors need its header too
-    app = Starlette(
+    middleware = []
+    if allow_origins:  # before the key is checked: preflights carry none
+        methods, anything = ("GET", "POST"), ("*",)
+        middleware.append(
+            Middleware(CORSMiddleware, allow_origins, methods, allow_headers=anything, expose_headers=anything)
+        )
+    if api_key is not None:
+        middleware.append(Middleware(AuthenticationMiddleware, backend=_BearerToken(api_key), on_error=_wrong_key))
+    return Starlette(
         routes=[
             Route("/v1/chat/completions", service.complete, methods=["POST"]),
-            Route("/v1/completions", service.complete, methods=["POST"]),
             Route("/v1/models", service.models),
-            Route("/v1/models/{name:path}", service.model),
             Route("/health", service.health),
-            Route("/metrics", service.metrics),
         ],
-        middleware=[cors, guard] if allow_origins else [guard],
-        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+        middleware=middleware,
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_error,
+            ClientDisconnect: lambda *_: Response(status_code=499),
+            Exception: lambda *_: _json_error(internal_error()),
+        },
         lifespan=service.lifespan,
     )
-    app.state.scheduler = service.scheduler
-    return app
 
 
-class RequestGuard:
-    """Middleware: checks the bearer token, counts outcomes, and drops requests after `patience` seconds."""
+class _BearerToken(AuthenticationBackend):
+    """Lets in who sends the key, and everybody to /health."""
 
-    def __init__(self, app: ASGIApp, api_key: str | None, patience: float, requests: Counter) -> None:
-        self._app, self._patience, self._requests = app, patience, requests
-        self._key = None if api_key is None else api_key.encode()
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 0
+    async def authenticate(self, conn: HTTPConnection) -> None:
+        scheme, _, token = conn.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(token.strip().encode(), self._key) and scheme.lower() == "bearer"
+        if not right and conn.scope["path"] != "/health":  # not `conn.url`, of which the client writes a part
+            raise AuthenticationError
 
-        async def counting_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
 
-        try:
-            async with asyncio.timeout(self._patience):
-                if self._may_enter(scope):
-                    await self._app(scope, receive, counting_send)
-                else:
-                    message, headers = "The API key is missing or wrong.", {"WWW-Authenticate": "Bearer"}
-                    error = ApiError(401, message, code="invalid_api_key", headers=headers)
-                    await _json_error(error)(scope, receive, counting_send)
-        except TimeoutError:
-            _log.warning("A client was too slow; its connection is dropped.")
-            status = 499
-        except Exception:
-            _log.exception("%s %s failed.", scope["method"], scope["path"])
-            if status:
-                raise  # the response has begun: let the server break it off
-            await _json_error(internal_error())(scope, receive, counting_send)
-        finally:
-            path = scope["path"]
-            route = next((route for route in _ROUTES if path == route or path.startswith(f"{route}/")), "other")
-            self._requests.labels(route, str(status or 499)).inc()
-
-    def _may_enter(self, scope: Scope) -> bool:
-        if self._key is None or scope["path"] == "/health":
-            return True
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-        return hmac.compare_digest(token.strip().encode(), self._key) and scheme.lower() == "bearer"
+def _wrong_key(conn: HTTPConnection, error: AuthenticationError) -> Response:
+    message, headers = "The API key is missing or wrong.", {"WWW-Authenticate": "Bearer"}
+    return _json_error(ApiError(401, message, code="invalid_api_key", headers=headers))
 
 
 class _Service:
@@ -212,57 +168,36 @@ class _Service:
         self._created = int(time.time())
         guide = "" if engine.reward_model is None else f"-{engine.reward_model.fingerprint}"
         self._fingerprint = f"{engine.policy.fingerprint}{guide}"
-        self.scheduler = Scheduler(engine, limits)
+        self._scheduler = Scheduler(engine, limits)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        self.scheduler.start()
+        self._scheduler.start()
         try:
             yield
         finally:
-            await run_in_threadpool(self.scheduler.close, self._limits.grace)
+            await run_in_threadpool(self._scheduler.close, self._limits.grace)
 
     async def complete(self, http: Request) -> Response:
-        body = await self._body(http)
-        chat = http.url.path.endswith("/chat/completions")
-        request = read_request(ChatRequest, body) if chat else read_request(TextRequest, body)
+        request = read_request(await self._body(http))
         async with self._tokenizing:
             work = await run_in_threadpool(self._reader.work, request)
-        reply, streamed = Reply(request, work.prompt_tokens, work.pad, self._fingerprint), bool(request.stream)
-        job = Job(self._engine, work, streamed=streamed, timeout=self._limits.timeout)
-        self.scheduler.submit(job)
-        self.scheduler.metrics.prompt_tokens.inc(work.prompt_tokens)
-        try:
-            if not streamed:
-                return JSONResponse(reply.whole(await _unless_disconnected(http, job.all_events())))
-            events = job.events()
-            first = await _unless_disconnected(http, anext(events))  # what fails before the first text has a status
-        finally:
-            if not streamed or sys.exception() is not None:
-                self._close(job)
-        chunks = _chunks(first, events, reply, len(job.answers), usage=bool(request.stream_options.include_usage))
-        return _EventStream(chunks, on_close=lambda: self._close(job))
+        reply = Reply(request.model, work.prompt_tokens, work.pad, self._fingerprint)
+        job = Job(self._engine, work, streamed=request.stream, timeout=self._limits.timeout)
+        self._scheduler.submit(job)
+        if not request.stream:
+            return JSONResponse(reply.whole(await _whole(http, job)))
+        chunks = _chunks(job, reply, usage=request.stream_options.include_usage)
+        return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     async def models(self, request: Request) -> Response:
         names = await run_in_threadpool(self._reader.model_names)
-        return JSONResponse({"object": "list", "data": [self._model(name) for name in names]})
-
-    async def model(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        await run_in_threadpool(self._reader.specs, name)  # refuses unknown ones
-        return JSONResponse(self._model(name))
+        common = {"object": "model", "created": self._created, "owned_by": "pad"}
+        return JSONResponse({"object": "list", "data": [{"id": name, **common} for name in names]})
 
     async def health(self, request: Request) -> Response:
-        alive = self.scheduler.alive
-        return JSONResponse({"status": "ok" if alive else "decoding has stopped"}, status_code=200 if alive else 503)
-
-    async def metrics(self, request: Request) -> Response:
-        text = generate_latest(self.scheduler.metrics.registry)
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
-
-    def _model(self, name: str) -> dict[str, Any]:
-        root = self._engine.policy.name
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "pad", "root": root}
+        health = self._scheduler.health
+        return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)
 
     async def _body(self, request: Request) -> bytes:
         body, limits = bytearray(), self._limits
@@ -273,42 +208,37 @@ class _Service:
                     if len(body) > limits.max_body:
                         message = f"The body has more than {limits.max_body} bytes."
                         raise ApiError(413, message, code="request_too_large")
-        except ClientDisconnect as error:
-            raise _client_left() from error
         except TimeoutError as error:
             message = f"The body did not arrive within {limits.read_timeout:g} s."
             raise ApiError(408, message, code="timeout") from error
         return bytes(body)
 
-    def _close(self, job: Job) -> None:
-        if job.cancel():
-            self.scheduler.metrics.cancelled.inc()
-        self.scheduler.metrics.seconds.observe(time.monotonic() - job.answers[0].submitted)
 
+async def _whole(request: Request, job: Job) -> list[Event]:
+    """The answers of a job (ClientDisconnect if the client leaves first; ApiError if one fails or the server stops)."""
 
-class _EventStream(StreamingResponse):
-    """Server-sent events; `on_close` is called when they end, or the client leaves."""
+    async def collect() -> list[Event]:
+        return [event async for event in job.events()]
 
-    def __init__(self, chunks: AsyncIterator[str], on_close: Callable[[], None]) -> None:
-        super().__init__(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self._on_close = on_close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._on_close()
-
-
-async def _chunks(
-    first: Event, events: AsyncIterator[Event], reply: Reply, choices: int, *, usage: bool
-) -> AsyncIterator[str]:
-    """The text of a stream. An error after the first event has no status any more: it is the last event."""
+    answers = asyncio.ensure_future(collect())
     try:
-        for chunk in (*reply.first_chunks(choices), *reply.chunks(first)):
-            yield _event_text(chunk)
-        tokens = first.tokens
-        async for event in events:
+        while not answers.done():
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            await asyncio.wait([answers], timeout=_DISCONNECT_SECONDS)
+        return answers.result()
+    except asyncio.CancelledError:
+        raise ApiError(503, "The server is shutting down.", code="shutting_down") from None
+    finally:
+        answers.cancel()
+        job.cancel()
+
+
+async def _chunks(job: Job, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
+    """The text of a stream. An error has no status, since the response has begun: it is the last event."""
+    tokens = 0
+    try:
+        async for event in job.events():
             for chunk in reply.chunks(event):
                 yield _event_text(chunk)
             tokens += event.tokens
@@ -317,47 +247,23 @@ async def _chunks(
         yield "data: [DONE]\n\n"
     except ApiError as error:
         yield _event_text(error.body)
+    finally:
+        job.cancel()  # the client may have left
 
 
 def _event_text(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
-Result = TypeVar("Result")
-
-
-async def _unless_disconnected(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of `work`, unless the client leaves first."""
-
-    async def disconnect() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    result, left = asyncio.ensure_future(work), asyncio.ensure_future(disconnect())
-    try:
-        await asyncio.wait([result, left], return_when=asyncio.FIRST_COMPLETED)
-        if not result.done():
-            raise _client_left()
-        return result.result()
-    finally:
-        result.cancel()
-        left.cancel()
-
-
-def _client_left() -> ApiError:
-    return ApiError(499, "The client has left.", code="client_closed_request")  # nobody reads it; it is counted
-
-
 def _json_error(error: ApiError) -> JSONResponse:
     return JSONResponse(error.body, status_code=error.status, headers=error.headers)
 
 
-async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
+async def _api_error(request: Request, error: Any) -> Response:
     return _json_error(error)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path}: {error.detail}."
+async def _http_error(request: Request, error: Any) -> Response:
+    hint = " Answers come from /v1/chat/completions." if error.status_code == 404 else ""
+    message = f"{request.method} {request.url.path}: {error.detail}.{hint}"
     return _json_error(ApiError(error.status_code, message, code="no_such_route", headers=error.headers))

@@ -43,15 +43,8 @@ _CARD = """---
 # {preference}: a preference for `{policy}`
 
 A LoRA adapter of the output layer that `pad export` made from a personalised reward model. It adds the reward of one
-preference to the logits of the language model, which is otherwise unchanged.
-
-| | |
-|---|---|
-| preference | {preference} |
-| weights | {weights} |
-| guidance weight | {guidance_weight:g} |
-| rank | {rank}; relative error of its reduction {error:.2%} |
-| reward model | `{reward_model}` |
+preference to the logits of the language model, which is otherwise unchanged. `pad_preference.json` holds the weights,
+the guidance weight, the rank and the fingerprints of both models.
 
 ```python
 from peft import PeftModel
@@ -243,10 +236,10 @@ def _save(adapter: PreferenceAdapter, policy: LanguageModel, metadata: Mapping[s
     tensors = {f"{prefix}.lora_A.weight": adapter.down, f"{prefix}.lora_B.weight": adapter.up}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     front = {"library_name": "peft", "base_model": location, "tags": ["pad", "personalised-alignment", "lora"]}
-    weights = ", ".join(f"`{name}` {weight:+.3g}" for name, weight in metadata["weights"].items())
-    fields = {**metadata, "front": yaml.safe_dump(front, sort_keys=False), "policy": location, "weights": weights}
+    header = yaml.safe_dump(front, sort_keys=False)
+    card = _CARD.format(front=header, preference=metadata["preference"], policy=location)
     with whole_files(out, last=METADATA) as scratch:
         config.save_pretrained(str(scratch))
         save_file(tensors, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
         write_json(scratch / METADATA, metadata)
-        (scratch / "README.md").write_text(_CARD.format(**fields), encoding="utf-8")
+        (scratch / "README.md").write_text(card, encoding="utf-8")

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 
-from pad_cli.errors import did_you_mean
-from pad_cli.records import join_parts
+from pad_cli.errors import DataError, did_you_mean
+from pad_cli.records import as_message
 
 
 class ApiError(Exception):
@@ -42,10 +32,6 @@ def internal_error() -> ApiError:
     return ApiError(500, "The server failed at this request; its log says why.", code="internal_error")
 
 
-def shutting_down() -> ApiError:
-    return ApiError(503, "The server is shutting down.", code="shutting_down")
-
-
 @dataclass(frozen=True)
 class Event:
     """News of choice `index`: text, and at its end the finish reason and the number of decoded tokens; or an error."""
@@ -63,40 +49,44 @@ _IGNORED = {
 }
 """Keys of the API that change no answer here."""
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "logprobs": (False, 0),
-    "top_logprobs": (0,),
-    "response_format": ({"type": "text"},),
-    "reasoning_effort": ("none",),
-    "verbosity": ("medium",),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "web_search_options": (),
-    "moderation": (),
-    "audio": (),
-    "echo": (False,),
-    "best_of": (1,),
-    "suffix": ("",),
-    "modalities": (["text"],),
+_UNSUPPORTED = {
+    *("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "response_format"),
+    *("reasoning_effort", "verbosity", "tools", "tool_choice", "functions", "function_call"),
+    *("web_search_options", "moderation", "audio", "modalities"),
 }
-"""Unsupported keys of the API, and the values of each that have no effect; null has none in any key."""
+"""Keys of the API that would change an answer."""
 
-_WHY = dict.fromkeys(
-    ("tools", "tool_choice", "functions", "function_call", "tool_calls"), ": this server calls no tools"
-) | {"reasoning_effort": ": what a chat template reads goes into `chat_template_kwargs`"}
+_NO_EFFECT: tuple[Any, ...] = (None, False, 0, [], {}, "none", "auto", {"type": "text"}, ["text"])
+"""Values with which clients send unsupported keys without asking for anything."""
 
-_CODES = {
-    "missing": "missing_parameter",
-    "extra_forbidden": "unknown_parameter",
-    "unsupported": "unsupported_parameter",
-}
+_ROLES = ("system", "developer", "user", "assistant")
+_CODES = {"missing": "missing_parameter", "extra_forbidden": "unknown_parameter"}
 Spec = Annotated[str, Field(max_length=2000)]
 """A preference specification: a sentence or two, not a document."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_specs(preference: Any) -> Any:
+    """A text, a list of texts or a map of names to weights, as a list of what is typed after `--pref`."""
+    if isinstance(preference, dict):
+        return [f"{name}={weight!r}".replace("e+", "e") for name, weight in preference.items()]
+    return _as_list(preference)
+
+
+def _read_message(message: dict[str, Any]) -> dict[str, str]:
+    if (role := message.get("role")) not in _ROLES:
+        raise ValueError(f"the role {role!r} is none of {', '.join(_ROLES)}")
+    try:
+        return as_message(message)
+    except DataError as error:
+        raise ValueError(str(error)) from error
+
+
+Message = Annotated[dict[str, Any], AfterValidator(_read_message)]
+"""A message as clients write it, or as a response held it; read as a role and a text."""
 
 
 class _Schema(BaseModel):
@@ -105,166 +95,82 @@ class _Schema(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, content: Any) -> Any:
-        """null means "not set", in unknown keys too."""
-        if not isinstance(content, dict):
-            return content
-        return {name: value for name, value in content.items() if value is not None or name in cls.model_fields}
+        """null means "not set" in every key."""
+        return {k: v for k, v in content.items() if v is not None} if isinstance(content, dict) else content
 
 
 class PadOptions(_Schema):
     """`extra_body={"pad": {...}}` of the openai client."""
 
-    preference: Spec | Annotated[list[Spec] | dict[Spec, float], Field(max_length=64)] | None = None
+    preference: Annotated[list[Spec], BeforeValidator(_as_specs), Field(max_length=64)] = []
     guidance_weight: float | None = None
     candidates: int | None = Field(None, ge=1)
 
-    @property
-    def specs(self) -> list[str]:
-        """The preference as typed after `--pref`."""
-        if isinstance(self.preference, Mapping):
-            return [f"{name}={weight!r}".replace("e+", "e") for name, weight in self.preference.items()]
-        return [self.preference] if isinstance(self.preference, str) else list(self.preference or [])
-
 
 class StreamOptions(_Schema):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
+    include_usage: bool = False
+    include_obfuscation: bool = False  # of no effect
 
 
-class _CompletionRequest(_Schema):
-    """What chat and text completions have in common."""
+class ChatRequest(_Schema):
+    """POST /v1/chat/completions."""
 
     model: Spec
+    messages: list[Message] = Field(min_length=1)
     pad: PadOptions = PadOptions()
-    n: int | None = Field(None, ge=1)
+    n: int = Field(1, ge=1)
     max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
     seed: int | None = None
-    stop: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] | None = None
-    stream: bool | None = None
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list), Field(max_length=4)] = []
+    stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+    chat_template_kwargs: dict[str, Any] = {}
 
 
-class Part(_Schema):
-    """A part of a message; unknown keys, such as `cache_control`, are for other servers."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    type: Literal["text", "refusal"]
-    text: str = Field(validation_alias=AliasChoices("text", "refusal"))
+_NESTED: dict[int | str, type[_Schema]] = {"pad": PadOptions, "stream_options": StreamOptions}
 
 
-def _empty(value: Any, info: ValidationInfo) -> None:
-    if value:
-        raise PydanticCustomError("unsupported", _unsupported(str(info.field_name)))
-
-
-Empty = Annotated[Any, AfterValidator(_empty)]
-"""A key of a message that may only be null or an empty value."""
-
-
-class Message(_Schema):
-    """A message as clients write it, or as a response held it."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
-    refusal: str | None = None
-    name: str | None = None
-    annotations: Any = None
-    cache_control: Any = None
-    audio: Empty = None
-    function_call: Empty = None
-    tool_calls: Empty = None
-
-    @property
-    def text(self) -> str:
-        """Parts on separate lines, as vLLM reads them."""
-        if isinstance(self.content, list):
-            return join_parts(part.text for part in self.content)
-        return self.content or self.refusal or ""
-
-
-class ChatRequest(_CompletionRequest):
-    """POST /v1/chat/completions."""
-
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    chat_template_kwargs: dict[str, Any] | None = None
-
-
-class TextRequest(_CompletionRequest):
-    """POST /v1/completions: continues text or tokens, without a chat template."""
-
-    prompt: str | list[str] | list[int] | list[list[int]]
-
-
-_NESTED: dict[str, type[_Schema]] = {"messages": Message, "pad": PadOptions, "stream_options": StreamOptions}
-Request = TypeVar("Request", ChatRequest, TextRequest)
-
-
-def read_request(schema: type[Request], body: bytes) -> Request:
+def read_request(body: bytes) -> ChatRequest:
     """Validate the body of a request (ApiError 400: what is wrong, and where)."""
-    content: dict[str, Any]
     try:
-        content = json.loads(body)
-        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # JSON can spell lone surrogates, no text
-    except (RecursionError, ValueError) as error:  # includes bytes that are not UTF-8
+        content = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
         raise ApiError(400, f"The body is not JSON: {error}.", code="invalid_json") from error
     if not isinstance(content, dict):
         raise ApiError(400, "The body is not a JSON object.", code="invalid_json")
-    for name in _NEUTRAL.keys() & content.keys():
-        value = content.pop(name)
-        if value is not None and value not in _NEUTRAL[name]:
-            raise ApiError(400, f"`{name}`: {_unsupported(name)}", code="unsupported_parameter", param=name)
-    ignored = {*_IGNORED, *(name for name in ("pad", "stream_options") if content.get(name) is None)}
+    for name in _UNSUPPORTED & content.keys():
+        if content[name] not in _NO_EFFECT:
+            message = f"`{name}`: not supported. Leave it out."
+            raise ApiError(400, message, code="unsupported_parameter", param=name)
     try:
-        return schema.model_validate({name: value for name, value in content.items() if name not in ignored})
+        known = {name: value for name, value in content.items() if name not in _IGNORED | _UNSUPPORTED}
+        return ChatRequest.model_validate(known)
     except ValidationError as error:
-        # of the union members that pydantic tried, the one that came furthest is what was meant
-        first = max(error.errors(), key=lambda each: len(_location(content, each)))
-        kind, param, message = first["type"], ".".join(map(str, _location(content, first))), first["msg"]
-        if kind == "extra_forbidden":
-            fields = _NESTED.get(param.partition(".")[0] if "." in param else "", schema).model_fields
-            message = f"there is no such key. {did_you_mean(param.rpartition('.')[2], fields)}".rstrip()
-        raise ApiError(400, f"`{param}`: {message}", code=_CODES.get(kind, "invalid_value"), param=param) from error
-
-
-def _unsupported(name: str) -> str:
-    return f"not supported{_WHY.get(name, '')}. Leave it out."
-
-
-def _location(content: Any, error: ErrorDetails) -> list[int | str]:
-    """Where in the request an error is, without the names of the union members that pydantic tried there."""
-    location: list[int | str] = []
-    inner = content
-    for part in error["loc"]:
-        if part in inner if isinstance(inner, dict) else isinstance(inner, list) and isinstance(part, int):
-            inner = inner[part]
-            location.append(part)
-    return [*location, error["loc"][-1]] if error["type"] == "missing" else location
+        first = error.errors()[0]
+        location, message = first["loc"], first["msg"].removeprefix("Value error, ")
+        param = ".".join(map(str, location))
+        if first["type"] == "extra_forbidden":
+            fields = _NESTED.get(location[0], ChatRequest).model_fields
+            message = f"there is no such key. {did_you_mean(str(location[-1]), fields)}"
+        code = _CODES.get(first["type"], "invalid_value")
+        raise ApiError(400, f"`{param}`: {message}", code=code, param=param) from error
 
 
 class Reply:
     """Builds the response objects of one request; `pad` is their key of that name."""
 
-    def __init__(
-        self, request: ChatRequest | TextRequest, prompt_tokens: int, pad: Mapping[str, Any], fingerprint: str
-    ) -> None:
-        self._chat = isinstance(request, ChatRequest)
+    def __init__(self, model: str, prompt_tokens: int, pad: Mapping[str, Any], fingerprint: str) -> None:
         self._prompt_tokens = prompt_tokens
-        prefix, self._kind = ("chatcmpl", "chat.completion") if self._chat else ("cmpl", "text_completion")
         self._common = {
-            "id": f"{prefix}-{uuid.uuid4().hex}",
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
-            "model": request.model,
+            "model": model,
             "system_fingerprint": fingerprint,
             "pad": dict(pad),
         }
@@ -274,32 +180,26 @@ class Reply:
         choices = []
         for each in sorted(answers, key=lambda each: each.index):
             message = {"role": "assistant", "content": each.text, "refusal": None}
-            choices.append(self._choice(each, {"message": message} if self._chat else {"text": each.text}))
+            choices.append(self._choice(each, message=message))
         usage = self._usage(sum(answer.tokens for answer in answers))
-        return {**self._common, "object": self._kind, "choices": choices, "usage": usage}
-
-    def first_chunks(self, count: int) -> list[dict[str, Any]]:
-        """The chunk with which each choice of a chat begins."""
-        delta = {"delta": {"role": "assistant", "content": ""}}
-        return [self._chunk(self._choice(Event(index), delta)) for index in range(count)] if self._chat else []
+        return {**self._common, "object": "chat.completion", "choices": choices, "usage": usage}
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """The chunks of more text, and of the end of a choice."""
         if event.text:
-            delta = {"delta": {"content": event.text}} if self._chat else {"text": event.text}
-            yield self._chunk(self._choice(Event(event.index), delta))
+            delta = {"role": "assistant", "content": event.text}
+            yield self._chunk(self._choice(Event(event.index), delta=delta))
         if event.reason:
-            yield self._chunk(self._choice(event, {"delta": {}} if self._chat else {"text": ""}))
+            yield self._chunk(self._choice(event, delta={}))
 
     def usage_chunk(self, tokens: int) -> dict[str, Any]:
         return {**self._chunk(), "usage": self._usage(tokens)}
 
-    def _choice(self, event: Event, content: dict[str, Any]) -> dict[str, Any]:
+    def _choice(self, event: Event, **content: Any) -> dict[str, Any]:
         return {"index": event.index, "logprobs": None, "finish_reason": event.reason, **content}
 
     def _chunk(self, *choices: dict[str, Any]) -> dict[str, Any]:
-        kind = "chat.completion.chunk" if self._chat else self._kind
-        return {**self._common, "object": kind, "choices": list(choices)}
+        return {**self._common, "object": "chat.completion.chunk", "choices": list(choices)}
 
     def _usage(self, tokens: int) -> dict[str, int]:
         total = self._prompt_tokens + tokens

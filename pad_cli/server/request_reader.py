@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,10 @@ from transformers import PreTrainedTokenizerBase
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.items import Item
 from pad_cli.errors import DataError, PadError, PreferenceError, did_you_mean
-from pad_cli.models.prompts import encode_text
 from pad_cli.preference import Preference
 from pad_cli.profiles import profile_names
 from pad_cli.recipe import DecodingSettings
-from pad_cli.server.protocol import ApiError, ChatRequest, TextRequest
+from pad_cli.server.protocol import ApiError, ChatRequest
 
 _TEMPLATE_ARGUMENTS = {
     *inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters,
@@ -36,12 +36,11 @@ class Limits:
     max_queue: int = 256  # answers that wait; requests beyond are refused with 429
     batch_wait: float = 0.005  # how long a batch that is not full waits for more
     timeout: float = 120.0  # for an answer
-    read_timeout: float = 20.0  # for the body of a request, and for a client to take what it was sent
+    read_timeout: float = 20.0  # for the body of a request
     grace: float = 20.0  # for answers under way when the server is told to stop
     max_body: int = 1 << 20  # bytes of a request
     max_prompt_tokens: int | None = None
     max_new_tokens: int = 1024  # of an answer; a request for more is capped
-    max_stops: int = 4  # stop strings of a request
     keep_alive: int = 120  # for an idle connection; clients keep pooled ones up to 90 s
 
 
@@ -52,9 +51,8 @@ class Work:
     items: list[Item]  # one for each choice
     settings: DecodingSettings
     limit: int  # tokens of the longest answer
-    stop: tuple[str, ...]
-    continues: bool  # an answer's text goes on from the prompt's, with its white space
-    prompt_tokens: int  # of all prompts, each counted once
+    stop: list[str]
+    prompt_tokens: int
     pad: dict[str, Any]  # that key of the response
 
 
@@ -69,7 +67,7 @@ class RequestReader:
         self._principles = () if engine.reward_model is None else engine.reward_model.principles
         models = [engine.policy] if engine.reward_model is None else [engine.policy, engine.reward_model.backbone]
         lengths = [model.context_length for model in models]
-        self._context = min((length for length in lengths if length is not None), default=None)
+        self._context = min((length for length in lengths if length is not None), default=math.inf)  # tokens
 
     def model_names(self) -> list[str]:
         """The models that are listed: `pad`, `base`, and each principle and profile; these may be joined by `+`."""
@@ -87,17 +85,13 @@ class RequestReader:
         if start != _STEERED or not slash:
             raise _unknown(model, did_you_mean(model, self.model_names()))
         specs = [part.strip() for part in names.split("+")]
-        for spec in specs:
-            try:
-                preference = self._engine.preference([spec])
-            except (PreferenceError, DataError) as error:
-                raise _unknown(model, str(error)) from error
-            if preference.texts and not spec.startswith("@"):
-                hint = did_you_mean(spec, self._principles)
-                raise _unknown(model, f"'{spec}' is not a principle. {hint} Free text goes into pad.preference.")
+        try:
+            self._engine.preference(specs)
+        except (PreferenceError, DataError) as error:
+            raise _unknown(model, str(error)) from error
         return specs
 
-    def work(self, request: ChatRequest | TextRequest) -> Work:
+    def work(self, request: ChatRequest) -> Work:
         """Read a request (ApiError 400 or 404: what is wrong, and where)."""
         preference, weight = self._steering(request)
         changes = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
@@ -109,37 +103,33 @@ class RequestReader:
         seed = request.seed
         if seed is None:
             seed = random.SystemRandom().getrandbits(31) if settings.temperature else settings.seed
-        choices, chat = request.n or 1, isinstance(request, ChatRequest)
-        prompts: list[Any] = [self._messages(request)] if isinstance(request, ChatRequest) else self._prompts(request)
-        if (count := choices * len(prompts)) > self._limits.max_batch:
+        if reserved := _TEMPLATE_ARGUMENTS & request.chat_template_kwargs.keys():
+            name = f"chat_template_kwargs.{min(reserved)}"
+            raise ApiError(400, f"`{name}` is set by the server, not by requests.", param=name)
+        if (count := request.n) > self._limits.max_batch:
             raise ApiError(400, f"{count} choices; this server gives at most {self._limits.max_batch}.", param="n")
-        if len(request.stops) > self._limits.max_stops:
-            raise ApiError(400, f"At most {self._limits.max_stops} stop strings.", param="stop")
-        param = "messages" if chat else "prompt"
-        rows = [prompt for prompt in prompts for _ in range(choices)]
-        steered = [preference] * count, settings.model_copy(update={"seed": seed}), [weight] * count
         try:
-            if isinstance(request, ChatRequest):
-                items = self._engine.items(rows, *steered, template_options=request.chat_template_kwargs or {})
-            else:
-                items = self._engine.id_items(rows, *steered)
+            items = self._engine.items(
+                [tuple(request.messages)] * count,
+                [preference] * count,
+                settings.model_copy(update={"seed": seed}),
+                [weight] * count,
+                template_options=request.chat_template_kwargs,
+            )
         except PadError as error:
-            raise ApiError(400, str(error), param=param) from error
-        firsts = items[::choices]
-        longest = max(max(len(item.prompt), len(item.backbone_prompt)) for item in firsts)
-        requested = getattr(request, "max_completion_tokens", None) or request.max_tokens
-        limit = self._limit(requested, longest, param)
+            raise ApiError(400, str(error), param="messages") from error
+        requested = request.max_completion_tokens or request.max_tokens
+        limit = self._limit(requested, max(len(items[0].prompt), len(items[0].backbone_prompt)))
         pad = {"preference": preference.describe(), "guidance_weight": weight, "seed": seed}
         if requested is not None and requested > limit:
             pad["max_tokens"] = limit
-        tokens = sum(len(item.prompt) for item in firsts)
-        return Work(items, settings, limit, request.stops, not chat, tokens, pad)
+        return Work(items, settings, limit, request.stop, len(items[0].prompt), pad)
 
-    def _steering(self, request: ChatRequest | TextRequest) -> tuple[Preference, float]:
+    def _steering(self, request: ChatRequest) -> tuple[Preference, float]:
         specs, lowest = self.specs(request.model), self._settings.guidance_weight
         weight = lowest if request.pad.guidance_weight is None else request.pad.guidance_weight
         if specs is None:
-            if request.pad.specs:
+            if request.pad.preference:
                 message = f"This model answers without a preference; ask '{_STEERED}'."
                 raise ApiError(400, message, param="pad.preference")
             return Preference({}, {}), 0.0
@@ -147,39 +137,18 @@ class RequestReader:
             message = f"This server always steers at a guidance weight of {lowest:g} or more."
             raise ApiError(400, message, param="pad.guidance_weight")
         try:
-            return self._engine.preference([*specs, *request.pad.specs]), weight
+            return self._engine.preference([*specs, *request.pad.preference]), weight
         except PadError as error:
             raise ApiError(400, str(error), code="unknown_preference", param="pad.preference") from error
 
-    def _messages(self, request: ChatRequest) -> tuple[dict[str, str], ...]:
-        if reserved := _TEMPLATE_ARGUMENTS & (request.chat_template_kwargs or {}).keys():
-            name = f"chat_template_kwargs.{min(reserved)}"
-            raise ApiError(400, f"`{name}` is set by the server, not by requests.", param=name)
-        roles = {"developer": "system"}
-        return tuple({"role": roles.get(each.role, each.role), "content": each.text} for each in request.messages)
-
-    def _prompts(self, request: TextRequest) -> list[list[int]]:
-        """The tokens of each prompt."""
-        policy, prompt = self._engine.policy, request.prompt
-        if not prompt and not isinstance(prompt, str):
-            raise ApiError(400, "There is no prompt.", param="prompt")
-        several: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)
-        rows = [encode_text(policy.tokenizer, each) if isinstance(each, str) else each for each in several]
-        for number, tokens in enumerate(rows):
-            if not all(0 <= token < policy.vocabulary_size for token in tokens):
-                raise ApiError(400, "There is no such token.", param=f"prompt.{number}")
-        return rows
-
-    def _limit(self, requested: int | None, prompt: int, param: str) -> int:
-        """The longest answer, given the longest prompt (tokens)."""
-        most = self._limits.max_prompt_tokens
-        room = None if self._context is None else self._context - prompt
-        if (most is not None and prompt > most) or (room is not None and room < 1):
-            longest = min(number for number in (most, self._context and self._context - 1) if number is not None)
+    def _limit(self, requested: int | None, prompt: int) -> int:
+        """The longest answer to a prompt of so many tokens."""
+        longest = min(self._context - 1, self._limits.max_prompt_tokens or math.inf)
+        if prompt > longest:
             message = f"The prompt has {prompt} tokens; this server reads at most {longest}."
-            raise ApiError(400, message, code="context_length_exceeded", param=param)
+            raise ApiError(400, message, code="context_length_exceeded", param="messages")
         limit = self._settings.max_new_tokens if requested is None else requested
-        return min(limit, self._limits.max_new_tokens, limit if room is None else room)
+        return int(min(limit, self._limits.max_new_tokens, self._context - prompt))
 
 
 def _unknown(model: str, reason: str) -> ApiError:

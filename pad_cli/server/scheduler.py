@@ -14,25 +14,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from typing import Any, Literal
 
 from pad_cli.decoding.detokenize import IncrementalDetokenizer
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.models.scoring import free_memory, is_out_of_memory
-from pad_cli.server.protocol import ApiError, Event, internal_error, shutting_down
+from pad_cli.models.scoring import is_out_of_memory
+from pad_cli.server.protocol import ApiError, Event, internal_error
 from pad_cli.server.request_reader import Limits, Work
 
 _log = logging.getLogger(__name__)
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
-_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class StopStrings:
     """Passes text on up to the first stop string to be completed; of several completed at once, the longest.
 
-    What may be the beginning of one is held back, so the output does not depend on how the text is cut into pieces.
+    As many characters as one may begin with are held back, so the output does not depend on how the text is cut.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
@@ -49,10 +45,7 @@ class StopStrings:
         if hits:
             self.met = True
             return self._held[: min(hits)[1]]
-        longest = max((len(stop) - 1 for stop in self._strings), default=0)
-        open_lengths = range(min(longest, len(self._held)), 0, -1)  # of suffixes that a stop string may begin with
-        held = next((n for n in open_lengths if any(stop.startswith(self._held[-n:]) for stop in self._strings)), 0)
-        certain = len(self._held) - held
+        certain = max(len(self._held) - max((len(stop) - 1 for stop in self._strings), default=0), 0)
         out, self._held = self._held[:certain], self._held[certain:]
         return out
 
@@ -72,24 +65,17 @@ class Answer:
         self, engine: PadEngine, work: Work, index: int, streamed: bool, timeout: float, emit: Callable[[Event], None]
     ) -> None:
         self.item, self.settings, self.limit, self.over = work.items[index], work.settings, work.limit, False
-        self.submitted = time.monotonic()
+        self._submitted = time.monotonic()
         self._engine, self._index, self._emit = engine, index, emit
         self._streamed, self._timeout = streamed, timeout
         self._tokens: list[int] = []
-        self._replay: deque[int] = deque()
         self._ends = engine.policy.end_tokens
         self._stop, self._whole = StopStrings(work.stop), ""
-        needs_text = streamed or work.stop or work.continues
-        before = self.item.prompt if work.continues else None
-        self._text = IncrementalDetokenizer(engine.policy.tokenizer, self._ends, before) if needs_text else None
+        needs_text = streamed or work.stop
+        self._text = IncrementalDetokenizer(engine.policy.tokenizer, self._ends) if needs_text else None
 
     def push(self, token: int) -> None:
         """Take the next token, which may be the one that ends the answer."""
-        if self._replay:
-            if token != self._replay.popleft():
-                message = "The server ran out of memory at this request. Ask again."
-                self.fail(ApiError(503, message, code="out_of_memory"))
-            return
         self._tokens.append(token)
         if self._text is not None:
             self._pass_on(self._stop.push(self._text.push(token)))
@@ -100,15 +86,8 @@ class Answer:
         else:
             self.expire_if_late()
 
-    def restart(self) -> None:
-        """Expect all tokens once more; those known already are compared, and not emitted again.
-
-        Where one differs (at near ties) the answer fails: its beginning, which a client may have read, would not fit.
-        """
-        self._replay = deque(self._tokens)
-
     def expire_if_late(self) -> None:
-        if not self.over and time.monotonic() > self.submitted + self._timeout:
+        if not self.over and time.monotonic() > self._submitted + self._timeout:
             self.fail(ApiError(504, f"No answer within {self._timeout:g} s.", code="timeout"))
 
     def fail(self, error: ApiError) -> None:
@@ -155,36 +134,10 @@ class Job:
             left -= event.reason is not None
             yield event
 
-    async def all_events(self) -> list[Event]:
-        """As `events`."""
-        return [event async for event in self.events()]
-
-    def cancel(self) -> bool:
-        """Cancel what is not whole by now; was there any?"""
-        cancelled = any(not answer.over for answer in self.answers)
+    def cancel(self) -> None:
+        """Stop decoding what is not whole by now."""
         for answer in self.answers:
             answer.over = True
-        return cancelled
-
-
-class Metrics:
-    """Prometheus metrics of one server, in a registry of their own."""
-
-    def __init__(self, waiting: Callable[[], int], running: Callable[[], int]) -> None:
-        own = self.registry = CollectorRegistry()
-        ProcessCollector(registry=own)
-        labels = ("route", "status")
-        self.requests = Counter("pad_requests", "Requests answered, refused or lost.", labels, registry=own)
-        self.cancelled = Counter("pad_cancelled", "Requests whose client left.", registry=own)
-        self.prompt_tokens = Counter("pad_prompt_tokens", "Tokens of prompts accepted.", registry=own)
-        self.new_tokens = Counter("pad_new_tokens", "Tokens decoded.", registry=own)
-        title = "From the whole request to the whole answer."
-        self.seconds = Histogram("pad_request_seconds", title, registry=own, buckets=_SECONDS)
-        title = "From the whole request to its batch."
-        self.wait_seconds = Histogram("pad_wait_seconds", title, registry=own, buckets=_SECONDS)
-        self.batch_rows = Histogram("pad_batch_rows", "Answers decoded together.", registry=own, buckets=_ROWS)
-        Gauge("pad_waiting", "Answers that wait.", registry=own).set_function(waiting)
-        Gauge("pad_running", "Answers being decoded.", registry=own).set_function(running)
 
 
 class Scheduler:
@@ -198,17 +151,16 @@ class Scheduler:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
         self.start = self._thread.start
-        self.metrics = Metrics(lambda: len(self._queue), lambda: self._running)
 
     @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+    def health(self) -> dict[str, Any]:
+        """What GET /health says: whether the decoding thread is alive, and how many answers wait and run."""
+        status = "ok" if self._thread.is_alive() else "decoding has stopped"
+        return {"status": status, "waiting": len(self._queue), "running": self._running}
 
     def submit(self, job: Job) -> None:
-        """Queue the answers of one request, all or none (ApiError: 429 no room; 503 shutting down)."""
+        """Queue the answers of one request, all or none (ApiError 429: no room)."""
         with self._changed:
-            if self._closing:
-                raise shutting_down()
             room = self._limits.max_queue - len(job.answers)
             if len(self._queue) > room:
                 self._queue = deque(answer for answer in self._queue if not answer.over)
@@ -218,50 +170,29 @@ class Scheduler:
             self._queue.extend(job.answers)
             self._changed.notify_all()
 
-    def give_up(self) -> None:
-        """Take nothing more, and end what waits and what runs; `close` waits for the thread to end, too."""
+    def close(self, timeout: float) -> None:
+        """End the thread after the token that it decodes; nobody waits for answers any more."""
         with self._changed:
             self._closing = True
-            for answer in self._queue:
-                answer.fail(shutting_down())
-            self._queue.clear()
             self._changed.notify_all()
-
-    def close(self, timeout: float) -> None:
-        self.give_up()
         self._thread.join(timeout)
 
     def _run(self) -> None:
         while batch := self._next():
             self._running = len(batch)
-            self.metrics.batch_rows.observe(len(batch))
-            for answer in batch:
-                self.metrics.wait_seconds.observe(time.monotonic() - answer.submitted)
             try:
                 self._decode(batch)
-                too_large = False
             except Exception as error:  # it ends these requests, whatever it is, and not the server
-                too_large = len(batch) > 1 and is_out_of_memory(error)
-                if not too_large:
-                    _log.exception("A batch of %d answers failed.", len(batch))
-                    for answer in batch:
-                        answer.fail(internal_error())
-            if too_large:  # outside the `except`, whose traceback holds the tensors
-                self._retry_halved(batch)
+                _log.exception("A batch of %d answers failed.", len(batch))
+                failure = internal_error()
+                if len(batch) > 1 and is_out_of_memory(error):
+                    self._max_batch = len(batch) // 2
+                    _log.warning("Going on with at most %d answers at once.", self._max_batch)
+                    message, again = "The server ran out of memory at this request. Ask again.", {"Retry-After": "1"}
+                    failure = ApiError(503, message, code="out_of_memory", headers=again)
+                for answer in batch:
+                    answer.fail(failure)
             self._running = 0
-
-    def _retry_halved(self, batch: Sequence[Answer]) -> None:
-        """Restart a batch that was too large for the memory in smaller ones, as are all that follow."""
-        self._max_batch = len(batch) // 2
-        free_memory()
-        _log.warning("Memory is too small for %d answers at once; going on with %d.", len(batch), self._max_batch)
-        with self._changed:
-            for answer in reversed(batch):
-                if self._closing:
-                    answer.fail(shutting_down())
-                elif not answer.over:
-                    answer.restart()
-                    self._queue.appendleft(answer)
 
     def _next(self) -> list[Answer]:
         """The next batch, once there is one; empty when the server closes."""
@@ -271,7 +202,7 @@ class Scheduler:
                 self._changed.wait_for(
                     lambda: len(self._queue) >= self._max_batch or self._closing, self._limits.batch_wait
                 )
-                if not self._closing and (batch := self._take()):
+                if batch := self._take():
                     return batch
             return []
 
@@ -292,13 +223,11 @@ class Scheduler:
 
     def _decode(self, batch: Sequence[Answer]) -> None:
         settings = batch[0].settings.model_copy(update={"max_new_tokens": max(answer.limit for answer in batch)})
-        for step in self._engine.steps([answer.item for answer in batch], settings, lambda row: self._over(batch[row])):
-            for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
-                if runs and not batch[row].over:
-                    self.metrics.new_tokens.inc()
-                    batch[row].push(token)
 
-    def _over(self, answer: Answer) -> bool:
-        if self._closing:
-            answer.fail(shutting_down())
-        return answer.over
+        def over(row: int) -> bool:
+            return self._closing or batch[row].over
+
+        for step in self._engine.steps([answer.item for answer in batch], settings, over):
+            for row, token in zip(step.rows, step.tokens.tolist(), strict=True):
+                if not batch[row].over:
+                    batch[row].push(token)

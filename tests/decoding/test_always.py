@@ -19,6 +19,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference, with_floor
 from pad_cli.recipe import DecodingSettings
 from tests.tiny import PRINCIPLES
+from tests.token_prompts import generate_ids
 
 HOW = DecodingSettings(max_new_tokens=12, guidance_weight=3.0)
 FLOOR = {"formal": 1.5}
@@ -61,7 +62,7 @@ def test_a_preference_made_by_hand_is_held_up_as_well(engine: PadEngine) -> None
     )
     assert engine.generate(["Hi"], [made], HOW) == expected
     assert "".join(engine.stream("Hi", made, HOW)) == expected[0].text
-    assert engine.generate_ids([[5, 6]], made, HOW) == engine.generate_ids([[5, 6]], "not formal, humorous", HOW)
+    assert generate_ids(engine, [[5, 6]], made, HOW) == generate_ids(engine, [[5, 6]], "not formal, humorous", HOW)
 
 
 def test_the_empty_preference_is_steered_to_the_floor(engine: PadEngine) -> None:

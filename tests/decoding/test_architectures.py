@@ -16,6 +16,7 @@ from tests.agreement import alone, assert_agree
 from tests.architectures import ARCHITECTURES, make_architecture
 from tests.decoding.conftest import PROMPTS
 from tests.tiny import PRINCIPLES, make_language_model, make_reward_model
+from tests.token_prompts import generate_ids
 
 HOW = DecodingSettings(max_new_tokens=14, guidance_weight=2)
 SLIDING = ("gemma2", "mistral")
@@ -54,7 +55,7 @@ def test_weight_0_is_transformers_own_greedy(name: str, byte_tokenizer: Any) -> 
     expected = engine.policy.model.generate(
         input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, 5), max_new_tokens=14, do_sample=False
     )[0, 5:].tolist()
-    made = engine.generate_ids([prompt], [preference], HOW, [0.0])
+    made = generate_ids(engine, [prompt], [preference], HOW, [0.0])
     assert_agree(made, [expected], alone(engine, [prompt], None, HOW))
 
 
@@ -91,6 +92,6 @@ def test_batch_equals_single_for_any_prompts_weights_and_candidate_counts(
     how = HOW.model_copy(update={"candidates": candidates, "guidance_weight": weight, "max_new_tokens": 8})
     preferences, _ = _wanted(model, len(prompts))
     engine = PadEngine(policy, model)
-    together = engine.generate_ids(prompts, preferences, how)
-    apart = engine.generate_ids(prompts, preferences, how.model_copy(update={"batch_size": 1}))
+    together = generate_ids(engine, prompts, preferences, how)
+    apart = generate_ids(engine, prompts, preferences, how.model_copy(update={"batch_size": 1}))
     assert_agree(together, apart, alone(engine, prompts, preferences, how))

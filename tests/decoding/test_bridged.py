@@ -96,9 +96,9 @@ def request_of(
 
 
 def rewards_of(step: Step) -> dict[int, torch.Tensor]:
-    """Rewards (C,) of a step's running rows."""
+    """Rewards (C,) of a step's rows."""
     every = (step.scores - step.log_probs) / torch.tensor(WEIGHTS)[step.rows][:, None]
-    return {row: rewards for row, rewards, runs in zip(step.rows, every, step.running, strict=True) if runs}
+    return dict(zip(step.rows, every, strict=True))
 
 
 class Dictation(LogitsProcessor):

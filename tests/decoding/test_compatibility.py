@@ -75,7 +75,6 @@ def test_the_path_is_the_one_that_the_engine_takes(
     found = fit_policy(reward_models[reward_model], settings)
     assert found.path == path
     assert found.same_vocabulary == (policy_name != "foreign")
-    assert found.is_backbone == (policy_name == "backbone")
     assert found.reason
     policy = load_language_model(settings)
     model = load_reward_model(reward_models[reward_model], backbone=policy, device="cpu")

@@ -25,6 +25,7 @@ from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.conftest import PROMPTS
 from tests.decoding.slow import slow_greedy
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
+from tests.token_prompts import generate_ids
 
 SPECS = (["humorous"], ["formal, concise=0.5"], ["not humorous"], ["concise=2"], ["humorous", "formal"], ["not formal"])
 WEIGHTS = (1.0, 0.5, 2.0, 3.0, 0.0, -1.0)
@@ -273,7 +274,7 @@ def test_a_reward_model_that_cannot_follow_another_vocabulary_is_refused(
 def test_prompts_as_tokens_are_refused_where_vocabularies_differ(policy: LanguageModel) -> None:
     engine = PadEngine(make_language_model(make_tokenizer(extra=("<extra>",)), seed=0), make_reward_model(policy))
     with pytest.raises(UsageError, match="text"):
-        engine.generate_ids([[5, 6]], [engine.preference(["formal"])], settings())
+        generate_ids(engine, [[5, 6]], [engine.preference(["formal"])], settings())
 
 
 def test_path_fused_on_another_backbone_is_refused(policy: LanguageModel, other_policy: LanguageModel) -> None:

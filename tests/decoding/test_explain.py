@@ -11,12 +11,13 @@ import pytest
 from pad_cli.decoding.detokenize import Candidate, TokenChoice
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.heat_map import heat_map
-from pad_cli.errors import UsageError
+from pad_cli.errors import DataError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings
 from tests.agreement import alone, assert_agree
 from tests.decoding.conftest import PROMPTS
+from tests.token_prompts import generate_all, generate_ids
 
 HOW = DecodingSettings(max_new_tokens=12, guidance_weight=2)
 
@@ -63,13 +64,13 @@ def test_a_page_shows_the_answer_and_escapes_everything() -> None:
 def test_generating_ids_can_go_on_after_an_end_of_sequence(engine: PadEngine) -> None:
     how = DecodingSettings(max_new_tokens=40, temperature=2.0, candidates=200)
     prompts = [[5, 6, 7]] * 16
-    stopped, requests = engine.generate_ids(prompts, None, how), alone(engine, prompts, None, how)
-    endless = engine.generate_ids(prompts, None, how, ignore_eos=True)
+    stopped, requests = generate_ids(engine, prompts, None, how), alone(engine, prompts, None, how)
+    endless = generate_all(engine, prompts, None, how)
     assert min(map(len, stopped)) < 40
     assert {len(tokens) for tokens in endless} == {40}
     assert_agree(stopped, [long[: len(short)] for short, long in zip(stopped, endless, strict=True)], requests)
 
 
 def test_a_prompt_without_tokens_is_refused(engine: PadEngine) -> None:
-    with pytest.raises(UsageError, match="no tokens"):
-        engine.generate_ids([[1], []])
+    with pytest.raises(DataError, match="empty"):
+        engine.generate([[1], []])

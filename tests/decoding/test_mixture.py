@@ -94,7 +94,7 @@ def test_cached_equals_uncached_with_several_models_and_weights_a_row(
 
 @pytest.mark.parametrize("name", ["gemma2", "mistral", "gpt2", "opt"])
 def test_cached_equals_uncached_in_other_architectures(name: str, byte_tokenizer: Any) -> None:
-    """One model under two prompts, which is one forward of twice the rows."""
+    """One model under two prompts."""
     model = make_architecture(name, byte_tokenizer)
     model.model.generation_config.eos_token_id = list(range(1, model.vocabulary_size, 20))
     experts = [expert(model, OTHERS, FIRST), expert(model, PROMPTS, SECOND)]

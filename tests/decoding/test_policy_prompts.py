@@ -116,7 +116,7 @@ def test_one_forward_for_both_is_refused_where_they_read_different_prompts(
     with pytest.raises(UsageError, match="fused"):
         tokens(PadEngine(stopping_policy, stopping_reward_model), settings(path="fused"), READS)
     adapted = with_adapter(stopping_reward_model, train_lora(stopping_policy))
-    with pytest.raises(UsageError, match="different prompts"):
+    with pytest.raises(UsageError, match="paired"):
         tokens(PadEngine(stopping_policy, adapted), settings(path="paired"), READS)
 
 

@@ -23,6 +23,7 @@ from tests.architectures import make_architecture
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.conftest import PROMPTS
 from tests.tiny import make_reward_model
+from tests.token_prompts import generate_ids
 
 HOW = DecodingSettings(max_new_tokens=16, guidance_weight=2)
 
@@ -58,9 +59,9 @@ def test_the_processor_inside_generate_equals_the_engine(
     preferences = [reward_model.preference([name]) for name in names]
     processor = PreferenceLogitsProcessor(reward_model, preferences, guidance_weight=HOW.guidance_weight)
     engine = PadEngine(steered, reward_model)
-    expected = engine.generate_ids(prompts, preferences, HOW)
+    expected = generate_ids(engine, prompts, preferences, HOW)
     assert_agree(_generate(steered, prompts, processor), expected, alone(engine, prompts, preferences, HOW))
-    plain = PadEngine(steered).generate_ids(prompts, None, HOW)
+    plain = generate_ids(PadEngine(steered), prompts, None, HOW)
     assert expected != plain
 
 
@@ -76,10 +77,10 @@ def test_with_an_adapter_too_the_processor_equals_the_engine(
     processor = PreferenceLogitsProcessor(model, preferences, guidance_weight=HOW.guidance_weight)
     engine = PadEngine(steered, model)
     assert engine.path(HOW) == ("paired" if steered is backbone else "separate")
-    expected = engine.generate_ids(prompts, preferences, HOW)
+    expected = generate_ids(engine, prompts, preferences, HOW)
     assert_agree(_generate(steered, prompts, processor), expected, alone(engine, prompts, preferences, HOW))
-    heads_alone = PadEngine(steered, replace(model, adapter=None)).generate_ids(prompts, preferences, HOW)
-    plain = PadEngine(steered).generate_ids(prompts, None, HOW)
+    heads_alone = generate_ids(PadEngine(steered, replace(model, adapter=None)), prompts, preferences, HOW)
+    plain = generate_ids(PadEngine(steered), prompts, None, HOW)
     assert expected != heads_alone != plain
     assert_agree(expected[3:], plain[3:], alone(engine, prompts[3:], None, HOW))
 
@@ -96,9 +97,9 @@ def test_a_prompt_of_nothing_but_the_pad_token_is_a_prompt(
     humorous = model.preference(["humorous"])
     processor = PreferenceLogitsProcessor(model, [humorous], guidance_weight=HOW.guidance_weight)
     engine = PadEngine(policy, model)
-    expected = engine.generate_ids(texts, [humorous] * len(texts), HOW)
+    expected = generate_ids(engine, texts, [humorous] * len(texts), HOW)
     assert_agree(_generate(policy, texts, processor), expected, alone(engine, texts, humorous, HOW))
-    assert expected[0] != PadEngine(policy).generate_ids(texts, None, HOW)[0]
+    assert expected[0] != generate_ids(PadEngine(policy), texts, None, HOW)[0]
 
 
 def test_a_prompt_of_the_pad_token_is_still_there_when_beams_are_reordered(byte_tokenizer: Any) -> None:
@@ -113,15 +114,13 @@ def test_a_prompt_of_the_pad_token_is_still_there_when_beams_are_reordered(byte_
     torch.testing.assert_close(scores, expected)
 
 
-def test_the_processor_can_be_used_again_without_reset(
+def test_the_processor_can_be_used_again(
     policy: LanguageModel, prompts: list[list[int]], reward_model: PersonalizedRewardModel
 ) -> None:
     processor = PreferenceLogitsProcessor(reward_model, [reward_model.preference(["humorous"])], guidance_weight=2)
     first = _generate(policy, prompts, processor)
     request = alone(PadEngine(policy, reward_model), prompts[:1], reward_model.preference(["humorous"]), HOW)
     assert_agree(_generate(policy, prompts[:1], processor), first[:1], request)
-    assert _generate(policy, prompts, processor) == first
-    processor.reset()
     assert _generate(policy, prompts, processor) == first
 
 
@@ -131,7 +130,7 @@ def test_beams_that_are_reordered_are_read_again(
     """One candidate leaves the policy's own greedy path, whatever the beams do in between."""
     processor = PreferenceLogitsProcessor(reward_model, [reward_model.preference(["humorous"])], candidates=1)
     engine = PadEngine(policy)
-    greedy = engine.generate_ids(prompts[:1], None, HOW)
+    greedy = generate_ids(engine, prompts[:1], None, HOW)
     assert_agree(_generate(policy, prompts[:1], processor, num_beams=2), greedy, alone(engine, prompts[:1], None, HOW))
 
 

@@ -20,6 +20,7 @@ from pad_cli.recipe import DecodingSettings
 from pad_cli.records import as_messages
 from tests.agreement import alone, assert_agree
 from tests.decoding.conftest import PROMPTS
+from tests.token_prompts import generate_ids
 
 GUIDELINES = (
     "[Guidelines] Your task is to generate response by considering the following principle. "
@@ -92,7 +93,7 @@ def test_fused_is_refused_and_the_other_paths_agree(policy: LanguageModel) -> No
 def test_token_ids_are_refused_because_the_preference_is_text(policy: LanguageModel) -> None:
     model = PromptRewardModel(policy, dense_head(policy.hidden_size))
     with pytest.raises(UsageError, match="as text"):
-        PadEngine(policy, model).generate_ids([[5, 6]], [model.preference(["humor"])], HOW)
+        generate_ids(PadEngine(policy, model), [[5, 6]], [model.preference(["humor"])], HOW)
 
 
 def test_the_shipped_recipe_answers_with_a_checkpoint_of_their_layout(

@@ -16,6 +16,7 @@ from pad_cli.recipe import DecodingSettings
 from pad_cli.records import Generation
 from tests.agreement import alone, assert_agree
 from tests.decoding.conftest import PROMPTS
+from tests.token_prompts import generate_ids
 
 NAMES = [f"item-{number}" for number in range(len(PROMPTS))]
 
@@ -149,8 +150,8 @@ def test_repetition_controls_are_those_of_transformers(policy: LanguageModel, co
         **control,
     )[:, 7:].tolist()
     engine, settings = PadEngine(policy), DecodingSettings(max_new_tokens=length, **control)
-    assert_agree(engine.generate_ids(prompt, None, settings), expected, alone(engine, prompt, None, settings))
-    assert engine.generate_ids(prompt, None, DecodingSettings(max_new_tokens=length)) != expected
+    assert_agree(generate_ids(engine, prompt, None, settings), expected, alone(engine, prompt, None, settings))
+    assert generate_ids(engine, prompt, None, DecodingSettings(max_new_tokens=length)) != expected
 
 
 def test_repetition_controls_see_each_row_alone(engine: PadEngine) -> None:

@@ -1,4 +1,4 @@
-"""Scores only: what `score_candidates` says is what decoding chooses by, and it is the method's equation."""
+"""Scores only: what the first step scores is what decoding chooses by, and it is the method's equation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.equation import LogitHead, candidate_rewards, guided_scores, select_candidates, withhold_repeats
-from pad_cli.errors import UsageError
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import DecodingSettings
@@ -22,6 +21,7 @@ from tests.architectures import ARCHITECTURES, make_architecture
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.slow import last_state
 from tests.tiny import PRINCIPLES, make_reward_model
+from tests.token_prompts import generate_all, generate_ids, score_candidates
 
 TEXTS = [[60], [5, 40, 77, 90, 31], [200, 17], [100, 101, 102, 103] * 3]
 WEIGHTS = [1.0, 0.5, -2.0, 3.0]
@@ -52,11 +52,11 @@ def close(first: torch.Tensor, second: torch.Tensor) -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
 def test_scores_are_what_the_first_step_of_decoding_chooses_by(name: str, path: str, byte_tokenizer: Any) -> None:
     engine, how = make_engine(name, byte_tokenizer), HOW.model_copy(update={"path": path})
-    step = engine.score_candidates(TEXTS, wanted(engine), how, WEIGHTS)
-    chosen = engine.generate_ids(TEXTS, wanted(engine), how, WEIGHTS)
+    step = score_candidates(engine, TEXTS, wanted(engine), how, WEIGHTS)
+    chosen = generate_ids(engine, TEXTS, wanted(engine), how, WEIGHTS)
     best = step.candidates.gather(1, step.scores.argmax(-1, keepdim=True))
     assert [[token] for token in best[:, 0].tolist()] == chosen == [[token] for token in step.tokens.tolist()]
-    plain = engine.generate_ids(TEXTS, None, how)
+    plain = generate_ids(engine, TEXTS, None, how)
     assert chosen != plain
     assert [[token] for token in step.candidates[:, 0].tolist()] == plain
 
@@ -65,10 +65,10 @@ def test_scores_of_a_text_that_goes_on_are_those_of_its_later_steps(byte_tokeniz
     """Without withheld rewards, for which the answer's beginning counts."""
     engine = make_engine("llama", byte_tokenizer)
     how = DecodingSettings(max_new_tokens=6, reward_ngram=0)
-    answers = engine.generate_ids(TEXTS, wanted(engine), how, WEIGHTS, ignore_eos=True)
+    answers = generate_all(engine, TEXTS, wanted(engine), how, WEIGHTS)
     for length in range(6):
         texts = [[*text, *answer[:length]] for text, answer in zip(TEXTS, answers, strict=True)]
-        step = engine.score_candidates(texts, wanted(engine), how, WEIGHTS)
+        step = score_candidates(engine, texts, wanted(engine), how, WEIGHTS)
         expected = [answer[length : length + 1] for answer in answers]
         assert_agree(step.tokens[:, None].tolist(), expected, alone(engine, texts, wanted(engine), how, WEIGHTS))
 
@@ -78,7 +78,7 @@ def test_scores_are_log_probabilities_plus_weighted_calibrated_rewards(name: str
     engine = make_engine(name, byte_tokenizer)
     policy, model = engine.policy, engine.reward_model
     assert isinstance(model, PersonalizedRewardModel)
-    step = engine.score_candidates(TEXTS, wanted(engine), HOW, WEIGHTS)
+    step = score_candidates(engine, TEXTS, wanted(engine), HOW, WEIGHTS)
     weights = model.weights(wanted(engine))
     for row, text in enumerate(TEXTS):
         hidden = last_state(policy, text)
@@ -106,7 +106,7 @@ def test_rewards_are_linear_in_the_preference(
 
     def pushes(numbers: list[float]) -> torch.Tensor:
         preference = Preference(dict(zip(PRINCIPLES, numbers, strict=True)), {})
-        step = engine.score_candidates(TEXTS, [preference] * len(TEXTS), HOW)
+        step = score_candidates(engine, TEXTS, [preference] * len(TEXTS), HOW)
         return centred(step.scores - step.log_probs)
 
     both = pushes([a + factor * b for a, b in zip(first, second, strict=True)])
@@ -115,9 +115,9 @@ def test_rewards_are_linear_in_the_preference(
 
 def test_scores_do_not_depend_on_the_other_texts(byte_tokenizer: Any) -> None:
     engine = make_engine("llama", byte_tokenizer)
-    together = engine.score_candidates(TEXTS, wanted(engine), HOW, WEIGHTS)
+    together = score_candidates(engine, TEXTS, wanted(engine), HOW, WEIGHTS)
     for row, text in enumerate(TEXTS):
-        apart = engine.score_candidates([text], wanted(engine)[row : row + 1], HOW, WEIGHTS[row : row + 1])
+        apart = score_candidates(engine, [text], wanted(engine)[row : row + 1], HOW, WEIGHTS[row : row + 1])
         assert_same_scores(apart, row_of(together, row))
 
 
@@ -126,19 +126,13 @@ def test_paths_give_the_same_scores_up_to_a_constant_of_the_row_with_an_adapter(
     backbone = make_architecture("llama", byte_tokenizer)
     engine = PadEngine(backbone, with_adapter(make_reward_model(backbone), train_lora(backbone)))
     steps = [
-        engine.score_candidates(TEXTS, wanted(engine), HOW.model_copy(update={"path": path}), WEIGHTS)
+        score_candidates(engine, TEXTS, wanted(engine), HOW.model_copy(update={"path": path}), WEIGHTS)
         for path in ("paired", "separate")
     ]
     steps = [replace(step, scores=step.scores - step.scores.max(-1, keepdim=True).values) for step in steps]
     for row in range(len(TEXTS)):
         assert_same_scores(*(row_of(step, row) for step in steps))
     assert float(centred(steps[0].scores - steps[0].log_probs).abs().max()) > 0.1
-
-
-def test_a_text_without_tokens_is_refused(byte_tokenizer: Any) -> None:
-    engine = make_engine("llama", byte_tokenizer)
-    with pytest.raises(UsageError, match="no tokens"):
-        engine.score_candidates([[5], []], wanted(engine)[:2], HOW)
 
 
 def score(

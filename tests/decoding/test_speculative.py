@@ -30,6 +30,7 @@ from tests.decoding.adapters import train_lora, with_adapter
 from tests.decoding.conftest import PROMPTS
 from tests.decoding.drafters import DRAFTERS, forwards, make_engine, stops
 from tests.tiny import make_language_model, make_reward_model
+from tests.token_prompts import generate_all, generate_ids
 
 TEXTS = [[60], [5, 40, 77, 90, 31], [200, 17], [100, 101, 102, 103] * 6, [9], [33, 34, 35, 36, 37, 38, 39]]
 """Prompts as tokens; two are of one token."""
@@ -60,10 +61,16 @@ def deepen(small: LanguageModel, layers: int) -> LanguageModel:
 
 
 def answers(
-    engine: PadEngine, how: DecodingSettings, draft_tokens: int | str, prompts: Sequence[list[int]] = TEXTS, **more: Any
+    engine: PadEngine,
+    how: DecodingSettings,
+    draft_tokens: int | str,
+    prompts: Sequence[list[int]] = TEXTS,
+    *,
+    ignore_eos: bool = False,
 ) -> list[list[int]]:
     how = how.model_copy(update={"draft_tokens": draft_tokens})
-    return engine.generate_ids(prompts, preferences(engine, len(prompts)), how, WEIGHTS[: len(prompts)], **more)
+    generate = generate_all if ignore_eos else generate_ids
+    return generate(engine, prompts, preferences(engine, len(prompts)), how, WEIGHTS[: len(prompts)])
 
 
 def agree(
@@ -208,12 +215,11 @@ def make_request(engine: PadEngine, temperature: float) -> Request:
 
 
 def by_row(steps: Iterator[Step]) -> dict[int, list[Step]]:
-    """The steps of each row, of one row each, while the row was running."""
+    """The steps of each row, of one row each."""
     rows: dict[int, list[Step]] = {row: [] for row in range(len(TEXTS))}
     for step in steps:
-        for index, (row, running) in enumerate(zip(step.rows, step.running, strict=True)):
-            if running:
-                rows[row].append(row_of(step, index))
+        for index, row in enumerate(step.rows):
+            rows[row].append(row_of(step, index))
     return rows
 
 
@@ -297,11 +303,11 @@ def size(model: LanguageModel) -> int:
 
 def test_without_guidance_there_is_nothing_to_draft_with(engine: PadEngine) -> None:
     plain, requests = (
-        PadEngine(engine.policy).generate_ids(TEXTS, None, settings()),
+        generate_ids(PadEngine(engine.policy), TEXTS, None, settings()),
         alone(engine, TEXTS, None, settings()),
     )
-    assert_agree(engine.generate_ids(TEXTS, None, settings(draft_tokens=4)), plain, requests)
-    weightless = engine.generate_ids(TEXTS, preferences(engine), settings(draft_tokens=4, guidance_weight=0))
+    assert_agree(generate_ids(engine, TEXTS, None, settings(draft_tokens=4)), plain, requests)
+    weightless = generate_ids(engine, TEXTS, preferences(engine), settings(draft_tokens=4, guidance_weight=0))
     assert_agree(weightless, plain, requests)
 
 
@@ -365,9 +371,8 @@ def test_rows_that_are_stopped_leave_the_others_as_they_are(
     made: list[list[int]] = [[] for _ in TEXTS]
     request = replace(make_request(engine, 1.0), ignore_eos=True, stopped=lambda row: written[row] >= limits[row])
     for step in steps_of(request):
-        for row, token, runs in zip(step.rows, step.tokens.tolist(), step.running, strict=True):
-            if runs:
-                written[row] += 1
-                made[row].append(token)
+        for row, token in zip(step.rows, step.tokens.tolist(), strict=True):
+            written[row] += 1
+            made[row].append(token)
     expected = [answer[:limit] for answer, limit in zip(whole, limits, strict=True)]
     assert_agree(made, expected, each_row(make_request(engine, 1.0)))

@@ -15,6 +15,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.recipe import DecodingSettings
 from tests.decoding.drafters import disturbed, forwards
 from tests.tiny import make_language_model, make_reward_model
+from tests.token_prompts import generate_all, score_candidates
 
 PROMPT = [5, 40, 77, 90, 31]
 
@@ -47,7 +48,7 @@ def test_sampled_tokens_follow_the_guided_distribution(byte_tokenizer: Any) -> N
 
 def draw(engine: PadEngine, how: DecodingSettings) -> list[list[int]]:
     wanted = [engine.preference(["humorous"])] * 3000
-    return engine.generate_ids([PROMPT] * 3000, wanted, how, streams=[str(row) for row in range(3000)], ignore_eos=True)
+    return generate_all(engine, [PROMPT] * 3000, wanted, how)
 
 
 def exact_chances(engine: PadEngine, how: DecodingSettings) -> list[defaultdict[int, float]]:
@@ -56,7 +57,7 @@ def exact_chances(engine: PadEngine, how: DecodingSettings) -> list[defaultdict[
     ways: dict[tuple[int, ...], float] = {(): 1.0}
     for _ in range(how.max_new_tokens):
         texts = [[*PROMPT, *way] for way in ways]
-        step = engine.score_candidates(texts, [engine.preference(["humorous"])] * len(texts), how)
+        step = score_candidates(engine, texts, [engine.preference(["humorous"])] * len(texts), how)
         shares = step.scores.softmax(-1).tolist()
         ways = {
             (*way, token): chance * share

@@ -11,7 +11,7 @@ import torch
 from pad_cli.decoding.bridged import BridgedStrategy
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.processor import PreferenceLogitsProcessor
-from pad_cli.decoding.strategies import Guidance, score_uncached
+from pad_cli.decoding.strategies import Guidance
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, sequence_rewards, token_rewards
 from pad_cli.learning.choices import Comparison
 from pad_cli.learning.user_weights import choice_features
@@ -24,7 +24,9 @@ from pad_cli.training.evaluate_checkpoint import read_pair
 from tests.decoding.adapters import train_lora, with_adapter
 from tests.models.test_prompt_reward_model import make_head
 from tests.tiny import PRINCIPLES, make_reward_model
+from tests.token_prompts import score_candidates
 from tests.training.conftest import make_rewards
+from tests.uncached import score_uncached
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -186,7 +188,7 @@ def test_decoding_scores_candidates_by_the_equation(form: str, path: str, policy
             close(found[0], rewards[number, candidates], atol=1e-3)  # normalisers included
             bridged.push(candidates[-1:])
         else:
-            step = engine.score_candidates([read], preference, settings.model_copy(update={"path": path}))
+            step = score_candidates(engine, [read], preference, settings.model_copy(update={"path": path}))
             candidates, scores = step.candidates[0], step.scores[0]
         expected = plain[candidates] + 2.0 * 1.5 * rewards[number, candidates]
         assert len(candidates) == 12

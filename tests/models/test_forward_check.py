@@ -18,6 +18,7 @@ from tests.decoding.adapters import train_lora, with_adapter
 from tests.every_architecture import tiny_config, tiny_model
 from tests.exact_reading import GENERATE_DIFFERS, assert_exact, assert_greedy_is_generates
 from tests.tiny import make_language_model, make_reward_model
+from tests.token_prompts import generate_all
 
 KINDS = {
     "falcon_h1": "a multiplier of its own name, a state beside the KV cache",
@@ -132,8 +133,6 @@ def test_an_adapter_acts_on_the_rewards_rows_alone_also_where_rows_are_read_one_
     engine = PadEngine(policy, reward_model)
     prompts, preference = [[5, 40, 77, 90, 31], [60, 61]], reward_model.preference(["humorous"])
     how = {path: DecodingSettings(max_new_tokens=6, path=path, guidance_weight=3.0) for path in ("paired", "separate")}
-    paired = engine.generate_ids(prompts, preference, how["paired"], ignore_eos=True)
-    assert paired == [
-        engine.generate_ids([prompt], preference, how["separate"], ignore_eos=True)[0] for prompt in prompts
-    ]
-    assert paired != engine.generate_ids(prompts, None, how["paired"], ignore_eos=True)
+    paired = generate_all(engine, prompts, preference, how["paired"])
+    assert paired == [generate_all(engine, [prompt], preference, how["separate"])[0] for prompt in prompts]
+    assert paired != generate_all(engine, prompts, None, how["paired"])

@@ -20,11 +20,12 @@ from typing import Any
 
 import openai
 import pytest
+import uvicorn
 
 from pad_cli import DecodingSettings, Limits, PadEngine
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.recipe import ModelSettings
-from pad_cli.server.http_server import HttpServer, build_app
+from pad_cli.server.http_server import build_app, make_server
 
 SETTINGS = DecodingSettings(max_new_tokens=24, guidance_weight=1.5)
 PROGRAM = "from pad_cli.cli.main import main; main()"
@@ -37,7 +38,7 @@ class Server:
 
     port: int
     engine: PadEngine
-    server: HttpServer
+    server: uvicorn.Server
     clients: contextlib.ExitStack
 
     @property
@@ -57,22 +58,16 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=30) as response:
-            return str(response.read().decode())
+    def health(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/health", timeout=30) as response:
+            health: dict[str, Any] = json.load(response)
+        return health
 
-    def meters(self) -> dict[str, float]:
-        lines = [line.rsplit(" ", 1) for line in self.get("/metrics").splitlines() if line[0] != "#"]
-        return {name: float(value) for name, value in lines}
-
-    def meter(self, name: str) -> float:
-        return self.meters()[name]
-
-    def settles(self, name: str, value: float) -> bool:
-        """Does a meter come to this value soon?"""
+    def settles(self, name: str, value: int) -> bool:
+        """Does a figure of the health check come to this value soon?"""
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            if self.meters().get(name) == value:
+            if self.health()[name] == value:
                 return True
             time.sleep(0.02)
         return False
@@ -103,7 +98,7 @@ def serve(policy: Any, reward_model: Any) -> Iterator[Serve]:
             engine = engine or PadEngine(policy, reward_model)
             app = build_app(engine, SETTINGS, limits or Limits(), **options)
             listener = stack.enter_context(contextlib.closing(socket.create_server(("127.0.0.1", 0))))
-            server = HttpServer(app, limits or Limits(), "")
+            server = make_server(app, limits or Limits())
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
             thread.start()
             stack.callback(_end, server, thread)
@@ -112,7 +107,7 @@ def serve(policy: Any, reward_model: Any) -> Iterator[Serve]:
         yield start
 
 
-def _end(server: HttpServer, thread: threading.Thread) -> None:
+def _end(server: uvicorn.Server, thread: threading.Thread) -> None:
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive()

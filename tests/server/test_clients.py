@@ -9,7 +9,6 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import completion_create_params as chat_params
-from openai.types.completion_create_params import CompletionCreateParamsBase as TextParams
 from starlette.datastructures import Headers
 
 from pad_cli import Limits, PadEngine
@@ -21,17 +20,10 @@ from tests.hostile.scripted import make_scripted
 from tests.server.conftest import Serve, Server
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+CHAT = "/v1/chat/completions"
 HI: Any = [{"role": "user", "content": "Hi"}]
-ASK: dict[str, dict[str, Any]] = {
-    CHAT: {"model": "pad/humorous", "messages": HI, "max_tokens": 8},
-    TEXT: {"model": "pad/humorous", "prompt": "Hi", "max_tokens": 8},
-}
-NEEDED = {"model", "messages", "prompt", "max_tokens"}
-KEYS = {
-    CHAT: set(chat_params.CompletionCreateParamsBase.__annotations__) | {"stream"},
-    TEXT: set(TextParams.__annotations__) | {"stream"},
-}
+ASK: dict[str, Any] = {"model": "pad/humorous", "messages": HI, "max_tokens": 8}
+KEYS = set(chat_params.CompletionCreateParamsBase.__annotations__) | {"stream"}
 
 
 def said(server: Server, messages: list[Any], **more: Any) -> str:
@@ -57,36 +49,27 @@ def test_whatever_an_answer_holds_can_be_sent_back(serve: Serve) -> None:
         message.model_dump(),
         message.to_dict(),
         {**plain, "annotations": [], "audio": None, "function_call": None, "tool_calls": []},
-        {**plain, "refusal": "", "function_call": {}, "name": "pad", "nobody_knows": None},
+        {**plain, "refusal": "", "function_call": {}, "name": "pad", "nobody_knows": 1},
     ):
         assert said(server, [*HI, form, why]) == expected
     again = server.client().chat.completions.create(model="pad/humorous", messages=[*HI, message, why], max_tokens=8)
     assert again.choices[0].message.content == expected
 
 
-def test_a_refusal_is_what_the_assistant_said(serve: Serve) -> None:
-    server = serve()
-    expected = said(server, [*HI, {"role": "assistant", "content": "No."}, *HI])
-    parts = [{"type": "refusal", "refusal": "No."}]
-    for form in ({"content": None, "refusal": "No."}, {"refusal": "No."}, {"content": parts}):
-        assert said(server, [*HI, {"role": "assistant", **form}, *HI]) == expected
-
-
-@pytest.mark.parametrize("said_something", ["audio", "function_call", "tool_calls"])
+@pytest.mark.parametrize("said_something", ["function_call", "tool_calls"])
 def test_a_message_that_calls_a_tool_is_refused(serve: Serve, said_something: str) -> None:
     called = {"role": "assistant", "content": None, said_something: {"id": "1", "name": "clock"}}
-    status, content = serve().post({**ASK[CHAT], "messages": [*HI, called, *HI]})
-    assert (status, content["error"]["code"]) == (400, "unsupported_parameter")
-    assert content["error"]["param"] == f"messages.1.{said_something}"
+    status, content = serve().post({**ASK, "messages": [*HI, called, *HI]})
+    assert (status, content["error"]["param"]) == (400, "messages.1")
+    assert "tool calls" in content["error"]["message"]
 
 
-@pytest.mark.parametrize("path", [CHAT, TEXT])
-def test_null_asks_for_nothing_in_any_key(serve: Serve, path: str) -> None:
+def test_null_asks_for_nothing_in_any_key(serve: Serve) -> None:
     server = serve()
-    nulls = dict.fromkeys((KEYS[CHAT] | KEYS[TEXT] | {"nobody_knows", "pad", "top_k", "chat_template_kwargs"}) - NEEDED)
+    nulls = dict.fromkeys((KEYS | {"nobody_knows", "pad", "top_k", "chat_template_kwargs"}) - ASK.keys())
     answers = []
     for more in ({}, nulls, {"stream_options": {"include_usage": None, "nobody_knows": None}}):
-        status, content = server.post({**ASK[path], **more}, path)
+        status, content = server.post({**ASK, **more})
         assert status == 200, content
         answers.append(content["choices"])
     assert answers[0] == answers[1] == answers[2]
@@ -96,20 +79,19 @@ def test_null_asks_for_nothing_in_any_key(serve: Serve, path: str) -> None:
 def test_a_message_without_content_says_nothing(serve: Serve, role: str) -> None:
     server = serve()
     assert said(server, [{"role": role, "content": None}, *HI]) == said(server, [{"role": role, "content": ""}, *HI])
-    status, content = server.post({**ASK[CHAT], "messages": [{"role": role, "content": None}]})
+    status, content = server.post({**ASK, "messages": [{"role": role, "content": None}]})
     assert (status, content["error"]["param"]) == (400, "messages")
 
 
-@pytest.mark.parametrize("path", [CHAT, TEXT])
-def test_every_key_of_the_api_is_known_and_none_is_half_understood(serve: Serve, path: str) -> None:
+def test_every_key_of_the_api_is_known_and_none_is_half_understood(serve: Serve) -> None:
     server = serve()
     odd = {"nobody": "means this"}
-    for key in sorted(KEYS[path] - NEEDED):
-        status, content = server.post({**ASK[path], key: odd}, path)
+    for key in sorted(KEYS - ASK.keys()):
+        status, content = server.post({**ASK, key: odd})
         if status != 200:
             assert (content["error"]["code"], content["error"]["param"]) != ("unknown_parameter", key)
             assert content["error"]["param"].startswith(key)
-    status, content = server.post({**ASK[path], "nobody_knows": odd}, path)
+    status, content = server.post({**ASK, "nobody_knows": odd})
     assert (status, content["error"]["code"]) == (400, "unknown_parameter")
 
 
@@ -121,7 +103,6 @@ NEUTRAL: dict[str, Any] = {
     "top_logprobs": 0,
     "response_format": {"type": "text"},
     "reasoning_effort": "none",
-    "verbosity": "medium",
     "tools": [],
     "tool_choice": "auto",
     "functions": [],
@@ -149,7 +130,7 @@ MEANT: dict[str, Any] = {
     "logprobs": True,
     "top_logprobs": 3,
     "response_format": {"type": "json_object"},
-    "reasoning_effort": "low",
+    "reasoning_effort": "medium",
     "verbosity": "high",
     "tools": [{"type": "function", "function": {"name": "clock"}}],
     "tool_choice": "required",
@@ -157,7 +138,7 @@ MEANT: dict[str, Any] = {
     "function_call": {"name": "clock"},
     "modalities": ["text", "audio"],
     "audio": {"voice": "alloy", "format": "wav"},
-    "web_search_options": {},
+    "web_search_options": {"search_context_size": "low"},
     "moderation": {"model": "m"},
 }
 
@@ -169,7 +150,7 @@ def test_what_asks_for_nothing_is_taken_and_changes_no_answer(serve: Serve) -> N
 
 @pytest.mark.parametrize("key", MEANT)
 def test_what_would_change_the_answer_is_refused_by_name(serve: Serve, key: str) -> None:
-    status, content = serve().post({**ASK[CHAT], key: MEANT[key]})
+    status, content = serve().post({**ASK, key: MEANT[key]})
     error = content["error"]
     assert (status, error["type"], error["code"], error["param"]) == (
         400,
@@ -177,7 +158,6 @@ def test_what_would_change_the_answer_is_refused_by_name(serve: Serve, key: str)
         "unsupported_parameter",
         key,
     )
-    assert ("tools" in error["message"]) == (key in ("tools", "tool_choice", "functions", "function_call"))
 
 
 def test_parts_of_a_message_stand_on_lines_of_their_own(serve: Serve) -> None:
@@ -192,19 +172,19 @@ def test_parts_of_a_message_stand_on_lines_of_their_own(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "param", "named"),
+    ("message", "named"),
     [
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "content.0.type", "text"),
-        ({"role": "user", "content": [{"type": "text"}]}, "content.0.text", "required"),
-        ({"role": "user", "content": "Hi", "nobody_knows": 1}, "nobody_knows", "tool_calls"),
-        ({"role": "tool", "content": "x"}, "role", "assistant"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "text"),
+        ({"role": "user", "content": [{"type": "text"}]}, "text"),
+        ({"role": "user", "content": 7}, "neither a text nor a list of parts"),
+        ({"role": "tool", "content": "x"}, "assistant"),
+        ({"content": "x"}, "role"),
     ],
 )
-def test_a_bad_message_is_told_what_a_message_may_hold(serve: Serve, message: Any, param: str, named: str) -> None:
-    status, content = serve().post({**ASK[CHAT], "messages": [message]})
-    assert (status, content["error"]["param"]) == (400, f"messages.0.{param}")
+def test_a_bad_message_is_told_what_a_message_may_hold(serve: Serve, message: Any, named: str) -> None:
+    status, content = serve().post({**ASK, "messages": [message]})
+    assert (status, content["error"]["param"]) == (400, "messages.0")
     assert named in content["error"]["message"]
-    assert "temperature" not in content["error"]["message"]
 
 
 def test_more_tokens_than_there_may_be_are_cut_and_the_reply_says_so(serve: Serve) -> None:
@@ -215,8 +195,6 @@ def test_more_tokens_than_there_may_be_are_cut_and_the_reply_says_so(serve: Serv
         assert content["usage"]["completion_tokens"] == 5
         assert content["pad"]["max_tokens"] == 5
     assert "max_tokens" not in server.post({"model": "base", "messages": HI, "max_tokens": 5})[1]["pad"]
-    status, content = server.post({"model": "base", "prompt": "Hi", "max_tokens": 4096}, TEXT)
-    assert (status, content["pad"]["max_tokens"]) == (200, 5)
 
 
 def test_an_answer_ends_where_the_models_can_read_no_further(serve: Serve) -> None:
@@ -246,7 +224,7 @@ def test_options_reach_the_chat_template(serve: Serve, thinking: PadEngine) -> N
 
 @pytest.mark.parametrize("name", ["chat_template", "tokenize", "messages", "add_generation_prompt", "self"])
 def test_a_client_does_not_bring_a_template_of_its_own(serve: Serve, name: str) -> None:
-    status, content = serve().post({**ASK[CHAT], "chat_template_kwargs": {name: "{{ 1 }}"}})
+    status, content = serve().post({**ASK, "chat_template_kwargs": {name: "{{ 1 }}"}})
     assert (status, content["error"]["param"]) == (400, f"chat_template_kwargs.{name}")
 
 
@@ -256,22 +234,6 @@ def says(serve: Serve) -> Server:
     policy = make_scripted("\t sunk\n")
     heads = PreferenceHeads(("formal",), policy.hidden_size, rank=1).eval().requires_grad_(False)
     return serve(engine=PadEngine(policy, PersonalizedRewardModel(policy, heads)))
-
-
-def text_of(server: Server, stream: bool, **more: Any) -> tuple[str, str]:
-    asked = {"model": "base", "prompt": "<assistant>", **more}
-    found = server.client().completions.create(stream=stream, **asked)
-    choices = [chunk.choices[0] for chunk in found] if stream else [found.choices[0]]
-    return "".join(choice.text for choice in choices), str(choices[-1].finish_reason)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_text_completion_keeps_its_white_space_and_stop_strings_see_it(says: Server, stream: bool) -> None:
-    assert text_of(says, stream) == ("\t sunk\n", "stop")
-    assert text_of(says, stream, stop="\t") == ("", "stop")
-    assert text_of(says, stream, stop=["\t s", "sun"]) == ("", "stop")
-    assert text_of(says, stream, stop="\n") == ("\t sunk", "stop")
-    assert text_of(says, stream, max_tokens=2) == ("\t ", "length")
 
 
 def test_a_chat_answer_is_trimmed(says: Server) -> None:
@@ -286,7 +248,7 @@ PAGE = "http://localhost:3000"
 
 def asked_by(server: Server, origin: str, method: str = "POST", path: str = CHAT, **headers: str) -> Any:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    body = json.dumps(ASK[CHAT]) if method == "POST" else None
+    body = json.dumps(ASK) if method == "POST" else None
     connection.request(method, path, body, {"Origin": origin, **headers})
     response = connection.getresponse()
     response.read()
@@ -313,17 +275,6 @@ def test_a_page_of_an_allowed_origin_may_ask(serve: Serve) -> None:
     for key, path, expected in (("sesame", CHAT, 200), ("wrong", CHAT, 401), ("sesame", "/v1/nowhere", 404)):
         status, headers = asked_by(server, PAGE, path=path, Authorization=f"Bearer {key}")
         assert (status, headers["access-control-allow-origin"]) == (expected, PAGE)
-
-
-def test_our_own_failure_is_told_to_a_page_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = serve(allow_origins=[PAGE])
-
-    def broken(*_: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr("pad_cli.server.request_reader.RequestReader.model_names", broken)
-    status, headers = asked_by(server, PAGE, "GET", "/v1/models")
-    assert (status, headers["access-control-allow-origin"]) == (500, PAGE)
 
 
 @pytest.mark.parametrize("allowed", [[], [PAGE]])
@@ -368,6 +319,6 @@ def test_an_idle_connection_stays_open_longer_than_clients_keep_it(serve: Serve)
 
 
 def test_the_openai_client_reads_what_is_refused(serve: Serve) -> None:
-    with pytest.raises(openai.BadRequestError, match="calls no tools") as told:
-        serve().client().chat.completions.create(**ASK[CHAT], tools=MEANT["tools"])
+    with pytest.raises(openai.BadRequestError, match="not supported") as told:
+        serve().client().chat.completions.create(**ASK, tools=MEANT["tools"])
     assert (told.value.code, told.value.param) == ("unsupported_parameter", "tools")

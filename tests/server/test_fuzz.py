@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pad_cli import Limits, PadEngine
-from pad_cli.server.protocol import ApiError, ChatRequest, TextRequest, read_request
+from pad_cli.server.protocol import ApiError, read_request
 from pad_cli.server.request_reader import RequestReader, Work
 from tests.hostile.budget import examples
 from tests.server.conftest import SETTINGS
@@ -28,7 +28,8 @@ MESSAGES = st.lists(
 KNOWN = {
     "model": MODELS,
     "messages": MESSAGES | JSON,
-    "prompt": TEXT | st.lists(TEXT, max_size=3) | st.lists(st.integers(-5, 400), max_size=4) | JSON,
+    "max_completion_tokens": JSON,
+    "chat_template_kwargs": JSON,
     "pad": st.fixed_dictionaries({}, optional={"preference": TEXT | JSON, "guidance_weight": st.floats() | JSON})
     | JSON,
     "stop": JSON,
@@ -43,9 +44,9 @@ KNOWN = {
     "tools": JSON,
     "user": JSON,
 }
-MEANT = {"model": MODELS, "messages": MESSAGES}, {"model": MODELS, "prompt": KNOWN["prompt"]}
+MEANT = {"model": MODELS, "messages": MESSAGES}
 REQUESTS = st.one_of(
-    *(st.fixed_dictionaries(must, optional={k: v for k, v in KNOWN.items() if k not in must}) for must in MEANT),
+    st.fixed_dictionaries(MEANT, optional={name: values for name, values in KNOWN.items() if name not in MEANT}),
     st.dictionaries(TEXT | st.sampled_from(sorted(KNOWN)), JSON, max_size=4),
 )
 
@@ -56,9 +57,9 @@ def reader(policy: Any, reward_model: Any, tmp_path: Any, monkeypatch: pytest.Mo
     return RequestReader(PadEngine(policy, reward_model), SETTINGS, Limits())
 
 
-def outcome(reader: RequestReader, body: bytes, schema: Any) -> Work | ApiError:
+def outcome(reader: RequestReader, body: bytes) -> Work | ApiError:
     try:
-        return reader.work(read_request(schema, body))
+        return reader.work(read_request(body))
     except ApiError as error:
         return error
 
@@ -76,20 +77,17 @@ def check(found: Work | ApiError) -> None:
 @examples(300)
 @given(content=REQUESTS)
 def test_any_json_is_understood_or_refused(reader: RequestReader, content: dict[str, Any]) -> None:
-    body = json.dumps(content).encode()
-    for schema in (ChatRequest, TextRequest):
-        check(outcome(reader, body, schema))
+    check(outcome(reader, json.dumps(content).encode()))
 
 
 @examples(300)
 @given(body=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_understood_or_refused(reader: RequestReader, body: bytes) -> None:
-    found = outcome(reader, body, ChatRequest)
+    found = outcome(reader, body)
     assert isinstance(found, ApiError)
     check(found)
 
 
 def test_the_fuzzer_reaches_requests_that_are_understood(reader: RequestReader) -> None:
     body = {"model": "pad/humorous", "messages": [{"role": "user", "content": "Hi"}], "pad": {"preference": ["formal"]}}
-    assert isinstance(outcome(reader, json.dumps(body).encode(), ChatRequest), Work)
-    assert isinstance(outcome(reader, json.dumps({"model": "pad", "prompt": "Hi"}).encode(), TextRequest), Work)
+    assert isinstance(outcome(reader, json.dumps(body).encode()), Work)

@@ -25,6 +25,7 @@ from pad_cli.models.language_model import load_language_model
 from pad_cli.recipe import ModelSettings
 from tests.agreement import alone, assert_agree
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
+from tests.token_prompts import generate_ids
 
 vllm = pytest.importorskip("vllm", reason="make test-vllm installs it")
 pytestmark = pytest.mark.timeout(900)
@@ -61,14 +62,14 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Users:
     engine = PadEngine(policy, make_reward_model(policy))
     how = DecodingSettings(candidates=policy.vocabulary_size, reward_ngram=0, max_new_tokens=LENGTH)
     prompts = [list(policy.tokenizer(prompt)["input_ids"]) for prompt in PROMPTS]
-    answers = {"": engine.generate_ids(prompts, None, how)}
+    answers = {"": generate_ids(engine, prompts, None, how)}
     requests = {"": alone(engine, prompts, None, how)}
     adapters = {}
     for name, (specs, weight) in PREFERENCES.items():
         preference = engine.preference(specs)
         export_preference(engine, preference, weight, directory / name)
         adapters[name] = directory / name
-        answers[name] = engine.generate_ids(prompts, preference, how, weight)
+        answers[name] = generate_ids(engine, prompts, preference, how, weight)
         requests[name] = alone(engine, prompts, preference, how, weight)
     assert len({str(answer) for answer in answers.values()}) == len(answers), "every preference says something else"
     return Users(directory / "model", adapters, prompts, answers, requests)
