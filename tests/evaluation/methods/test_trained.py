@@ -165,7 +165,7 @@ def test_the_mixture_is_its_formula_step_by_step(
         base = log_probs(policy, [*tokens, *written])
         scores = base.clone()
         for name, share in shares.items():
-            directory = mixed._competitors.adapter(policy, {name: 1.0}).directory
+            directory = mixed.adapter(policy, {name: 1.0}).directory
             with attached(policy, directory) as adapter, adapter.on_rows_from(0):
                 scores += share * (log_probs(policy, [*tokens, *written]) - base)
         written.append(int(scores.argmax()))
@@ -182,7 +182,7 @@ def log_probs(policy: LanguageModel, tokens: list[int]) -> torch.Tensor:
 def test_a_soup_averages_the_updates_not_their_factors(
     subject: EvalContext, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    trained = Soup(**options)._competitors
+    trained = Soup(**options)
     wanted = {"humorous": 0.75, "formal": 0.25}
     parts = [(trained.adapter(subject.policy, {name: 1.0}).directory, share) for name, share in wanted.items()]
     write_soup(parts, tmp_path)
