@@ -90,15 +90,13 @@ class Answer(NamedTuple):
 
 
 class Method(ABC):
-    """A way to answer.
+    """A way to answer; `pad list` shows the first sentence of the subclass's docstring.
 
     Attributes:
-        description: one sentence.
         reads_preference: whether the answer depends on the preference; if not, a prompt is answered once.
         weighted: whether it depends on the guidance weight; if not, it runs once, at 0.
     """
 
-    description: ClassVar[str]
     reads_preference: ClassVar[bool] = True
     weighted: ClassVar[bool] = False
 

@@ -16,11 +16,14 @@ preference are names. Few-shot examples are answered prompts before the question
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from pad_cli.decoding.mixture import Expert, generate_mixture
 from pad_cli.errors import RecipeError
@@ -41,57 +44,75 @@ _PROBE = Preference({"a": 1.0, "b": -0.5}, {"c": 2.0})
 _FIELDS = {"prompt", "preference", "answer"}
 
 
-class Base(Method):
-    description = "the policy alone"
-    reads_preference = False
+class Untrained(Method):
+    """A method without models of its own.
+
+    Attributes:
+        name: in the registry.
+        rewarded: whether the reward model takes part in the answer.
+    """
+
+    name: ClassVar[str]
+    rewarded: ClassVar[bool] = False
 
     def key(self, context: EvalContext) -> Any:
-        return ["base"]
+        return [self.name, *self.decided_by(context), *(context.steered_by if self.rewarded else [])]
 
-    def answer(
-        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
-    ) -> list[Generation]:
-        return context.engine.generate(_prompts(items), None, settings, streams=_ids(items))
-
-
-class Pad(Method):
-    description = "the policy guided by the reward model while it decodes"
-    weighted = True
-
-    def key(self, context: EvalContext) -> Any:
-        return ["pad", *context.steered_by]
+    def decided_by(self, context: EvalContext) -> list[Any]:
+        """Its own part of the key."""
+        return []
 
     def prepare(self, context: EvalContext) -> Cost:
-        return context.reward_model_cost
+        return context.reward_model_cost if self.rewarded else Cost()
 
     def answer(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
-        weights = [guidance_weight] * len(items)
-        preferences = _preferences(context, items)
-        return context.engine.generate(_prompts(items), preferences, settings, weights, streams=_ids(items))
+        prompts = _prompts(items)
+        reads = self.prompts(context, items, settings)
+        if not self.rewarded:
+            return context.engine.generate(reads or prompts, None, settings, streams=_ids(items))
+        preferences, weights = _preferences(context, items), [guidance_weight] * len(items)
+        return context.engine.generate(
+            prompts, preferences, settings, weights, streams=_ids(items), policy_prompts=reads
+        )
+
+    def prompts(
+        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
+    ) -> list[Messages] | None:
+        """What the policy reads for each item; None for the items' own prompts, which the reward model always reads."""
+        return None
+
+
+class Base(Untrained):
+    """The policy alone."""
+
+    name = "base"
+    reads_preference = False
+
+
+class Pad(Untrained):
+    """The policy guided by the reward model while it decodes."""
+
+    name = "pad"
+    weighted = True
+    rewarded = True
 
 
 @dataclass(frozen=True)
-class BestOfN(Method):
-    """The best of `n` sampled answers by summed reward; `temperature` is that of sampling if decoding is greedy."""
+class BestOfN(Untrained):
+    """The best of n sampled answers, by the reward model's reward of the whole answer.
 
-    n: int = 8
-    temperature: float = 1.0
-    description: ClassVar[str] = "the best of n sampled answers, by the reward model's reward of the whole answer"
+    `temperature` is that of sampling if decoding is greedy.
+    """
 
-    def __post_init__(self) -> None:
-        if self.n < 1 or self.temperature <= 0:
-            raise RecipeError(
-                f"methods: best-of-n with n {self.n} and temperature {self.temperature:g}.",
-                "n is at least 1, and the temperature above 0.",
-            )
+    n: Annotated[int, Field(ge=1)] = 8
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    name: ClassVar[str] = "best-of-n"
+    rewarded: ClassVar[bool] = True
 
-    def key(self, context: EvalContext) -> Any:
-        return ["best-of-n", self.n, self.temperature, *context.steered_by]
-
-    def prepare(self, context: EvalContext) -> Cost:
-        return context.reward_model_cost
+    def decided_by(self, context: EvalContext) -> list[Any]:
+        return [self.n, self.temperature]
 
     def answer(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
@@ -116,7 +137,7 @@ class BestOfN(Method):
 
 
 @dataclass(frozen=True)
-class Prompt(Method):
+class Prompt(Untrained):
     """The policy with the preference in its prompt.
 
     Options:
@@ -125,30 +146,14 @@ class Prompt(Method):
     """
 
     examples: str | Sequence[Mapping[str, Any]] = ()
-    shots: int = 2
+    shots: Annotated[int, Field(ge=1)] = 2
     seed: int = 0
     _read: dict[tuple[str, ...], Examples] = field(default_factory=dict, init=False, repr=False, compare=False)
-    description: ClassVar[str] = "the policy with the preference in its prompt"
+    name: ClassVar[str] = "prompt"
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.examples, str | list | tuple) or self.shots < 1:
-            raise RecipeError(
-                f"methods: options.examples {self.examples!r} with shots {self.shots}.",
-                "Give a list of examples, a JSONL file or a registered source of pairs, and at least one shot.",
-            )
-
-    def key(self, context: EvalContext) -> Any:
-        return ["prompt", self._wording(context)]
-
-    def prepare(self, context: EvalContext) -> Cost:
-        if self.examples:
-            self._examples(context)
-        return Cost()
-
-    def answer(
-        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
-    ) -> list[Generation]:
-        return context.engine.generate(self.prompts(context, items, settings), None, settings, streams=_ids(items))
+    def decided_by(self, context: EvalContext) -> list[Any]:
+        probe = [dict(message) for message in prompted(as_messages("?"), _PROBE)]
+        return [[probe, self._examples(context).key if self.examples else None]]
 
     def prompts(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
@@ -170,11 +175,6 @@ class Prompt(Method):
                 )
         return prompts
 
-    def _wording(self, context: EvalContext) -> Any:
-        """What decides the words, for a method's key."""
-        probe = [dict(message) for message in prompted(as_messages("?"), _PROBE)]
-        return [probe, self._examples(context).key if self.examples else None]
-
     def _examples(self, context: EvalContext) -> Examples:
         principles = tuple(context.reward_model.principles)
         if principles not in self._read:
@@ -188,41 +188,26 @@ class Prompt(Method):
 
 @dataclass(frozen=True)
 class PadPrompt(Prompt):
-    """PAD on a policy that also reads the preference in its prompt; options as of `Prompt`."""
+    """The policy with the preference in its prompt, guided by the reward model. Options: as of `Prompt`."""
 
-    description: ClassVar[str] = "the policy with the preference in its prompt, guided by the reward model"
+    name: ClassVar[str] = "pad+prompt"
     weighted: ClassVar[bool] = True
-
-    def key(self, context: EvalContext) -> Any:
-        return ["pad+prompt", self._wording(context), *context.steered_by]
-
-    def prepare(self, context: EvalContext) -> Cost:
-        super().prepare(context)
-        return context.reward_model_cost
-
-    def answer(
-        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
-    ) -> list[Generation]:
-        return context.engine.generate(
-            _prompts(items),
-            _preferences(context, items),
-            settings,
-            [guidance_weight] * len(items),
-            streams=_ids(items),
-            policy_prompts=self.prompts(context, items, settings),
-        )
+    rewarded: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class Contrast(Prompt):
-    """The policy with the preference in its prompt, contrasted with itself without, at `scale` times the weight."""
+    """The policy with the preference in its prompt, contrasted with itself without.
+
+    Options: as of `Prompt`, and `scale`, by which the guidance weight is multiplied.
+    """
 
     scale: float = 1.0
-    description: ClassVar[str] = "the policy with the preference in its prompt, contrasted with itself without"
+    name: ClassVar[str] = "contrast"
     weighted: ClassVar[bool] = True
 
-    def key(self, context: EvalContext) -> Any:
-        return ["contrast", self.scale, self._wording(context)]
+    def decided_by(self, context: EvalContext) -> list[Any]:
+        return [self.scale, *super().decided_by(context)]
 
     def answer(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
@@ -282,27 +267,17 @@ class Examples:
         """Those to show before an item: of the same preference, then of those that differ in the fewest principles."""
         if self.shots is None:
             return self.examples
-        rng, drawn = random.Random(f"{self.seed}/{item.id}"), list[Example]()
         signs = _signs(preference)
-        for distance in sorted({len(signs ^ others) for others in self._by_signs}):
-            others = [
-                example
-                for other, examples in self._by_signs.items()
-                if len(signs ^ other) == distance
-                for example in examples
-                if example.prompt != item.prompt  # which is never shown
-            ]
-            drawn += rng.sample(others, min(self.shots - len(drawn), len(others)))
-            if len(drawn) == self.shots:
-                break
-        return drawn
 
-    @functools.cached_property
-    def _by_signs(self) -> dict[frozenset[tuple[str, bool]], list[Example]]:
-        groups: dict[frozenset[tuple[str, bool]], list[Example]] = {}
-        for example in self.examples:
-            groups.setdefault(_signs(example.preference), []).append(example)
-        return groups
+        def distance(example: Example) -> int:
+            return len(signs ^ _signs(example.preference))
+
+        rng, drawn = random.Random(f"{self.seed}/{item.id}"), list[Example]()
+        others = (example for example in self.examples if example.prompt != item.prompt)
+        for _, group in itertools.groupby(sorted(others, key=distance), key=distance):
+            nearest = list(group)
+            drawn += rng.sample(nearest, min(self.shots - len(drawn), len(nearest)))
+        return drawn
 
 
 def _signs(preference: Preference) -> frozenset[tuple[str, bool]]:

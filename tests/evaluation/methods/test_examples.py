@@ -111,4 +111,4 @@ def test_a_registered_source_of_pairs_gives_examples() -> None:
 
 def test_a_missing_file_is_named(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> None:
     with pytest.raises(DataError, match=r"nowhere\.jsonl"):
-        Prompt(examples="nowhere.jsonl").prepare(make_subject(policy, reward_model))
+        Prompt(examples="nowhere.jsonl").key(make_subject(policy, reward_model))

@@ -140,7 +140,7 @@ def test_another_wording_is_another_key(subject: EvalContext, monkeypatch: pytes
 )
 def test_wrong_options_are_refused(name: str, options: dict[str, Any], subject: EvalContext) -> None:
     with pytest.raises(RecipeError, match="options"):
-        load_method(MethodSettings(method=name, options=options)).prepare(subject)
+        load_method(MethodSettings(method=name, options=options)).key(subject)
 
 
 def test_a_policy_with_another_vocabulary_is_prompted_and_guided(
