@@ -37,6 +37,13 @@ def question_key(method: Method, item: BenchmarkItem) -> tuple[str, ...]:
     return (item.id, prompt, *item.preference) if method.reads_preference else (prompt,)
 
 
+def place_of(answer: Answer, scorer: str = "") -> tuple[CellKey, ItemKey]:
+    """Where a scorer's number for an answer stands in the report."""
+    item, system = answer.item, answer.system
+    cell = CellKey(system.method, system.policy, item.group, item.label, system.guidance_weight, scorer)
+    return cell, ItemKey(prompt_key(item), item.label, item.id)
+
+
 @dataclass(frozen=True)
 class Job:
     """One method at one guidance weight and seed on one policy: `settings` say how to decode, seed included."""
@@ -149,10 +156,9 @@ def score(
         log.append({key: new._asdict() for (key, _), new in zip(batch, scores, strict=True) if new is not None})
         progress.advance(len(batch))
     scored = []
-    for key, (item, _, system, _) in zip(keys, answers, strict=True):
-        cell = CellKey(system.method, system.policy, item.group, item.label, system.guidance_weight, name)
+    for key, answer in zip(keys, answers, strict=True):
         result = log.done.get(key, {"value": None, "truncated": False})
-        scored.append(Scored(cell, ItemKey(prompt_key(item), item.label, item.id), **result))
+        scored.append(Scored(*place_of(answer, name), **result))
     return scored
 
 

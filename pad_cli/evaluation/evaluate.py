@@ -1,7 +1,7 @@
 """`evaluate` and `reproduce`: the whole of `pad eval`, from benchmarks to the report, and the tables of a paper.
 
     load benchmarks       items of each policy                                  `items_by_policy`
-    for each policy       load it with the reward model, prepare methods        `each_policy`
+    for each policy       load it with the reward model, prepare methods        `answer_and_score`
       for each job        answer what is missing (method, weight, seed)         answering.answer
       for each scorer     score what is missing                                 answering.score
       preference pairs    measure them, if the recipe has any                   pair_accuracy.measure_pairs
@@ -22,7 +22,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,9 @@ from pad_cli.errors import RecipeError
 from pad_cli.evaluation.answering import Job, answer, score
 from pad_cli.evaluation.comparisons import Scored, reference_of
 from pad_cli.evaluation.contract import Answer, Cost, EvalContext, Method, Scorer, System, load_method, load_scorer
-from pad_cli.evaluation.outputs import COSTS, OutputKey, choose_items, write_answered, write_costs, write_outputs
+from pad_cli.evaluation.outputs import COSTS, write_answered, write_costs, write_outputs
 from pad_cli.evaluation.pair_accuracy import PAIRS, load_splits, measure_pairs
 from pad_cli.evaluation.report import REPORT, build_report, write_pages
-from pad_cli.evaluation.sequence_rewards import RewardedText, rewarded_texts
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.distributed import main_first, wait_for_all
@@ -60,7 +59,7 @@ from pad_cli.system.runs import (
     write_whole,
 )
 
-ANSWERS, TIMES, SCORES, TOKENS = "answers.jsonl", "times.jsonl", "scores.jsonl", "token_rewards.jsonl"
+ANSWERS, TIMES, SCORES = "answers.jsonl", "times.jsonl", "scores.jsonl"
 REPRODUCE, SUMMARY, PAGE = "reproduce.json", "reproduce.md", "reproduce.html"
 DEMO_MODEL = "reward-model"
 """The directory of the reward model that a demo puts beside its evaluation."""
@@ -89,14 +88,13 @@ def evaluate(recipe: EvalRecipe, *, overwrite: bool = False) -> dict[str, Any]:
     with only_here(output):
         what = "evaluation of pad eval"
         if everyone.main and check_output(output, what, is_evaluation, overwrite=overwrite):
-            for name in (ANSWERS, TIMES, SCORES, TOKENS, PAIRS):  # another program's files, to which logs would append
+            for name in (ANSWERS, TIMES, SCORES, PAIRS):  # another program's files, to which logs would append
                 (output / name).unlink(missing_ok=True)
         with stage("Loading benchmarks"):
             items = items_by_policy(recipe, load_benchmarks(recipe.benchmarks))
         if everyone.count > 1:
             _merge_logs(output, everyone)  # of an interrupted run
-            for _ in each_policy(recipe, items, *load_parts(recipe), everyone):
-                pass
+            answer_and_score(recipe, items, *load_parts(recipe), everyone)
             _merge_logs(output, everyone)
         if everyone.main:  # everything that several processes share is answered and scored by now
             report = _report(recipe, items, output)
@@ -183,8 +181,8 @@ def load_parts(recipe: EvalRecipe) -> tuple[dict[str, Method], dict[str, Scorer]
 
 
 @dataclass(frozen=True)
-class PolicyRun:
-    """What one policy, still loaded, answered, and its scores.
+class Results:
+    """What all policies answered, and its scores.
 
     Attributes:
         answers: of each job, in the order of the policy's items.
@@ -193,21 +191,20 @@ class PolicyRun:
         pairs: rows of what was measured on preference pairs; none for a share of the items.
     """
 
-    context: EvalContext
-    answers: list[list[Answer]]
-    scored: list[Scored]
-    keys: dict[System, list[str]]
-    costs: dict[tuple[str, str], Cost]
-    pairs: list[dict[str, Any]]
+    answers: list[Answer] = field(default_factory=list)
+    scored: list[Scored] = field(default_factory=list)
+    keys: dict[System, list[str]] = field(default_factory=dict)
+    costs: dict[tuple[str, str], Cost] = field(default_factory=dict)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
 
 
-def each_policy(
+def answer_and_score(
     recipe: EvalRecipe,
     items: Items,
     methods: Mapping[str, Method],
     scorers: Mapping[str, Scorer],
     everyone: Processes = ALONE,
-) -> Iterator[PolicyRun]:
+) -> Results:
     """Answer and score `items`, or a share of them, with one policy after the other; raises as `evaluate`."""
     output = Path(recipe.output)
     _check_facts(scorers, items)
@@ -219,19 +216,17 @@ def each_policy(
     inspection = inspect_reward_model(recipe.reward_model)
     seconds = sum(inspection.seconds.values()) if inspection.seconds else None
     reward_model_cost = Cost(seconds, 1, sum(inspection.parameters.values()))
-    splits = None
+    splits, results = None, Results()
     for name in recipe.policies:
         context = _load_policy(recipe, name, items[name], reward_model_cost)
         splits = load_splits(recipe, scorers, context.reward_model.principles) if splits is None else splits
-        costs = {}
         for method_name, method in methods.items():
             with main_first() if everyone.count > 1 else contextlib.nullcontext():
-                costs[method_name, name] = method.prepare(context)
+                results.costs[method_name, name] = method.prepare(context)
 
         jobs = list(_jobs(recipe, context, methods))
-        keys: dict[System, list[str]] = {}
         for job in jobs:
-            keys.setdefault(job.system, []).extend(job.keys.values())
+            results.keys.setdefault(job.system, []).extend(job.keys.values())
         with bar(f"Answering with {name}", total=sum(len(job.questions) for job in jobs)) as progress:
             answers = [answer(job, answer_log, times_log, progress, everyone) for job in jobs]
 
@@ -240,12 +235,13 @@ def each_policy(
             with bar(f"Scoring: {scorer_name}", total=sum(map(len, answers))) as progress:
                 for job_answers in answers:
                     scored += score(scorer_name, scorer, job_answers, context, score_log, progress)
+        results.answers.extend(itertools.chain(*answers))
+        results.scored.extend(scored)
 
-        pairs: list[dict[str, Any]] = []
         if everyone.count == 1:
             pair_log = ResultLog(output / PAIRS, needs=("rewards", "likelihoods"))
-            pairs += measure_pairs(recipe, splits, context, scorers, scored, pair_log)
-        yield PolicyRun(context, answers, scored, keys, costs, pairs)
+            results.pairs.extend(measure_pairs(recipe, splits, context, scorers, scored, pair_log))
+    return results
 
 
 def _load_policy(recipe: EvalRecipe, name: str, items: tuple[BenchmarkItem, ...], cost: Cost) -> EvalContext:
@@ -283,31 +279,14 @@ def _check_facts(scorers: Mapping[str, Scorer], items: Items) -> None:
 def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
     """Answer and score what is missing, and write the report."""
     methods, scorers = load_parts(recipe)
-    answers: list[Answer] = []
-    scored: list[Scored] = []
-    keys: dict[System, list[str]] = {}
-    costs: dict[tuple[str, str], Cost] = {}
-    pairs: list[dict[str, Any]] = []
-    tokens: dict[OutputKey, RewardedText | None] = {}
-    token_log = ResultLog(output / TOKENS, needs=("tokens",))
-    systems = sum(len(recipe.guidance_weights) if method.weighted else 1 for method in methods.values())
-    places = choose_items(items, systems)
-    for run in each_policy(recipe, items, methods, scorers):
-        numbers = [number for policy, number in places if policy == run.context.name]
-        first_seed = [row for row in run.answers if row[0].seed == recipe.seeds[0]]
-        chosen = {(row[number].system, number): row[number] for number in numbers for row in first_seed}
-        tokens.update(zip(chosen, rewarded_texts(run.context, list(chosen.values()), token_log), strict=True))
-        answers += itertools.chain(*run.answers)
-        scored += run.scored
-        keys |= run.keys
-        costs |= run.costs
-        pairs += run.pairs
+    results = answer_and_score(recipe, items, methods, scorers)
     with stage("Computing intervals and comparisons"):
-        report = build_report(recipe, scored, scorers, reference_of(recipe, methods), pairs)
+        report = build_report(recipe, results.scored, scorers, reference_of(recipe, methods), results.pairs)
     with stage("Writing the report"):
-        write_costs(output, costs, keys, ResultLog(output / TIMES, needs=("tokens", "seconds")))
-        write_outputs(answers, scored, tokens, output)
-        write_answered(output, recipe.model_dump(), keys)
+        times = ResultLog(output / TIMES, needs=("tokens", "seconds"))
+        write_costs(output, results.costs, results.keys, times)
+        write_outputs(results.answers, results.scored, output)
+        write_answered(output, recipe.model_dump(), results.keys)
         write_json(output / REPORT, report)
         write_pages(output)
     return report

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.comparisons import rounded
 from pad_cli.evaluation.contract import Scorer
-from pad_cli.evaluation.evaluate import each_policy, is_evaluation, items_by_policy, load_parts
+from pad_cli.evaluation.evaluate import answer_and_score, is_evaluation, items_by_policy, load_parts
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
@@ -82,11 +82,11 @@ def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]
             evaluation = _evaluation(recipe, candidates)
             methods, scorers = load_parts(evaluation)
             with only_here(Path(evaluation.output)):
-                for run in each_policy(evaluation, items_by_policy(evaluation, [items]), methods, scorers):
-                    for score in run.scored:
-                        cell = score.cell
-                        point = Family(cell.method, cell.guidance_weight, candidates), cell.preference
-                        points.setdefault(point, {}).setdefault(cell.scorer, []).append(score.value)
+                results = answer_and_score(evaluation, items_by_policy(evaluation, [items]), methods, scorers)
+            for score in results.scored:
+                cell = score.cell
+                point = Family(cell.method, cell.guidance_weight, candidates), cell.preference
+                points.setdefault(point, {}).setdefault(cell.scorer, []).append(score.value)
         with stage("Computing Pareto fronts"):
             result = _result(recipe, grid, points, [scorers[name] for name in recipe.objectives])
         write_json(output / SWEEP, result)
