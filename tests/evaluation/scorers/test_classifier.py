@@ -191,19 +191,13 @@ def test_an_unknown_or_missing_label_names_the_known_ones(
         ({"model": "m", "template": ["{answer}"]}, "`template`"),
         ({"model": "m", "labels": ["a", "b"], "label": "c"}, "no output"),
         ({"model": "m", "head": "regression_layer"}, "`labels`"),
-        ({"model": "m", "trust_remote_code": True}, "full hash"),
-        ({"model": "m", "trust_remote_code": True, "revision": "main"}, "full hash"),
-        ({"model": "m", "trust_remote_code": True, "revision": "eb2676d"}, "full hash"),
+        ({"model": "m", "trust_remote_code": True}, "no option 'trust_remote_code'"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_loaded(options: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said) as caught:
         scorer_of(**options)
     assert caught.value.hint
-
-
-def test_somebody_elses_code_may_run_at_a_pinned_commit() -> None:
-    assert scorer_of(model="m", trust_remote_code=True, revision="0123456789abcdef0123456789abcdef01234567")
 
 
 def test_a_language_model_is_no_classifier(model_directory: Path, subject: EvalContext) -> None:
