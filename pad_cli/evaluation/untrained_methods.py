@@ -18,12 +18,12 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pad_cli.decoding.mixture import Expert, generate_mixture
 from pad_cli.errors import RecipeError
@@ -32,16 +32,20 @@ from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, s
 from pad_cli.models.language_model import same_vocabulary
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.pairs import load_pairs
-from pad_cli.preference import Preference, expand_profiles, parse_preference, prompted
-from pad_cli.profiles import profile_weights
+from pad_cli.preference import Preference, parse_preference, prompted
 from pad_cli.recipe import DataSettings, DecodingSettings
-from pad_cli.records import BenchmarkItem, Generation, Messages, as_messages
+from pad_cli.records import BenchmarkItem, Generation, Messages, PreferencePair, as_messages
 from pad_cli.registry import PAIR_SOURCES
 from pad_cli.system.runs import fingerprint
 
 _PROBE = Preference({"a": 1.0, "b": -0.5}, {"c": 2.0})
 """Its wording has every word of the template: answers are kept under a key of that."""
-_FIELDS = {"prompt", "preference", "answer"}
+
+
+def _location(examples: Any) -> Any:
+    if isinstance(examples, list):
+        raise ValueError("write the examples as preference pairs into a JSONL file, and give its name")
+    return examples
 
 
 class Untrained(Method):
@@ -141,11 +145,11 @@ class Prompt(Untrained):
     """The policy with the preference in its prompt.
 
     Options:
-        examples: few-shot examples: a list of `{prompt, preference, answer}`, all of which are shown; or a JSONL file
-            of preference pairs, or a registered source of them, from which `shots` chosen answers are drawn.
+        examples: few-shot examples: a JSONL file of preference pairs, or a registered source of them, from which
+            `shots` chosen answers are drawn.
     """
 
-    examples: str | Sequence[Mapping[str, Any]] = ()
+    examples: Annotated[str, BeforeValidator(_location)] = ""
     shots: Annotated[int, Field(ge=1)] = 2
     seed: int = 0
     _read: dict[tuple[str, ...], Examples] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -162,8 +166,9 @@ class Prompt(Untrained):
         prompts: list[Messages] = []
         for item in items:
             preference = parse_preference(item.preference, context.reward_model.principles, accepts_text=True)
-            examples = self._examples(context).of(item, preference) if self.examples else ()
-            prompts.append(with_examples(prompted(item.prompt, preference), examples))
+            prompts.append(
+                self._examples(context).before(item, preference) if self.examples else prompted(item.prompt, preference)
+            )
         policy = context.policy
         if self.examples and policy.context_length is not None:
             longest = max((len(encode_prompt(policy.tokenizer, prompt)) for prompt in prompts), default=0)
@@ -178,11 +183,7 @@ class Prompt(Untrained):
     def _examples(self, context: EvalContext) -> Examples:
         principles = tuple(context.reward_model.principles)
         if principles not in self._read:
-            self._read[principles] = (
-                draw_examples(self.examples, principles, self.shots, self.seed)
-                if isinstance(self.examples, str)
-                else read_examples(self.examples, principles)
-            )
+            self._read[principles] = load_examples(self.examples, principles, self.shots, self.seed)
         return self._read[principles]
 
 
@@ -236,89 +237,60 @@ def _preferences(context: EvalContext, items: Sequence[BenchmarkItem]) -> list[P
 
 
 @dataclass(frozen=True)
-class Example:
-    """An answer as it should be."""
-
-    prompt: Messages
-    preference: Preference
-    answer: str
-
-    def messages(self) -> Messages:
-        """The conversation without its system message, which cannot be in the middle of another."""
-        prompt = tuple(message for message in self.prompt if message["role"] != "system")
-        return (*prompted(prompt, self.preference), {"role": "assistant", "content": self.answer})
-
-
-@dataclass(frozen=True)
 class Examples:
-    """The examples of a method, of which `shots` are drawn for each question; None shows all."""
+    """Preference pairs whose chosen answers are shown, `shots` for each question."""
 
-    examples: tuple[Example, ...]
-    shots: int | None = None
-    seed: int = 0
+    pairs: tuple[PreferencePair, ...]
+    shots: int
+    seed: int
 
     @functools.cached_property
     def key(self) -> str:
         """Of everything that decides which examples are shown."""
-        all_of_them = fingerprint([example.messages() for example in self.examples])
-        return all_of_them if self.shots is None else fingerprint([all_of_them, self.shots, self.seed])
+        return fingerprint([fingerprint([_turns(pair) for pair in self.pairs]), self.shots, self.seed])
 
-    def of(self, item: BenchmarkItem, preference: Preference) -> Sequence[Example]:
-        """Those to show before an item: of the same preference, then of those that differ in the fewest principles."""
-        if self.shots is None:
-            return self.examples
+    def before(self, item: BenchmarkItem, preference: Preference) -> Messages:
+        """An item's conversation with examples before it, but after its system message."""
+        question = prompted(item.prompt, preference)
+        start = next((number for number, message in enumerate(question) if message["role"] != "system"), 0)
+        shown = (message for pair in self.of(item, preference) for message in _turns(pair))
+        return (*question[:start], *shown, *question[start:])
+
+    def of(self, item: BenchmarkItem, preference: Preference) -> list[PreferencePair]:
+        """Those to show: of the same preference, then of those that differ in the fewest principles."""
         signs = _signs(preference)
 
-        def distance(example: Example) -> int:
-            return len(signs ^ _signs(example.preference))
+        def distance(pair: PreferencePair) -> int:
+            return len(signs ^ _signs(pair))
 
-        rng, drawn = random.Random(f"{self.seed}/{item.id}"), list[Example]()
-        others = (example for example in self.examples if example.prompt != item.prompt)
+        rng, drawn = random.Random(f"{self.seed}/{item.id}"), list[PreferencePair]()
+        others = (pair for pair in self.pairs if pair.prompt != item.prompt)
         for _, group in itertools.groupby(sorted(others, key=distance), key=distance):
             nearest = list(group)
             drawn += rng.sample(nearest, min(self.shots - len(drawn), len(nearest)))
         return drawn
 
 
-def _signs(preference: Preference) -> frozenset[tuple[str, bool]]:
+def _turns(pair: PreferencePair) -> Messages:
+    """A pair's prompt and chosen answer, without its system message, which may stand at the beginning only."""
+    prompt = tuple(message for message in pair.prompt if message["role"] != "system")
+    preference = Preference(dict(pair.preference), dict(pair.texts))
+    return (*prompted(prompt, preference), {"role": "assistant", "content": pair.chosen})
+
+
+def _signs(asked: Preference | PreferencePair) -> frozenset[tuple[str, bool]]:
     """A preference without its strengths: each name or text, and whether its weight is positive."""
-    return frozenset((text, weight > 0) for text, weight in [*preference.weights.items(), *preference.texts.items()])
+    weights = asked.preference if isinstance(asked, PreferencePair) else asked.weights
+    return frozenset((text, weight > 0) for text, weight in [*weights.items(), *asked.texts.items()])
 
 
-def with_examples(conversation: Messages, examples: Sequence[Example]) -> Messages:
-    """A conversation with examples before it, but after its system message."""
-    start = next((number for number, message in enumerate(conversation) if message["role"] != "system"), 0)
-    messages = [message for example in examples for message in example.messages()]
-    return (*conversation[:start], *messages, *conversation[start:])
-
-
-def read_examples(rows: Sequence[Mapping[str, Any]], principles: Sequence[str]) -> Examples:
-    """Examples of a recipe: `{prompt, preference, answer}` each, preferences as typed after `--pref`."""
-    examples = []
-    for number, row in enumerate(rows):
-        if not isinstance(row, Mapping) or set(row) != _FIELDS or not all(row.values()):
-            raise RecipeError(
-                f"methods: options.examples.{number} is not an example.",
-                "Give each a prompt, a preference and an answer.",
-            )
-        specs = [row["preference"]] if isinstance(row["preference"], str) else row["preference"]
-        expanded = expand_profiles(specs, profile_weights, principles)
-        preference = parse_preference(expanded, principles, accepts_text=True)
-        examples.append(Example(as_messages(row["prompt"]), preference, str(row["answer"])))
-    return Examples(tuple(examples))
-
-
-def draw_examples(location: str, principles: Sequence[str], shots: int, seed: int) -> Examples:
-    """Examples from a registered source of pairs, or a JSONL file: the chosen answers of the training pairs, each once.
+def load_examples(location: str, principles: Sequence[str], shots: int, seed: int) -> Examples:
+    """The training pairs of a registered source or a JSONL file, each chosen answer once.
 
     `principles` are names that the file's preferences may use. Raises as `load_pairs`.
     """
     registered = location in PAIR_SOURCES.names() and not Path(location).exists()
     settings = DataSettings(source=location) if registered else DataSettings(train=location, contrast=False)
-    examples = {
-        (fingerprint([pair.prompt, pair.preference, pair.texts]), pair.chosen): Example(
-            pair.prompt, Preference(dict(pair.preference), dict(pair.texts)), pair.chosen
-        )
-        for pair in load_pairs(settings, seed, principles).train
-    }
-    return Examples(tuple(examples.values()), shots, seed)
+    pairs = load_pairs(settings, seed, principles).train
+    distinct = {(fingerprint([pair.prompt, pair.preference, pair.texts]), pair.chosen): pair for pair in pairs}
+    return Examples(tuple(distinct.values()), shots, seed)
