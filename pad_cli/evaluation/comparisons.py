@@ -6,8 +6,7 @@ p-values of one policy, group and scorer form a table and are corrected together
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pad_cli.evaluation.contract import Method, Scorer
@@ -51,45 +50,32 @@ class Scored(NamedTuple):
     truncated: bool = False
 
 
-@dataclass
-class Scores:
-    """The scores of one cell: one a seed for each item; how many failed, and how many are of a truncated answer."""
-
-    values: dict[ItemKey, list[float]] = field(default_factory=dict)
-    truncated: int = 0
-    failed: int = 0
-
-    def add(self, scored: Scored) -> None:
-        values = self.values.setdefault(scored.item, [])
-        if scored.value is None:
-            self.failed += 1
-        else:
-            values.append(scored.value)
-        self.truncated += scored.truncated
-
-    @property
-    def means(self) -> dict[ItemKey, float]:
-        """Each item's mean over its seeds, if nothing failed."""
-        return {item: sum(values) / len(values) for item, values in self.values.items()}
-
-    @property
-    def sample(self) -> Sample:
-        """The items' means by prompt, if nothing failed."""
-        return by_prompt((item.prompt, mean) for item, mean in self.means.items())
+Cells = Mapping[CellKey, Sequence[Scored]]
+"""The scores of each cell."""
 
 
-def into_cells(scored: Iterable[Scored]) -> dict[CellKey, Scores]:
+def into_cells(scored: Iterable[Scored]) -> Cells:
     """The cells in the order of their first score; a pooled cell comes before its parts."""
-    cells: dict[CellKey, Scores] = {}
+    cells: dict[CellKey, list[Scored]] = {}
     for score in scored:
         for preference in (POOLED, score.cell.preference):
-            cells.setdefault(score.cell._replace(preference=preference), Scores()).add(score)
+            cells.setdefault(score.cell._replace(preference=preference), []).append(score)
     return cells
 
 
-def limits(scorer: Scorer, scores: Scores) -> tuple[float, float] | None:
-    """Bounds of a cell's scores: 0 and 1 if the scorer has no unit and all scores lie between them, else unknown."""
-    if scorer.unit or not all(0 <= value <= 1 for values in scores.values.values() for value in values):
+def item_means(scores: Iterable[Scored]) -> dict[ItemKey, float] | None:
+    """Each item's mean over its seeds; None if the scorer failed on an answer."""
+    values: dict[ItemKey, list[float]] = {}
+    for score in scores:
+        if score.value is None:
+            return None
+        values.setdefault(score.item, []).append(score.value)
+    return {item: sum(each) / len(each) for item, each in values.items()}
+
+
+def limits(scorer: Scorer, scores: Iterable[Scored]) -> tuple[float, float] | None:
+    """Bounds of scores: 0 and 1 if the scorer has no unit and all of them lie there, else unknown."""
+    if scorer.unit or not all(score.value is None or 0 <= score.value <= 1 for score in scores):
         return None
     return 0.0, 1.0
 
@@ -118,10 +104,10 @@ def reference_of(recipe: EvalRecipe, methods: Mapping[str, Method]) -> Reference
 
 
 def compare(
-    cells: Mapping[CellKey, Scores], reference: Reference, scorers: Mapping[str, Scorer], recipe: EvalRecipe
+    cells: Cells, reference: Reference, scorers: Mapping[str, Scorer], recipe: EvalRecipe
 ) -> list[dict[str, Any]]:
     """All comparisons, as in `report.json`, in the order of the pooled cells."""
-    groups: dict[tuple[str, str], dict[CellKey, Scores]] = {}
+    groups: dict[tuple[str, str], dict[CellKey, Sequence[Scored]]] = {}
     for key, scores in cells.items():
         if key.preference == POOLED:
             groups.setdefault((key.policy, key.group), {})[key] = scores
@@ -129,29 +115,33 @@ def compare(
 
 
 def _compare_group(
-    cells: Mapping[CellKey, Scores], reference: Reference, scorers: Mapping[str, Scorer], recipe: EvalRecipe
+    cells: Cells, reference: Reference, scorers: Mapping[str, Scorer], recipe: EvalRecipe
 ) -> Iterator[dict[str, Any]]:
     """The comparisons on one policy and group, by every scorer; without figures where a score is missing."""
-    sides: dict[CellKey, tuple[Scores, Scores]] = {}
+    sides: dict[CellKey, tuple[Sequence[Scored], Sequence[Scored]]] = {}
+    differences: dict[CellKey, Sample] = {}
+    bounds: list[tuple[float, float] | None] = []
     for key, scores in cells.items():
-        theirs = cells.get(key._replace(method=reference.method, guidance_weight=reference.guidance_weight))
-        if theirs is not None and theirs is not scores:
-            sides[key] = (scores, theirs)
-    whole = {key: _differences(*pair) for key, pair in sides.items() if not any(side.failed for side in pair)}
-    bounds = [(-1.0, 1.0) if all(limits(scorers[key.scorer], side) for side in sides[key]) else None for key in whole]
+        opposite = cells.get(key._replace(method=reference.method, guidance_weight=reference.guidance_weight))
+        if opposite is None or opposite is scores:
+            continue
+        sides[key] = scores, opposite
+        left, right = map(item_means, sides[key])
+        if left is not None and right is not None:
+            differences[key] = by_prompt((item.prompt, left[item] - right[item]) for item in left if item in right)
+            bounds.append((-1.0, 1.0) if all(limits(scorers[key.scorer], side) for side in sides[key]) else None)
     first = next(iter(cells))
-    seed = int(fingerprint([first.policy, first.group]), 16)
-    samples = list(whole.values())
+    seed, samples = int(fingerprint([first.policy, first.group]), 16), list(differences.values())
     ends = intervals(samples, confidence=recipe.confidence, resamples=recipe.resamples, seed=seed, bounds=bounds)
-    interval_of = dict(zip(whole, ends, strict=True))
-    p = dict(zip(whole, p_values(samples, seed=seed), strict=True))
+    interval_of = dict(zip(differences, ends, strict=True))
+    p = dict(zip(differences, p_values(samples, seed=seed), strict=True))
     p_holm: dict[CellKey, float] = {}
     for scorer in scorers:
-        table = [key for key in whole if key.scorer == scorer]
+        table = [key for key in differences if key.scorer == scorer]
         p_holm.update(zip(table, holm([p[key] for key in table]), strict=True))
     for key, (ours, theirs) in sides.items():
-        items = ours.values.keys() & theirs.values.keys()
-        difference, interval = whole.get(key), interval_of.get(key)
+        items = {score.item for score in ours} & {score.item for score in theirs}
+        difference, interval = differences.get(key), interval_of.get(key)
         better = scorers[key.scorer].higher_is_better
         yield {
             "policy": key.policy,
@@ -171,11 +161,6 @@ def _compare_group(
             "effect_size": rounded(difference.effect_size) if difference else None,
             "verdict": _verdict(difference.mean, p_holm[key], better, recipe.confidence) if difference else "undecided",
         }
-
-
-def _differences(ours: Scores, theirs: Scores) -> Sample:
-    left, right = ours.means, theirs.means
-    return by_prompt((item.prompt, left[item] - right[item]) for item in left if item in right)
 
 
 def _verdict(difference: float, p_holm: float, higher_is_better: bool, confidence: float) -> str:

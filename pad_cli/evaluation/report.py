@@ -27,7 +27,7 @@ What pairs hold is said in `pair_accuracy.py` (none where the recipe has no `pai
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,20 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from pad_cli.errors import DataError
-from pad_cli.evaluation.comparisons import CellKey, Reference, Scored, Scores, compare, into_cells, limits, rounded
+from pad_cli.evaluation.comparisons import (
+    CellKey,
+    Cells,
+    Reference,
+    Scored,
+    compare,
+    into_cells,
+    item_means,
+    limits,
+    rounded,
+)
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.outputs import COSTS, OUTPUTS
-from pad_cli.evaluation.statistics import Interval, intervals
+from pad_cli.evaluation.statistics import Interval, by_prompt, intervals
 from pad_cli.recipe import EvalRecipe
 from pad_cli.records import Cell
 from pad_cli.reports.document import markdown
@@ -62,13 +72,12 @@ def build_report(
 ) -> dict[str, Any]:
     """The report; rows stand in the order in which their cells were first scored, pooled ones first."""
     cells = into_cells(scored)
-    ends = _intervals(cells, scorers, recipe)
     return {
         "version": _VERSION,
         "recipe": recipe.model_dump(),
         "environment": environment(),
         "reference": reference._asdict(),
-        "rows": [_row(place, scores, ends.get(place), scorers) for place, scores in cells.items()],
+        "rows": list(_rows(cells, scorers, recipe)),
         "comparisons": compare(cells, reference, scorers, recipe),
         "pairs": [dict(row) for row in pairs],
     }
@@ -114,41 +123,41 @@ def read_content(path: Path, kind: type = dict) -> Any:
     return content
 
 
-def _intervals(
-    cells: Mapping[CellKey, Scores], scorers: Mapping[str, Scorer], recipe: EvalRecipe
-) -> dict[CellKey, Interval | None]:
-    """Of every cell in which nothing failed; those of one policy, group and preference share their resamples."""
+def _rows(cells: Cells, scorers: Mapping[str, Scorer], recipe: EvalRecipe) -> Iterator[dict[str, Any]]:
+    """One row a cell; the intervals of one policy, group and preference share their resamples."""
+    samples = {
+        place: by_prompt((item.prompt, mean) for item, mean in means.items())
+        for place, scores in cells.items()
+        if (means := item_means(scores)) is not None
+    }
     strata: dict[tuple[str, str, str], list[CellKey]] = {}
-    for place, scores in cells.items():
-        if not scores.failed:
-            strata.setdefault((place.policy, place.group, place.preference), []).append(place)
-    ends_of: dict[CellKey, Interval | None] = {}
+    for place in samples:
+        strata.setdefault((place.policy, place.group, place.preference), []).append(place)
+    interval_of: dict[CellKey, Interval | None] = {}
     for stratum, places in strata.items():
         ends = intervals(
-            [cells[place].sample for place in places],
+            [samples[place] for place in places],
             confidence=recipe.confidence,
             resamples=recipe.resamples,
             seed=int(fingerprint(stratum), 16),
             bounds=[limits(scorers[place.scorer], cells[place]) for place in places],
         )
-        ends_of.update(zip(places, ends, strict=True))
-    return ends_of
-
-
-def _row(place: CellKey, scores: Scores, ends: Interval | None, scorers: Mapping[str, Scorer]) -> dict[str, Any]:
-    scorer, sample = scorers[place.scorer], None if scores.failed else scores.sample
-    cell = Cell(
-        **place._asdict(),
-        n=len(scores.values),
-        prompts=len({item.prompt for item in scores.values}),
-        mean=rounded(sample.mean) if sample else None,
-        stderr=rounded(sample.stderr) if sample else None,
-        low=rounded(ends.low) if ends else None,
-        high=rounded(ends.high) if ends else None,
-        truncated=scores.truncated,
-        failed=scores.failed,
-        higher_is_better=scorer.higher_is_better,
-        dimension=scorer.dimension,
-        unit=scorer.unit,
-    )
-    return asdict(cell)
+        interval_of.update(zip(places, ends, strict=True))
+    for place, scores in cells.items():
+        scorer, sample, interval = scorers[place.scorer], samples.get(place), interval_of.get(place)
+        items = {score.item for score in scores}
+        cell = Cell(
+            **place._asdict(),
+            n=len(items),
+            prompts=len({item.prompt for item in items}),
+            mean=rounded(sample.mean) if sample else None,
+            stderr=rounded(sample.stderr) if sample else None,
+            low=rounded(interval.low) if interval else None,
+            high=rounded(interval.high) if interval else None,
+            truncated=sum(score.truncated for score in scores),
+            failed=sum(score.value is None for score in scores),
+            higher_is_better=scorer.higher_is_better,
+            dimension=scorer.dimension,
+            unit=scorer.unit,
+        )
+        yield asdict(cell)
