@@ -16,7 +16,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
-from pad_cli.recipe import DecodingSettings, MethodSettings, ModelSettings, ScorerSettings
+from pad_cli.recipe import DecodingSettings, MethodSettings, ScorerSettings
 from pad_cli.recipe.settings import make_with
 from pad_cli.records import BenchmarkItem, Generation
 from pad_cli.registry import METHODS, SCORERS
@@ -46,7 +46,6 @@ class EvalContext:
     """
 
     name: str
-    settings: ModelSettings
     engine: PadEngine
     items: tuple[BenchmarkItem, ...] = ()
     reward_model_cost: Cost = Cost()

@@ -5,7 +5,7 @@
       for each job        answer what is missing (method, weight, seed)         answering.answer
       for each scorer     score what is missing                                 answering.score
       preference pairs    measure them, if the recipe has any                   pair_accuracy.measure_pairs
-    report                intervals and comparisons, pages and files beside it  `_report`
+    report                intervals and comparisons, pages and files beside it  `_write_report`
 
 Answers and scores are written batch by batch, each under a key of everything that decides it. Running again does only
 what is missing, so an interrupted evaluation ends in the same report.
@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,14 +94,12 @@ def evaluate(recipe: EvalRecipe, *, overwrite: bool = False) -> dict[str, Any]:
             items = items_by_policy(recipe, load_benchmarks(recipe.benchmarks))
         if everyone.count > 1:
             _merge_logs(output, everyone)  # of an interrupted run
-            answer_and_score(recipe, items, *load_parts(recipe), everyone)
+            answer_and_score(recipe, items, everyone)
             _merge_logs(output, everyone)
         if everyone.main:  # everything that several processes share is answered and scored by now
-            report = _report(recipe, items, output)
-            wait_for_all()
-        else:
-            wait_for_all()
-            report = json.loads((output / REPORT).read_text(encoding="utf-8"))
+            _write_report(recipe, items, output)
+        wait_for_all()
+        report: dict[str, Any] = json.loads((output / REPORT).read_text(encoding="utf-8"))
         return report
 
 
@@ -174,23 +172,20 @@ def _merge_logs(output: Path, everyone: Processes) -> None:
     wait_for_all()
 
 
-def load_parts(recipe: EvalRecipe) -> tuple[dict[str, Method], dict[str, Scorer]]:
-    """Methods and scorers of a recipe, by their names in the report; raises as `load_method` and `load_scorer`."""
-    scorers = {settings.label: load_scorer(settings) for settings in recipe.scorers}
-    return {settings.label: load_method(settings) for settings in recipe.methods}, scorers
-
-
 @dataclass(frozen=True)
 class Results:
     """What all policies answered, and its scores.
 
     Attributes:
+        methods, scorers: those of the recipe, by their names in the report.
         answers: of each job, in the order of the policy's items.
         keys: of these answers in the log.
         costs: (method, policy) to its cost before it answered.
         pairs: rows of what was measured on preference pairs; none for a share of the items.
     """
 
+    methods: Mapping[str, Method]
+    scorers: Mapping[str, Scorer]
     answers: list[Answer] = field(default_factory=list)
     scored: list[Scored] = field(default_factory=list)
     keys: dict[System, list[str]] = field(default_factory=dict)
@@ -198,15 +193,11 @@ class Results:
     pairs: list[dict[str, Any]] = field(default_factory=list)
 
 
-def answer_and_score(
-    recipe: EvalRecipe,
-    items: Items,
-    methods: Mapping[str, Method],
-    scorers: Mapping[str, Scorer],
-    everyone: Processes = ALONE,
-) -> Results:
+def answer_and_score(recipe: EvalRecipe, items: Items, everyone: Processes = ALONE) -> Results:
     """Answer and score `items`, or a share of them, with one policy after the other; raises as `evaluate`."""
     output = Path(recipe.output)
+    scorers = {settings.label: load_scorer(settings) for settings in recipe.scorers}
+    methods = {settings.label: load_method(settings) for settings in recipe.methods}
     _check_facts(scorers, items)
     if everyone.main:
         write_json(output / RECIPE, recipe.model_dump())
@@ -216,7 +207,7 @@ def answer_and_score(
     inspection = inspect_reward_model(recipe.reward_model)
     seconds = sum(inspection.seconds.values()) if inspection.seconds else None
     reward_model_cost = Cost(seconds, 1, sum(inspection.parameters.values()))
-    splits, results = None, Results()
+    splits, results = None, Results(methods, scorers)
     for name in recipe.policies:
         context = _load_policy(recipe, name, items[name], reward_model_cost)
         splits = load_splits(recipe, scorers, context.reward_model.principles) if splits is None else splits
@@ -224,7 +215,12 @@ def answer_and_score(
             with main_first() if everyone.count > 1 else contextlib.nullcontext():
                 results.costs[method_name, name] = method.prepare(context)
 
-        jobs = list(_jobs(recipe, context, methods))
+        jobs = [
+            Job(context, System(method_name, name, weight), method, recipe.decoding.model_copy(update={"seed": seed}))
+            for method_name, method in methods.items()
+            for weight in (recipe.guidance_weights if method.weighted else [0.0])
+            for seed in recipe.seeds
+        ]
         for job in jobs:
             results.keys.setdefault(job.system, []).extend(job.keys.values())
         with bar(f"Answering with {name}", total=sum(len(job.questions) for job in jobs)) as progress:
@@ -246,23 +242,14 @@ def answer_and_score(
 
 def _load_policy(recipe: EvalRecipe, name: str, items: tuple[BenchmarkItem, ...], cost: Cost) -> EvalContext:
     """A policy with the reward model; what they cannot read is refused before anything is answered."""
-    settings = recipe.policies[name]
-    policy = load_language_model(settings)
+    policy = load_language_model(recipe.policies[name])
     reward_model = load_reward_model(recipe.reward_model, backbone=policy)
     check_profiles((profile for item in items for profile in item.profiles), reward_model)
     engine = PadEngine(policy, reward_model, always=recipe.always)
     engine.check_prompts([(item.place or item.id, item.prompt) for item in items])
     for item in items:
         engine.check_room(item.place or item.id, item.prompt)
-    return EvalContext(name, settings, engine, items, cost)
-
-
-def _jobs(recipe: EvalRecipe, context: EvalContext, methods: Mapping[str, Method]) -> Iterator[Job]:
-    for name, method in methods.items():
-        for weight in recipe.guidance_weights if method.weighted else [0.0]:
-            for seed in recipe.seeds:
-                settings = recipe.decoding.model_copy(update={"seed": seed})
-                yield Job(context, System(name, context.name, weight), method, settings)
+    return EvalContext(name, engine, items, cost)
 
 
 def _check_facts(scorers: Mapping[str, Scorer], items: Items) -> None:
@@ -276,12 +263,12 @@ def _check_facts(scorers: Mapping[str, Scorer], items: Items) -> None:
             )
 
 
-def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
-    """Answer and score what is missing, and write the report."""
-    methods, scorers = load_parts(recipe)
-    results = answer_and_score(recipe, items, methods, scorers)
+def _write_report(recipe: EvalRecipe, items: Items, output: Path) -> None:
+    """Answer and score what is missing, and write the report and the files beside it."""
+    results = answer_and_score(recipe, items)
     with stage("Computing intervals and comparisons"):
-        report = build_report(recipe, results.scored, scorers, reference_of(recipe, methods), results.pairs)
+        reference = reference_of(recipe, results.methods)
+        report = build_report(recipe, results.scored, results.scorers, reference, results.pairs)
     with stage("Writing the report"):
         times = ResultLog(output / TIMES, needs=("tokens", "seconds"))
         write_costs(output, results.costs, results.keys, times)
@@ -289,4 +276,3 @@ def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
         write_answered(output, recipe.model_dump(), results.keys)
         write_json(output / REPORT, report)
         write_pages(output)
-    return report

@@ -81,7 +81,7 @@ def measure_pairs(
                 "prompts": len(set(prompts)),
                 **pair_accuracy,
                 **_accuracy("policy", recipe, prompts, guided),
-                "fluency": {name: _mean_score(recipe, context, scored, name, weight) for name in fluency},
+                "fluency": {name: _mean_score(recipe, scored, name, weight) for name in fluency},
             }
 
 
@@ -119,16 +119,10 @@ def _accuracy(
     }
 
 
-def _mean_score(
-    recipe: EvalRecipe, context: EvalContext, scored: Sequence[Scored], scorer: str, weight: float
-) -> float | None:
+def _mean_score(recipe: EvalRecipe, scored: Sequence[Scored], scorer: str, weight: float) -> float | None:
     """The mean score of the answers of `pad` at a guidance weight; at 0 of those of `base`."""
     methods = {settings.label for settings in recipe.methods if settings.method == ("pad" if weight else "base")}
-    values = [
-        score.value
-        for score in scored
-        if (score.cell.policy, score.cell.guidance_weight, score.cell.scorer) == (context.name, weight, scorer)
-        and score.cell.method in methods
-    ]
-    known = [value for value in values if value is not None]
-    return rounded(sum(known) / len(known)) if known and len(known) == len(values) else None
+    cells = {(method, weight, scorer) for method in methods}
+    found = [each for each in scored if (each.cell.method, each.cell.guidance_weight, each.cell.scorer) in cells]
+    values = [each.value for each in found if each.value is not None]
+    return rounded(sum(values) / len(values)) if values and len(values) == len(found) else None

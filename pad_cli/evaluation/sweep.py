@@ -8,7 +8,7 @@ Pareto fronts over the means. The shape of `sweep.json`:
      "points": [{"method", "guidance_weight", "candidates", "weights": {principle: weight}, "n", "failed",
                  "means": {scorer: mean}, "on_front"}],
      "fronts": [{"method", "guidance_weight", "candidates", "points", "on_front",
-                 "hypervolume", "low", "high", "spacing"}]}
+                 "hypervolume", "low", "high"}]}
 
 A front is that of one method at one guidance weight and number of candidates over all weights, so that no method gets
 more points than another. `n` counts prompts. In arrays of points, more is better in every column.
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.comparisons import rounded
 from pad_cli.evaluation.contract import Scorer
-from pad_cli.evaluation.evaluate import answer_and_score, is_evaluation, items_by_policy, load_parts
+from pad_cli.evaluation.evaluate import answer_and_score, is_evaluation
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
@@ -77,18 +77,18 @@ def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]
         grid = {"/".join(f"{weight:g}" for weight in weights): weights for weights in weightings}
         items = _items(recipe, grid)
         points: dict[tuple[Family, str], Values] = {}
-        scorers: dict[str, Scorer] = {}
+        objectives: list[Scorer] = []
         for candidates in recipe.candidates:
             evaluation = _evaluation(recipe, candidates)
-            methods, scorers = load_parts(evaluation)
             with only_here(Path(evaluation.output)):
-                results = answer_and_score(evaluation, items_by_policy(evaluation, [items]), methods, scorers)
+                results = answer_and_score(evaluation, {"policy": tuple(items)})
+            objectives = [results.scorers[name] for name in recipe.objectives]
             for score in results.scored:
                 cell = score.cell
                 point = Family(cell.method, cell.guidance_weight, candidates), cell.preference
                 points.setdefault(point, {}).setdefault(cell.scorer, []).append(score.value)
         with stage("Computing Pareto fronts"):
-            result = _result(recipe, grid, points, [scorers[name] for name in recipe.objectives])
+            result = _result(recipe, grid, points, objectives)
         write_json(output / SWEEP, result)
         write_whole(output / PAGE, page(sweep_document(result)))
         return result
@@ -157,7 +157,7 @@ def _result(
                 values, reference, resamples=recipe.resamples, confidence=recipe.confidence, seed=recipe.seed
             )
             on_front |= {(family, label) for label, member in zip(labels, front.members, strict=True) if member}
-            figures = {key: rounded(getattr(front, key)) for key in ("hypervolume", "low", "high", "spacing")}
+            figures = {key: rounded(getattr(front, key)) for key in ("hypervolume", "low", "high")}
             fronts.append({**family._asdict(), "points": len(labels), "on_front": int(front.members.sum()), **figures})
     return {
         "version": _VERSION,
@@ -199,7 +199,6 @@ class Front:
     hypervolume: float
     low: float
     high: float
-    spacing: float
 
 
 def pareto_front(values: Floats, reference: Floats, *, resamples: int, confidence: float, seed: int) -> Front:
@@ -215,24 +214,12 @@ def pareto_front(values: Floats, reference: Floats, *, resamples: int, confidenc
     ]
     low, high = np.quantile(volumes, [(1 - confidence) / 2, (1 + confidence) / 2])
     members: NDArray[np.bool_] = moocore.is_nondominated(means, maximise=True)
-    return Front(members, hypervolume(means, reference), float(low), float(high), spacing(means[members]))
+    return Front(members, hypervolume(means, reference), float(low), float(high))
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:
     """Volume of what the points dominate and the reference point does not (Zitzler and Thiele, 1998)."""
     return float(moocore.hypervolume(points, ref=reference, maximise=True))
-
-
-def spacing(front: Floats) -> float:
-    """How unevenly a front is filled: 0 is even, as is any front of fewer than three points (Schott, 1995).
-
-    sqrt(sum_i (d_i - mean d)^2 / (N - 1)),    d_i = min over j of sum_k |f_ik - f_jk|
-    """
-    if len(front) < 3:
-        return 0.0
-    distances = np.abs(front[:, None] - front[None]).sum(axis=-1)
-    np.fill_diagonal(distances, np.inf)
-    return float(distances.min(axis=1).std(ddof=1))
 
 
 def weight_grid(principles: int, steps: int) -> list[Weights]:

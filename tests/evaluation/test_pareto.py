@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from pad_cli.evaluation.sweep import hypervolume, pareto_front, spacing, weight_grid
+from pad_cli.evaluation.sweep import hypervolume, pareto_front, weight_grid
 
 SIXTHS = st.integers(0, 6).map(lambda number: number / 6)
 POINTS = st.lists(st.tuples(SIXTHS, SIXTHS), min_size=1, max_size=9)
@@ -41,14 +41,6 @@ def test_more_points_never_have_less_hypervolume(points: Points, more: Points) -
     assert hypervolume(np.array(points + more), reference) >= hypervolume(np.array(points), reference) - 1e-12
 
 
-def test_spacing_by_hand() -> None:
-    """Points at 0, 1 and 3 on y = 4 - x: nearest at 2, 2 and 4 (city blocks); mean 8/3; squares 4/9, 4/9, 16/9."""
-    front = np.array([[0.0, 4.0], [1.0, 3.0], [3.0, 1.0]])
-    assert spacing(front) == pytest.approx(math.sqrt((4 / 9 + 4 / 9 + 16 / 9) / 2))
-    assert spacing(np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])) == pytest.approx(0)
-    assert spacing(front[:2]) == 0
-
-
 def test_the_interval_holds_the_hypervolume_and_shrinks_with_more_prompts() -> None:
     rng = np.random.default_rng(0)
     widths = []
@@ -66,7 +58,6 @@ def test_a_front_is_that_of_the_means_and_its_interval_scipys_percentiles_over_p
     means = values.mean(axis=1)
     on_front = [not any((other > mean).all() for other in means) for mean in means]
     assert front.members.tolist() == on_front
-    assert front.spacing == spacing(means[front.members]) > 0
     expected = bootstrap(
         (np.arange(12),),
         lambda drawn: hypervolume(values[:, drawn].mean(axis=1), reference),

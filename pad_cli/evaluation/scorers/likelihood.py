@@ -17,51 +17,33 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field
-
-from pad_cli.evaluation.contract import HINT, Answer, EvalContext, Score, Scorer
+from pad_cli.evaluation.contract import Answer, EvalContext, Score, Scorer
 from pad_cli.evaluation.scorers.classifier import file_state
 from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.scoring import TokenSequence, all_log_probs
 from pad_cli.recipe import ModelSettings
-from pad_cli.recipe.settings import Settings, read_options
 from pad_cli.registry import resolve_model
-
-
-class PerplexityOptions(Settings):
-    model: Annotated[
-        ModelSettings | None, BeforeValidator(lambda value: {"model": value} if isinstance(value, str) else value)
-    ] = Field(None, description="The model that reads: its name, or how it is loaded; by default the policy.")
-    max_tokens: int | None = Field(
-        None,
-        ge=2,
-        description="Longest prompt and answer together; by default what the model can read. The answer loses its end, "
-        "then the prompt its beginning.",
-    )
-    batch_size: int = Field(64, ge=1, description="Answers scored together.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Perplexity(Scorer):
-    options: PerplexityOptions
+    reader: ModelSettings | None
     logarithmic: bool
 
     def key(self, context: EvalContext) -> Any:
         reader: Any = context.policy.fingerprint
-        if self.options.model is not None:
-            reader = [self.options.model.model_dump(), file_state(resolve_model(self.options.model.model))]
-        return ["perplexity", self.logarithmic, self.options.max_tokens, reader]
+        if self.reader is not None:
+            reader = [self.reader.model_dump(), file_state(resolve_model(self.reader.model))]
+        return ["perplexity", self.logarithmic, None, reader]  # None: no limit but the model's own
 
     def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
-        settings = self.options.model
-        model = context.policy if settings is None else _loaded(settings.model_dump_json())
-        limit = min(self.options.max_tokens or sys.maxsize, model.context_length or sys.maxsize)
+        model = context.policy if self.reader is None else _loaded(self.reader.model_dump_json())
         whole = [_encoded(model, answer) for answer in answers]
-        read = [_cut(prompt, tokens, limit) for prompt, tokens in whole]
+        read = [_cut(prompt, tokens, model.context_length or sys.maxsize) for prompt, tokens in whole]
         log_probs = all_log_probs(model, read).tolist()
         values = [-total / len(tokens) for total, (_, tokens) in zip(log_probs, read, strict=True)]
         return [
@@ -70,30 +52,27 @@ class Perplexity(Scorer):
         ]
 
 
-def _perplexity(name: str, what: str, unit: str, /, **options: Any) -> Scorer:
-    """exp of the mean negative log-likelihood of an answer's tokens, or that mean itself if there is a unit.
+def perplexity(model: str | ModelSettings | None = None) -> Scorer:
+    """exp of the mean negative log-likelihood of an answer's tokens, under the policy or another `model`."""
+    return _perplexity("perplexity", model, "")
 
-    Raises:
-        RecipeError: an option is wrong, see `PerplexityOptions`.
-    """
-    read = read_options(PerplexityOptions, options, f"scorers: options of '{name}'", HINT)
+
+def log_perplexity(model: str | ModelSettings | None = None) -> Scorer:
+    """The mean negative log-likelihood of an answer's tokens, under the policy or another `model`."""
+    return _perplexity("mean negative log-likelihood of a token", model, "nats per token")
+
+
+def _perplexity(what: str, model: str | ModelSettings | None, unit: str) -> Scorer:
+    named = {"model": model} if isinstance(model, str) else model
+    reader = None if named is None else ModelSettings.model_validate(named)
     return Perplexity(
-        description=f"{what} of the answer under {'the policy' if read.model is None else read.model.model}",
+        description=f"{what} of the answer under {reader.model if reader else 'the policy'}",
         dimension="fluency",
         higher_is_better=False,
         unit=unit,
-        batch_size=read.batch_size,
-        options=read,
+        reader=reader,
         logarithmic=bool(unit),
     )
-
-
-perplexity = functools.partial(_perplexity, "perplexity", "perplexity", "")
-"""exp of the mean negative log-likelihood of an answer's tokens."""
-log_perplexity = functools.partial(
-    _perplexity, "log_perplexity", "mean negative log-likelihood of a token", "nats per token"
-)
-"""The mean negative log-likelihood of an answer's tokens."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -134,12 +113,11 @@ class Reward(Scorer):
         return [Score(total) for total in rewards]
 
 
-def reward(per_token: bool = False, batch_size: int = 64) -> Scorer:
+def reward(per_token: bool = False) -> Scorer:
     """The summed token rewards of an answer, its end of sequence included; `per_token` divides by their number."""
     return Reward(
         description="the reward model's own reward of the answer under the asked preference",
         dimension="reward",
         unit="nats per token" if per_token else "nats",
-        batch_size=batch_size,
         per_token=per_token,
     )

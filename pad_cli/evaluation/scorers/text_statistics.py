@@ -8,30 +8,29 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from pad_cli.errors import PluginError, RecipeError
+from pydantic import Field
+
+from pad_cli.errors import PluginError
 from pad_cli.evaluation.contract import Scorer, TextScorer
 
+Length = Annotated[int, Field(ge=1)]
+"""Of an n-gram, in words."""
 
-def distinct_n(n: int) -> Scorer:
-    """The share of an answer's word n-grams that are distinct.
 
-    Raises:
-        RecipeError: n is below 1.
-    """
+def distinct_n(n: Length) -> Scorer:
+    """The share of an answer's word n-grams that are distinct."""
     return _ngrams("distinct_n", n, repeated=False)
 
 
-def repeated_ngrams(n: int) -> Scorer:
-    """The share of an answer's word n-grams that repeat an earlier one; raises as `distinct_n`."""
+def repeated_ngrams(n: Length) -> Scorer:
+    """The share of an answer's word n-grams that repeat an earlier one."""
     return _ngrams("repeated_ngrams", n, repeated=True)
 
 
 def _ngrams(name: str, n: int, *, repeated: bool) -> TextScorer:
     """Over the words of one answer, split at white space, in lower case."""
-    if n < 1:
-        raise RecipeError(f"scorers: options of '{name}': n is {n}.", "Words in an n-gram: at least 1.")
 
     def distinct(text: str) -> float:
         words = text.lower().split()

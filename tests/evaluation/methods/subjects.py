@@ -8,7 +8,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.evaluation.contract import EvalContext
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
-from pad_cli.recipe import DecodingSettings, ModelSettings
+from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from tests.tiny import make_language_model
 
@@ -18,7 +18,7 @@ HOW = DecodingSettings(max_new_tokens=10, batch_size=3)
 
 
 def make_subject(policy: LanguageModel, reward_model: RewardModel) -> EvalContext:
-    return EvalContext("tiny", ModelSettings(model=policy.name), PadEngine(policy, reward_model))
+    return EvalContext("tiny", PadEngine(policy, reward_model))
 
 
 def make_items(preferences: tuple[str, ...] = PREFERENCES) -> list[BenchmarkItem]:

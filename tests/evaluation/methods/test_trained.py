@@ -226,7 +226,7 @@ def test_the_cost_is_that_of_the_adapters_which_the_items_need(
 ) -> None:
     asked = (*items("humorous", "formal=0.5"), *items("text:odd"))
     engine = make_subject(policy, reward_model).engine
-    subject = EvalContext("tiny", ModelSettings(model="tiny"), engine, asked)
+    subject = EvalContext("tiny", engine, asked)
     cost = method(**options).prepare(subject)
     assert cost.models == models
     assert cost.seconds > 0
