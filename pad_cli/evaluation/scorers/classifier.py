@@ -9,7 +9,6 @@ A template says in what form the classifier reads a prompt and an answer:
 `answer`    the answer alone
 `hh`        two texts: "\\n\\nHuman: PROMPT \\n\\nAssistant:", as HH-RLHF spells conversations, and the answer
 `auto`      `chat` if there is a chat template, else `pair`
-otherwise   a text with {answer} and {prompt} (the messages, one paragraph each) in it, or a list of two for a text pair
 
 `helpful`, `harmless` and `humor` are the reward models of Rewards-in-Context (arXiv 2402.10207), which the paper's
 tables use; means and standard deviations are those of RiC's data (github.com/YangRui2015/RiC, ppo/utils.py). The first
@@ -49,9 +48,6 @@ from pad_cli.records import Messages
 from pad_cli.system.offline import hub_hint
 from pad_cli.system.progress import stage
 
-_TEMPLATES: Mapping[str, tuple[str, ...]] = {"pair": ("{prompt}", "{answer}"), "answer": ("{answer}",)}
-_NAMES = ("auto", "chat", "hh", *_TEMPLATES)
-_SLOT = re.compile(r"\{(prompt|answer)\}")
 _HH_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 _HEAD = "score"  # what transformers calls the last linear layer of a decoder that classifies
 
@@ -73,10 +69,8 @@ class ClassifierOptions(ClassifierSource):
     label: str | Annotated[int, Field(ge=0)] | None = Field(
         None, description="Which of its outputs is the score, by name or number; not needed if there is one."
     )
-    template: str | tuple[str, ...] = Field(
-        "auto",
-        description="How prompt and answer are given: chat, pair, answer, hh, a text with {prompt} and {answer} in it, "
-        "or a list of two such texts; auto is the chat template if the tokenizer has one, else pair.",
+    template: Literal["auto", "chat", "pair", "answer", "hh"] = Field(
+        "auto", description="How prompt and answer are given; auto is the tokenizer's chat template, else pair."
     )
     activation: Literal["none", "sigmoid", "softmax"] = Field("none", description="Applied to its logits.")
     mean: float = Field(0.0, description="Subtracted from the score.")
@@ -91,11 +85,6 @@ class ClassifierOptions(ClassifierSource):
 
     @model_validator(mode="after")
     def _checked(self) -> ClassifierOptions:
-        if isinstance(self.template, str):
-            if self.template not in _NAMES and "{answer}" not in self.template:
-                raise ValueError(f"`template` is neither one of {', '.join(_NAMES)} nor a text with {{answer}} in it")
-        elif len(self.template) != 2 or "{answer}" not in "".join(self.template):
-            raise ValueError("`template` is not two texts with {answer} in them")
         if self.head is not None and not self.labels:
             raise ValueError("`head` needs `labels`, the names of that layer's outputs")
         if self.labels:
@@ -103,18 +92,17 @@ class ClassifierOptions(ClassifierSource):
         return self
 
     def position(self, names: Sequence[str]) -> int:
-        """The number of the score among a classifier's outputs; ValueError if there is none, or no single one."""
+        """The number of the score among a classifier's outputs; RecipeError if there is none, or no single one."""
         if self.label is None and len(names) == 1:
             return 0
         if isinstance(self.label, int) and self.label < len(names):
             return self.label
         if isinstance(self.label, str) and self.label in names:
             return names.index(self.label)
-        known = f"it has {len(names)}: {', '.join(names)}"
-        if self.label is None:
-            raise ValueError(f"`label` says which output is the score; {known}")
-        close = did_you_mean(str(self.label), names)
-        raise ValueError(f"`label` {self.label!r} is no output of the classifier; {known}. {close}".rstrip())
+        wrong = f"{self.label!r} is no output of the classifier" if self.label else "says which output is the score"
+        close = did_you_mean(str(self.label or ""), names)
+        reason = f"`label` {wrong}; it has {len(names)}: {', '.join(names)}. {close}".rstrip()
+        raise RecipeError(f"scorers: options of 'classifier': {reason}", f"The classifier is {self.model}.")
 
 
 class Text(NamedTuple):
@@ -125,7 +113,7 @@ class Text(NamedTuple):
     add_special_tokens: bool = True
 
 
-def fill_template(template: str | tuple[str, ...], tokenizer: Any, prompt: Messages, answer: str) -> Text:
+def fill_template(template: str, tokenizer: Any, prompt: Messages, answer: str) -> Text:
     """A prompt and an answer in the form of a template.
 
     Raises:
@@ -134,10 +122,12 @@ def fill_template(template: str | tuple[str, ...], tokenizer: Any, prompt: Messa
     """
     if template == "auto":
         template = "chat" if tokenizer.chat_template else "pair"
+    if template == "answer":
+        return Text(answer)
     if template == "chat":
         if not tokenizer.chat_template:
             raise ModelLoadError(
-                "The classifier's tokenizer has no chat template.", "Give another `template`: pair, hh, or a text."
+                "The classifier's tokenizer has no chat template.", "Give it one, or name another `template`: pair, hh."
             )
         conversation = (*prompt, {"role": "assistant", "content": answer})
         return Text(render(tokenizer, conversation, prompt=False), add_special_tokens=False)
@@ -145,17 +135,11 @@ def fill_template(template: str | tuple[str, ...], tokenizer: Any, prompt: Messa
         turns = ((_HH_SPEAKERS.get(turn["role"], turn["role"].title()), turn["content"].strip()) for turn in prompt)
         spelled = "".join(f"\n\n{speaker}: {content}" for speaker, content in turns)
         return Text(f"{spelled} \n\nAssistant:", answer)
-    parts = _TEMPLATES.get(template, (template,)) if isinstance(template, str) else template
-    values = {"prompt": "\n\n".join(message["content"] for message in prompt), "answer": answer}
-    first, *second = (_SLOT.sub(lambda slot: values[slot[1]], part) for part in parts)
-    return Text(first, second[0] if second else None)
+    return Text("\n\n".join(message["content"] for message in prompt), answer)
 
 
-class Reading(NamedTuple):
-    """A classifier's outputs for one text, and whether it read only a part of it."""
-
-    logits: list[float]
-    truncated: bool
+Reading = tuple[list[float], bool]
+"""A classifier's outputs for one text, and whether it read only a part of it."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +166,7 @@ class Classifier:
                 raise ValueError("a text without tokens")
             cut = [self.tokenizer(**text._asdict(), truncation=True, max_length=limit) for text in new]
             for text, logits, row, read in zip(new, self._forward(cut), whole, cut, strict=True):
-                truncated = len(read["input_ids"]) < len(row["input_ids"])
-                self.readings[text, limit] = Reading(logits, truncated)
+                self.readings[text, limit] = logits, len(read["input_ids"]) < len(row["input_ids"])
         return [self.readings[text, limit] for text in texts]
 
     @torch.inference_mode()
@@ -289,22 +272,15 @@ class ClassifierScorer(Scorer):
             source["device"] = str(context.policy.device)
         classifier = load_classifier(ClassifierSource(**source))
         texts = [fill_template(options.template, classifier.tokenizer, item.prompt, text) for item, text, *_ in answers]
-        readings = classifier.read(texts, options.max_tokens)
-        logits = torch.tensor([reading.logits for reading in readings], dtype=torch.float64)
+        rows, truncated = zip(*classifier.read(texts, options.max_tokens), strict=True)
+        logits = torch.tensor(rows, dtype=torch.float64)
         if options.activation == "sigmoid":
             logits = logits.sigmoid()
         elif options.activation == "softmax":
             logits = logits.softmax(-1)
         names = options.labels or [name for _, name in sorted(classifier.model.config.id2label.items())]
-        try:
-            values = logits[:, options.position(names)].tolist()
-        except ValueError as error:
-            reason = f"scorers: options of 'classifier': {error}."
-            raise RecipeError(reason, f"The classifier is {options.model}.") from error
-        return [
-            Score((value - options.mean) / options.sd, reading.truncated)
-            for value, reading in zip(values, readings, strict=True)
-        ]
+        values = logits[:, options.position(names)].tolist()
+        return [Score((value - options.mean) / options.sd, cut) for value, cut in zip(values, truncated, strict=True)]
 
 
 def classifier(**options: Any) -> Scorer:
