@@ -59,17 +59,6 @@ class EvalContext:
         assert self.engine.reward_model is not None
         return self.engine.reward_model
 
-    @property
-    def steered_by(self) -> list[Any]:
-        """What a guided answer depends on besides policy, item and decoding, for a method's key."""
-        return [self.reward_model.fingerprint, *([self.engine.always] if self.engine.always else [])]
-
-    @property
-    def rewarded_by(self) -> list[Any]:
-        """What a reward depends on besides the item and the text: the reward model, and its reference policy if any."""
-        model = self.reward_model
-        return [model.fingerprint, model.reference.fingerprint(self.policy)]
-
 
 class System(NamedTuple):
     """What answers: a method at a guidance weight (0 for methods without one) on a policy."""

@@ -29,11 +29,10 @@ from typing import Any
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.answering import Job, answer, score
-from pad_cli.evaluation.comparisons import Scored, reference_of
 from pad_cli.evaluation.contract import Answer, Cost, EvalContext, Method, Scorer, System, load_method, load_scorer
-from pad_cli.evaluation.outputs import COSTS, write_answered, write_costs, write_outputs
+from pad_cli.evaluation.outputs import COSTS, REPORT, write_answered, write_costs, write_outputs, write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, load_splits, measure_pairs
-from pad_cli.evaluation.report import REPORT, build_report, write_pages
+from pad_cli.evaluation.report import Scored, build_report, reference_of
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.distributed import main_first, wait_for_all
@@ -153,15 +152,13 @@ def is_evaluation(directory: Path) -> bool:
 
 def items_by_policy(recipe: EvalRecipe, benchmarks: Sequence[Sequence[BenchmarkItem]]) -> Items:
     """The items of each policy: home answers all but `cross-policy` ones, others only those if there are any."""
-    return {
-        name: tuple(item for benchmark in benchmarks for item in _for_policy(benchmark, home=position == 0))
-        for position, name in enumerate(recipe.policies)
-    }
-
-
-def _for_policy(items: Sequence[BenchmarkItem], *, home: bool) -> list[BenchmarkItem]:
-    cross = [item for item in items if own_group(item) == CROSS_POLICY]
-    return cross if cross and not home else [item for item in items if own_group(item) != CROSS_POLICY]
+    items: dict[str, list[BenchmarkItem]] = {name: [] for name in recipe.policies}
+    for benchmark in benchmarks:
+        cross = [item for item in benchmark if own_group(item) == CROSS_POLICY]
+        own = [item for item in benchmark if own_group(item) != CROSS_POLICY]
+        for position, name in enumerate(items):
+            items[name] += cross if cross and position else own
+    return {name: tuple(each) for name, each in items.items()}
 
 
 def _merge_logs(output: Path, everyone: Processes) -> None:
@@ -224,14 +221,13 @@ def answer_and_score(recipe: EvalRecipe, items: Items, everyone: Processes = ALO
         for job in jobs:
             results.keys.setdefault(job.system, []).extend(job.keys.values())
         with bar(f"Answering with {name}", total=sum(len(job.questions) for job in jobs)) as progress:
-            answers = [answer(job, answer_log, times_log, progress, everyone) for job in jobs]
+            answers = [each for job in jobs for each in answer(job, answer_log, times_log, progress, everyone)]
 
         scored: list[Scored] = []
         for scorer_name, scorer in scorers.items():
-            with bar(f"Scoring: {scorer_name}", total=sum(map(len, answers))) as progress:
-                for job_answers in answers:
-                    scored += score(scorer_name, scorer, job_answers, context, score_log, progress)
-        results.answers.extend(itertools.chain(*answers))
+            with bar(f"Scoring: {scorer_name}", total=len(answers)) as progress:
+                scored += score(scorer_name, scorer, answers, context, score_log, progress)
+        results.answers.extend(answers)
         results.scored.extend(scored)
 
         if everyone.count == 1:

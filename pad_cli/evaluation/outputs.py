@@ -1,4 +1,4 @@
-"""What an evaluation writes beside its report: `answered.json`, `costs.json` and `outputs.json`.
+"""The files of an evaluation beside `report.json`: `answered.json`, `costs.json`, `outputs.json`, and the pages of all.
 
 `answered.json` says which answers of the log the report is about; the log keeps those of earlier recipes, too:
 
@@ -7,7 +7,7 @@
 
 `costs.json` is apart from the report, which is the same from run to run:
 
-    [{"method", "policy", "models", "parameters", "training_seconds", "guidance_weight", "answers", "tokens",
+    [{"method", "policy", "guidance_weight", "models", "parameters", "training_seconds", "answers", "tokens",
       "seconds", "seconds_per_100_tokens"}]
 
 `training_seconds` is null if unknown, as for a reward model without its `report.json`. A reward model is a cost of
@@ -32,18 +32,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jinja2 import UndefinedError
+
 from pad_cli.errors import DataError, UsageError
 from pad_cli.evaluation.answering import place_of
-from pad_cli.evaluation.comparisons import CellKey, ItemKey, Scored, rounded
 from pad_cli.evaluation.contract import Answer, Cost, System
+from pad_cli.evaluation.report import CellKey, ItemKey, Scored, rounded
 from pad_cli.records import Messages
-from pad_cli.system.runs import ResultLog, fingerprint, write_json
+from pad_cli.reports.document import markdown
+from pad_cli.reports.evaluation_report import EvaluationFiles, evaluation_document, evaluation_page
+from pad_cli.system.runs import ResultLog, fingerprint, write_json, write_whole
 
+REPORT, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
+JUDGED = "judge.json"
+"""What a judge says, where there was one."""
 ANSWERED, COSTS, OUTPUTS = "answered.json", "costs.json", "outputs.json"
 _VERSION = 1
 _AGAIN = "Run `pad eval` to its end again; it answers only what is missing."
 _ANSWERS = 400  # shown at most
-_LETTERS = 400_000  # of them
 
 Item = TypeVar("Item")
 
@@ -64,13 +70,13 @@ def read_answered(directory: Path, recipe: Mapping[str, Any]) -> dict[System, li
     path = directory / ANSWERED
     if not path.exists():
         raise UsageError(f"{directory}: an evaluation of an earlier version, without {ANSWERED}.", _AGAIN)
+    content = read_content(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         answered_recipe = content["recipe"]
         keys = {System(*(row[name] for name in System._fields)): list(row["keys"]) for row in content["answers"]}
         if not all(isinstance(key, str) for system_keys in keys.values() for key in system_keys):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError("cannot be read", path=path, hint=_AGAIN) from error
     if answered_recipe != _without_judge(recipe):
         raise UsageError(f"{directory}: its last evaluation has another recipe than its report.", _AGAIN)
@@ -82,25 +88,20 @@ def _without_judge(recipe: Mapping[str, Any]) -> str:
 
 
 def write_costs(
-    directory: Path,
-    costs: Mapping[tuple[str, str], Cost],
-    keys: Mapping[System, Iterable[str]],
-    times: ResultLog,
+    directory: Path, costs: Mapping[tuple[str, str], Cost], keys: Mapping[System, Iterable[str]], times: ResultLog
 ) -> None:
     """Write `costs.json` from (method, policy) to its cost before it answered, and the times of this run's answers."""
     rows: list[dict[str, Any]] = []
     for system, system_keys in keys.items():
         timed = [times.done[key] for key in system_keys if key in times.done]
-        cost = costs[system.method, system.policy]
         tokens, seconds = sum(row["tokens"] for row in timed), sum(row["seconds"] for row in timed)
+        cost = costs[system.method, system.policy]
         rows.append(
             {
-                "method": system.method,
-                "policy": system.policy,
+                **system._asdict(),
                 "models": cost.models,
                 "parameters": cost.parameters,
                 "training_seconds": None if cost.seconds is None else round(cost.seconds, 1),
-                "guidance_weight": system.guidance_weight,
                 "answers": len(timed),
                 "tokens": tokens,
                 "seconds": seconds,
@@ -123,26 +124,27 @@ def write_outputs(answers: Sequence[Answer], scored: Iterable[Scored], directory
             preferences = places.setdefault((cell.policy, cell.group), {})
             preferences.setdefault(cell.preference, {}).setdefault(item_key, []).append(answer)
     turns = _in_turn(_in_turn(items.values() for items in preferences.values()) for preferences in places.values())
-    rows: list[dict[str, Any]] = []
-    letters = 0
-    for side_by_side in turns[: max(1, _ANSWERS // max(map(len, turns)))]:
-        letters += sum(len(answer.text) for answer in side_by_side)
-        if rows and letters > _LETTERS:
-            break
-        item = side_by_side[0].item
-        row = {"policy": side_by_side[0].system.policy, "group": item.group, "preference": item.label, "item": item.id}
-        shown = [
-            {
-                "method": answer.system.method,
-                "guidance_weight": answer.system.guidance_weight,
-                "text": answer.text,
-                "scores": scores.get(place_of(answer), {}),
-            }
-            for answer in side_by_side
-        ]
-        rows.append({**row, "prompt": _in_words(item.prompt), "answers": shown})
-    count = sum(len(row["answers"]) for row in rows)
-    write_json(directory / OUTPUTS, {"version": _VERSION, "answers": len(answers), "shown": count, "items": rows})
+    rows = [
+        {
+            "policy": side_by_side[0].system.policy,
+            "group": side_by_side[0].item.group,
+            "preference": side_by_side[0].item.label,
+            "item": side_by_side[0].item.id,
+            "prompt": _in_words(side_by_side[0].item.prompt),
+            "answers": [
+                {
+                    "method": answer.system.method,
+                    "guidance_weight": answer.system.guidance_weight,
+                    "text": answer.text,
+                    "scores": scores.get(place_of(answer), {}),
+                }
+                for answer in side_by_side
+            ],
+        }
+        for side_by_side in turns[: max(1, _ANSWERS // max(map(len, turns)))]
+    ]
+    shown = sum(len(row["answers"]) for row in rows)
+    write_json(directory / OUTPUTS, {"version": _VERSION, "answers": len(answers), "shown": shown, "items": rows})
 
 
 def _in_turn(rows: Iterable[Iterable[Item]]) -> list[Item]:
@@ -155,3 +157,43 @@ def _in_words(prompt: Messages) -> str:
     if len(prompt) == 1:
         return prompt[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+
+
+def has_report(directory: Path) -> bool:
+    """Is there a finished evaluation whose pages can be written?"""
+    return all((directory / name).exists() for name in (REPORT, OUTPUTS, COSTS))
+
+
+def write_pages(directory: Path) -> None:
+    """Write `report.md` and `report.html` from the files of a finished evaluation, and of its judge if there was one.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        StorageError: they cannot be written.
+    """
+    judged = read_content(directory / JUDGED) if (directory / JUDGED).exists() else None
+    files = EvaluationFiles(
+        read_content(directory / REPORT),
+        read_content(directory / OUTPUTS),
+        read_content(directory / COSTS, list),
+        judged,
+    )
+    try:
+        text, content = markdown(evaluation_document(files)), evaluation_page(files)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
+        raise DataError(
+            f"no report can be made of it: {REPORT}, {OUTPUTS} or {COSTS} is damaged", path=directory, hint=_AGAIN
+        ) from error
+    write_whole(directory / MARKDOWN, text)
+    write_whole(directory / PAGE, content)
+
+
+def read_content(path: Path, kind: type = dict) -> Any:
+    """The JSON object, or array, of a finished evaluation's file; raises DataError if it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, kind):
+            raise ValueError(f"no {kind.__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("cannot be read", path=path, hint=_AGAIN) from error
+    return content

@@ -6,7 +6,6 @@ R(p, x, y) = sum_t r(p, s_t, y_t), nats, not calibrated; see `equation.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 
@@ -19,14 +18,6 @@ from pad_cli.preference import Preference
 from pad_cli.records import Messages
 
 
-class AnswerToReward(NamedTuple):
-    """A prompt, a preference, and an answer's tokens in the backbone's vocabulary."""
-
-    prompt: Messages
-    preference: Preference
-    tokens: tuple[int, ...]
-
-
 def answer_tokens(model: RewardModel, text: str, *, ended: bool = True) -> tuple[int, ...]:
     """An answer's tokens in the backbone's vocabulary, with an end of sequence if it has ended."""
     tokens = encode_answer(model.backbone.tokenizer, text)
@@ -34,34 +25,39 @@ def answer_tokens(model: RewardModel, text: str, *, ended: bool = True) -> tuple
 
 
 @torch.no_grad()
-def sequence_rewards(model: RewardModel, policy: LanguageModel, answers: Sequence[AnswerToReward]) -> torch.Tensor:
-    """Summed rewards of N answers: (N,) nats, float32, on the CPU; 0 for one without tokens.
+def sequence_rewards(
+    model: RewardModel,
+    policy: LanguageModel,
+    prompts: Sequence[Messages],
+    preferences: Sequence[Preference],
+    answers: Sequence[tuple[int, ...]],
+) -> torch.Tensor:
+    """Summed rewards of N answers, in the backbone's tokens: (N,) nats, float32, on the CPU; 0 for one without tokens.
+
+    A prompt loses its beginning if the backbone cannot read both.
 
     Raises:
         UsageError: rewards are relative to the policy, whose vocabulary is not the backbone's.
     """
     backbone = model.backbone
     model.reference.check(backbone, policy)
-    rows = [row for row, answer in enumerate(answers) if answer.tokens]
+    rows = [row for row, answer in enumerate(answers) if answer]
+    sequences: list[TokenSequence] = []
+    for row in rows:
+        prompt = encode_prompt(backbone.tokenizer, model.prompt(prompts[row], preferences[row]))
+        left = room(backbone.context_length, len(answers[row]))
+        sequences.append((tuple(prompt if left is None else prompt[-max(1, left) :]), answers[row]))
 
     def read(batch: Sequence[TokenSequence], numbers: list[int]) -> torch.Tensor:
         targets, owners = targets_and_owners(batch, backbone.device)
         hidden = answer_states(backbone, batch, model.adapter)
-        weights = model.weights([answers[rows[number]].preference for number in numbers])
+        weights = model.weights([preferences[rows[number]] for number in numbers])
         shift = model.shift(hidden, weights[owners]).to(hidden.dtype)
         personalised = token_log_probs(hidden + shift, targets, backbone.head)
         reference = model.reference.log_probs(hidden, batch, backbone, policy)
         return answer_sums(personalised.cpu() - reference.cpu(), owners.cpu(), len(batch))
 
     result = torch.zeros(len(answers))
-    sequences = [_sequence(model, answers[row]) for row in rows]
     for numbers, rewards in in_batches(sequences, read, backbone.device):
         result[[rows[number] for number in numbers]] = rewards
     return result
-
-
-def _sequence(model: RewardModel, answer: AnswerToReward) -> TokenSequence:
-    """Prompt and answer in the backbone's tokens; the prompt loses its beginning if the two are too long."""
-    prompt = encode_prompt(model.backbone.tokenizer, model.prompt(answer.prompt, answer.preference))
-    left = room(model.backbone.context_length, len(answer.tokens))
-    return tuple(prompt if left is None else prompt[-max(1, left) :]), answer.tokens

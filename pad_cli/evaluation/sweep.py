@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.comparisons import rounded
 from pad_cli.evaluation.contract import Scorer
 from pad_cli.evaluation.evaluate import answer_and_score, is_evaluation
+from pad_cli.evaluation.report import DIGITS, rounded
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
@@ -122,13 +121,11 @@ def _evaluation(recipe: SweepRecipe, candidates: int) -> EvalRecipe:
         kind="eval",
         output=str(Path(recipe.output) / f"candidates-{candidates}"),
         policies={"policy": recipe.policy},
-        reward_model=recipe.reward_model,
-        methods=recipe.methods,
-        guidance_weights=recipe.guidance_weights,
         benchmarks=[recipe.benchmark],
         scorers=[*objectives, *recipe.scorers],
         decoding=recipe.decoding.model_copy(update={"candidates": candidates}),
         seeds=[recipe.seed],
+        **{name: getattr(recipe, name) for name in ("reward_model", "methods", "guidance_weights")},
     )
 
 
@@ -153,12 +150,12 @@ def _result(
         labels = [label for label in grid if (family, label) in complete]
         if labels:
             values = np.stack([complete[family, label] for label in labels])
-            front = pareto_front(
+            members, figures = pareto_front(
                 values, reference, resamples=recipe.resamples, confidence=recipe.confidence, seed=recipe.seed
             )
-            on_front |= {(family, label) for label, member in zip(labels, front.members, strict=True) if member}
-            figures = {key: rounded(getattr(front, key)) for key in ("hypervolume", "low", "high")}
-            fronts.append({**family._asdict(), "points": len(labels), "on_front": int(front.members.sum()), **figures})
+            on_front |= {(family, label) for label, member in zip(labels, members, strict=True) if member}
+            figures = {name: round(figure, DIGITS) for name, figure in figures.items()}
+            fronts.append({**family._asdict(), "points": len(labels), "on_front": int(members.sum()), **figures})
     return {
         "version": _VERSION,
         "recipe": recipe.model_dump(),
@@ -188,23 +185,16 @@ def _mean(column: Sequence[float | None]) -> float | None:
     return rounded(statistics.fmean(known)) if len(known) == len(column) else None
 
 
-@dataclass(frozen=True)
-class Front:
-    """The Pareto front of N points; `low` and `high` are the bootstrap interval of its hypervolume over prompts.
-
-    `members` (N,) says which points are on it; of equal points the first one is.
-    """
-
-    members: NDArray[np.bool_]
-    hypervolume: float
-    low: float
-    high: float
-
-
-def pareto_front(values: Floats, reference: Floats, *, resamples: int, confidence: float, seed: int) -> Front:
-    """The front of N points from their scores (N, P, D) on P prompts; its interval resamples the prompts.
+def pareto_front(
+    values: Floats, reference: Floats, *, resamples: int, confidence: float, seed: int
+) -> tuple[NDArray[np.bool_], dict[str, float]]:
+    """The front of N points from their scores (N, P, D) on P prompts.
 
     What does not exceed the `reference` point (D,) in every column has no volume.
+
+    Returns:
+        Which points are on the front (N,), of equal points the first one; and its `hypervolume`, with the ends `low`
+        and `high` of a bootstrap interval over prompts.
     """
     means: Floats = values.mean(axis=1)
     rng = np.random.default_rng(seed)
@@ -214,7 +204,7 @@ def pareto_front(values: Floats, reference: Floats, *, resamples: int, confidenc
     ]
     low, high = np.quantile(volumes, [(1 - confidence) / 2, (1 + confidence) / 2])
     members: NDArray[np.bool_] = moocore.is_nondominated(means, maximise=True)
-    return Front(members, hypervolume(means, reference), float(low), float(high))
+    return members, {"hypervolume": hypervolume(means, reference), "low": float(low), "high": float(high)}
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:

@@ -1,17 +1,7 @@
 """Methods that answer with policies trained for goals: preferences over named principles.
 
-dpo       the adapter of the strongest principle alone
-soup      the adapters of all principles, averaged: the policy plus sum_k v_k s B_k A_k with v = w / sum w
-          (rewarded soups: Rame et al. 2023, arXiv 2306.04488)
-morl-dpo  an adapter of its own for each distinct preference
-mod       log pi(a) = log p(a) + sum_k v_k (log p_k(a) - log p(a)), p the policy, p_k trained for principle k,
-          v = w / sum |w|: with positive weights the plain policy cancels out (Shi et al. 2024, arXiv 2406.18853)
-sum       the same with v = w: every log-ratio at full strength, like a reward model that gives token rewards
-          (GenARM: Xu et al. 2024, arXiv 2410.08193)
-
 Negative weights have no effect on dpo and soup. Free text has no effect on any; with no principle left, the plain
-policy answers. A soup averages the updates, not their factors: the mean of the B_k times the mean of the A_k is
-something else.
+policy answers.
 
 Adapters are LoRA (Hu et al. 2021, arXiv 2106.09685), each trained for one goal by plain DPO (Rafailov et al. 2023,
 arXiv 2305.18290). A goal of one principle learns from the pairs that ask for it alone; a mixed one from the pairs that
@@ -29,8 +19,8 @@ import shutil
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -194,10 +184,7 @@ class Trained(Method):
 
     def _attach(self, mixture: Mixture, policy: LanguageModel, stack: ExitStack) -> list[tuple[Adapter, float]]:
         """The adapters of a mixture, attached until the stack is left, with the shares of their log-probabilities."""
-        return [
-            (stack.enter_context(attached(policy, self.adapter(policy, goal).directory)), share)
-            for goal, share in mixture
-        ]
+        return [(_attached(self.adapter(policy, goal).directory, policy, stack), share) for goal, share in mixture]
 
 
 class Dpo(Trained):
@@ -211,7 +198,11 @@ class Dpo(Trained):
 
 
 class Soup(Trained):
-    """The policy with the average of one DPO adapter a principle, by the preference's weights (rewarded soups)."""
+    """The policy with the average of one DPO adapter a principle, by the preference's weights (rewarded soups).
+
+    The policy plus sum_k v_k s B_k A_k with v = w / sum w (Rame et al. 2023, arXiv 2306.04488); the mean of the B_k
+    times the mean of the A_k is something else.
+    """
 
     name = "soup"
 
@@ -224,7 +215,7 @@ class Soup(Trained):
             return []
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         write_soup([(self.adapter(policy, goal).directory, share) for goal, share in mixture], scratch)
-        return [(stack.enter_context(attached(policy, scratch)), 1.0)]
+        return [(_attached(scratch, policy, stack), 1.0)]
 
 
 class MorlDpo(Trained):
@@ -237,7 +228,11 @@ class MorlDpo(Trained):
 
 
 class Mod(Trained):
-    """The weighted mean of the log-probabilities of one DPO-trained policy a principle (MOD)."""
+    """The weighted mean of the log-probabilities of one DPO-trained policy a principle (MOD).
+
+    log pi(a) = log p(a) + sum_k v_k (log p_k(a) - log p(a)), p the policy, p_k trained for principle k, and
+    v = w / sum |w|: with positive weights the plain policy cancels out (Shi et al. 2024, arXiv 2406.18853).
+    """
 
     name = "mod"
 
@@ -246,7 +241,11 @@ class Mod(Trained):
 
 
 class Sum(Trained):
-    """The policy's log-probabilities plus those of one DPO-trained policy a principle, as weighted log-ratios."""
+    """The policy's log-probabilities plus the weighted log-ratios of one DPO-trained policy a principle.
+
+    As `mod` with v = w: every log-ratio at full strength, like a reward model that gives token rewards (GenARM: Xu et
+    al. 2024, arXiv 2410.08193).
+    """
 
     name = "sum"
 
@@ -337,14 +336,11 @@ def _work(target: Path) -> Path:
     return target.with_name(f"{target.name}.unfinished")
 
 
-@contextmanager
-def attached(policy: LanguageModel, directory: Path) -> Iterator[Adapter]:
-    """An adapter of the policy's; attached only inside the block, since it slows everything else down."""
+def _attached(directory: Path, policy: LanguageModel, stack: ExitStack) -> Adapter:
+    """An adapter of the policy's, detached when the stack is left, since it slows everything else down."""
     adapter = Adapter.load(directory, policy.model)
-    try:
-        yield adapter
-    finally:
-        adapter.detach()
+    stack.callback(adapter.detach)
+    return adapter
 
 
 def write_soup(parts: Sequence[tuple[Path, float]], target: Path) -> None:

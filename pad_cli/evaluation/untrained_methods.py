@@ -1,14 +1,5 @@
 """Methods that train nothing beyond the reward model.
 
-base         the policy alone
-pad          the policy guided by the reward model while it decodes
-best-of-n    n sampled answers of the policy, of which the reward model keeps the best (Stiennon et al. 2020,
-             arXiv 2009.01325): the same reward model, used after decoding instead of during it
-prompt       the preference in words in the prompt
-pad+prompt   both; the reward model reads the plain prompt
-contrast     (1 + g) log pi(a | x, p) - g log pi(a | x), g = guidance weight * scale: the policy with the preference in
-             its prompt, contrasted with itself without (context steering, arXiv 2405.01768)
-
 The words are those of one template, `pad_cli.preference.prompted`; the reward model's principles say which words of a
 preference are names. Few-shot examples are answered prompts before the question, each asking for its own preference.
 """
@@ -28,7 +19,7 @@ from pydantic import BeforeValidator, Field
 from pad_cli.decoding.mixture import Expert, generate_mixture
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.contract import Cost, EvalContext, Method
-from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
+from pad_cli.evaluation.sequence_rewards import answer_tokens, sequence_rewards
 from pad_cli.models.language_model import same_vocabulary
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.pairs import load_pairs
@@ -60,7 +51,9 @@ class Untrained(Method):
     rewarded: ClassVar[bool] = False
 
     def key(self, context: EvalContext) -> Any:
-        return [self.name, *self.decided_by(context), *(context.steered_by if self.rewarded else [])]
+        always = context.engine.always
+        steered_by = [context.reward_model.fingerprint, *([always] if always else [])] if self.rewarded else []
+        return [self.name, *self.decided_by(context), *steered_by]
 
     def decided_by(self, context: EvalContext) -> list[Any]:
         """Its own part of the key."""
@@ -72,14 +65,13 @@ class Untrained(Method):
     def answer(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
-        prompts = _prompts(items)
+        prompts, streams = [item.prompt for item in items], [item.id for item in items]
         reads = self.prompts(context, items, settings)
         if not self.rewarded:
-            return context.engine.generate(reads or prompts, None, settings, streams=_ids(items))
-        preferences, weights = _preferences(context, items), [guidance_weight] * len(items)
-        return context.engine.generate(
-            prompts, preferences, settings, weights, streams=_ids(items), policy_prompts=reads
-        )
+            return context.engine.generate(reads or prompts, None, settings, streams=streams)
+        weights = [guidance_weight] * len(items)
+        preferences = [context.engine.preference(item.preference) for item in items]
+        return context.engine.generate(prompts, preferences, settings, weights, streams=streams, policy_prompts=reads)
 
     def prompts(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
@@ -107,6 +99,7 @@ class Pad(Untrained):
 class BestOfN(Untrained):
     """The best of n sampled answers, by the reward model's reward of the whole answer.
 
+    The same reward model, used after decoding instead of during it (Stiennon et al. 2020, arXiv 2009.01325).
     `temperature` is that of sampling if decoding is greedy.
     """
 
@@ -124,20 +117,16 @@ class BestOfN(Untrained):
         model, n = context.reward_model, self.n
         sampled = settings.model_copy(update={"temperature": settings.temperature or self.temperature})
         streams = [f"{item.id}/{number}" if number else item.id for item in items for number in range(n)]
-        repeated = [item for item in items for _ in range(n)]
-        generations = context.engine.generate(_prompts(repeated), None, sampled, streams=streams)
-        preferences = [preference for preference in _preferences(context, items) for _ in range(n)]
+        prompts = [item.prompt for item in items for _ in range(n)]
+        preferences = [context.engine.preference(item.preference) for item in items for _ in range(n)]
+        drawn = context.engine.generate(prompts, None, sampled, streams=streams)
         shared = same_vocabulary(context.policy, model.backbone)  # then the very tokens that were sampled are rewarded
-        to_reward = [
-            AnswerToReward(
-                item.prompt,
-                preference,
-                drawn.token_ids if shared else answer_tokens(model, drawn.text, ended=drawn.finish_reason == "stop"),
-            )
-            for item, preference, drawn in zip(repeated, preferences, generations, strict=True)
+        tokens = [
+            each.token_ids if shared else answer_tokens(model, each.text, ended=each.finish_reason == "stop")
+            for each in drawn
         ]
-        rewards = sequence_rewards(model, context.policy, to_reward).view(len(items), n)
-        return [generations[n * row + best] for row, best in enumerate(rewards.argmax(1).tolist())]
+        rewards = sequence_rewards(model, context.policy, prompts, preferences, tokens).view(len(items), n)
+        return [drawn[n * row + best] for row, best in enumerate(rewards.argmax(1).tolist())]
 
 
 @dataclass(frozen=True)
@@ -157,20 +146,19 @@ class Prompt(Untrained):
 
     def decided_by(self, context: EvalContext) -> list[Any]:
         probe = [dict(message) for message in prompted(as_messages("?"), _PROBE)]
-        return [[probe, self._examples(context).key if self.examples else None]]
+        examples = self._examples(context)
+        return [[probe, examples.key if examples else None]]
 
     def prompts(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
     ) -> list[Messages]:
         """What the policy reads for each item; raises RecipeError if examples leave no room for an answer."""
-        prompts: list[Messages] = []
+        examples, prompts = self._examples(context), list[Messages]()
         for item in items:
             preference = parse_preference(item.preference, context.reward_model.principles, accepts_text=True)
-            prompts.append(
-                self._examples(context).before(item, preference) if self.examples else prompted(item.prompt, preference)
-            )
+            prompts.append(examples.before(item, preference) if examples else prompted(item.prompt, preference))
         policy = context.policy
-        if self.examples and policy.context_length is not None:
+        if examples and policy.context_length is not None:
             longest = max((len(encode_prompt(policy.tokenizer, prompt)) for prompt in prompts), default=0)
             if longest + settings.max_new_tokens > policy.context_length:
                 raise RecipeError(
@@ -180,16 +168,19 @@ class Prompt(Untrained):
                 )
         return prompts
 
-    def _examples(self, context: EvalContext) -> Examples:
+    def _examples(self, context: EvalContext) -> Examples | None:
         principles = tuple(context.reward_model.principles)
-        if principles not in self._read:
+        if self.examples and principles not in self._read:
             self._read[principles] = load_examples(self.examples, principles, self.shots, self.seed)
-        return self._read[principles]
+        return self._read.get(principles)
 
 
 @dataclass(frozen=True)
 class PadPrompt(Prompt):
-    """The policy with the preference in its prompt, guided by the reward model. Options: as of `Prompt`."""
+    """The policy with the preference in its prompt, guided by the reward model, which reads the plain prompt.
+
+    Options: as of `Prompt`.
+    """
 
     name: ClassVar[str] = "pad+prompt"
     weighted: ClassVar[bool] = True
@@ -198,9 +189,10 @@ class PadPrompt(Prompt):
 
 @dataclass(frozen=True)
 class Contrast(Prompt):
-    """The policy with the preference in its prompt, contrasted with itself without.
+    """The policy with the preference p in its prompt, contrasted with itself without.
 
-    Options: as of `Prompt`, and `scale`, by which the guidance weight is multiplied.
+    (1 + g) log pi(a | x, p) - g log pi(a | x), g = guidance weight * scale (context steering, arXiv 2405.01768).
+    Options: as of `Prompt`, and `scale`.
     """
 
     scale: float = 1.0
@@ -219,21 +211,10 @@ class Contrast(Prompt):
 
         push = guidance_weight * self.scale
         with_preference = component(self.prompts(context, items, settings), 1 + push)
-        answers = generate_mixture([with_preference, component(_prompts(items), -push)], settings, _ids(items))
+        answers = generate_mixture(
+            [with_preference, component([item.prompt for item in items], -push)], settings, [item.id for item in items]
+        )
         return [context.engine.read_answer(tokens) for tokens in answers]
-
-
-def _prompts(items: Sequence[BenchmarkItem]) -> list[Messages]:
-    return [item.prompt for item in items]
-
-
-def _ids(items: Sequence[BenchmarkItem]) -> list[str]:
-    """Names of the random streams: with the seed they decide what sampling draws."""
-    return [item.id for item in items]
-
-
-def _preferences(context: EvalContext, items: Sequence[BenchmarkItem]) -> list[Preference]:
-    return [context.engine.preference(item.preference) for item in items]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, UsageError
-from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
+from pad_cli.evaluation.sequence_rewards import answer_tokens, sequence_rewards
 from pad_cli.evaluation.statistics import by_prompt, intervals
 from pad_cli.learning.posterior import Array
 from pad_cli.models.reward_model import RewardModel
@@ -222,8 +222,5 @@ def _rewards(
 ) -> Array:
     """(N,) summed rewards of answers under a preference, nats, not calibrated."""
     model = _reward_model(engine)
-    rows = [
-        AnswerToReward(prompt, preference, answer_tokens(model, answer.text, ended=answer.finish_reason == "stop"))
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
-    return sequence_rewards(model, engine.policy, rows).double().numpy()
+    tokens = [answer_tokens(model, answer.text, ended=answer.finish_reason == "stop") for answer in answers]
+    return sequence_rewards(model, engine.policy, prompts, [preference] * len(prompts), tokens).double().numpy()

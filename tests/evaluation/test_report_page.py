@@ -13,8 +13,7 @@ import pytest
 from pad_cli.errors import DataError
 from pad_cli.evaluation.answering import prompt_key
 from pad_cli.evaluation.contract import Answer, System
-from pad_cli.evaluation.outputs import COSTS, OUTPUTS, write_outputs
-from pad_cli.evaluation.report import JUDGED, MARKDOWN, PAGE, REPORT, write_pages
+from pad_cli.evaluation.outputs import COSTS, JUDGED, MARKDOWN, OUTPUTS, PAGE, REPORT, write_outputs, write_pages
 from pad_cli.records import BenchmarkItem, as_messages
 from pad_cli.reports.document import MARKS
 from pad_cli.reports.evaluation_report import filter_script, full_colour
@@ -336,14 +335,6 @@ def test_few_answers_show_every_preference_and_every_policy(tmp_path: Path) -> N
     assert {places.count(place) for place in places} == {6, 7}
     assert len(set(places)) == 6
     assert all(len(item["answers"]) == 10 for item in outputs["items"])
-
-
-def test_long_answers_are_shown_whole_but_fewer(tmp_path: Path) -> None:
-    write_outputs(answers_of("home", "pad", ["x" * 150_000] * 9), [], tmp_path)
-    outputs = json.loads((tmp_path / OUTPUTS).read_text())
-    assert outputs["shown"] == 2
-    write_outputs(answers_of("home", "pad", ["x" * 900_000] * 9), [], tmp_path)
-    assert json.loads((tmp_path / OUTPUTS).read_text())["shown"] == 1
 
 
 @pytest.mark.parametrize("name", ["report.json", OUTPUTS, COSTS])

@@ -12,8 +12,7 @@ import pytest
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, PreferenceError, RecipeError, UsageError
 from pad_cli.evaluation.evaluate import ANSWERS, CROSS_POLICY, SCORES, evaluate, items_by_policy
-from pad_cli.evaluation.outputs import COSTS, OUTPUTS
-from pad_cli.evaluation.report import MARKDOWN, PAGE, REPORT
+from pad_cli.evaluation.outputs import COSTS, MARKDOWN, OUTPUTS, PAGE, REPORT
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.prompts import load_benchmarks

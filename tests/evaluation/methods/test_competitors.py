@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.evaluation import trained_methods as competitors
 from pad_cli.evaluation.contract import EvalContext, load_method
-from pad_cli.evaluation.trained_methods import Dpo, Soup, attached, goal_pairs
+from pad_cli.evaluation.trained_methods import Dpo, Soup, goal_pairs
 from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -23,7 +23,7 @@ from pad_cli.models.scoring import all_log_probs
 from pad_cli.recipe import MethodSettings
 from pad_cli.records import PreferencePair, as_messages
 from pad_cli.training import dpo
-from tests.evaluation.methods.subjects import make_items, make_subject
+from tests.evaluation.methods.subjects import attached, make_items, make_subject
 from tests.tiny import make_language_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pad_cli.decoding.mixture import Expert, _request, generate_mixture
 from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.evaluate import evaluate
-from pad_cli.evaluation.trained_methods import Dpo, Mod, MorlDpo, Soup, Sum, attached, write_soup
+from pad_cli.evaluation.trained_methods import Dpo, Mod, MorlDpo, Soup, Sum, write_soup
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
@@ -23,7 +23,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings, EvalRecipe, ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from tests.agreement import alone, assert_agree
-from tests.evaluation.methods.subjects import HOW, QUESTIONS, make_subject
+from tests.evaluation.methods.subjects import HOW, QUESTIONS, attached, make_subject
 from tests.evaluation.methods.test_competitors import write_pairs
 from tests.tiny import make_reward_model
 

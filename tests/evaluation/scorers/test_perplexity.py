@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ def subject(policy: LanguageModel) -> EvalContext:
     return make_subject(policy)
 
 
-def scorer_of(name: str = "log_perplexity", **options: Any) -> Any:
-    return load_scorer(ScorerSettings(scorer=name, options=options))
+def scorer_of(**options: Any) -> Any:
+    return load_scorer(ScorerSettings(scorer="log_perplexity", options=options))
 
 
 def values_of(scorer: Any, subject: EvalContext, answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[float]:
@@ -52,12 +51,6 @@ def test_without_a_chat_template_it_follows_the_plain_prompt() -> None:
     policy = make_language_model(make_tokenizer(chat=False), seed=2)
     expected = [surprise_of(policy, "Instruction: Hi\nResponse:", " Hello.")]
     assert values_of(scorer_of(), make_subject(policy), (("Hi", "Hello."),)) == pytest.approx(expected, abs=1e-5)
-
-
-def test_perplexity_is_its_exponential(subject: EvalContext) -> None:
-    logs, values = values_of(scorer_of(), subject), values_of(scorer_of("perplexity"), subject)
-    assert values == pytest.approx([math.exp(value) for value in logs])
-    assert min(values) > 1
 
 
 def test_batch_equals_single(subject: EvalContext) -> None:
@@ -105,7 +98,6 @@ def test_scores_are_made_anew_when_what_decides_them_changes(
 ) -> None:
     keys = [
         scorer_of().key(subject),
-        scorer_of("perplexity").key(subject),
         scorer_of().key(make_subject(other_policy)),
         scorer_of(model=str(model_directory)).key(subject),
         scorer_of(model={"model": str(model_directory), "dtype": "bfloat16"}).key(subject),
