@@ -48,8 +48,6 @@ def test_every_shipped_entry_can_be_imported() -> None:
 
 NEEDED = {
     "present": {"principle": "humorous"},
-    "distinct_n": {"n": 3},
-    "repeated_ngrams": {"n": 3},
     "classifier": {"model": "some/classifier"},
     "armorm": {"label": 0},
 }

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pad_cli.errors import PadError
-from pad_cli.evaluation.comparisons import CellKey, ItemKey, Scored
 from pad_cli.evaluation.contract import Answer, EvalContext, Method, Score, Scorer, System
+from pad_cli.evaluation.report import CellKey, ItemKey, Scored
 from pad_cli.models.scoring import BatchSizeBackoff, is_out_of_memory
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation, PreferencePair
@@ -37,6 +37,13 @@ def question_key(method: Method, item: BenchmarkItem) -> tuple[str, ...]:
     return (item.id, prompt, *item.preference) if method.reads_preference else (prompt,)
 
 
+def place_of(answer: Answer, scorer: str = "") -> tuple[CellKey, ItemKey]:
+    """Where a scorer's number for an answer stands in the report."""
+    item, system = answer.item, answer.system
+    cell = CellKey(system.method, system.policy, item.group, item.label, system.guidance_weight, scorer)
+    return cell, ItemKey(prompt_key(item), item.label, item.id)
+
+
 @dataclass(frozen=True)
 class Job:
     """One method at one guidance weight and seed on one policy: `settings` say how to decode, seed included."""
@@ -55,12 +62,8 @@ class Job:
     @functools.cached_property
     def keys(self) -> dict[tuple[str, ...], str]:
         """Question to the key of its answer in the logs."""
-        decided_by = [
-            self.method.key(self.context),
-            self.context.policy.fingerprint,
-            self.system.guidance_weight,
-            self.settings.model_dump(),
-        ]
+        policy, settings = self.context.policy.fingerprint, self.settings.model_dump()
+        decided_by = [self.method.key(self.context), policy, self.system.guidance_weight, settings]
         return {
             question: fingerprint([*decided_by, item.id, prompt_key(item), item.preference])
             for question, item in self.questions.items()
@@ -148,12 +151,8 @@ def score(
     for batch, scores in backoff.batches(missing, scorer.batch_size, score_batch):
         log.append({key: new._asdict() for (key, _), new in zip(batch, scores, strict=True) if new is not None})
         progress.advance(len(batch))
-    scored = []
-    for key, (item, _, system, _) in zip(keys, answers, strict=True):
-        cell = CellKey(system.method, system.policy, item.group, item.label, system.guidance_weight, name)
-        result = log.done.get(key, {"value": None, "truncated": False})
-        scored.append(Scored(cell, ItemKey(prompt_key(item), item.label, item.id), **result))
-    return scored
+    results = (log.done.get(key, {"value": None}) for key in keys)
+    return [Scored(*place_of(answer, name), **result) for answer, result in zip(answers, results, strict=True)]
 
 
 def _score_batch(name: str, scorer: Scorer, answers: Sequence[Answer], context: EvalContext) -> list[Score | None]:

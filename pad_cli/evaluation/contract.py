@@ -16,7 +16,7 @@ from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
-from pad_cli.recipe import DecodingSettings, MethodSettings, ModelSettings, ScorerSettings
+from pad_cli.recipe import DecodingSettings, MethodSettings, ScorerSettings
 from pad_cli.recipe.settings import make_with
 from pad_cli.records import BenchmarkItem, Generation
 from pad_cli.registry import METHODS, SCORERS
@@ -46,7 +46,6 @@ class EvalContext:
     """
 
     name: str
-    settings: ModelSettings
     engine: PadEngine
     items: tuple[BenchmarkItem, ...] = ()
     reward_model_cost: Cost = Cost()
@@ -59,17 +58,6 @@ class EvalContext:
     def reward_model(self) -> RewardModel:
         assert self.engine.reward_model is not None
         return self.engine.reward_model
-
-    @property
-    def steered_by(self) -> list[Any]:
-        """What a guided answer depends on besides policy, item and decoding, for a method's key."""
-        return [self.reward_model.fingerprint, *([self.engine.always] if self.engine.always else [])]
-
-    @property
-    def rewarded_by(self) -> list[Any]:
-        """What a reward depends on besides the item and the text: the reward model, and its reference policy if any."""
-        model = self.reward_model
-        return [model.fingerprint, model.reference.fingerprint(self.policy)]
 
 
 class System(NamedTuple):
@@ -90,15 +78,13 @@ class Answer(NamedTuple):
 
 
 class Method(ABC):
-    """A way to answer.
+    """A way to answer; `pad list` shows the first sentence of the subclass's docstring.
 
     Attributes:
-        description: one sentence.
         reads_preference: whether the answer depends on the preference; if not, a prompt is answered once.
         weighted: whether it depends on the guidance weight; if not, it runs once, at 0.
     """
 
-    description: ClassVar[str]
     reads_preference: ClassVar[bool] = True
     weighted: ClassVar[bool] = False
 

@@ -1,11 +1,11 @@
 """`evaluate` and `reproduce`: the whole of `pad eval`, from benchmarks to the report, and the tables of a paper.
 
     load benchmarks       items of each policy                                  `items_by_policy`
-    for each policy       load it with the reward model, prepare methods        `each_policy`
+    for each policy       load it with the reward model, prepare methods        `answer_and_score`
       for each job        answer what is missing (method, weight, seed)         answering.answer
       for each scorer     score what is missing                                 answering.score
       preference pairs    measure them, if the recipe has any                   pair_accuracy.measure_pairs
-    report                intervals and comparisons, pages and files beside it  `_report`
+    report                intervals and comparisons, pages and files beside it  `_write_report`
 
 Answers and scores are written batch by batch, each under a key of everything that decides it. Running again does only
 what is missing, so an interrupted evaluation ends in the same report.
@@ -21,20 +21,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.answering import Job, answer, score
-from pad_cli.evaluation.comparisons import Scored, reference_of
 from pad_cli.evaluation.contract import Answer, Cost, EvalContext, Method, Scorer, System, load_method, load_scorer
-from pad_cli.evaluation.outputs import COSTS, OutputKey, choose_items, write_answered, write_costs, write_outputs
+from pad_cli.evaluation.outputs import COSTS, REPORT, write_answered, write_costs, write_outputs, write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, load_splits, measure_pairs
-from pad_cli.evaluation.report import REPORT, build_report, write_pages
-from pad_cli.evaluation.sequence_rewards import RewardedText, rewarded_texts
+from pad_cli.evaluation.report import Scored, build_report, reference_of
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.distributed import main_first, wait_for_all
@@ -60,7 +58,7 @@ from pad_cli.system.runs import (
     write_whole,
 )
 
-ANSWERS, TIMES, SCORES, TOKENS = "answers.jsonl", "times.jsonl", "scores.jsonl", "token_rewards.jsonl"
+ANSWERS, TIMES, SCORES = "answers.jsonl", "times.jsonl", "scores.jsonl"
 REPRODUCE, SUMMARY, PAGE = "reproduce.json", "reproduce.md", "reproduce.html"
 DEMO_MODEL = "reward-model"
 """The directory of the reward model that a demo puts beside its evaluation."""
@@ -89,21 +87,18 @@ def evaluate(recipe: EvalRecipe, *, overwrite: bool = False) -> dict[str, Any]:
     with only_here(output):
         what = "evaluation of pad eval"
         if everyone.main and check_output(output, what, is_evaluation, overwrite=overwrite):
-            for name in (ANSWERS, TIMES, SCORES, TOKENS, PAIRS):  # another program's files, to which logs would append
+            for name in (ANSWERS, TIMES, SCORES, PAIRS):  # another program's files, to which logs would append
                 (output / name).unlink(missing_ok=True)
         with stage("Loading benchmarks"):
             items = items_by_policy(recipe, load_benchmarks(recipe.benchmarks))
         if everyone.count > 1:
             _merge_logs(output, everyone)  # of an interrupted run
-            for _ in each_policy(recipe, items, *load_parts(recipe), everyone):
-                pass
+            answer_and_score(recipe, items, everyone)
             _merge_logs(output, everyone)
         if everyone.main:  # everything that several processes share is answered and scored by now
-            report = _report(recipe, items, output)
-            wait_for_all()
-        else:
-            wait_for_all()
-            report = json.loads((output / REPORT).read_text(encoding="utf-8"))
+            _write_report(recipe, items, output)
+        wait_for_all()
+        report: dict[str, Any] = json.loads((output / REPORT).read_text(encoding="utf-8"))
         return report
 
 
@@ -157,15 +152,13 @@ def is_evaluation(directory: Path) -> bool:
 
 def items_by_policy(recipe: EvalRecipe, benchmarks: Sequence[Sequence[BenchmarkItem]]) -> Items:
     """The items of each policy: home answers all but `cross-policy` ones, others only those if there are any."""
-    return {
-        name: tuple(item for benchmark in benchmarks for item in _for_policy(benchmark, home=position == 0))
-        for position, name in enumerate(recipe.policies)
-    }
-
-
-def _for_policy(items: Sequence[BenchmarkItem], *, home: bool) -> list[BenchmarkItem]:
-    cross = [item for item in items if own_group(item) == CROSS_POLICY]
-    return cross if cross and not home else [item for item in items if own_group(item) != CROSS_POLICY]
+    items: dict[str, list[BenchmarkItem]] = {name: [] for name in recipe.policies}
+    for benchmark in benchmarks:
+        cross = [item for item in benchmark if own_group(item) == CROSS_POLICY]
+        own = [item for item in benchmark if own_group(item) != CROSS_POLICY]
+        for position, name in enumerate(items):
+            items[name] += cross if cross and position else own
+    return {name: tuple(each) for name, each in items.items()}
 
 
 def _merge_logs(output: Path, everyone: Processes) -> None:
@@ -176,40 +169,32 @@ def _merge_logs(output: Path, everyone: Processes) -> None:
     wait_for_all()
 
 
-def load_parts(recipe: EvalRecipe) -> tuple[dict[str, Method], dict[str, Scorer]]:
-    """Methods and scorers of a recipe, by their names in the report; raises as `load_method` and `load_scorer`."""
-    scorers = {settings.label: load_scorer(settings) for settings in recipe.scorers}
-    return {settings.label: load_method(settings) for settings in recipe.methods}, scorers
-
-
 @dataclass(frozen=True)
-class PolicyRun:
-    """What one policy, still loaded, answered, and its scores.
+class Results:
+    """What all policies answered, and its scores.
 
     Attributes:
+        methods, scorers: those of the recipe, by their names in the report.
         answers: of each job, in the order of the policy's items.
         keys: of these answers in the log.
         costs: (method, policy) to its cost before it answered.
         pairs: rows of what was measured on preference pairs; none for a share of the items.
     """
 
-    context: EvalContext
-    answers: list[list[Answer]]
-    scored: list[Scored]
-    keys: dict[System, list[str]]
-    costs: dict[tuple[str, str], Cost]
-    pairs: list[dict[str, Any]]
+    methods: Mapping[str, Method]
+    scorers: Mapping[str, Scorer]
+    answers: list[Answer] = field(default_factory=list)
+    scored: list[Scored] = field(default_factory=list)
+    keys: dict[System, list[str]] = field(default_factory=dict)
+    costs: dict[tuple[str, str], Cost] = field(default_factory=dict)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
 
 
-def each_policy(
-    recipe: EvalRecipe,
-    items: Items,
-    methods: Mapping[str, Method],
-    scorers: Mapping[str, Scorer],
-    everyone: Processes = ALONE,
-) -> Iterator[PolicyRun]:
+def answer_and_score(recipe: EvalRecipe, items: Items, everyone: Processes = ALONE) -> Results:
     """Answer and score `items`, or a share of them, with one policy after the other; raises as `evaluate`."""
     output = Path(recipe.output)
+    scorers = {settings.label: load_scorer(settings) for settings in recipe.scorers}
+    methods = {settings.label: load_method(settings) for settings in recipe.methods}
     _check_facts(scorers, items)
     if everyone.main:
         write_json(output / RECIPE, recipe.model_dump())
@@ -219,54 +204,48 @@ def each_policy(
     inspection = inspect_reward_model(recipe.reward_model)
     seconds = sum(inspection.seconds.values()) if inspection.seconds else None
     reward_model_cost = Cost(seconds, 1, sum(inspection.parameters.values()))
-    splits = None
+    splits, results = None, Results(methods, scorers)
     for name in recipe.policies:
         context = _load_policy(recipe, name, items[name], reward_model_cost)
         splits = load_splits(recipe, scorers, context.reward_model.principles) if splits is None else splits
-        costs = {}
         for method_name, method in methods.items():
             with main_first() if everyone.count > 1 else contextlib.nullcontext():
-                costs[method_name, name] = method.prepare(context)
+                results.costs[method_name, name] = method.prepare(context)
 
-        jobs = list(_jobs(recipe, context, methods))
-        keys: dict[System, list[str]] = {}
+        jobs = [
+            Job(context, System(method_name, name, weight), method, recipe.decoding.model_copy(update={"seed": seed}))
+            for method_name, method in methods.items()
+            for weight in (recipe.guidance_weights if method.weighted else [0.0])
+            for seed in recipe.seeds
+        ]
         for job in jobs:
-            keys.setdefault(job.system, []).extend(job.keys.values())
+            results.keys.setdefault(job.system, []).extend(job.keys.values())
         with bar(f"Answering with {name}", total=sum(len(job.questions) for job in jobs)) as progress:
-            answers = [answer(job, answer_log, times_log, progress, everyone) for job in jobs]
+            answers = [each for job in jobs for each in answer(job, answer_log, times_log, progress, everyone)]
 
         scored: list[Scored] = []
         for scorer_name, scorer in scorers.items():
-            with bar(f"Scoring: {scorer_name}", total=sum(map(len, answers))) as progress:
-                for job_answers in answers:
-                    scored += score(scorer_name, scorer, job_answers, context, score_log, progress)
+            with bar(f"Scoring: {scorer_name}", total=len(answers)) as progress:
+                scored += score(scorer_name, scorer, answers, context, score_log, progress)
+        results.answers.extend(answers)
+        results.scored.extend(scored)
 
-        pairs: list[dict[str, Any]] = []
         if everyone.count == 1:
             pair_log = ResultLog(output / PAIRS, needs=("rewards", "likelihoods"))
-            pairs += measure_pairs(recipe, splits, context, scorers, scored, pair_log)
-        yield PolicyRun(context, answers, scored, keys, costs, pairs)
+            results.pairs.extend(measure_pairs(recipe, splits, context, scorers, scored, pair_log))
+    return results
 
 
 def _load_policy(recipe: EvalRecipe, name: str, items: tuple[BenchmarkItem, ...], cost: Cost) -> EvalContext:
     """A policy with the reward model; what they cannot read is refused before anything is answered."""
-    settings = recipe.policies[name]
-    policy = load_language_model(settings)
+    policy = load_language_model(recipe.policies[name])
     reward_model = load_reward_model(recipe.reward_model, backbone=policy)
     check_profiles((profile for item in items for profile in item.profiles), reward_model)
     engine = PadEngine(policy, reward_model, always=recipe.always)
     engine.check_prompts([(item.place or item.id, item.prompt) for item in items])
     for item in items:
         engine.check_room(item.place or item.id, item.prompt)
-    return EvalContext(name, settings, engine, items, cost)
-
-
-def _jobs(recipe: EvalRecipe, context: EvalContext, methods: Mapping[str, Method]) -> Iterator[Job]:
-    for name, method in methods.items():
-        for weight in recipe.guidance_weights if method.weighted else [0.0]:
-            for seed in recipe.seeds:
-                settings = recipe.decoding.model_copy(update={"seed": seed})
-                yield Job(context, System(name, context.name, weight), method, settings)
+    return EvalContext(name, engine, items, cost)
 
 
 def _check_facts(scorers: Mapping[str, Scorer], items: Items) -> None:
@@ -280,34 +259,16 @@ def _check_facts(scorers: Mapping[str, Scorer], items: Items) -> None:
             )
 
 
-def _report(recipe: EvalRecipe, items: Items, output: Path) -> dict[str, Any]:
-    """Answer and score what is missing, and write the report."""
-    methods, scorers = load_parts(recipe)
-    answers: list[Answer] = []
-    scored: list[Scored] = []
-    keys: dict[System, list[str]] = {}
-    costs: dict[tuple[str, str], Cost] = {}
-    pairs: list[dict[str, Any]] = []
-    tokens: dict[OutputKey, RewardedText | None] = {}
-    token_log = ResultLog(output / TOKENS, needs=("tokens",))
-    systems = sum(len(recipe.guidance_weights) if method.weighted else 1 for method in methods.values())
-    places = choose_items(items, systems)
-    for run in each_policy(recipe, items, methods, scorers):
-        numbers = [number for policy, number in places if policy == run.context.name]
-        first_seed = [row for row in run.answers if row[0].seed == recipe.seeds[0]]
-        chosen = {(row[number].system, number): row[number] for number in numbers for row in first_seed}
-        tokens.update(zip(chosen, rewarded_texts(run.context, list(chosen.values()), token_log), strict=True))
-        answers += itertools.chain(*run.answers)
-        scored += run.scored
-        keys |= run.keys
-        costs |= run.costs
-        pairs += run.pairs
+def _write_report(recipe: EvalRecipe, items: Items, output: Path) -> None:
+    """Answer and score what is missing, and write the report and the files beside it."""
+    results = answer_and_score(recipe, items)
     with stage("Computing intervals and comparisons"):
-        report = build_report(recipe, scored, scorers, reference_of(recipe, methods), pairs)
+        reference = reference_of(recipe, results.methods)
+        report = build_report(recipe, results.scored, results.scorers, reference, results.pairs)
     with stage("Writing the report"):
-        write_costs(output, costs, keys, ResultLog(output / TIMES, needs=("tokens", "seconds")))
-        write_outputs(answers, scored, tokens, output)
-        write_answered(output, recipe.model_dump(), keys)
+        times = ResultLog(output / TIMES, needs=("tokens", "seconds"))
+        write_costs(output, results.costs, results.keys, times)
+        write_outputs(results.answers, results.scored, output)
+        write_answered(output, recipe.model_dump(), results.keys)
         write_json(output / REPORT, report)
         write_pages(output)
-    return report

@@ -1,4 +1,4 @@
-"""What an evaluation writes beside its report: `answered.json`, `costs.json` and `outputs.json`.
+"""The files of an evaluation beside `report.json`: `answered.json`, `costs.json`, `outputs.json`, and the pages of all.
 
 `answered.json` says which answers of the log the report is about; the log keeps those of earlier recipes, too:
 
@@ -7,7 +7,7 @@
 
 `costs.json` is apart from the report, which is the same from run to run:
 
-    [{"method", "policy", "models", "parameters", "training_seconds", "guidance_weight", "answers", "tokens",
+    [{"method", "policy", "guidance_weight", "models", "parameters", "training_seconds", "answers", "tokens",
       "seconds", "seconds_per_100_tokens"}]
 
 `training_seconds` is null if unknown, as for a reward model without its `report.json`. A reward model is a cost of
@@ -18,37 +18,40 @@ them; answers decoded together share their time equally. `seconds_per_100_tokens
 
     {"version", "answers": number of all answers, "shown": number of those here,
      "items": [{"policy", "group", "preference", "item", "prompt",
-                "answers": [{"method", "guidance_weight", "text", "scores": {scorer: number or null},
-                             "tokens": [[text, reward], ...] or null}]}]}
+                "answers": [{"method", "guidance_weight", "text", "scores": {scorer: number or null}}]}]}
 
-Items are taken in turn from every preference of every group and policy, so that few are enough to see each; with
-several seeds the answers are the first one's. `tokens` are those of `sequence_rewards.rewarded_texts`, or null.
+Items are taken in turn from every group of every policy, and there from every preference, so that few are enough to see
+each; with several seeds the answers are the first one's.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from jinja2 import UndefinedError
 
 from pad_cli.errors import DataError, UsageError
-from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.comparisons import ItemKey, Scored, rounded
+from pad_cli.evaluation.answering import place_of
 from pad_cli.evaluation.contract import Answer, Cost, System
-from pad_cli.evaluation.sequence_rewards import RewardedText
-from pad_cli.records import BenchmarkItem, Messages
+from pad_cli.evaluation.report import CellKey, ItemKey, Scored, rounded
+from pad_cli.records import Messages
+from pad_cli.reports.document import markdown
+from pad_cli.reports.evaluation_report import EvaluationFiles, evaluation_document, evaluation_page
 from pad_cli.system.runs import ResultLog, fingerprint, write_json, write_whole
 
+REPORT, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
+JUDGED = "judge.json"
+"""What a judge says, where there was one."""
 ANSWERED, COSTS, OUTPUTS = "answered.json", "costs.json", "outputs.json"
 _VERSION = 1
 _AGAIN = "Run `pad eval` to its end again; it answers only what is missing."
 _ANSWERS = 400  # shown at most
-_LETTERS = 400_000  # of them
 
-OutputKey = tuple[System, int]
-"""One of the answers in `outputs.json`: the system, and the number of the item among those of its policy."""
+Item = TypeVar("Item")
 
 
 def write_answered(directory: Path, recipe: Mapping[str, Any], keys: Mapping[System, Iterable[str]]) -> None:
@@ -67,13 +70,13 @@ def read_answered(directory: Path, recipe: Mapping[str, Any]) -> dict[System, li
     path = directory / ANSWERED
     if not path.exists():
         raise UsageError(f"{directory}: an evaluation of an earlier version, without {ANSWERED}.", _AGAIN)
+    content = read_content(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         answered_recipe = content["recipe"]
         keys = {System(*(row[name] for name in System._fields)): list(row["keys"]) for row in content["answers"]}
         if not all(isinstance(key, str) for system_keys in keys.values() for key in system_keys):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError("cannot be read", path=path, hint=_AGAIN) from error
     if answered_recipe != _without_judge(recipe):
         raise UsageError(f"{directory}: its last evaluation has another recipe than its report.", _AGAIN)
@@ -85,25 +88,20 @@ def _without_judge(recipe: Mapping[str, Any]) -> str:
 
 
 def write_costs(
-    directory: Path,
-    costs: Mapping[tuple[str, str], Cost],
-    keys: Mapping[System, Iterable[str]],
-    times: ResultLog,
+    directory: Path, costs: Mapping[tuple[str, str], Cost], keys: Mapping[System, Iterable[str]], times: ResultLog
 ) -> None:
     """Write `costs.json` from (method, policy) to its cost before it answered, and the times of this run's answers."""
     rows: list[dict[str, Any]] = []
     for system, system_keys in keys.items():
         timed = [times.done[key] for key in system_keys if key in times.done]
-        cost = costs[system.method, system.policy]
         tokens, seconds = sum(row["tokens"] for row in timed), sum(row["seconds"] for row in timed)
+        cost = costs[system.method, system.policy]
         rows.append(
             {
-                "method": system.method,
-                "policy": system.policy,
+                **system._asdict(),
                 "models": cost.models,
                 "parameters": cost.parameters,
                 "training_seconds": None if cost.seconds is None else round(cost.seconds, 1),
-                "guidance_weight": system.guidance_weight,
                 "answers": len(timed),
                 "tokens": tokens,
                 "seconds": seconds,
@@ -113,69 +111,45 @@ def write_costs(
     write_json(directory / COSTS, rows)
 
 
-def choose_items(items: Mapping[str, Sequence[BenchmarkItem]], systems: int) -> list[tuple[str, int]]:
-    """Policies and numbers of the items to show: few enough for the answers of so many systems a policy, one at least.
-
-    First come the first items of every preference, then the second ones, and so on; each policy and group has its turn
-    before another preference of the same.
-    """
-    ranked: list[tuple[tuple[int, int, int], tuple[str, int]]] = []
-    groups: dict[tuple[str, str], dict[str, int]] = {}  # of each, its preferences in order
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for policy, policy_items in items.items():
-        for number, item in enumerate(policy_items):
-            labels = groups.setdefault((policy, item.group), {})
-            turn = labels.setdefault(item.label, len(labels))
-            group = list(groups).index((policy, item.group))
-            ranked.append(((counts[policy, item.group, item.label], turn, group), (policy, number)))
-            counts[policy, item.group, item.label] += 1
-    return [place for _, place in sorted(ranked)[: max(1, _ANSWERS // systems)]]
-
-
-def write_outputs(
-    answers: Sequence[Answer],
-    scored: Iterable[Scored],
-    tokens: Mapping[OutputKey, RewardedText | None],
-    directory: Path,
-) -> None:
-    """Write `outputs.json`.
-
-    Args:
-        answers: all of the run, of each system and seed in the order of the items.
-        scored: their scores, those of the first seed first.
-        tokens: the token rewards of the answers to the items that `choose_items` chose.
-        directory: of the run.
-    """
-    by_policy: dict[str, dict[System, list[Answer]]] = {}
+def write_outputs(answers: Sequence[Answer], scored: Iterable[Scored], directory: Path) -> None:
+    """Write `outputs.json` from all answers of a run and their scores, those of the first seed first."""
+    scores: dict[tuple[CellKey, ItemKey], dict[str, float | None]] = {}
+    for score in scored:
+        of_answer = scores.setdefault((score.cell._replace(scorer=""), score.item), {})
+        of_answer.setdefault(score.cell.scorer, rounded(score.value))
+    places: dict[tuple[str, str], dict[str, dict[ItemKey, list[Answer]]]] = {}
     for answer in answers:
         if answer.seed == answers[0].seed:
-            by_policy.setdefault(answer.system.policy, {}).setdefault(answer.system, []).append(answer)
-    items = {policy: [answer.item for answer in next(iter(systems.values()))] for policy, systems in by_policy.items()}
-    scores: dict[tuple[Any, ...], dict[str, float | None]] = {}
-    for score in scored:
-        *names, scorer = score.cell
-        scores.setdefault((*names, score.item), {}).setdefault(scorer, rounded(score.value))
-    rows: list[dict[str, Any]] = []
-    letters = 0
-    for policy, number in choose_items(items, max(map(len, by_policy.values()))):
-        side_by_side = [row[number] for row in by_policy[policy].values()]
-        letters += sum(len(answer.text) for answer in side_by_side)
-        if rows and letters > _LETTERS:
-            break
-        item = items[policy][number]
-        row = {"policy": policy, "group": item.group, "preference": item.label, "item": item.id}
-        item_key = ItemKey(prompt_key(item), item.label, item.id)
-        shown = []
-        for answer in side_by_side:
-            method, weight = answer.system.method, answer.system.guidance_weight
-            cell = (method, policy, item.group, item.label, weight)
-            figures = {"scores": scores.get((*cell, item_key), {}), "tokens": tokens.get((answer.system, number))}
-            shown.append({"method": method, "guidance_weight": weight, "text": answer.text, **figures})
-        rows.append({**row, "prompt": _in_words(item.prompt), "answers": shown})
-    facts = {"version": _VERSION, "answers": len(answers), "shown": sum(len(row["answers"]) for row in rows)}
-    # a line for each item: indented, every token would have a line
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    write_whole(directory / OUTPUTS, f'{json.dumps(facts)[:-1]}, "items": [\n{lines}\n]}}\n')
+            cell, item_key = place_of(answer)
+            preferences = places.setdefault((cell.policy, cell.group), {})
+            preferences.setdefault(cell.preference, {}).setdefault(item_key, []).append(answer)
+    turns = _in_turn(_in_turn(items.values() for items in preferences.values()) for preferences in places.values())
+    rows = [
+        {
+            "policy": side_by_side[0].system.policy,
+            "group": side_by_side[0].item.group,
+            "preference": side_by_side[0].item.label,
+            "item": side_by_side[0].item.id,
+            "prompt": _in_words(side_by_side[0].item.prompt),
+            "answers": [
+                {
+                    "method": answer.system.method,
+                    "guidance_weight": answer.system.guidance_weight,
+                    "text": answer.text,
+                    "scores": scores.get(place_of(answer), {}),
+                }
+                for answer in side_by_side
+            ],
+        }
+        for side_by_side in turns[: max(1, _ANSWERS // max(map(len, turns)))]
+    ]
+    shown = sum(len(row["answers"]) for row in rows)
+    write_json(directory / OUTPUTS, {"version": _VERSION, "answers": len(answers), "shown": shown, "items": rows})
+
+
+def _in_turn(rows: Iterable[Iterable[Item]]) -> list[Item]:
+    """The first of every row, then the second of every row that has one, and so on."""
+    return [item for turn in itertools.zip_longest(*rows) for item in turn if item is not None]
 
 
 def _in_words(prompt: Messages) -> str:
@@ -183,3 +157,43 @@ def _in_words(prompt: Messages) -> str:
     if len(prompt) == 1:
         return prompt[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+
+
+def has_report(directory: Path) -> bool:
+    """Is there a finished evaluation whose pages can be written?"""
+    return all((directory / name).exists() for name in (REPORT, OUTPUTS, COSTS))
+
+
+def write_pages(directory: Path) -> None:
+    """Write `report.md` and `report.html` from the files of a finished evaluation, and of its judge if there was one.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        StorageError: they cannot be written.
+    """
+    judged = read_content(directory / JUDGED) if (directory / JUDGED).exists() else None
+    files = EvaluationFiles(
+        read_content(directory / REPORT),
+        read_content(directory / OUTPUTS),
+        read_content(directory / COSTS, list),
+        judged,
+    )
+    try:
+        text, content = markdown(evaluation_document(files)), evaluation_page(files)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
+        raise DataError(
+            f"no report can be made of it: {REPORT}, {OUTPUTS} or {COSTS} is damaged", path=directory, hint=_AGAIN
+        ) from error
+    write_whole(directory / MARKDOWN, text)
+    write_whole(directory / PAGE, content)
+
+
+def read_content(path: Path, kind: type = dict) -> Any:
+    """The JSON object, or array, of a finished evaluation's file; raises DataError if it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, kind):
+            raise ValueError(f"no {kind.__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("cannot be read", path=path, hint=_AGAIN) from error
+    return content

@@ -19,8 +19,8 @@ from typing import Any
 
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.comparisons import Scored, rounded
 from pad_cli.evaluation.contract import EvalContext, Scorer
+from pad_cli.evaluation.report import Scored, rounded
 from pad_cli.evaluation.statistics import by_prompt, intervals
 from pad_cli.pairs import load_pairs
 from pad_cli.recipe import EvalRecipe
@@ -70,18 +70,18 @@ def measure_pairs(
         context.engine.check_prompts([(pair.place, pair.prompt) for pair in pairs])
         readings = _read(context, split, pairs, weights, log)
         prompts = [prompt_key(pair) for pair in pairs]
-        pair_accuracy = _accuracy("pair", recipe, prompts, [reading["rewards"] for reading in readings])
+        rewards = _accuracy(recipe, prompts, [reading["rewards"] for reading in readings])
         for weight in weights:
-            guided = [reading["likelihoods"].get(str(weight)) for reading in readings]
+            guided = _accuracy(recipe, prompts, [reading["likelihoods"].get(str(weight)) for reading in readings])
             yield {
                 "policy": context.name,
                 "split": split,
                 "guidance_weight": weight,
                 "n": len(pairs),
                 "prompts": len(set(prompts)),
-                **pair_accuracy,
-                **_accuracy("policy", recipe, prompts, guided),
-                "fluency": {name: _mean_score(recipe, context, scored, name, weight) for name in fluency},
+                **dict(zip(("pair_accuracy", "pair_low", "pair_high"), rewards, strict=True)),
+                **dict(zip(("policy_accuracy", "policy_low", "policy_high"), guided, strict=True)),
+                "fluency": {name: _mean_score(recipe, scored, name, weight) for name in fluency},
             }
 
 
@@ -104,31 +104,21 @@ def _read(
 
 
 def _accuracy(
-    name: str, recipe: EvalRecipe, prompts: Sequence[str], both: Sequence[tuple[float, float] | None]
-) -> dict[str, float | None]:
-    """Share of pairs whose first number is higher, and its interval; nulls if numbers are missing."""
+    recipe: EvalRecipe, prompts: Sequence[str], both: Sequence[tuple[float, float] | None]
+) -> tuple[float | None, float | None, float | None]:
+    """Share of pairs whose first number is higher, and its interval; nothing if numbers are missing."""
     wins = [(pair[0] > pair[1]) + 0.5 * (pair[0] == pair[1]) for pair in both if pair is not None]
     if len(wins) < len(both):
-        return dict.fromkeys((f"{name}_accuracy", f"{name}_low", f"{name}_high"))
+        return None, None, None
     sample = by_prompt(zip(prompts, wins, strict=True))
     (ends,) = intervals([sample], confidence=recipe.confidence, resamples=recipe.resamples, seed=0, bounds=[(0.0, 1.0)])
-    return {
-        f"{name}_accuracy": rounded(sample.mean),
-        f"{name}_low": rounded(ends and ends.low),
-        f"{name}_high": rounded(ends and ends.high),
-    }
+    return rounded(sample.mean), rounded(ends and ends.low), rounded(ends and ends.high)
 
 
-def _mean_score(
-    recipe: EvalRecipe, context: EvalContext, scored: Sequence[Scored], scorer: str, weight: float
-) -> float | None:
+def _mean_score(recipe: EvalRecipe, scored: Sequence[Scored], scorer: str, weight: float) -> float | None:
     """The mean score of the answers of `pad` at a guidance weight; at 0 of those of `base`."""
     methods = {settings.label for settings in recipe.methods if settings.method == ("pad" if weight else "base")}
-    values = [
-        score.value
-        for score in scored
-        if (score.cell.policy, score.cell.guidance_weight, score.cell.scorer) == (context.name, weight, scorer)
-        and score.cell.method in methods
-    ]
-    known = [value for value in values if value is not None]
-    return rounded(sum(known) / len(known)) if known and len(known) == len(values) else None
+    cells = {(method, weight, scorer) for method in methods}
+    found = [each for each in scored if (each.cell.method, each.cell.guidance_weight, each.cell.scorer) in cells]
+    values = [each.value for each in found if each.value is not None]
+    return rounded(sum(values) / len(values)) if values and len(values) == len(found) else None

@@ -1,4 +1,7 @@
-"""From scores to the report: means with intervals, and every method against one; and its pages from the run's files.
+"""From scores to the report: means with intervals, and every method against one.
+
+A cell is one method, policy, group, preference, guidance weight and scorer. Methods are compared on the same items; the
+p-values of one policy, group and scorer form a table and are corrected together.
 
 The shape of `report.json` is a promise:
 
@@ -26,31 +29,102 @@ What pairs hold is said in `pair_accuracy.py` (none where the recipe has no `pai
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from jinja2 import UndefinedError
-
-from pad_cli.errors import DataError
-from pad_cli.evaluation.comparisons import CellKey, Reference, Scored, Scores, compare, into_cells, limits, rounded
-from pad_cli.evaluation.contract import Scorer
-from pad_cli.evaluation.outputs import COSTS, OUTPUTS
-from pad_cli.evaluation.statistics import Interval, intervals
+from pad_cli.evaluation.contract import Method, Scorer
+from pad_cli.evaluation.statistics import Interval, Sample, by_prompt, holm, intervals, p_values
 from pad_cli.recipe import EvalRecipe
-from pad_cli.records import Cell
-from pad_cli.reports.document import markdown
-from pad_cli.reports.evaluation_report import EvaluationFiles, evaluation_document, evaluation_page
-from pad_cli.system.runs import environment, fingerprint, write_whole
+from pad_cli.system.runs import environment, fingerprint
 
-REPORT, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
-JUDGED = "judge.json"
-"""What a judge says, where there was one."""
-
+POOLED = "*"
+"""In place of a preference: all preferences of the group."""
+DIGITS = 4  # of figures in the report
 _VERSION = 2
-_AGAIN = "Run `pad eval` to its end, which writes it; what was answered is not asked again."
+
+
+class CellKey(NamedTuple):
+    """Which cell of the report."""
+
+    method: str
+    policy: str
+    group: str
+    preference: str
+    guidance_weight: float
+    scorer: str
+
+
+class ItemKey(NamedTuple):
+    """Which item; the id alone is not unique across benchmarks.
+
+    `prompt` is a `prompt_key`: items of one prompt under several preferences are not independent.
+    """
+
+    prompt: str
+    preference: str
+    id: str
+
+
+class Scored(NamedTuple):
+    """One scorer's number for one answer; `value` is None if the scorer failed on it."""
+
+    cell: CellKey
+    item: ItemKey
+    value: float | None
+    truncated: bool = False
+
+
+Cells = Mapping[CellKey, Sequence[Scored]]
+"""The scores of each cell."""
+
+
+def into_cells(scored: Iterable[Scored]) -> Cells:
+    """The cells in the order of their first score; a pooled cell comes before its parts."""
+    cells: dict[CellKey, list[Scored]] = {}
+    for score in scored:
+        for preference in (POOLED, score.cell.preference):
+            cells.setdefault(score.cell._replace(preference=preference), []).append(score)
+    return cells
+
+
+def item_means(scores: Iterable[Scored]) -> dict[ItemKey, float] | None:
+    """Each item's mean over its seeds; None if the scorer failed on an answer."""
+    values: dict[ItemKey, list[float]] = {}
+    for score in scores:
+        if score.value is None:
+            return None
+        values.setdefault(score.item, []).append(score.value)
+    return {item: sum(each) / len(each) for item, each in values.items()}
+
+
+def limits(scorer: Scorer, scores: Iterable[Scored]) -> tuple[float, float] | None:
+    """Bounds of scores: 0 and 1 if the scorer has no unit and all of them lie there, else unknown."""
+    if scorer.unit or not all(score.value is None or 0 <= score.value <= 1 for score in scores):
+        return None
+    return 0.0, 1.0
+
+
+def rounded(value: float | None) -> float | None:
+    """A figure as the report writes it."""
+    return None if value is None else round(value, DIGITS)
+
+
+class Reference(NamedTuple):
+    """What the other methods are compared with."""
+
+    method: str
+    guidance_weight: float
+
+
+def reference_of(recipe: EvalRecipe, methods: Mapping[str, Method]) -> Reference:
+    """What a recipe's methods (by name in the report) are compared with.
+
+    That is `compare_with`, else the first weighted method, else the last one; a weighted one at the first of the
+    recipe's guidance weights.
+    """
+    weighted = [name for name, method in methods.items() if method.weighted]
+    name = recipe.compare_with or (weighted or list(methods))[0 if weighted else -1]
+    return Reference(name, recipe.guidance_weights[0] if name in weighted else 0.0)
 
 
 def build_report(
@@ -62,93 +136,122 @@ def build_report(
 ) -> dict[str, Any]:
     """The report; rows stand in the order in which their cells were first scored, pooled ones first."""
     cells = into_cells(scored)
-    ends = _intervals(cells, scorers, recipe)
     return {
         "version": _VERSION,
         "recipe": recipe.model_dump(),
         "environment": environment(),
         "reference": reference._asdict(),
-        "rows": [_row(place, scores, ends.get(place), scorers) for place, scores in cells.items()],
-        "comparisons": compare(cells, reference, scorers, recipe),
+        "rows": list(_rows(cells, scorers, recipe)),
+        "comparisons": _compare(cells, reference, scorers, recipe),
         "pairs": [dict(row) for row in pairs],
     }
 
 
-def has_report(directory: Path) -> bool:
-    """Is there a finished evaluation whose pages can be written?"""
-    return all((directory / name).exists() for name in (REPORT, OUTPUTS, COSTS))
-
-
-def write_pages(directory: Path) -> None:
-    """Write `report.md` and `report.html` from the files of a finished evaluation, and of its judge if there was one.
-
-    Raises:
-        DataError: a file is missing or damaged.
-        StorageError: they cannot be written.
-    """
-    judged = read_content(directory / JUDGED) if (directory / JUDGED).exists() else None
-    files = EvaluationFiles(
-        read_content(directory / REPORT),
-        read_content(directory / OUTPUTS),
-        read_content(directory / COSTS, list),
-        judged,
-    )
-    try:
-        text, content = markdown(evaluation_document(files)), evaluation_page(files)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
-        raise DataError(
-            f"no report can be made of it: {REPORT}, {OUTPUTS} or {COSTS} is damaged", path=directory, hint=_AGAIN
-        ) from error
-    write_whole(directory / MARKDOWN, text)
-    write_whole(directory / PAGE, content)
-
-
-def read_content(path: Path, kind: type = dict) -> Any:
-    """The JSON object, or array, of a finished evaluation's file; raises DataError if it is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError("cannot be read", path=path, hint=_AGAIN) from error
-    if not isinstance(content, kind):
-        raise DataError("holds something else than an evaluation's figures", path=path, hint=_AGAIN)
-    return content
-
-
-def _intervals(
-    cells: Mapping[CellKey, Scores], scorers: Mapping[str, Scorer], recipe: EvalRecipe
-) -> dict[CellKey, Interval | None]:
-    """Of every cell in which nothing failed; those of one policy, group and preference share their resamples."""
+def _rows(cells: Cells, scorers: Mapping[str, Scorer], recipe: EvalRecipe) -> Iterator[dict[str, Any]]:
+    """One row a cell; the intervals of one policy, group and preference share their resamples."""
+    samples = {
+        place: by_prompt((item.prompt, mean) for item, mean in means.items())
+        for place, scores in cells.items()
+        if (means := item_means(scores)) is not None
+    }
     strata: dict[tuple[str, str, str], list[CellKey]] = {}
-    for place, scores in cells.items():
-        if not scores.failed:
-            strata.setdefault((place.policy, place.group, place.preference), []).append(place)
-    ends_of: dict[CellKey, Interval | None] = {}
+    for place in samples:
+        strata.setdefault((place.policy, place.group, place.preference), []).append(place)
+    interval_of: dict[CellKey, Interval | None] = {}
     for stratum, places in strata.items():
         ends = intervals(
-            [cells[place].sample for place in places],
+            [samples[place] for place in places],
             confidence=recipe.confidence,
             resamples=recipe.resamples,
             seed=int(fingerprint(stratum), 16),
             bounds=[limits(scorers[place.scorer], cells[place]) for place in places],
         )
-        ends_of.update(zip(places, ends, strict=True))
-    return ends_of
+        interval_of.update(zip(places, ends, strict=True))
+    for place, scores in cells.items():
+        scorer, sample, interval = scorers[place.scorer], samples.get(place), interval_of.get(place)
+        items = {score.item for score in scores}
+        yield {
+            **place._asdict(),
+            "n": len(items),
+            "prompts": len({item.prompt for item in items}),
+            "mean": rounded(sample.mean) if sample else None,
+            "stderr": rounded(sample.stderr) if sample else None,
+            "low": rounded(interval.low) if interval else None,
+            "high": rounded(interval.high) if interval else None,
+            "truncated": sum(score.truncated for score in scores),
+            "failed": sum(score.value is None for score in scores),
+            "higher_is_better": scorer.higher_is_better,
+            "dimension": scorer.dimension,
+            "unit": scorer.unit,
+        }
 
 
-def _row(place: CellKey, scores: Scores, ends: Interval | None, scorers: Mapping[str, Scorer]) -> dict[str, Any]:
-    scorer, sample = scorers[place.scorer], None if scores.failed else scores.sample
-    cell = Cell(
-        **place._asdict(),
-        n=len(scores.values),
-        prompts=len({item.prompt for item in scores.values}),
-        mean=rounded(sample.mean) if sample else None,
-        stderr=rounded(sample.stderr) if sample else None,
-        low=rounded(ends.low) if ends else None,
-        high=rounded(ends.high) if ends else None,
-        truncated=scores.truncated,
-        failed=scores.failed,
-        higher_is_better=scorer.higher_is_better,
-        dimension=scorer.dimension,
-        unit=scorer.unit,
-    )
-    return asdict(cell)
+def _compare(
+    cells: Cells, reference: Reference, scorers: Mapping[str, Scorer], recipe: EvalRecipe
+) -> list[dict[str, Any]]:
+    """All comparisons, as in `report.json`, in the order of the pooled cells."""
+    groups: dict[tuple[str, str], dict[CellKey, Sequence[Scored]]] = {}
+    for key, scores in cells.items():
+        if key.preference == POOLED:
+            groups.setdefault((key.policy, key.group), {})[key] = scores
+    return [row for group in groups.values() for row in _compare_group(group, reference, scorers, recipe)]
+
+
+def _compare_group(
+    cells: Cells, reference: Reference, scorers: Mapping[str, Scorer], recipe: EvalRecipe
+) -> Iterator[dict[str, Any]]:
+    """The comparisons on one policy and group, by every scorer; without figures where a score is missing."""
+    sides: dict[CellKey, tuple[Sequence[Scored], Sequence[Scored]]] = {}
+    differences: dict[CellKey, Sample] = {}
+    bounds: list[tuple[float, float] | None] = []
+    for key, scores in cells.items():
+        opposite = cells.get(key._replace(method=reference.method, guidance_weight=reference.guidance_weight))
+        if opposite is None or opposite is scores:
+            continue
+        sides[key] = scores, opposite
+        left, right = map(item_means, sides[key])
+        if left is not None and right is not None:
+            differences[key] = by_prompt((item.prompt, left[item] - right[item]) for item in left if item in right)
+            bounds.append((-1.0, 1.0) if all(limits(scorers[key.scorer], side) for side in sides[key]) else None)
+    first = next(iter(cells))
+    seed, samples = int(fingerprint([first.policy, first.group]), 16), list(differences.values())
+    ends = intervals(samples, confidence=recipe.confidence, resamples=recipe.resamples, seed=seed, bounds=bounds)
+    interval_of = dict(zip(differences, ends, strict=True))
+    p = dict(zip(differences, p_values(samples, seed=seed), strict=True))
+    p_holm: dict[CellKey, float] = {}
+    for scorer in scorers:
+        table = [key for key in differences if key.scorer == scorer]
+        p_holm.update(zip(table, holm([p[key] for key in table]), strict=True))
+    for key, (ours, theirs) in sides.items():
+        items = {score.item for score in ours} & {score.item for score in theirs}
+        difference, interval = differences.get(key), interval_of.get(key)
+        better = scorers[key.scorer].higher_is_better
+        yield {
+            "policy": key.policy,
+            "group": key.group,
+            "scorer": key.scorer,
+            "method": key.method,
+            "guidance_weight": key.guidance_weight,
+            "reference": reference.method,
+            "reference_weight": reference.guidance_weight,
+            "n": len(items),
+            "prompts": len({item.prompt for item in items}),
+            "difference": rounded(difference.mean) if difference else None,
+            "low": rounded(interval.low) if interval else None,
+            "high": rounded(interval.high) if interval else None,
+            "p": _significant(p[key]) if difference else None,
+            "p_holm": _significant(p_holm[key]) if difference else None,
+            "effect_size": rounded(difference.effect_size) if difference else None,
+            "verdict": _verdict(difference.mean, p_holm[key], better, recipe.confidence) if difference else "undecided",
+        }
+
+
+def _verdict(difference: float, p_holm: float, higher_is_better: bool, confidence: float) -> str:
+    if not difference or p_holm > round(1 - confidence, DIGITS):
+        return "undecided"
+    return "better" if (difference > 0) == higher_is_better else "worse"
+
+
+def _significant(p: float) -> float:
+    """Three significant digits."""
+    return float(f"{p:.3g}")

@@ -98,13 +98,11 @@ def intervals(
     `bounds` are the limits of each sample's scores, None if unknown.
     """
     limits = bounds or [None] * len(samples)
-    result: list[Interval | None] = [None] * len(samples)
+    result = [_constant_interval(sample, confidence, limit) for sample, limit in zip(samples, limits, strict=True)]
     for rows in _same_prompts(samples):
-        varied = [row for row in rows if samples[row].varies]
-        for row in set(rows) - set(varied):
-            result[row] = _constant_interval(samples[row], confidence, limits[row])
-        if varied:
-            for row, interval in zip(varied, _bootstrap(samples, varied, confidence, resamples, seed), strict=True):
+        if varied := [row for row in rows if samples[row].varies]:
+            ends = _bootstrap([samples[row] for row in varied], confidence, resamples, seed)
+            for row, interval in zip(varied, ends, strict=True):
                 result[row] = interval
     return result
 
@@ -147,11 +145,9 @@ def _constant_interval(sample: Sample, confidence: float, bounds: tuple[float, f
     return Interval(sample.mean - other * (sample.mean - low), sample.mean + other * (high - sample.mean))
 
 
-def _bootstrap(
-    samples: Sequence[Sample], rows: Sequence[int], confidence: float, resamples: int, seed: int
-) -> list[Interval]:
+def _bootstrap(samples: Sequence[Sample], confidence: float, resamples: int, seed: int) -> list[Interval]:
     """Intervals of M samples of the same N prompts, none of them constant."""
-    sums, sizes = (np.stack([getattr(samples[row], name) for row in rows]) for name in ("sums", "sizes"))
+    sums, sizes = np.stack([sample.sums for sample in samples]), np.stack([sample.sizes for sample in samples])
     count = sums.shape[1]
 
     def means(drawn: NDArray[np.int64], axis: int) -> Vector:

@@ -8,7 +8,7 @@ Pareto fronts over the means. The shape of `sweep.json`:
      "points": [{"method", "guidance_weight", "candidates", "weights": {principle: weight}, "n", "failed",
                  "means": {scorer: mean}, "on_front"}],
      "fronts": [{"method", "guidance_weight", "candidates", "points", "on_front",
-                 "hypervolume", "low", "high", "spacing"}]}
+                 "hypervolume", "low", "high"}]}
 
 A front is that of one method at one guidance weight and number of candidates over all weights, so that no method gets
 more points than another. `n` counts prompts. In arrays of points, more is better in every column.
@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.comparisons import rounded
 from pad_cli.evaluation.contract import Scorer
-from pad_cli.evaluation.evaluate import each_policy, is_evaluation, items_by_policy, load_parts
+from pad_cli.evaluation.evaluate import answer_and_score, is_evaluation
+from pad_cli.evaluation.report import DIGITS, rounded
 from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import EvalRecipe, ScorerSettings, SweepRecipe
 from pad_cli.records import BenchmarkItem
@@ -77,18 +76,18 @@ def run_sweep(recipe: SweepRecipe, *, overwrite: bool = False) -> dict[str, Any]
         grid = {"/".join(f"{weight:g}" for weight in weights): weights for weights in weightings}
         items = _items(recipe, grid)
         points: dict[tuple[Family, str], Values] = {}
-        scorers: dict[str, Scorer] = {}
+        objectives: list[Scorer] = []
         for candidates in recipe.candidates:
             evaluation = _evaluation(recipe, candidates)
-            methods, scorers = load_parts(evaluation)
             with only_here(Path(evaluation.output)):
-                for run in each_policy(evaluation, items_by_policy(evaluation, [items]), methods, scorers):
-                    for score in run.scored:
-                        cell = score.cell
-                        point = Family(cell.method, cell.guidance_weight, candidates), cell.preference
-                        points.setdefault(point, {}).setdefault(cell.scorer, []).append(score.value)
+                results = answer_and_score(evaluation, {"policy": tuple(items)})
+            objectives = [results.scorers[name] for name in recipe.objectives]
+            for score in results.scored:
+                cell = score.cell
+                point = Family(cell.method, cell.guidance_weight, candidates), cell.preference
+                points.setdefault(point, {}).setdefault(cell.scorer, []).append(score.value)
         with stage("Computing Pareto fronts"):
-            result = _result(recipe, grid, points, [scorers[name] for name in recipe.objectives])
+            result = _result(recipe, grid, points, objectives)
         write_json(output / SWEEP, result)
         write_whole(output / PAGE, page(sweep_document(result)))
         return result
@@ -122,13 +121,11 @@ def _evaluation(recipe: SweepRecipe, candidates: int) -> EvalRecipe:
         kind="eval",
         output=str(Path(recipe.output) / f"candidates-{candidates}"),
         policies={"policy": recipe.policy},
-        reward_model=recipe.reward_model,
-        methods=recipe.methods,
-        guidance_weights=recipe.guidance_weights,
         benchmarks=[recipe.benchmark],
         scorers=[*objectives, *recipe.scorers],
         decoding=recipe.decoding.model_copy(update={"candidates": candidates}),
         seeds=[recipe.seed],
+        **{name: getattr(recipe, name) for name in ("reward_model", "methods", "guidance_weights")},
     )
 
 
@@ -153,12 +150,12 @@ def _result(
         labels = [label for label in grid if (family, label) in complete]
         if labels:
             values = np.stack([complete[family, label] for label in labels])
-            front = pareto_front(
+            members, figures = pareto_front(
                 values, reference, resamples=recipe.resamples, confidence=recipe.confidence, seed=recipe.seed
             )
-            on_front |= {(family, label) for label, member in zip(labels, front.members, strict=True) if member}
-            figures = {key: rounded(getattr(front, key)) for key in ("hypervolume", "low", "high", "spacing")}
-            fronts.append({**family._asdict(), "points": len(labels), "on_front": int(front.members.sum()), **figures})
+            on_front |= {(family, label) for label, member in zip(labels, members, strict=True) if member}
+            figures = {name: round(figure, DIGITS) for name, figure in figures.items()}
+            fronts.append({**family._asdict(), "points": len(labels), "on_front": int(members.sum()), **figures})
     return {
         "version": _VERSION,
         "recipe": recipe.model_dump(),
@@ -188,24 +185,16 @@ def _mean(column: Sequence[float | None]) -> float | None:
     return rounded(statistics.fmean(known)) if len(known) == len(column) else None
 
 
-@dataclass(frozen=True)
-class Front:
-    """The Pareto front of N points; `low` and `high` are the bootstrap interval of its hypervolume over prompts.
-
-    `members` (N,) says which points are on it; of equal points the first one is.
-    """
-
-    members: NDArray[np.bool_]
-    hypervolume: float
-    low: float
-    high: float
-    spacing: float
-
-
-def pareto_front(values: Floats, reference: Floats, *, resamples: int, confidence: float, seed: int) -> Front:
-    """The front of N points from their scores (N, P, D) on P prompts; its interval resamples the prompts.
+def pareto_front(
+    values: Floats, reference: Floats, *, resamples: int, confidence: float, seed: int
+) -> tuple[NDArray[np.bool_], dict[str, float]]:
+    """The front of N points from their scores (N, P, D) on P prompts.
 
     What does not exceed the `reference` point (D,) in every column has no volume.
+
+    Returns:
+        Which points are on the front (N,), of equal points the first one; and its `hypervolume`, with the ends `low`
+        and `high` of a bootstrap interval over prompts.
     """
     means: Floats = values.mean(axis=1)
     rng = np.random.default_rng(seed)
@@ -215,24 +204,12 @@ def pareto_front(values: Floats, reference: Floats, *, resamples: int, confidenc
     ]
     low, high = np.quantile(volumes, [(1 - confidence) / 2, (1 + confidence) / 2])
     members: NDArray[np.bool_] = moocore.is_nondominated(means, maximise=True)
-    return Front(members, hypervolume(means, reference), float(low), float(high), spacing(means[members]))
+    return members, {"hypervolume": hypervolume(means, reference), "low": float(low), "high": float(high)}
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:
     """Volume of what the points dominate and the reference point does not (Zitzler and Thiele, 1998)."""
     return float(moocore.hypervolume(points, ref=reference, maximise=True))
-
-
-def spacing(front: Floats) -> float:
-    """How unevenly a front is filled: 0 is even, as is any front of fewer than three points (Schott, 1995).
-
-    sqrt(sum_i (d_i - mean d)^2 / (N - 1)),    d_i = min over j of sum_k |f_ik - f_jk|
-    """
-    if len(front) < 3:
-        return 0.0
-    distances = np.abs(front[:, None] - front[None]).sum(axis=-1)
-    np.fill_diagonal(distances, np.inf)
-    return float(distances.min(axis=1).std(ddof=1))
 
 
 def weight_grid(principles: int, steps: int) -> list[Weights]:

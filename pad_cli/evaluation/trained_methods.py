@@ -1,15 +1,7 @@
 """Methods that answer with policies trained for goals: preferences over named principles.
 
-dpo       the adapter of the strongest principle alone
-soup      the adapters of all principles, averaged: the policy plus sum_k v_k s B_k A_k with v = w / sum w
-          (rewarded soups: Rame et al. 2023, arXiv 2306.04488)
-morl-dpo  an adapter of its own for each distinct preference
-mod       log pi(a) = log p(a) + sum_k v_k (log p_k(a) - log p(a)), p the policy, p_k trained for principle k,
-          v = w / sum |w|: with positive weights the plain policy cancels out (Shi et al. 2024, arXiv 2406.18853)
-sum       the same with v = w: every log-ratio at full strength, like a reward model that gives token rewards
-          (GenARM: Xu et al. 2024, arXiv 2410.08193)
-
-A soup averages the updates, not their factors: the mean of the B_k times the mean of the A_k is something else.
+Negative weights have no effect on dpo and soup. Free text has no effect on any; with no principle left, the plain
+policy answers.
 
 Adapters are LoRA (Hu et al. 2021, arXiv 2106.09685), each trained for one goal by plain DPO (Rafailov et al. 2023,
 arXiv 2305.18290). A goal of one principle learns from the pairs that ask for it alone; a mixed one from the pairs that
@@ -26,8 +18,9 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -54,9 +47,9 @@ from pad_cli.system.runs import fingerprint, home, in_turn, whole_directory, wri
 from pad_cli.training.pair_table import SequenceBook, tabulate
 
 Goal = Mapping[str, float]
-"""Principle to weight, never zero; empty for the plain policy."""
-Components = Sequence[tuple[Adapter | None, float]]
-"""Adapters (None for the plain policy) and the weights of their log-probabilities in a mixture."""
+"""Principle to weight, never zero."""
+Mixture = list[tuple[Goal, float]]
+"""The goals of the adapters that answer, each with its share; empty for the plain policy."""
 
 _COST, _SECONDS = "cost.json", "seconds"
 _DIRECTION_DIGITS = 6  # preferences that differ by less are one goal
@@ -93,37 +86,52 @@ class Competitor(NamedTuple):
     cost: Cost
 
 
-class Competitors:
-    """Trains and finds the adapters of one method, whose name is for messages.
+class Trained(Method):
+    """A method whose adapters are trained before it answers. Options: see `CompetitorSettings`.
 
     Raises:
-        RecipeError: the options are wrong, see `CompetitorSettings`.
+        RecipeError: the options are wrong.
     """
 
-    def __init__(self, method: str, options: Mapping[str, Any]) -> None:
-        self.settings = read_options(CompetitorSettings, options, f"methods: options of '{method}'", HINT)
+    name: ClassVar[str]
+
+    def __init__(self, **options: Any) -> None:
+        self.settings = read_options(CompetitorSettings, options, f"methods: options of '{self.name}'", HINT)
         self._limits = self.settings.data.max_prompt_tokens, self.settings.data.max_answer_tokens
         self._adapters: dict[Any, Competitor] = {}
 
+    @abstractmethod
+    def mixture(self, named: Goal) -> Mixture:
+        """What answers for the named part of a preference."""
+
     def key(self, context: EvalContext) -> Any:
-        """What decides the adapters beside the policy, and how preferences are read."""
         pairs = fingerprint([pair.content() for pair in self._pairs])
-        return [self.settings.model_dump(exclude={"data"}), pairs, self._limits, self._names(context)]
+        settings = self.settings.model_dump(exclude={"data"})
+        return [self.name, [settings, pairs, self._limits, self._principles(context)]]
 
-    def named(self, context: EvalContext, item: BenchmarkItem) -> Goal:
-        """The named part of an item's preference; free text has no competitor and is left out."""
-        return parse_preference(item.preference, self._names(context), accepts_text=True).weights
-
-    def prepare(self, context: EvalContext, goals: Iterable[Goal]) -> Cost:
-        """Train what is missing for some goals; returns the cost of all of them, whenever they were trained.
+    def prepare(self, context: EvalContext) -> Cost:
+        """Train what is missing for the items; returns the cost of all their adapters, whenever they were trained.
 
         Raises:
             DataError: no pair asks for a principle alone.
             RecipeError, StorageError, TrainingError: see `pad_cli.errors`.
         """
-        distinct = {tuple(sorted(goal.items())): goal for goal in goals if goal}
-        costs = [self.adapter(context.policy, goal).cost for goal in distinct.values()]
+        goals = {tuple(sorted(goal.items())): goal for mix in self._mixtures(context, context.items) for goal, _ in mix}
+        costs = [self.adapter(context.policy, goal).cost for goal in goals.values()]
         return Cost(sum(c.seconds or 0.0 for c in costs), len(costs), sum(c.parameters for c in costs))
+
+    def answer(
+        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+    ) -> list[Generation]:
+        """Answers in order; items of one mixture are answered together."""
+        mixtures = self._mixtures(context, items)
+        answers: dict[int, Generation] = {}
+        for first, mixture in enumerate(mixtures):
+            if first not in answers:
+                numbers = [number for number, other in enumerate(mixtures) if other == mixture]
+                together = self._answer_with(mixture, context, [items[number] for number in numbers], settings)
+                answers.update(zip(numbers, together, strict=True))
+        return [answers[number] for number in range(len(items))]
 
     def adapter(self, policy: LanguageModel, goal: Goal) -> Competitor:
         """The adapter of a goal, trained if it is missing; raises as `prepare`."""
@@ -146,10 +154,112 @@ class Competitors:
     def _pairs(self) -> tuple[PreferencePair, ...]:
         return load_pairs(self.settings.data, self.settings.seed, self.settings.principles).train
 
-    def _names(self, context: EvalContext) -> list[str]:
+    def _principles(self, context: EvalContext) -> list[str]:
         """All names that a preference may use: those in the pairs, and the reward model's."""
         in_pairs = {name for pair in self._pairs for name in pair.preference}
         return sorted(in_pairs | set(context.reward_model.principles))
+
+    def _mixtures(self, context: EvalContext, items: Sequence[BenchmarkItem]) -> list[Mixture]:
+        """What answers each item; free text, for which nothing is trained, is left out of its preference."""
+        names = self._principles(context)
+        return [self.mixture(parse_preference(item.preference, names, accepts_text=True).weights) for item in items]
+
+    def _answer_with(
+        self, mixture: Mixture, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
+    ) -> list[Generation]:
+        policy = context.policy
+        prompts = [encode_prompt(policy.tokenizer, item.prompt) for item in items]
+        with ExitStack() as stack:
+            adapters = [(None, 1 - sum(share for _, share in mixture)), *self._attach(mixture, policy, stack)]
+            experts = [
+                Expert(policy, prompts, [share] * len(items), adapter)
+                for adapter, share in adapters
+                if abs(share) > _NOTHING
+            ]
+            if len(experts) > 1:  # the C best tokens of the mixture, not of its first expert
+                best = min(settings.candidates, settings.top_k or settings.candidates)
+                settings = settings.model_copy(update={"candidates": policy.vocabulary_size, "top_k": best})
+            answers = generate_mixture(experts, settings, [item.id for item in items])
+        return [context.engine.read_answer(tokens) for tokens in answers]
+
+    def _attach(self, mixture: Mixture, policy: LanguageModel, stack: ExitStack) -> list[tuple[Adapter, float]]:
+        """The adapters of a mixture, attached until the stack is left, with the shares of their log-probabilities."""
+        return [(_attached(self.adapter(policy, goal).directory, policy, stack), share) for goal, share in mixture]
+
+
+class Dpo(Trained):
+    """The policy trained by DPO for the preference's strongest principle (the first of equal ones) and no other."""
+
+    name = "dpo"
+
+    def mixture(self, named: Goal) -> Mixture:
+        positive = _positive(named)
+        return [({max(positive, key=lambda name: positive[name]): 1.0}, 1.0)] if positive else []
+
+
+class Soup(Trained):
+    """The policy with the average of one DPO adapter a principle, by the preference's weights (rewarded soups).
+
+    The policy plus sum_k v_k s B_k A_k with v = w / sum w (Rame et al. 2023, arXiv 2306.04488); the mean of the B_k
+    times the mean of the A_k is something else.
+    """
+
+    name = "soup"
+
+    def mixture(self, named: Goal) -> Mixture:
+        return _of_each(normalised(_positive(named)))
+
+    def _attach(self, mixture: Mixture, policy: LanguageModel, stack: ExitStack) -> list[tuple[Adapter, float]]:
+        """One adapter, the average."""
+        if not mixture:
+            return []
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        write_soup([(self.adapter(policy, goal).directory, share) for goal, share in mixture], scratch)
+        return [(_attached(scratch, policy, stack), 1.0)]
+
+
+class MorlDpo(Trained):
+    """The policy trained by DPO for this very preference, one training for each preference that is asked."""
+
+    name = "morl-dpo"
+
+    def mixture(self, named: Goal) -> Mixture:
+        return [(normalised(dict(sorted(named.items()))), 1.0)] if named else []
+
+
+class Mod(Trained):
+    """The weighted mean of the log-probabilities of one DPO-trained policy a principle (MOD).
+
+    log pi(a) = log p(a) + sum_k v_k (log p_k(a) - log p(a)), p the policy, p_k trained for principle k, and
+    v = w / sum |w|: with positive weights the plain policy cancels out (Shi et al. 2024, arXiv 2406.18853).
+    """
+
+    name = "mod"
+
+    def mixture(self, named: Goal) -> Mixture:
+        return _of_each(normalised(named))
+
+
+class Sum(Trained):
+    """The policy's log-probabilities plus the weighted log-ratios of one DPO-trained policy a principle.
+
+    As `mod` with v = w: every log-ratio at full strength, like a reward model that gives token rewards (GenARM: Xu et
+    al. 2024, arXiv 2410.08193).
+    """
+
+    name = "sum"
+
+    def mixture(self, named: Goal) -> Mixture:
+        return _of_each(named)
+
+
+def _positive(weights: Goal) -> Goal:
+    return {name: weight for name, weight in weights.items() if weight > 0}
+
+
+def _of_each(shares: Goal) -> Mixture:
+    """The adapter of each principle alone, with its share."""
+    return [({name: 1.0}, share) for name, share in shares.items()]
 
 
 def normalised(weights: Goal) -> Goal:
@@ -165,26 +275,17 @@ def goal_pairs(pairs: Sequence[PreferencePair], goal: Goal) -> list[PreferencePa
         DataError: no pair asks for a principle of it alone.
     """
     pairs = [pair for pair in pairs if pair.preference and not pair.texts]
-    alone = {
-        name: [
-            pair if pair.preference[name] > 0 else _swapped(pair) for pair in pairs if pair.preference.keys() == {name}
-        ]
-        for name in goal
-    }
+    alone = {name: [pair for pair in pairs if pair.preference.keys() == {name}] for name in goal}
     if lacking := [name for name, own_pairs in alone.items() if not own_pairs]:
         raise DataError(
             f"no training pair asks for {', '.join(lacking)} alone, so there is no competitor for it",
             hint="Give the method other data, or leave those preferences out of the benchmark.",
         )
-    if len(goal) == 1:
-        ((name, weight),) = goal.items()
-        return alone[name] if weight > 0 else [_swapped(pair) for pair in alone[name]]
-    direction = _direction(goal)
-    result = [pair for pair in pairs if _direction(pair.preference) == direction]
-    total = sum(map(len, alone.values()))
+    total, direction = sum(map(len, alone.values())), _direction(goal)
+    result = [pair for pair in pairs if _direction(pair.preference) == direction] if len(goal) > 1 else []
     for name, share in normalised(goal).items():
         drawn = itertools.islice(itertools.cycle(alone[name]), round(abs(share) * total))
-        result += drawn if share > 0 else map(_swapped, drawn)
+        result += (pair if pair.preference[name] * share > 0 else _swapped(pair) for pair in drawn)
     return result
 
 
@@ -235,149 +336,11 @@ def _work(target: Path) -> Path:
     return target.with_name(f"{target.name}.unfinished")
 
 
-@contextmanager
-def attached(policy: LanguageModel, directory: Path) -> Iterator[Adapter]:
-    """An adapter of the policy's; attached only inside the block, since it slows everything else down."""
+def _attached(directory: Path, policy: LanguageModel, stack: ExitStack) -> Adapter:
+    """An adapter of the policy's, detached when the stack is left, since it slows everything else down."""
     adapter = Adapter.load(directory, policy.model)
-    try:
-        yield adapter
-    finally:
-        adapter.detach()
-
-
-class Trained(Method):
-    """A method whose adapters are trained before it answers. Options: see `CompetitorSettings`."""
-
-    name: ClassVar[str]
-
-    def __init__(self, **options: Any) -> None:
-        self._competitors = Competitors(self.name, options)
-
-    def key(self, context: EvalContext) -> Any:
-        return [self.name, self._competitors.key(context)]
-
-    def prepare(self, context: EvalContext) -> Cost:
-        goals = (self._goal(self._competitors.named(context, item)) for item in context.items)
-        return self._competitors.prepare(context, [part for goal in goals for part in self._parts(goal)])
-
-    def answer(
-        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
-    ) -> list[Generation]:
-        """Answers in order; items of one goal are answered together, those of none by the plain policy."""
-        groups: dict[tuple[tuple[str, float], ...], list[int]] = {}
-        for number, item in enumerate(items):
-            goal = self._goal(self._competitors.named(context, item))
-            groups.setdefault(tuple(goal.items()), []).append(number)
-        answers: dict[int, Generation] = {}
-        for key, numbers in groups.items():
-            goal, group = dict(key), [items[number] for number in numbers]
-            plain: Components = [(None, 1.0)]
-            with self._components(context.policy, goal) if goal else nullcontext(plain) as components:
-                prompts = [encode_prompt(context.policy.tokenizer, item.prompt) for item in group]
-                mixture = [
-                    Expert(context.policy, prompts, [weight] * len(group), adapter) for adapter, weight in components
-                ]
-                tokens = generate_mixture(mixture, self._decoding(settings, context), [item.id for item in group])
-            answers.update(zip(numbers, map(context.engine.read_answer, tokens), strict=True))
-        return [answers[number] for number in range(len(items))]
-
-    def _goal(self, named: Goal) -> Goal:
-        """What the method can aim at of the named part of a preference."""
-        return named
-
-    def _parts(self, goal: Goal) -> list[Goal]:
-        """The goals of the adapters that it needs for a goal."""
-        return [{name: 1.0} for name in goal]
-
-    def _decoding(self, settings: DecodingSettings, context: EvalContext) -> DecodingSettings:
-        return settings
-
-    @contextmanager
-    def _components(self, policy: LanguageModel, goal: Goal) -> Iterator[Components]:
-        """The mixture that answers for a goal: by default the adapter trained for exactly that."""
-        with attached(policy, self._competitors.adapter(policy, goal).directory) as adapter:
-            yield [(adapter, 1.0)]
-
-    def _weighted(self, policy: LanguageModel, shares: Goal) -> list[tuple[Path, float]]:
-        """The directory of each principle's adapter, and its share."""
-        return [(self._competitors.adapter(policy, {name: 1.0}).directory, share) for name, share in shares.items()]
-
-
-class Dpo(Trained):
-    name = "dpo"
-    description = (
-        "the policy trained by DPO for the preference's strongest principle (the first of equal ones) and no other; "
-        "negative weights and free text have no effect, and with nothing left the plain policy answers"
-    )
-
-    def _goal(self, named: Goal) -> Goal:
-        positive = _positive(named)
-        return {max(positive, key=lambda name: positive[name]): 1.0} if positive else {}
-
-
-class Soup(Trained):
-    name = "soup"
-    description = (
-        "the policy with the average of one DPO adapter a principle, by the preference's weights (rewarded soups); "
-        "negative weights and free text have no effect, and with nothing left the plain policy answers"
-    )
-
-    def _goal(self, named: Goal) -> Goal:
-        return _positive(named)
-
-    @contextmanager
-    def _components(self, policy: LanguageModel, goal: Goal) -> Iterator[Components]:
-        with tempfile.TemporaryDirectory() as scratch:
-            write_soup(self._weighted(policy, normalised(goal)), Path(scratch))
-            with attached(policy, Path(scratch)) as adapter:
-                yield [(adapter, 1.0)]
-
-
-class MorlDpo(Trained):
-    name = "morl-dpo"
-    description = (
-        "the policy trained by DPO for this very preference, one training for each preference that is asked; "
-        "free text has no effect, and with nothing left the plain policy answers"
-    )
-
-    def _goal(self, named: Goal) -> Goal:
-        return normalised(dict(sorted(named.items()))) if named else {}
-
-    def _parts(self, goal: Goal) -> list[Goal]:
-        return [goal]
-
-
-class Mod(Trained):
-    name = "mod"
-    description = (
-        "the weighted mean of the log-probabilities of one DPO-trained policy a principle (MOD); free text has no "
-        "effect, and with nothing left the plain policy answers"
-    )
-
-    relative: ClassVar[bool] = True  # only the proportions of weights count
-
-    @contextmanager
-    def _components(self, policy: LanguageModel, goal: Goal) -> Iterator[Components]:
-        shares = normalised(goal) if self.relative else goal
-        components: list[tuple[Adapter | None, float]] = [(None, 1 - sum(shares.values()))]
-        with ExitStack() as stack:
-            for directory, share in self._weighted(policy, shares):
-                components.append((stack.enter_context(attached(policy, directory)), share))
-            yield [(adapter, weight) for adapter, weight in components if abs(weight) > _NOTHING]
-
-    def _decoding(self, settings: DecodingSettings, context: EvalContext) -> DecodingSettings:
-        """Among the C best tokens of the mixture, not of its first component."""
-        best = min(settings.candidates, settings.top_k or settings.candidates)
-        return settings.model_copy(update={"candidates": context.policy.vocabulary_size, "top_k": best})
-
-
-class Sum(Mod):
-    name = "sum"
-    description = (
-        "the policy's log-probabilities plus the full-strength weighted sum of the log-ratios of one DPO-trained "
-        "policy a principle (GenARM-like); free text has no effect, and with nothing left the plain policy answers"
-    )
-    relative = False
+    stack.callback(adapter.detach)
+    return adapter
 
 
 def write_soup(parts: Sequence[tuple[Path, float]], target: Path) -> None:
@@ -392,7 +355,3 @@ def write_soup(parts: Sequence[tuple[Path, float]], target: Path) -> None:
     save_file(mixed, target / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     larger = {key: len(parts) * config[key] for key in ("r", "lora_alpha")}  # updates scale with alpha / r
     write_json(target / ADAPTER_CONFIG, {**config, **larger})
-
-
-def _positive(weights: Goal) -> Goal:
-    return {name: weight for name, weight in weights.items() if weight > 0}

@@ -1,14 +1,5 @@
 """Methods that train nothing beyond the reward model.
 
-base         the policy alone
-pad          the policy guided by the reward model while it decodes
-best-of-n    n sampled answers of the policy, of which the reward model keeps the best (Stiennon et al. 2020,
-             arXiv 2009.01325): the same reward model, used after decoding instead of during it
-prompt       the preference in words in the prompt
-pad+prompt   both; the reward model reads the plain prompt
-contrast     (1 + g) log pi(a | x, p) - g log pi(a | x), g = guidance weight * scale: the policy with the preference in
-             its prompt, contrasted with itself without (context steering, arXiv 2405.01768)
-
 The words are those of one template, `pad_cli.preference.prompted`; the reward model's principles say which words of a
 preference are names. Few-shot examples are answered prompts before the question, each asking for its own preference.
 """
@@ -16,82 +7,109 @@ preference are names. Few-shot examples are answered prompts before the question
 from __future__ import annotations
 
 import functools
+import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
 
 from pad_cli.decoding.mixture import Expert, generate_mixture
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.contract import Cost, EvalContext, Method
-from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
+from pad_cli.evaluation.sequence_rewards import answer_tokens, sequence_rewards
 from pad_cli.models.language_model import same_vocabulary
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference, parse_preference, prompted
-from pad_cli.profiles import profile_weights
 from pad_cli.recipe import DataSettings, DecodingSettings
-from pad_cli.records import BenchmarkItem, Generation, Messages, as_messages
+from pad_cli.records import BenchmarkItem, Generation, Messages, PreferencePair, as_messages
 from pad_cli.registry import PAIR_SOURCES
 from pad_cli.system.runs import fingerprint
 
 _PROBE = Preference({"a": 1.0, "b": -0.5}, {"c": 2.0})
 """Its wording has every word of the template: answers are kept under a key of that."""
-_FIELDS = {"prompt", "preference", "answer"}
 
 
-class Base(Method):
-    description = "the policy alone"
-    reads_preference = False
+def _location(examples: Any) -> Any:
+    if isinstance(examples, list):
+        raise ValueError("write the examples as preference pairs into a JSONL file, and give its name")
+    return examples
+
+
+class Untrained(Method):
+    """A method without models of its own.
+
+    Attributes:
+        name: in the registry.
+        rewarded: whether the reward model takes part in the answer.
+    """
+
+    name: ClassVar[str]
+    rewarded: ClassVar[bool] = False
 
     def key(self, context: EvalContext) -> Any:
-        return ["base"]
+        always = context.engine.always
+        steered_by = [context.reward_model.fingerprint, *([always] if always else [])] if self.rewarded else []
+        return [self.name, *self.decided_by(context), *steered_by]
 
-    def answer(
-        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
-    ) -> list[Generation]:
-        return context.engine.generate(_prompts(items), None, settings, streams=_ids(items))
-
-
-class Pad(Method):
-    description = "the policy guided by the reward model while it decodes"
-    weighted = True
-
-    def key(self, context: EvalContext) -> Any:
-        return ["pad", *context.steered_by]
+    def decided_by(self, context: EvalContext) -> list[Any]:
+        """Its own part of the key."""
+        return []
 
     def prepare(self, context: EvalContext) -> Cost:
-        return context.reward_model_cost
+        return context.reward_model_cost if self.rewarded else Cost()
 
     def answer(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
     ) -> list[Generation]:
+        prompts, streams = [item.prompt for item in items], [item.id for item in items]
+        reads = self.prompts(context, items, settings)
+        if not self.rewarded:
+            return context.engine.generate(reads or prompts, None, settings, streams=streams)
         weights = [guidance_weight] * len(items)
-        preferences = _preferences(context, items)
-        return context.engine.generate(_prompts(items), preferences, settings, weights, streams=_ids(items))
+        preferences = [context.engine.preference(item.preference) for item in items]
+        return context.engine.generate(prompts, preferences, settings, weights, streams=streams, policy_prompts=reads)
+
+    def prompts(
+        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
+    ) -> list[Messages] | None:
+        """What the policy reads for each item; None for the items' own prompts, which the reward model always reads."""
+        return None
+
+
+class Base(Untrained):
+    """The policy alone."""
+
+    name = "base"
+    reads_preference = False
+
+
+class Pad(Untrained):
+    """The policy guided by the reward model while it decodes."""
+
+    name = "pad"
+    weighted = True
+    rewarded = True
 
 
 @dataclass(frozen=True)
-class BestOfN(Method):
-    """The best of `n` sampled answers by summed reward; `temperature` is that of sampling if decoding is greedy."""
+class BestOfN(Untrained):
+    """The best of n sampled answers, by the reward model's reward of the whole answer.
 
-    n: int = 8
-    temperature: float = 1.0
-    description: ClassVar[str] = "the best of n sampled answers, by the reward model's reward of the whole answer"
+    The same reward model, used after decoding instead of during it (Stiennon et al. 2020, arXiv 2009.01325).
+    `temperature` is that of sampling if decoding is greedy.
+    """
 
-    def __post_init__(self) -> None:
-        if self.n < 1 or self.temperature <= 0:
-            raise RecipeError(
-                f"methods: best-of-n with n {self.n} and temperature {self.temperature:g}.",
-                "n is at least 1, and the temperature above 0.",
-            )
+    n: Annotated[int, Field(ge=1)] = 8
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    name: ClassVar[str] = "best-of-n"
+    rewarded: ClassVar[bool] = True
 
-    def key(self, context: EvalContext) -> Any:
-        return ["best-of-n", self.n, self.temperature, *context.steered_by]
-
-    def prepare(self, context: EvalContext) -> Cost:
-        return context.reward_model_cost
+    def decided_by(self, context: EvalContext) -> list[Any]:
+        return [self.n, self.temperature]
 
     def answer(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
@@ -99,68 +117,48 @@ class BestOfN(Method):
         model, n = context.reward_model, self.n
         sampled = settings.model_copy(update={"temperature": settings.temperature or self.temperature})
         streams = [f"{item.id}/{number}" if number else item.id for item in items for number in range(n)]
-        repeated = [item for item in items for _ in range(n)]
-        generations = context.engine.generate(_prompts(repeated), None, sampled, streams=streams)
-        preferences = [preference for preference in _preferences(context, items) for _ in range(n)]
+        prompts = [item.prompt for item in items for _ in range(n)]
+        preferences = [context.engine.preference(item.preference) for item in items for _ in range(n)]
+        drawn = context.engine.generate(prompts, None, sampled, streams=streams)
         shared = same_vocabulary(context.policy, model.backbone)  # then the very tokens that were sampled are rewarded
-        to_reward = [
-            AnswerToReward(
-                item.prompt,
-                preference,
-                drawn.token_ids if shared else answer_tokens(model, drawn.text, ended=drawn.finish_reason == "stop"),
-            )
-            for item, preference, drawn in zip(repeated, preferences, generations, strict=True)
+        tokens = [
+            each.token_ids if shared else answer_tokens(model, each.text, ended=each.finish_reason == "stop")
+            for each in drawn
         ]
-        rewards = sequence_rewards(model, context.policy, to_reward).view(len(items), n)
-        return [generations[n * row + best] for row, best in enumerate(rewards.argmax(1).tolist())]
+        rewards = sequence_rewards(model, context.policy, prompts, preferences, tokens).view(len(items), n)
+        return [drawn[n * row + best] for row, best in enumerate(rewards.argmax(1).tolist())]
 
 
 @dataclass(frozen=True)
-class Prompt(Method):
+class Prompt(Untrained):
     """The policy with the preference in its prompt.
 
     Options:
-        examples: few-shot examples: a list of `{prompt, preference, answer}`, all of which are shown; or a JSONL file
-            of preference pairs, or a registered source of them, from which `shots` chosen answers are drawn.
+        examples: few-shot examples: a JSONL file of preference pairs, or a registered source of them, from which
+            `shots` chosen answers are drawn.
     """
 
-    examples: str | Sequence[Mapping[str, Any]] = ()
-    shots: int = 2
+    examples: Annotated[str, BeforeValidator(_location)] = ""
+    shots: Annotated[int, Field(ge=1)] = 2
     seed: int = 0
     _read: dict[tuple[str, ...], Examples] = field(default_factory=dict, init=False, repr=False, compare=False)
-    description: ClassVar[str] = "the policy with the preference in its prompt"
+    name: ClassVar[str] = "prompt"
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.examples, str | list | tuple) or self.shots < 1:
-            raise RecipeError(
-                f"methods: options.examples {self.examples!r} with shots {self.shots}.",
-                "Give a list of examples, a JSONL file or a registered source of pairs, and at least one shot.",
-            )
-
-    def key(self, context: EvalContext) -> Any:
-        return ["prompt", self._wording(context)]
-
-    def prepare(self, context: EvalContext) -> Cost:
-        if self.examples:
-            self._examples(context)
-        return Cost()
-
-    def answer(
-        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
-    ) -> list[Generation]:
-        return context.engine.generate(self.prompts(context, items, settings), None, settings, streams=_ids(items))
+    def decided_by(self, context: EvalContext) -> list[Any]:
+        probe = [dict(message) for message in prompted(as_messages("?"), _PROBE)]
+        examples = self._examples(context)
+        return [[probe, examples.key if examples else None]]
 
     def prompts(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
     ) -> list[Messages]:
         """What the policy reads for each item; raises RecipeError if examples leave no room for an answer."""
-        prompts: list[Messages] = []
+        examples, prompts = self._examples(context), list[Messages]()
         for item in items:
             preference = parse_preference(item.preference, context.reward_model.principles, accepts_text=True)
-            examples = self._examples(context).of(item, preference) if self.examples else ()
-            prompts.append(with_examples(prompted(item.prompt, preference), examples))
+            prompts.append(examples.before(item, preference) if examples else prompted(item.prompt, preference))
         policy = context.policy
-        if self.examples and policy.context_length is not None:
+        if examples and policy.context_length is not None:
             longest = max((len(encode_prompt(policy.tokenizer, prompt)) for prompt in prompts), default=0)
             if longest + settings.max_new_tokens > policy.context_length:
                 raise RecipeError(
@@ -170,59 +168,39 @@ class Prompt(Method):
                 )
         return prompts
 
-    def _wording(self, context: EvalContext) -> Any:
-        """What decides the words, for a method's key."""
-        probe = [dict(message) for message in prompted(as_messages("?"), _PROBE)]
-        return [probe, self._examples(context).key if self.examples else None]
-
-    def _examples(self, context: EvalContext) -> Examples:
+    def _examples(self, context: EvalContext) -> Examples | None:
         principles = tuple(context.reward_model.principles)
-        if principles not in self._read:
-            self._read[principles] = (
-                draw_examples(self.examples, principles, self.shots, self.seed)
-                if isinstance(self.examples, str)
-                else read_examples(self.examples, principles)
-            )
-        return self._read[principles]
+        if self.examples and principles not in self._read:
+            self._read[principles] = load_examples(self.examples, principles, self.shots, self.seed)
+        return self._read.get(principles)
 
 
 @dataclass(frozen=True)
 class PadPrompt(Prompt):
-    """PAD on a policy that also reads the preference in its prompt; options as of `Prompt`."""
+    """The policy with the preference in its prompt, guided by the reward model, which reads the plain prompt.
 
-    description: ClassVar[str] = "the policy with the preference in its prompt, guided by the reward model"
+    Options: as of `Prompt`.
+    """
+
+    name: ClassVar[str] = "pad+prompt"
     weighted: ClassVar[bool] = True
-
-    def key(self, context: EvalContext) -> Any:
-        return ["pad+prompt", self._wording(context), *context.steered_by]
-
-    def prepare(self, context: EvalContext) -> Cost:
-        super().prepare(context)
-        return context.reward_model_cost
-
-    def answer(
-        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
-    ) -> list[Generation]:
-        return context.engine.generate(
-            _prompts(items),
-            _preferences(context, items),
-            settings,
-            [guidance_weight] * len(items),
-            streams=_ids(items),
-            policy_prompts=self.prompts(context, items, settings),
-        )
+    rewarded: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class Contrast(Prompt):
-    """The policy with the preference in its prompt, contrasted with itself without, at `scale` times the weight."""
+    """The policy with the preference p in its prompt, contrasted with itself without.
+
+    (1 + g) log pi(a | x, p) - g log pi(a | x), g = guidance weight * scale (context steering, arXiv 2405.01768).
+    Options: as of `Prompt`, and `scale`.
+    """
 
     scale: float = 1.0
-    description: ClassVar[str] = "the policy with the preference in its prompt, contrasted with itself without"
+    name: ClassVar[str] = "contrast"
     weighted: ClassVar[bool] = True
 
-    def key(self, context: EvalContext) -> Any:
-        return ["contrast", self.scale, self._wording(context)]
+    def decided_by(self, context: EvalContext) -> list[Any]:
+        return [self.scale, *super().decided_by(context)]
 
     def answer(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
@@ -233,116 +211,67 @@ class Contrast(Prompt):
 
         push = guidance_weight * self.scale
         with_preference = component(self.prompts(context, items, settings), 1 + push)
-        answers = generate_mixture([with_preference, component(_prompts(items), -push)], settings, _ids(items))
+        answers = generate_mixture(
+            [with_preference, component([item.prompt for item in items], -push)], settings, [item.id for item in items]
+        )
         return [context.engine.read_answer(tokens) for tokens in answers]
-
-
-def _prompts(items: Sequence[BenchmarkItem]) -> list[Messages]:
-    return [item.prompt for item in items]
-
-
-def _ids(items: Sequence[BenchmarkItem]) -> list[str]:
-    """Names of the random streams: with the seed they decide what sampling draws."""
-    return [item.id for item in items]
-
-
-def _preferences(context: EvalContext, items: Sequence[BenchmarkItem]) -> list[Preference]:
-    return [context.engine.preference(item.preference) for item in items]
-
-
-@dataclass(frozen=True)
-class Example:
-    """An answer as it should be."""
-
-    prompt: Messages
-    preference: Preference
-    answer: str
-
-    def messages(self) -> Messages:
-        """The conversation without its system message, which cannot be in the middle of another."""
-        prompt = tuple(message for message in self.prompt if message["role"] != "system")
-        return (*prompted(prompt, self.preference), {"role": "assistant", "content": self.answer})
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a method, of which `shots` are drawn for each question; None shows all."""
+    """Preference pairs whose chosen answers are shown, `shots` for each question."""
 
-    examples: tuple[Example, ...]
-    shots: int | None = None
-    seed: int = 0
+    pairs: tuple[PreferencePair, ...]
+    shots: int
+    seed: int
 
     @functools.cached_property
     def key(self) -> str:
         """Of everything that decides which examples are shown."""
-        all_of_them = fingerprint([example.messages() for example in self.examples])
-        return all_of_them if self.shots is None else fingerprint([all_of_them, self.shots, self.seed])
+        return fingerprint([fingerprint([_turns(pair) for pair in self.pairs]), self.shots, self.seed])
 
-    def of(self, item: BenchmarkItem, preference: Preference) -> Sequence[Example]:
-        """Those to show before an item: of the same preference, then of those that differ in the fewest principles."""
-        if self.shots is None:
-            return self.examples
-        rng, drawn = random.Random(f"{self.seed}/{item.id}"), list[Example]()
+    def before(self, item: BenchmarkItem, preference: Preference) -> Messages:
+        """An item's conversation with examples before it, but after its system message."""
+        question = prompted(item.prompt, preference)
+        start = next((number for number, message in enumerate(question) if message["role"] != "system"), 0)
+        shown = (message for pair in self.of(item, preference) for message in _turns(pair))
+        return (*question[:start], *shown, *question[start:])
+
+    def of(self, item: BenchmarkItem, preference: Preference) -> list[PreferencePair]:
+        """Those to show: of the same preference, then of those that differ in the fewest principles."""
         signs = _signs(preference)
-        for distance in sorted({len(signs ^ others) for others in self._by_signs}):
-            others = [
-                example
-                for other, examples in self._by_signs.items()
-                if len(signs ^ other) == distance
-                for example in examples
-                if example.prompt != item.prompt  # which is never shown
-            ]
-            drawn += rng.sample(others, min(self.shots - len(drawn), len(others)))
-            if len(drawn) == self.shots:
-                break
+
+        def distance(pair: PreferencePair) -> int:
+            return len(signs ^ _signs(pair))
+
+        rng, drawn = random.Random(f"{self.seed}/{item.id}"), list[PreferencePair]()
+        others = (pair for pair in self.pairs if pair.prompt != item.prompt)
+        for _, group in itertools.groupby(sorted(others, key=distance), key=distance):
+            nearest = list(group)
+            drawn += rng.sample(nearest, min(self.shots - len(drawn), len(nearest)))
         return drawn
 
-    @functools.cached_property
-    def _by_signs(self) -> dict[frozenset[tuple[str, bool]], list[Example]]:
-        groups: dict[frozenset[tuple[str, bool]], list[Example]] = {}
-        for example in self.examples:
-            groups.setdefault(_signs(example.preference), []).append(example)
-        return groups
+
+def _turns(pair: PreferencePair) -> Messages:
+    """A pair's prompt and chosen answer, without its system message, which may stand at the beginning only."""
+    prompt = tuple(message for message in pair.prompt if message["role"] != "system")
+    preference = Preference(dict(pair.preference), dict(pair.texts))
+    return (*prompted(prompt, preference), {"role": "assistant", "content": pair.chosen})
 
 
-def _signs(preference: Preference) -> frozenset[tuple[str, bool]]:
+def _signs(asked: Preference | PreferencePair) -> frozenset[tuple[str, bool]]:
     """A preference without its strengths: each name or text, and whether its weight is positive."""
-    return frozenset((text, weight > 0) for text, weight in [*preference.weights.items(), *preference.texts.items()])
+    weights = asked.preference if isinstance(asked, PreferencePair) else asked.weights
+    return frozenset((text, weight > 0) for text, weight in [*weights.items(), *asked.texts.items()])
 
 
-def with_examples(conversation: Messages, examples: Sequence[Example]) -> Messages:
-    """A conversation with examples before it, but after its system message."""
-    start = next((number for number, message in enumerate(conversation) if message["role"] != "system"), 0)
-    messages = [message for example in examples for message in example.messages()]
-    return (*conversation[:start], *messages, *conversation[start:])
-
-
-def read_examples(rows: Sequence[Mapping[str, Any]], principles: Sequence[str]) -> Examples:
-    """Examples of a recipe: `{prompt, preference, answer}` each, preferences as typed after `--pref`."""
-    examples = []
-    for number, row in enumerate(rows):
-        if not isinstance(row, Mapping) or set(row) != _FIELDS or not all(row.values()):
-            raise RecipeError(
-                f"methods: options.examples.{number} is not an example.",
-                "Give each a prompt, a preference and an answer.",
-            )
-        specs = [row["preference"]] if isinstance(row["preference"], str) else row["preference"]
-        preference = parse_preference(specs, principles, accepts_text=True, profiles=profile_weights)
-        examples.append(Example(as_messages(row["prompt"]), preference, str(row["answer"])))
-    return Examples(tuple(examples))
-
-
-def draw_examples(location: str, principles: Sequence[str], shots: int, seed: int) -> Examples:
-    """Examples from a registered source of pairs, or a JSONL file: the chosen answers of the training pairs, each once.
+def load_examples(location: str, principles: Sequence[str], shots: int, seed: int) -> Examples:
+    """The training pairs of a registered source or a JSONL file, each chosen answer once.
 
     `principles` are names that the file's preferences may use. Raises as `load_pairs`.
     """
     registered = location in PAIR_SOURCES.names() and not Path(location).exists()
     settings = DataSettings(source=location) if registered else DataSettings(train=location, contrast=False)
-    examples = {
-        (fingerprint([pair.prompt, pair.preference, pair.texts]), pair.chosen): Example(
-            pair.prompt, Preference(dict(pair.preference), dict(pair.texts)), pair.chosen
-        )
-        for pair in load_pairs(settings, seed, principles).train
-    }
-    return Examples(tuple(examples.values()), shots, seed)
+    pairs = load_pairs(settings, seed, principles).train
+    distinct = {(fingerprint([pair.prompt, pair.preference, pair.texts]), pair.chosen): pair for pair in pairs}
+    return Examples(tuple(distinct.values()), shots, seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError
-from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
+from pad_cli.evaluation.sequence_rewards import answer_tokens, sequence_rewards
 from pad_cli.pairs import note_changes, prompt_of, read_rows
 from pad_cli.preference import Preference
 from pad_cli.prompts import Prompt, distinct, load_benchmark
@@ -117,8 +117,5 @@ def _mean_reward(
     """Mean over N answers of their summed rewards under a preference, nats, not calibrated."""
     assert engine.reward_model is not None, "it has read the preference"
     model = engine.reward_model
-    rows = [
-        AnswerToReward(prompt, preference, answer_tokens(model, answer.text, ended=answer.finish_reason == "stop"))
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
-    return sequence_rewards(model, engine.policy, rows).double().mean().item()
+    tokens = [answer_tokens(model, answer.text, ended=answer.finish_reason == "stop") for answer in answers]
+    return sequence_rewards(model, engine.policy, prompts, [preference] * len(prompts), tokens).double().mean().item()

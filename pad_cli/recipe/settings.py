@@ -127,7 +127,7 @@ def _model_of(entry: Callable[..., Any]) -> type[BaseModel]:
     plain_class = isinstance(entry, type) and not is_dataclass(entry)
     hints: dict[str, Any] = {}
     with contextlib.suppress(NameError, TypeError):  # names that only type checkers import; no annotations
-        hints = get_type_hints(entry.__init__ if plain_class else entry)
+        hints = get_type_hints(entry.__init__ if plain_class else entry, include_extras=True)
     fields: dict[str, Any] = {
         each.name: (_known(hints.get(each.name, Any)), ... if each.default is each.empty else each.default)
         for each in parameters

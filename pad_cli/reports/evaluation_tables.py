@@ -307,7 +307,6 @@ def _fronts(result: Row) -> Table:
             "on front": number("on_front"),
             "hypervolume": number("hypervolume", ".3f"),
             "interval": lambda front: f"{front['low']:.3f} to {front['high']:.3f}",
-            "spacing": number("spacing", ".3f"),
         },
         "Fronts",
     )

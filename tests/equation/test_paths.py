@@ -12,7 +12,7 @@ from pad_cli.decoding.bridged import BridgedStrategy
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.processor import PreferenceLogitsProcessor
 from pad_cli.decoding.strategies import Guidance
-from pad_cli.evaluation.sequence_rewards import AnswerToReward, sequence_rewards, token_rewards
+from pad_cli.evaluation.sequence_rewards import sequence_rewards
 from pad_cli.learning.choices import Comparison
 from pad_cli.learning.user_weights import choice_features
 from pad_cli.models.language_model import LanguageModel
@@ -104,11 +104,9 @@ def test_the_rewards_are_not_all_the_same(form: str, policy: LanguageModel, othe
 def test_scorers_give_the_equations_rewards(form: str, policy: LanguageModel, other_policy: LanguageModel) -> None:
     model = make_model(form, policy, other_policy)
     expected = realised(form, model, policy)
-    asked = AnswerToReward(
-        as_messages(PROMPT), model.preference(specs(form)), tuple(encode_answer(policy.tokenizer, ANSWER))
-    )
-    close(token_rewards(model, policy, [asked])[0], expected)
-    close(sequence_rewards(model, policy, [asked, asked]), expected.sum().repeat(2), atol=1e-3)
+    preferences, answer = [model.preference(specs(form))] * 2, tuple(encode_answer(policy.tokenizer, ANSWER))
+    rewards = sequence_rewards(model, policy, [as_messages(PROMPT)] * 2, preferences, [answer] * 2)
+    close(rewards, expected.sum().repeat(2), atol=1e-3)
     if isinstance(model, PersonalizedRewardModel):
         close(model.token_rewards(as_messages(PROMPT), ANSWER, model.preference(SPECS)), expected)
 

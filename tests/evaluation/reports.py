@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pad_cli.evaluation.comparisons import CellKey, ItemKey, Reference, Scored
 from pad_cli.evaluation.contract import load_scorer
-from pad_cli.evaluation.report import build_report
+from pad_cli.evaluation.report import CellKey, ItemKey, Reference, Scored, build_report
 from pad_cli.recipe import EvalRecipe, ScorerSettings
 
 SCORERS = {name: load_scorer(ScorerSettings(scorer=name)) for name in ("words", "hit", "repeated_4grams")}

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from scipy.stats import binom
 
-from pad_cli.evaluation.comparisons import Reference, reference_of
-from pad_cli.evaluation.report import REPORT
+from pad_cli.evaluation.outputs import REPORT
+from pad_cli.evaluation.report import Reference, reference_of
 from pad_cli.evaluation.statistics import by_prompt, intervals
 from pad_cli.evaluation.untrained_methods import Base, Pad
 from pad_cli.reports.evaluation_tables import report_table

@@ -12,8 +12,7 @@ import pytest
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError, PreferenceError, RecipeError, UsageError
 from pad_cli.evaluation.evaluate import ANSWERS, CROSS_POLICY, SCORES, evaluate, items_by_policy
-from pad_cli.evaluation.outputs import COSTS, OUTPUTS
-from pad_cli.evaluation.report import MARKDOWN, PAGE, REPORT
+from pad_cli.evaluation.outputs import COSTS, MARKDOWN, OUTPUTS, PAGE, REPORT
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.prompts import load_benchmarks
@@ -305,10 +304,7 @@ def test_a_run_ends_with_pages_to_read(make_recipe: MakeRecipe) -> None:
         assert "pad at 2" in (Path(recipe.output) / name).read_text(encoding="utf-8")
     items = json.loads((Path(recipe.output) / OUTPUTS).read_text())["items"]
     assert len(items) == 4
-    for answer in (answer for item in items for answer in item["answers"]):
-        assert "".join(text for text, _ in answer["tokens"]) == answer["text"]
-    base = [[reward for _, reward in item["answers"][0]["tokens"]] for item in items]
-    assert base[0] != base[1], "one answer, under two preferences"
+    assert all(set(answer["scores"]) == {"words", "repeated_4grams"} for item in items for answer in item["answers"])
     (Path(recipe.output) / OUTPUTS).unlink()
     evaluate(recipe)
     assert json.loads((Path(recipe.output) / OUTPUTS).read_text())["items"] == items

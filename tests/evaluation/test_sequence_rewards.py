@@ -11,7 +11,7 @@ import torch
 from pad_cli.errors import UsageError
 from pad_cli.evaluation.contract import Answer, EvalContext, load_scorer
 from pad_cli.evaluation.scorers.likelihood import reward as reward_scorer
-from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
+from pad_cli.evaluation.sequence_rewards import answer_tokens, sequence_rewards
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
@@ -83,16 +83,13 @@ def test_rewards_relative_to_the_policy_read_the_preference_in_the_prompt(
 def test_batches_change_no_reward(
     reward_model: PersonalizedRewardModel, policy: LanguageModel, monkeypatch: Any
 ) -> None:
-    rows = [
-        AnswerToReward(
-            item.prompt, reward_model.preference(item.preference), answer_tokens(reward_model, text, ended=ended)
-        )
-        for item, text, *_ in samples()
-        for ended in (True, False)
-    ]
-    together = sequence_rewards(reward_model, policy, rows)
+    asked = [(item, text, ended) for item, text, *_ in samples() for ended in (True, False)]
+    prompts = [item.prompt for item, _, _ in asked]
+    preferences = [reward_model.preference(item.preference) for item, _, _ in asked]
+    answers = [answer_tokens(reward_model, text, ended=ended) for _, text, ended in asked]
+    together = sequence_rewards(reward_model, policy, prompts, preferences, answers)
     monkeypatch.setattr("pad_cli.models.scoring._BATCH_TOKENS", 100)
-    assert torch.allclose(sequence_rewards(reward_model, policy, rows), together, atol=1e-4)
+    assert torch.allclose(sequence_rewards(reward_model, policy, prompts, preferences, answers), together, atol=1e-4)
     assert together[3] == 0.0, "an answer without any token"
 
 

@@ -17,7 +17,7 @@ from pad_cli.errors import JudgeError, PadError
 from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredError
 from pad_cli.evaluation.judge.judging import judge, plan_judging
 from pad_cli.evaluation.judge.questions import UnparsedVerdictError, read_verdict
-from pad_cli.evaluation.report import write_pages
+from pad_cli.evaluation.outputs import write_pages
 from pad_cli.recipe import JudgeSettings
 from tests.cli.test_commands import pad
 from tests.evaluation.judge.server import Handler, JudgeServer

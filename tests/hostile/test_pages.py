@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from pad_cli.decoding.detokenize import Candidate, TokenChoice
 from pad_cli.decoding.heat_map import heat_map
-from pad_cli.evaluation.comparisons import Reference
-from pad_cli.evaluation.report import MARKDOWN, PAGE, build_report
+from pad_cli.evaluation.outputs import MARKDOWN, PAGE
+from pad_cli.evaluation.report import Reference, build_report
 from pad_cli.reports.charts import Point, Series, plot
 from pad_cli.reports.document import Cell, Document, Figure, Section, Table, Verdict, page
 from tests.cli.test_commands import pad

@@ -10,7 +10,7 @@ import torch
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import DataError
-from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
+from pad_cli.evaluation.sequence_rewards import answer_tokens, sequence_rewards
 from pad_cli.learning.effect import measure_effect, read_prompts
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.preference import Preference
@@ -59,14 +59,8 @@ def test_an_effect_is_the_engines_answers_and_their_mean_rewards(engine: PadEngi
     assert [each.preference for each in effect.rewards] == ["humorous=2", "formal", "concise"]
     model, unit = engine.reward_model, Preference({"humorous": 2.0}, {})
     assert model is not None
-    rewards = sequence_rewards(
-        model,
-        engine.policy,
-        [
-            AnswerToReward(prompt, unit, answer_tokens(model, each.text, ended=each.finish_reason == "stop"))
-            for prompt, each in zip(PROMPTS, steered, strict=True)
-        ],
-    )
+    tokens = [answer_tokens(model, each.text, ended=each.finish_reason == "stop") for each in steered]
+    rewards = sequence_rewards(model, engine.policy, PROMPTS, [unit] * len(PROMPTS), tokens)
     assert effect.rewards[0].steered == pytest.approx(rewards.mean().item(), abs=1e-5)
     assert effect.rewards[0].steered > effect.rewards[0].plain
 

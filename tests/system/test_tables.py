@@ -125,7 +125,7 @@ def judge_rows() -> list[RenderableType]:
 def sweep_tables() -> list[RenderableType]:
     objectives = ["enthusiastic", "informative"]
     place = {"method": "contrastive-decoding", "guidance_weight": 1.5, "candidates": 10, "on_front": 3}
-    front = {**place, "points": 11, "hypervolume": 0.5, "low": 0.4, "high": 0.6, "spacing": 0.1}
+    front = {**place, "points": 11, "hypervolume": 0.5, "low": 0.4, "high": 0.6}
     means = {f"{name} share": 0.5 for name in objectives}
     point = {**place, "weights": dict.fromkeys(objectives, 0.5), "means": means}
     named = [{"principle": name} for name in objectives]

@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pad_cli.evaluation.answering import prompt_key
-from pad_cli.evaluation.comparisons import POOLED, rounded
 from pad_cli.evaluation.contract import Answer
 from pad_cli.evaluation.judge.length import length_controlled, length_controlled_interval
+from pad_cli.evaluation.report import POOLED, rounded
 from pad_cli.evaluation.statistics import Interval, by_prompt, intervals
 from pad_cli.recipe import EvalRecipe
 from pad_cli.system.runs import fingerprint

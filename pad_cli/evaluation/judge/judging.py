@@ -17,7 +17,6 @@ from typing import Any
 
 from pad_cli.errors import DataError, RecipeError, UsageError, did_you_mean
 from pad_cli.evaluation.answering import prompt_key, question_key
-from pad_cli.evaluation.comparisons import reference_of
 from pad_cli.evaluation.contract import Answer, Method, System, load_method
 from pad_cli.evaluation.evaluate import ANSWERS, items_by_policy
 from pad_cli.evaluation.judge.asking import LOST, Question, Volume, ask_all, cost_of, forecast
@@ -33,8 +32,8 @@ from pad_cli.evaluation.judge.judge_report import (
     rubric_rows,
 )
 from pad_cli.evaluation.judge.questions import compare, rate
-from pad_cli.evaluation.outputs import read_answered
-from pad_cli.evaluation.report import JUDGED, REPORT, has_report, read_content, write_pages
+from pad_cli.evaluation.outputs import JUDGED, REPORT, has_report, read_answered, read_content, write_pages
+from pad_cli.evaluation.report import reference_of
 from pad_cli.prompts import load_benchmarks
 from pad_cli.recipe import EvalRecipe, JudgeSettings, read_recipe
 from pad_cli.records import BenchmarkItem

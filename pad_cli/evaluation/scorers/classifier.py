@@ -9,7 +9,6 @@ A template says in what form the classifier reads a prompt and an answer:
 `answer`    the answer alone
 `hh`        two texts: "\\n\\nHuman: PROMPT \\n\\nAssistant:", as HH-RLHF spells conversations, and the answer
 `auto`      `chat` if there is a chat template, else `pair`
-otherwise   a text with {answer} and {prompt} (the messages, one paragraph each) in it, or a list of two for a text pair
 
 `helpful`, `harmless` and `humor` are the reward models of Rewards-in-Context (arXiv 2402.10207), which the paper's
 tables use; means and standard deviations are those of RiC's data (github.com/YangRui2015/RiC, ppo/utils.py). The first
@@ -24,6 +23,7 @@ plain Llama. (The authors of PAD take the same numbers, `output.rewards[0][dimen
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,38 +36,41 @@ import torch
 from pydantic import Field, model_validator
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from pad_cli.errors import ModelLoadError, PadError, RecipeError, did_you_mean
 from pad_cli.evaluation.contract import HINT, Answer, EvalContext, Score, Scorer
 from pad_cli.models.dtype import choose_dtype
 from pad_cli.models.language_model import context_length
-from pad_cli.models.loading import own_dtype
+from pad_cli.models.loading import own_dtype, quiet_transformers
 from pad_cli.models.prompts import render
 from pad_cli.recipe.settings import Settings, read_options
 from pad_cli.records import Messages
 from pad_cli.system.offline import hub_hint
 from pad_cli.system.progress import stage
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_TEMPLATES: Mapping[str, tuple[str, ...]] = {"pair": ("{prompt}", "{answer}"), "answer": ("{answer}",)}
-_NAMES = ("auto", "chat", "hh", *_TEMPLATES)
-_SLOT = re.compile(r"\{(prompt|answer)\}")
 _HH_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 _HEAD = "score"  # what transformers calls the last linear layer of a decoder that classifies
 
 
-class ClassifierOptions(Settings):
+class ClassifierSource(Settings):
+    """What decides how a classifier is loaded."""
+
     model: str = Field(description="Directory or hub id of a sequence classifier.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    labels: tuple[str, ...] = Field((), description="Names of its outputs, if it does not name them.")
+    head: str | None = Field(
+        None, description="Name of the last linear layer in the checkpoint of a decoder that does not call it `score`."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Of the weights.")
+    device: str = Field("auto", description="`auto` (where the policy is), `cpu`, `cuda`, `cuda:1`, `mps`.")
+
+
+class ClassifierOptions(ClassifierSource):
     label: str | Annotated[int, Field(ge=0)] | None = Field(
         None, description="Which of its outputs is the score, by name or number; not needed if there is one."
     )
-    labels: list[str] = Field(default_factory=list, description="Names of its outputs, if it does not name them.")
-    template: str | tuple[str, ...] = Field(
-        "auto",
-        description="How prompt and answer are given: chat, pair, answer, hh, a text with {prompt} and {answer} in it, "
-        "or a list of two such texts; auto is the chat template if the tokenizer has one, else pair.",
+    template: Literal["auto", "chat", "pair", "answer", "hh"] = Field(
+        "auto", description="How prompt and answer are given; auto is the tokenizer's chat template, else pair."
     )
     activation: Literal["none", "sigmoid", "softmax"] = Field("none", description="Applied to its logits.")
     mean: float = Field(0.0, description="Subtracted from the score.")
@@ -79,27 +82,9 @@ class ClassifierOptions(Settings):
     higher_is_better: bool = Field(True, description="Its direction.")
     unit: str = Field("", description="Of its number.")
     batch_size: int = Field(16, ge=1, description="Answers scored together.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Of the weights.")
-    device: str = Field("auto", description="`auto` (where the policy is), `cpu`, `cuda`, `cuda:1`, `mps`.")
-    head: str | None = Field(
-        None, description="Name of the last linear layer in the checkpoint of a decoder that does not call it `score`."
-    )
-    trust_remote_code: bool = Field(
-        False, description="Run the code that comes with the model; needs the full hash of a commit as `revision`."
-    )
 
     @model_validator(mode="after")
     def _checked(self) -> ClassifierOptions:
-        if isinstance(self.template, str):
-            if self.template not in _NAMES and "{answer}" not in self.template:
-                raise ValueError(f"`template` is neither one of {', '.join(_NAMES)} nor a text with {{answer}} in it")
-        elif len(self.template) != 2 or "{answer}" not in "".join(self.template):
-            raise ValueError("`template` is not two texts with {answer} in them")
-        if self.trust_remote_code and not _COMMIT.fullmatch(self.revision or ""):
-            raise ValueError(
-                "`trust_remote_code` runs somebody's code on this machine: give `revision`, the full hash of a commit "
-                "that you have read"
-            )
         if self.head is not None and not self.labels:
             raise ValueError("`head` needs `labels`, the names of that layer's outputs")
         if self.labels:
@@ -107,29 +92,28 @@ class ClassifierOptions(Settings):
         return self
 
     def position(self, names: Sequence[str]) -> int:
-        """The number of the score among a classifier's outputs; ValueError if there is none, or no single one."""
+        """The number of the score among a classifier's outputs; RecipeError if there is none, or no single one."""
         if self.label is None and len(names) == 1:
             return 0
         if isinstance(self.label, int) and self.label < len(names):
             return self.label
         if isinstance(self.label, str) and self.label in names:
             return names.index(self.label)
-        known = f"it has {len(names)}: {', '.join(names)}"
-        if self.label is None:
-            raise ValueError(f"`label` says which output is the score; {known}")
-        close = did_you_mean(str(self.label), names)
-        raise ValueError(f"`label` {self.label!r} is no output of the classifier; {known}. {close}".rstrip())
+        wrong = f"{self.label!r} is no output of the classifier" if self.label else "says which output is the score"
+        close = did_you_mean(str(self.label or ""), names)
+        reason = f"`label` {wrong}; it has {len(names)}: {', '.join(names)}. {close}".rstrip()
+        raise RecipeError(f"scorers: options of 'classifier': {reason}", f"The classifier is {self.model}.")
 
 
 class Text(NamedTuple):
-    """What is tokenized: one text, or a pair; `special` says whether the tokenizer adds its special tokens."""
+    """What is tokenized, as arguments of the tokenizer."""
 
-    first: str
-    second: str | None = None
-    special: bool = True
+    text: str
+    text_pair: str | None = None
+    add_special_tokens: bool = True
 
 
-def fill_template(template: str | tuple[str, ...], tokenizer: Any, prompt: Messages, answer: str) -> Text:
+def fill_template(template: str, tokenizer: Any, prompt: Messages, answer: str) -> Text:
     """A prompt and an answer in the form of a template.
 
     Raises:
@@ -138,27 +122,24 @@ def fill_template(template: str | tuple[str, ...], tokenizer: Any, prompt: Messa
     """
     if template == "auto":
         template = "chat" if tokenizer.chat_template else "pair"
+    if template == "answer":
+        return Text(answer)
     if template == "chat":
         if not tokenizer.chat_template:
             raise ModelLoadError(
-                "The classifier's tokenizer has no chat template.", "Give another `template`: pair, hh, or a text."
+                "The classifier's tokenizer has no chat template.", "Give it one, or name another `template`: pair, hh."
             )
-        return Text(render(tokenizer, (*prompt, {"role": "assistant", "content": answer}), prompt=False), special=False)
+        conversation = (*prompt, {"role": "assistant", "content": answer})
+        return Text(render(tokenizer, conversation, prompt=False), add_special_tokens=False)
     if template == "hh":
         turns = ((_HH_SPEAKERS.get(turn["role"], turn["role"].title()), turn["content"].strip()) for turn in prompt)
         spelled = "".join(f"\n\n{speaker}: {content}" for speaker, content in turns)
         return Text(f"{spelled} \n\nAssistant:", answer)
-    parts = _TEMPLATES.get(template, (template,)) if isinstance(template, str) else template
-    values = {"prompt": "\n\n".join(message["content"] for message in prompt), "answer": answer}
-    first, *second = (_SLOT.sub(lambda slot: values[slot[1]], part) for part in parts)
-    return Text(first, second[0] if second else None)
+    return Text("\n\n".join(message["content"] for message in prompt), answer)
 
 
-class Reading(NamedTuple):
-    """A classifier's outputs for one text, and whether it read only a part of it."""
-
-    logits: list[float]
-    truncated: bool
+Reading = tuple[list[float], bool]
+"""A classifier's outputs for one text, and whether it read only a part of it."""
 
 
 @dataclass(frozen=True)
@@ -180,19 +161,13 @@ class Classifier:
         limit = min(max_tokens or longest, longest)
         new = list(dict.fromkeys(text for text in texts if (text, limit) not in self.readings))
         if new:
-            inputs, truncated = zip(*(self._encoded(text, limit) for text in new), strict=True)
-            for text, logits, cut in zip(new, self._forward(inputs), truncated, strict=True):
-                self.readings[text, limit] = Reading(logits, cut)
+            whole = [self.tokenizer(**text._asdict(), verbose=False) for text in new]
+            if not all(row["input_ids"] for row in whole):
+                raise ValueError("a text without tokens")
+            cut = [self.tokenizer(**text._asdict(), truncation=True, max_length=limit) for text in new]
+            for text, logits, row, read in zip(new, self._forward(cut), whole, cut, strict=True):
+                self.readings[text, limit] = logits, len(read["input_ids"]) < len(row["input_ids"])
         return [self.readings[text, limit] for text in texts]
-
-    def _encoded(self, text: Text, limit: int) -> tuple[Mapping[str, list[int]], bool]:
-        arguments = {"text": text.first, "text_pair": text.second, "add_special_tokens": text.special}
-        whole = self.tokenizer(**arguments, verbose=False)
-        if not whole["input_ids"]:
-            raise ValueError("a text without tokens")
-        if len(whole["input_ids"]) <= limit:
-            return whole, False
-        return self.tokenizer(**arguments, truncation=True, max_length=limit), True
 
     @torch.inference_mode()
     def _forward(self, rows: Sequence[Mapping[str, list[int]]]) -> list[list[float]]:
@@ -208,9 +183,8 @@ class Classifier:
         }
         if "token_type_ids" in rows[0] and getattr(self.model.config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = padded([row["token_type_ids"] for row in rows], 0)
-        logits: torch.Tensor = self.model(**inputs).logits.float()
-        numbers: list[list[float]] = (logits if logits.ndim == 2 else logits[:, None]).tolist()
-        return numbers
+        logits: list[list[float]] = self.model(**inputs).logits.float().tolist()
+        return logits
 
     def _padding_of(self, rows: Sequence[list[int]]) -> int:
         """The padding token; a decoder's score is read at the last token that is another one.
@@ -221,60 +195,45 @@ class Classifier:
         if self.padding is not None:
             return self.padding
         used = {token for row in rows for token in row}
-        free = next(token for token in range(len(used) + 1) if token not in used)
+        free = next(token for token in itertools.count() if token not in used)
         self.model.config.get_text_config().pad_token_id = free
         return free
 
 
 @functools.lru_cache(maxsize=1)
-def load_classifier(
-    model: str, revision: str | None, dtype: str, device: str, head: str | None, outputs: int, trust_remote_code: bool
-) -> Classifier:
+def load_classifier(source: ClassifierSource) -> Classifier:
     """Load a classifier; the last one stays in memory, because scorers that share it follow each other.
-
-    Args:
-        model, revision, dtype, head, trust_remote_code: see `ClassifierOptions`.
-        device: of the model.
-        outputs: number of outputs; 0 for what its configuration says.
 
     Raises:
         ModelLoadError: it is missing, damaged, or no trained classifier.
     """
-    shared = {"revision": revision, "trust_remote_code": trust_remote_code}
-    options: dict[str, Any] = {}
-    if trust_remote_code:
-        options["code_revision"] = revision  # else code of another repository would come unpinned
-    if head is not None:
-        options["key_mapping"] = {rf"^{re.escape(head)}\.": f"{_HEAD}."}
-    if outputs:
-        options["num_labels"] = outputs
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    location = {"pretrained_model_name_or_path": source.model, "revision": source.revision, "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": getattr(torch, source.dtype, None)}
+    if source.head is not None:
+        options["key_mapping"] = {rf"^{re.escape(source.head)}\.": f"{_HEAD}."}
+    if source.labels:
+        options["num_labels"] = len(source.labels)
     try:
-        with stage(f"Loading {model}"):
-            tokenizer = AutoTokenizer.from_pretrained(model, **shared)
-            options["dtype"] = getattr(torch, dtype, None)
-            if dtype == "auto":
-                own = own_dtype(AutoConfig.from_pretrained(model, **shared))
-                options["dtype"] = "auto" if own is None else choose_dtype(own, torch.device(device)).dtype
+        with stage(f"Loading {source.model}"), quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(**location)
+            if source.dtype == "auto":
+                own = own_dtype(AutoConfig.from_pretrained(**location))
+                options["dtype"] = "auto" if own is None else choose_dtype(own, torch.device(source.device)).dtype
             network, report = AutoModelForSequenceClassification.from_pretrained(
-                model, **shared, **options, output_loading_info=True
+                **location, **options, output_loading_info=True
             )
-            network = network.eval().requires_grad_(False).to(device)
+            network = network.eval().requires_grad_(False).to(source.device)
     except PadError:
         raise
     except Exception as error:  # a damaged file may raise anything, a tokenizer's a bare Exception
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         hint = "It needs config.json, safetensors weights and a tokenizer; a hub id needs the network."
-        if not Path(model).exists():
-            hint = hub_hint(hint, f"hf download {model}")
-        raise ModelLoadError(f"Cannot load a classifier from '{model}': {reason}", hint) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+        if not Path(source.model).exists():
+            hint = hub_hint(hint, f"hf download {source.model}")
+        raise ModelLoadError(f"Cannot load a classifier from '{source.model}': {reason}", hint) from error
     if missing := sorted(report["missing_keys"]):
         raise ModelLoadError(
-            f"'{model}' is no trained classifier: it lacks {missing[0]}.",
+            f"'{source.model}' is no trained classifier: it lacks {missing[0]}.",
             "Name a sequence classifier or reward model; `head` names its last layer if that has another name.",
         )
     return Classifier(network, tokenizer, network.config.get_text_config().pad_token_id)
@@ -308,35 +267,20 @@ class ClassifierScorer(Scorer):
             RecipeError: it has no such output.
         """
         options = self.options
-        classifier = load_classifier(
-            options.model,
-            options.revision,
-            options.dtype,
-            str(context.policy.device) if options.device == "auto" else options.device,
-            options.head,
-            len(options.labels),
-            options.trust_remote_code,
-        )
-        tokenizer = classifier.tokenizer
-        texts = [fill_template(options.template, tokenizer, answer.item.prompt, answer.text) for answer in answers]
-        readings = classifier.read(texts, options.max_tokens)
-        logits = torch.tensor([reading.logits for reading in readings], dtype=torch.float64)
+        source = options.model_dump(include=set(ClassifierSource.model_fields))
+        if options.device == "auto":
+            source["device"] = str(context.policy.device)
+        classifier = load_classifier(ClassifierSource(**source))
+        texts = [fill_template(options.template, classifier.tokenizer, item.prompt, text) for item, text, *_ in answers]
+        rows, truncated = zip(*classifier.read(texts, options.max_tokens), strict=True)
+        logits = torch.tensor(rows, dtype=torch.float64)
         if options.activation == "sigmoid":
             logits = logits.sigmoid()
         elif options.activation == "softmax":
             logits = logits.softmax(-1)
         names = options.labels or [name for _, name in sorted(classifier.model.config.id2label.items())]
-        if len(names) != logits.shape[1]:  # a model with code of its own may have others than its configuration names
-            names = [str(number) for number in range(logits.shape[1])]
-        try:
-            values = logits[:, options.position(names)].tolist()
-        except ValueError as error:
-            reason = f"scorers: options of 'classifier': {error}."
-            raise RecipeError(reason, f"The classifier is {options.model}.") from error
-        return [
-            Score((value - options.mean) / options.sd, reading.truncated)
-            for value, reading in zip(values, readings, strict=True)
-        ]
+        values = logits[:, options.position(names)].tolist()
+        return [Score((value - options.mean) / options.sd, cut) for value, cut in zip(values, truncated, strict=True)]
 
 
 def classifier(**options: Any) -> Scorer:

@@ -1,10 +1,10 @@
-"""Scorers by likelihood: `perplexity`, `log_perplexity` and `reward`.
+"""Scorers by likelihood: `log_perplexity` and `reward`.
 
-    log_perplexity(answer) = -1/T sum_t log pi(a_t | prompt, a_<t),     perplexity = exp(log_perplexity)
+    log_perplexity(answer) = -1/T sum_t log pi(a_t | prompt, a_<t)
 
 over the T tokens of the answer without its end of sequence, which an answer that was cut off lacks. The model is the
-policy that answered, without guidance, or another one; the preference is not in the prompt that it reads. A mean of
-perplexities is dominated by its worst few answers: compare means of `log_perplexity`.
+policy that answered, without guidance, or another one; the preference is not in the prompt that it reads. Its
+exponential is the perplexity of the answer; a mean of those would be dominated by its worst few answers.
 
 `reward` is the reward model's own summed reward of an answer. It measures how far a method reaches what the reward
 model wants, not how good that is: a method that maximises the reward is judged by its own yardstick.
@@ -13,87 +13,52 @@ model wants, not how good that is: a method that maximises the reward is judged 
 from __future__ import annotations
 
 import functools
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field
-
-from pad_cli.evaluation.contract import HINT, Answer, EvalContext, Score, Scorer
+from pad_cli.evaluation.contract import Answer, EvalContext, Score, Scorer
 from pad_cli.evaluation.scorers.classifier import file_state
-from pad_cli.evaluation.sequence_rewards import AnswerToReward, answer_tokens, sequence_rewards
+from pad_cli.evaluation.sequence_rewards import answer_tokens, sequence_rewards
 from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.scoring import TokenSequence, all_log_probs
 from pad_cli.recipe import ModelSettings
-from pad_cli.recipe.settings import Settings, read_options
 from pad_cli.registry import resolve_model
 
 
-class PerplexityOptions(Settings):
-    model: Annotated[
-        ModelSettings | None, BeforeValidator(lambda value: {"model": value} if isinstance(value, str) else value)
-    ] = Field(None, description="The model that reads: its name, or how it is loaded; by default the policy.")
-    max_tokens: int | None = Field(
-        None,
-        ge=2,
-        description="Longest prompt and answer together; by default what the model can read. The answer loses its end, "
-        "then the prompt its beginning.",
-    )
-    batch_size: int = Field(64, ge=1, description="Answers scored together.")
-
-
 @dataclass(frozen=True, kw_only=True)
-class Perplexity(Scorer):
-    options: PerplexityOptions
-    logarithmic: bool
+class LogPerplexity(Scorer):
+    reader: ModelSettings | None
 
     def key(self, context: EvalContext) -> Any:
-        reader: Any = context.policy.fingerprint
-        if self.options.model is not None:
-            reader = [self.options.model.model_dump(), file_state(resolve_model(self.options.model.model))]
-        return ["perplexity", self.logarithmic, self.options.max_tokens, reader]
+        if self.reader is None:
+            return ["log_perplexity", context.policy.fingerprint]
+        return ["log_perplexity", self.reader.model_dump(), file_state(resolve_model(self.reader.model))]
 
     def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
-        settings = self.options.model
-        model = context.policy if settings is None else _loaded(settings.model_dump_json())
-        limit = min(self.options.max_tokens or sys.maxsize, model.context_length or sys.maxsize)
+        model = context.policy if self.reader is None else _loaded(self.reader.model_dump_json())
         whole = [_encoded(model, answer) for answer in answers]
-        read = [_cut(prompt, tokens, limit) for prompt, tokens in whole]
+        read = [_cut(prompt, tokens, model.context_length or sys.maxsize) for prompt, tokens in whole]
         log_probs = all_log_probs(model, read).tolist()
-        values = [-total / len(tokens) for total, (_, tokens) in zip(log_probs, read, strict=True)]
         return [
-            Score(value if self.logarithmic else math.exp(value), truncated=part != sequence)
-            for value, part, sequence in zip(values, read, whole, strict=True)
+            Score(-total / len(part[1]), truncated=part != sequence)
+            for total, part, sequence in zip(log_probs, read, whole, strict=True)
         ]
 
 
-def _perplexity(name: str, what: str, unit: str, /, **options: Any) -> Scorer:
-    """exp of the mean negative log-likelihood of an answer's tokens, or that mean itself if there is a unit.
-
-    Raises:
-        RecipeError: an option is wrong, see `PerplexityOptions`.
-    """
-    read = read_options(PerplexityOptions, options, f"scorers: options of '{name}'", HINT)
-    return Perplexity(
-        description=f"{what} of the answer under {'the policy' if read.model is None else read.model.model}",
+def log_perplexity(model: str | ModelSettings | None = None) -> Scorer:
+    """The mean negative log-likelihood of an answer's tokens, under the policy or another `model`."""
+    named = {"model": model} if isinstance(model, str) else model
+    reader = None if named is None else ModelSettings.model_validate(named)
+    return LogPerplexity(
+        description=f"mean negative log-likelihood of a token under {reader.model if reader else 'the policy'}",
         dimension="fluency",
         higher_is_better=False,
-        unit=unit,
-        batch_size=read.batch_size,
-        options=read,
-        logarithmic=bool(unit),
+        unit="nats per token",
+        reader=reader,
     )
-
-
-perplexity = functools.partial(_perplexity, "perplexity", "perplexity", "")
-"""exp of the mean negative log-likelihood of an answer's tokens."""
-log_perplexity = functools.partial(
-    _perplexity, "log_perplexity", "mean negative log-likelihood of a token", "nats per token"
-)
-"""The mean negative log-likelihood of an answer's tokens."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -120,26 +85,24 @@ class Reward(Scorer):
     per_token: bool
 
     def key(self, context: EvalContext) -> Any:
-        return ["reward", *context.rewarded_by, self.per_token]
+        model = context.reward_model
+        return ["reward", model.fingerprint, model.reference.fingerprint(context.policy), self.per_token]
 
     def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
         model = context.reward_model
-        to_reward = [
-            AnswerToReward(item.prompt, model.preference(item.preference), answer_tokens(model, text))
-            for item, text, *_ in answers
-        ]
-        rewards = sequence_rewards(model, context.policy, to_reward).tolist()
-        if self.per_token:
-            rewards = [total / len(answer.tokens) for total, answer in zip(rewards, to_reward, strict=True)]
-        return [Score(total) for total in rewards]
+        prompts = [answer.item.prompt for answer in answers]
+        preferences = [model.preference(answer.item.preference) for answer in answers]
+        tokens = [answer_tokens(model, answer.text) for answer in answers]
+        rewards = sequence_rewards(model, context.policy, prompts, preferences, tokens).tolist()
+        parts = [len(each) if self.per_token else 1 for each in tokens]
+        return [Score(total / part) for total, part in zip(rewards, parts, strict=True)]
 
 
-def reward(per_token: bool = False, batch_size: int = 64) -> Scorer:
+def reward(per_token: bool = False) -> Scorer:
     """The summed token rewards of an answer, its end of sequence included; `per_token` divides by their number."""
     return Reward(
         description="the reward model's own reward of the answer under the asked preference",
         dimension="reward",
         unit="nats per token" if per_token else "nats",
-        batch_size=batch_size,
         per_token=per_token,
     )

@@ -10,28 +10,12 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
-from pad_cli.errors import PluginError, RecipeError
+from pad_cli.errors import PluginError
 from pad_cli.evaluation.contract import Scorer, TextScorer
-
-
-def distinct_n(n: int) -> Scorer:
-    """The share of an answer's word n-grams that are distinct.
-
-    Raises:
-        RecipeError: n is below 1.
-    """
-    return _ngrams("distinct_n", n, repeated=False)
-
-
-def repeated_ngrams(n: int) -> Scorer:
-    """The share of an answer's word n-grams that repeat an earlier one; raises as `distinct_n`."""
-    return _ngrams("repeated_ngrams", n, repeated=True)
 
 
 def _ngrams(name: str, n: int, *, repeated: bool) -> TextScorer:
     """Over the words of one answer, split at white space, in lower case."""
-    if n < 1:
-        raise RecipeError(f"scorers: options of '{name}': n is {n}.", "Words in an n-gram: at least 1.")
 
     def distinct(text: str) -> float:
         words = text.lower().split()
@@ -68,20 +52,17 @@ def readability() -> Scorer:
     Raises:
         PluginError: the extra `text` is not installed.
     """
-    library, version = _library("textstat", "readability")
-    unit = "Flesch reading ease"
-    return _of_words("readability", f"{unit} (textstat {version})", library.flesch_reading_ease, unit)
+    measure, unit = _library("textstat", "readability").flesch_reading_ease, "Flesch reading ease"
+    return _of_words("readability", unit, measure, "textstat", unit)
 
 
 def sentiment() -> Scorer:
     """VADER's compound sentiment, from -1 (negative) to 1 (positive); raises as `readability`."""
-    library, version = _library("vaderSentiment", "sentiment", "vaderSentiment.vaderSentiment")
-    scores = library.SentimentIntensityAnalyzer().polarity_scores
-    description = f"VADER's compound sentiment (vaderSentiment {version})"
-    return _of_words("sentiment", description, lambda text: scores(text)["compound"])
+    scores = _library("vaderSentiment.vaderSentiment", "sentiment").SentimentIntensityAnalyzer().polarity_scores
+    return _of_words("sentiment", "VADER's compound sentiment", lambda text: scores(text)["compound"], "vaderSentiment")
 
 
-def _of_words(name: str, description: str, measure: Callable[[str], float], unit: str = "") -> TextScorer:
+def _of_words(name: str, what: str, measure: Callable[[str], float], package: str, unit: str = "") -> TextScorer:
     """A statistic of answers with words; its description, a part of the key, has the library's version."""
 
     def of_words(text: str, _: Any) -> float:
@@ -89,13 +70,14 @@ def _of_words(name: str, description: str, measure: Callable[[str], float], unit
             raise ValueError("an answer without words")
         return measure(text)
 
+    description = f"{what} ({package} {importlib.metadata.version(package)})"
     return TextScorer(name=name, description=description, measure=of_words, dimension=name, unit=unit)
 
 
-def _library(package: str, scorer: str, module: str = "") -> tuple[Any, str]:
-    """A library of the extra, and its version."""
+def _library(module: str, scorer: str) -> Any:
+    """A library of the extra."""
     try:
-        return importlib.import_module(module or package), importlib.metadata.version(package)
+        return importlib.import_module(module)
     except ImportError as error:
-        reason = f"scorers: '{scorer}' needs the package {package}: {error}"
+        reason = f"scorers: '{scorer}' needs the package {module.partition('.')[0]}: {error}"
         raise PluginError(reason, 'pip install "pad-cli[text]"') from error

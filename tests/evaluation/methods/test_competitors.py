@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.evaluation import trained_methods as competitors
 from pad_cli.evaluation.contract import EvalContext, load_method
-from pad_cli.evaluation.trained_methods import Competitors, attached, goal_pairs
+from pad_cli.evaluation.trained_methods import Dpo, Soup, goal_pairs
 from pad_cli.models.checkpoint_files import ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
@@ -22,7 +23,7 @@ from pad_cli.models.scoring import all_log_probs
 from pad_cli.recipe import MethodSettings
 from pad_cli.records import PreferencePair, as_messages
 from pad_cli.training import dpo
-from tests.evaluation.methods.subjects import make_subject
+from tests.evaluation.methods.subjects import attached, make_items, make_subject
 from tests.tiny import make_language_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -112,7 +113,7 @@ def test_an_adapter_prefers_its_principle_and_the_policy_stays_as_it_was(
     policy, answers = subject.policy, ("dhaha", "dyesyes")
     state = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
     before = margin(policy, *answers)
-    trained = Competitors("dpo", {**options, "steps": 20})
+    trained = Dpo(**{**options, "steps": 20})
     for name, sign in (("humorous", 1), ("formal", -1)):
         with attached(policy, trained.adapter(policy, {name: 1.0}).directory) as adapter, adapter.on_rows_from(0):
             assert sign * (margin(policy, *answers) - before) > 3
@@ -123,14 +124,14 @@ def test_an_adapter_prefers_its_principle_and_the_policy_stays_as_it_was(
 def test_a_second_run_finds_the_adapter_and_states_the_same_cost(
     subject: EvalContext, options: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    goals = [{"humorous": 1.0}, {"formal": 1.0}, {"humorous": 1.0}, {}]
-    cost = Competitors("dpo", options).prepare(subject, goals)
+    subject = replace(subject, items=tuple(make_items(("humorous", "formal", "humorous", "text:odd"))))
+    cost = Dpo(**options).prepare(subject)
     linear = [module for module in subject.policy.model.get_decoder().modules() if isinstance(module, torch.nn.Linear)]
     one = sum(2 * (module.in_features + module.out_features) for module in linear)
     assert (cost.models, cost.parameters) == (2, 2 * one)
     assert cost.seconds > 0
     monkeypatch.setattr(competitors, "_train", None)
-    assert Competitors("soup", options).prepare(subject, goals) == cost
+    assert Soup(**options).prepare(subject) == cost
 
 
 @pytest.mark.parametrize("changed", [{"steps": 5}, {"seed": 1}, {"beta": 0.2}, {"data": "other"}])
@@ -141,7 +142,7 @@ def test_other_settings_or_pairs_give_another_adapter(
         lines = (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         (tmp_path / "fewer.jsonl").write_text("".join(lines[:8]), encoding="utf-8")
         changed = {"data": {"train": str(tmp_path / "fewer.jsonl")}}
-    trained, others = (Competitors("dpo", chosen) for chosen in (options, {**options, **changed}))
+    trained, others = (Dpo(**chosen) for chosen in (options, {**options, **changed}))
     goal = {"humorous": 1.0}
     assert trained.adapter(subject.policy, goal).directory != others.adapter(subject.policy, goal).directory
     assert trained.key(subject) != others.key(subject)
@@ -150,7 +151,7 @@ def test_other_settings_or_pairs_give_another_adapter(
 def test_another_policy_gets_another_adapter(
     policy: LanguageModel, byte_tokenizer: Any, options: dict[str, Any], home: Path
 ) -> None:
-    trained, other = Competitors("dpo", options), make_language_model(byte_tokenizer, seed=5)
+    trained, other = Dpo(**options), make_language_model(byte_tokenizer, seed=5)
     directories = {trained.adapter(model, {"formal": 1.0}).directory for model in (policy, other, policy)}
     assert len(directories) == 2
 
@@ -158,7 +159,7 @@ def test_another_policy_gets_another_adapter(
 def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
     policy: LanguageModel, options: dict[str, Any], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
+    whole = Dpo(**options).adapter(policy, {"humorous": 1.0})
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "another home"))
     plain = dpo._Progress.on_step_end
 
@@ -170,11 +171,11 @@ def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
     with monkeypatch.context() as patch:
         patch.setattr(dpo._Progress, "on_step_end", fall)
         with pytest.raises(KeyboardInterrupt):
-            Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
+            Dpo(**options).adapter(policy, {"humorous": 1.0})
     (work,) = (tmp_path / "another home" / "competitors").iterdir()
     assert (work / "checkpoint-4").is_dir()
     (work / "seconds").write_text("1000.0\n")
-    again = Competitors("dpo", options).adapter(policy, {"humorous": 1.0})
+    again = Dpo(**options).adapter(policy, {"humorous": 1.0})
     assert again.directory.name == whole.directory.name
     first, second = (load_file(found.directory / ADAPTER_WEIGHTS) for found in (whole, again))
     assert first.keys() == second.keys()

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pad_cli.errors import DataError
-from pad_cli.evaluation.untrained_methods import Example, Examples, Prompt, draw_examples, with_examples
+from pad_cli.evaluation.untrained_methods import Examples, Prompt, load_examples
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference, parse_preference
-from pad_cli.records import BenchmarkItem, as_messages
+from pad_cli.records import BenchmarkItem, PreferencePair, as_messages
 from tests.evaluation.methods.subjects import HOW, make_items, make_subject
 from tests.tiny import PRINCIPLES
 
@@ -24,8 +24,8 @@ def read(text: str) -> Preference:
     return parse_preference([text], PRINCIPLES, accepts_text=True)
 
 
-def example(style: str, number: int) -> Example:
-    return Example(as_messages(f"Question {number}?"), read(style), f"{style} {number}")
+def example(style: str, number: int) -> PreferencePair:
+    return PreferencePair(as_messages(f"Question {number}?"), read(style).weights, f"{style} {number}", "no")
 
 
 def pool(shots: int, seed: int = 0) -> Examples:
@@ -36,8 +36,8 @@ def item(style: str, name: str = "a", prompt: str = "Why?") -> BenchmarkItem:
     return BenchmarkItem(name, "single", style, as_messages(prompt), (style,))
 
 
-def styles(examples: Sequence[Example]) -> list[str]:
-    return [each.preference.describe() for each in examples]
+def styles(examples: Sequence[PreferencePair]) -> list[str]:
+    return [Preference(dict(each.preference), {}).describe() for each in examples]
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -76,11 +76,17 @@ def test_all_there_are_is_all_that_is_shown() -> None:
     assert len(pool(100).of(item("formal"), read("formal"))) == 25
 
 
-def test_a_system_message_of_an_example_is_left_out() -> None:
+def test_examples_stand_before_the_question_and_after_its_system_message() -> None:
     system = {"role": "system", "content": "Be kind."}
-    shown = Example((system, *as_messages("Why?")), read("formal"), "So.")
-    roles = [message["role"] for message in with_examples((system, *as_messages("How?")), [shown])]
-    assert roles == ["system", "user", "assistant", "user"]
+    shown = Examples((PreferencePair((system, *as_messages("Why?")), {"formal": 1.0}, "So.", "no"),), 1, 0)
+    asked = BenchmarkItem("a", "single", "humorous", (system, *as_messages("How?")), ("humorous",))
+    conversation = shown.before(asked, read("humorous"))
+    assert [(message["role"], message["content"]) for message in conversation] == [
+        ("system", "Be kind."),
+        ("user", "Why? Write in this style: formal"),
+        ("assistant", "So."),
+        ("user", "How? Write in this style: humorous"),
+    ]
 
 
 def test_chosen_answers_of_a_file_of_pairs_are_examples(
@@ -105,10 +111,10 @@ def test_chosen_answers_of_a_file_of_pairs_are_examples(
 
 
 def test_a_registered_source_of_pairs_gives_examples() -> None:
-    drawn = draw_examples("embedded", PRINCIPLES, shots=2, seed=0)
+    drawn = load_examples("embedded", PRINCIPLES, shots=2, seed=0)
     assert styles(drawn.of(item("humorous"), read("humorous"))) == ["humorous"] * 2
 
 
 def test_a_missing_file_is_named(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> None:
     with pytest.raises(DataError, match=r"nowhere\.jsonl"):
-        Prompt(examples="nowhere.jsonl").prepare(make_subject(policy, reward_model))
+        Prompt(examples="nowhere.jsonl").key(make_subject(policy, reward_model))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +20,9 @@ from tests.agreement import alone, assert_agree
 from tests.evaluation.methods.subjects import HOW, QUESTIONS, make_items, make_subject
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
-EXAMPLES: list[dict[str, Any]] = [
-    {"prompt": "What is a kite?", "preference": "humorous", "answer": "A sheet that fled."},
-    {"prompt": "Why rest?", "preference": ["not formal", "concise"], "answer": "To go on."},
+PAIRS: list[dict[str, Any]] = [
+    {"prompt": "What is a kite?", "preference": "humorous", "chosen": "A sheet that fled.", "rejected": "A toy."},
+    {"prompt": "Why rest?", "preference": "not formal, concise", "chosen": "To go on.", "rejected": "One must."},
 ]
 WORDED = [
     "Hi\nWrite in this style: humorous",
@@ -34,6 +36,16 @@ WORDED = [
 def subject(request: pytest.FixtureRequest) -> EvalContext:
     policy = make_language_model(make_tokenizer(chat=request.param == "chat template"), seed=3)
     return make_subject(policy, make_reward_model(policy, seed=2))
+
+
+def write_pairs(path: Path, pairs: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> str:
+    return write_pairs(tmp_path / "pairs.jsonl", PAIRS)
 
 
 def texts(
@@ -54,8 +66,9 @@ def test_a_preference_in_free_text_needs_no_encoder(subject: EvalContext) -> Non
     assert texts(Prompt(), subject, items=[item]) == [expected[0].text]
 
 
-@pytest.mark.parametrize("options", [{}, {"examples": EXAMPLES}], ids=["zero-shot", "few-shot"])
-def test_weight_0_of_every_steered_form_is_prompt(subject: EvalContext, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("few_shot", [False, True], ids=["zero-shot", "few-shot"])
+def test_weight_0_of_every_steered_form_is_prompt(subject: EvalContext, few_shot: bool, examples: str) -> None:
+    options: dict[str, Any] = {"examples": examples} if few_shot else {}
     asked = texts(Prompt(**options), subject)
     assert texts(PadPrompt(**options), subject, 0.0) == asked
     assert texts(Contrast(**options), subject, 0.0) == asked
@@ -81,38 +94,25 @@ def test_contrast_without_a_preference_to_contrast_is_the_policy_alone(subject: 
     assert_agree(expected, texts(Contrast(), subject, 1.5, items), requests)
 
 
-def test_given_examples_stand_before_the_question_and_after_the_system_message(subject: EvalContext) -> None:
-    system = {"role": "system", "content": "Be kind."}
-    item = BenchmarkItem("a", "single", "formal", (system, *as_messages("Why?")), ("formal",))
-    (conversation,) = Prompt(examples=EXAMPLES).prompts(subject, [item], HOW)
-    assert [(message["role"], message["content"]) for message in conversation] == [
-        ("system", "Be kind."),
-        ("user", "What is a kite? Write in this style: humorous"),
-        ("assistant", "A sheet that fled."),
-        ("user", "Why rest? Write in this style: not formal, concise"),
-        ("assistant", "To go on."),
-        ("user", "Why? Write in this style: formal"),
-    ]
-
-
-def test_examples_that_leave_no_room_for_an_answer_are_refused(subject: EvalContext) -> None:
+def test_examples_that_leave_no_room_for_an_answer_are_refused(subject: EvalContext, tmp_path: Path) -> None:
     """The tiny policy reads at most 256 tokens, which are bytes."""
-    long = [{**EXAMPLES[0], "answer": "A kite. " * 40}]
+    long = write_pairs(tmp_path / "long.jsonl", [{**PAIRS[0], "chosen": "A kite. " * 40}])
     with pytest.raises(RecipeError, match="at most 256"):
         Prompt(examples=long).answer(subject, make_items(), HOW, 0.0)
 
 
-def test_the_key_changes_with_whatever_decides_answers(subject: EvalContext) -> None:
+def test_the_key_changes_with_whatever_decides_answers(subject: EvalContext, examples: str, tmp_path: Path) -> None:
+    fewer = write_pairs(tmp_path / "fewer.jsonl", PAIRS[:1])
     other = make_subject(subject.policy, make_reward_model(subject.policy, seed=9))
     forms: list[Any] = [
         Prompt(),
-        Prompt(examples=EXAMPLES),
-        Prompt(examples=EXAMPLES[:1]),
+        Prompt(examples=examples),
+        Prompt(examples=fewer),
         PadPrompt(),
-        PadPrompt(examples=EXAMPLES),
+        PadPrompt(examples=examples),
         Contrast(),
         Contrast(scale=2.0),
-        Contrast(examples=EXAMPLES),
+        Contrast(examples=examples),
     ]
     keys = [str(form.key(subject)) for form in forms]
     assert len(set(keys)) == len(forms)
@@ -130,9 +130,7 @@ def test_another_wording_is_another_key(subject: EvalContext, monkeypatch: pytes
 @pytest.mark.parametrize(
     "options",
     [
-        {"examples": [{"prompt": "Why?", "answer": "So."}]},
-        {"examples": [{"prompt": "Why?", "preference": "formal", "answer": ""}]},
-        {"examples": ["Why?"]},
+        {"examples": [{"prompt": "Why?", "preference": "formal", "answer": "So."}]},
         {"examples": 3},
         {"examples": "pairs.jsonl", "shots": 0},
         {"unknown": 1},
@@ -140,7 +138,7 @@ def test_another_wording_is_another_key(subject: EvalContext, monkeypatch: pytes
 )
 def test_wrong_options_are_refused(name: str, options: dict[str, Any], subject: EvalContext) -> None:
     with pytest.raises(RecipeError, match="options"):
-        load_method(MethodSettings(method=name, options=options)).prepare(subject)
+        load_method(MethodSettings(method=name, options=options)).key(subject)
 
 
 def test_a_policy_with_another_vocabulary_is_prompted_and_guided(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pad_cli.decoding.mixture import Expert, _request, generate_mixture
 from pad_cli.evaluation.contract import EvalContext
 from pad_cli.evaluation.evaluate import evaluate
-from pad_cli.evaluation.trained_methods import Dpo, Mod, MorlDpo, Soup, Sum, attached, write_soup
+from pad_cli.evaluation.trained_methods import Dpo, Mod, MorlDpo, Soup, Sum, write_soup
 from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pad_cli.models.language_model import LanguageModel
@@ -23,7 +23,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.recipe import DecodingSettings, EvalRecipe, ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from tests.agreement import alone, assert_agree
-from tests.evaluation.methods.subjects import HOW, QUESTIONS, make_subject
+from tests.evaluation.methods.subjects import HOW, QUESTIONS, attached, make_subject
 from tests.evaluation.methods.test_competitors import write_pairs
 from tests.tiny import make_reward_model
 
@@ -165,7 +165,7 @@ def test_the_mixture_is_its_formula_step_by_step(
         base = log_probs(policy, [*tokens, *written])
         scores = base.clone()
         for name, share in shares.items():
-            directory = mixed._competitors.adapter(policy, {name: 1.0}).directory
+            directory = mixed.adapter(policy, {name: 1.0}).directory
             with attached(policy, directory) as adapter, adapter.on_rows_from(0):
                 scores += share * (log_probs(policy, [*tokens, *written]) - base)
         written.append(int(scores.argmax()))
@@ -182,7 +182,7 @@ def log_probs(policy: LanguageModel, tokens: list[int]) -> torch.Tensor:
 def test_a_soup_averages_the_updates_not_their_factors(
     subject: EvalContext, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    trained = Soup(**options)._competitors
+    trained = Soup(**options)
     wanted = {"humorous": 0.75, "formal": 0.25}
     parts = [(trained.adapter(subject.policy, {name: 1.0}).directory, share) for name, share in wanted.items()]
     write_soup(parts, tmp_path)
@@ -226,7 +226,7 @@ def test_the_cost_is_that_of_the_adapters_which_the_items_need(
 ) -> None:
     asked = (*items("humorous", "formal=0.5"), *items("text:odd"))
     engine = make_subject(policy, reward_model).engine
-    subject = EvalContext("tiny", ModelSettings(model="tiny"), engine, asked)
+    subject = EvalContext("tiny", engine, asked)
     cost = method(**options).prepare(subject)
     assert cost.models == models
     assert cost.seconds > 0

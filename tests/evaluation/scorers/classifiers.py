@@ -19,7 +19,6 @@ from transformers import (
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.evaluation.contract import Answer, EvalContext
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.recipe import ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from tests.tiny import make_tokenizer
 
@@ -73,7 +72,7 @@ def make_classifier(directory: Path, kind: str, *, labels: int = 1, chat: bool =
 
 
 def make_subject(policy: LanguageModel) -> EvalContext:
-    return EvalContext("tiny", ModelSettings(model=policy.name), PadEngine(policy))
+    return EvalContext("tiny", PadEngine(policy))
 
 
 def make_samples(answers: tuple[tuple[str, str], ...] = ANSWERS) -> list[Answer]:

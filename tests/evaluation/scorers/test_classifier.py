@@ -95,12 +95,9 @@ def test_segments_are_given_to_models_that_know_them_only(tmp_path: Path, subjec
         ("answer", ["Hello {prompt}!"]),
         ("pair", ["Hi", "Hello {prompt}!"]),
         ("hh", ["\n\nHuman: Hi \n\nAssistant:", "Hello {prompt}!"]),
-        ("Q: {prompt} A: {answer}", ["Q: Hi A: Hello {prompt}!"]),
-        (["{prompt}|", "|{answer}"], ["Hi|", "|Hello {prompt}!"]),
     ],
 )
 def test_a_template_decides_the_text(tmp_path: Path, subject: EvalContext, template: Any, texts: list[str]) -> None:
-    """And what looks like a slot inside a prompt or an answer is none."""
     directory = make_classifier(tmp_path, "bert")
     values = values_of(scorer_of(model=str(directory), template=template), subject, (("Hi", "Hello {prompt}!"),))
     assert values == pytest.approx([logits_of(directory, *texts).item()], abs=1e-5)
@@ -187,23 +184,16 @@ def test_an_unknown_or_missing_label_names_the_known_ones(
         ({}, "'model' is missing"),
         ({"model": "m", "sd": 0}, "sd"),
         ({"model": "m", "colour": 1}, "no option 'colour'"),
-        ({"model": "m", "template": "{prompt}"}, "`template`"),
-        ({"model": "m", "template": ["{answer}"]}, "`template`"),
+        ({"model": "m", "template": "Q: {prompt} A: {answer}"}, "template: Input should be 'auto', 'chat'"),
         ({"model": "m", "labels": ["a", "b"], "label": "c"}, "no output"),
         ({"model": "m", "head": "regression_layer"}, "`labels`"),
-        ({"model": "m", "trust_remote_code": True}, "full hash"),
-        ({"model": "m", "trust_remote_code": True, "revision": "main"}, "full hash"),
-        ({"model": "m", "trust_remote_code": True, "revision": "eb2676d"}, "full hash"),
+        ({"model": "m", "trust_remote_code": True}, "no option 'trust_remote_code'"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_loaded(options: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said) as caught:
         scorer_of(**options)
     assert caught.value.hint
-
-
-def test_somebody_elses_code_may_run_at_a_pinned_commit() -> None:
-    assert scorer_of(model="m", trust_remote_code=True, revision="0123456789abcdef0123456789abcdef01234567")
 
 
 def test_a_language_model_is_no_classifier(model_directory: Path, subject: EvalContext) -> None:
@@ -318,10 +308,9 @@ def test_every_scorer_says_what_it_measures() -> None:
         ("harmless", {}),
         ("humor", {}),
         ("armorm", {"label": 3}),
-        ("perplexity", {}),
         ("log_perplexity", {}),
-        ("distinct_n", {"n": 3}),
-        ("repeated_ngrams", {"n": 3}),
+        ("distinct_2", {}),
+        ("repeated_4grams", {}),
     ):
         scorer = scorer_of(name, **options)
         assert scorer.description
