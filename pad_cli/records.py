@@ -98,7 +98,7 @@ class Dropped:
 
 @dataclass
 class Change:
-    """Something that was read in another form than it is written, or not read, in `count` rows of a source."""
+    """Something that was not read in `count` rows of a source."""
 
     change: str
     count: int = 0
@@ -121,7 +121,7 @@ class SourceReport:
     contrast_pairs: int = 0  # pairs added because every answer was written for one preference
     weight: float = 1.0  # how often each pair is trained on
     dropped: Sequence[Dropped] = ()
-    changes: Sequence[Change] = ()  # what of the rows used was read differently, or not
+    changes: Sequence[Change] = ()  # what of the rows used was not read
 
     def drop(self, what: Literal["row", "part", "pair"], reason: str, place: str) -> None:
         """Count one row, part or pair that is not used."""
@@ -133,7 +133,7 @@ class SourceReport:
         _count(entry, place)
 
     def change(self, change: str, place: str) -> None:
-        """Count one row of which something was read differently, or not read."""
+        """Count one row of which something was not read."""
         entry = next((entry for entry in self.changes if entry.change == change), None)
         if entry is None:
             self.changes = (*self.changes, entry := Change(change))
@@ -153,12 +153,10 @@ def _count(entry: Dropped | Change, place: str) -> None:
 
 @dataclass(frozen=True)
 class PreferenceReport:
-    """The pairs of one preference: the share whose chosen answer is longer (ties count half), mean characters."""
+    """The pairs of one preference, and the share whose chosen answer is longer (ties count half)."""
 
     pairs: int
     chosen_longer: float
-    mean_chosen: float
-    mean_rejected: float
 
 
 @dataclass(frozen=True)

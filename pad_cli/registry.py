@@ -96,7 +96,7 @@ BENCHMARKS = Registry(
         "jsonl": "pad_cli.prompts.prompt_sets:load_jsonl",
         "prompts": "pad_cli.prompts.prompt_sets:load_shipped",
         "dataset": "pad_cli.prompts.prompt_sets:load_data_set",
-        "psoups": "pad_cli.prompts.prompt_sets:load_psoups",
+        "psoups": "pad_cli.prompts.prompt_sets:load_jsonl",  # a former name, for recipes
         "helpsteer2": "pad_cli.prompts.prompt_sets:load_helpsteer2",
     },
 )

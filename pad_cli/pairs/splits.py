@@ -228,7 +228,9 @@ def split_report(name: str, pairs: Sequence[PreferencePair]) -> SplitReport:
         answers=len(answers),
         mean_prompt=_mean(sum(len(content) for _, content in key) for key in set(keys)),
         mean_answer=_mean(len(text) for _, text in answers),
-        preferences={words: _preference_report(group) for words, group in frequent[:_LISTED]},
+        preferences={
+            words: PreferenceReport(len(group), _mean(map(_longer, group))) for words, group in frequent[:_LISTED]
+        },
         more_preferences=max(len(frequent) - _LISTED, 0),
     )
 
@@ -247,28 +249,21 @@ def describe(report: DataReport, most: int = _LISTED) -> list[Table]:
         for words, measured in list(split["preferences"].items())[:most]
     ]
 
-    def numbers(digits: str = ",", **columns: str) -> dict[str, Column]:
-        return {name.replace("_", " "): number(key, digits) for name, key in columns.items()}
-
     place: dict[str, Column] = {"source": "source", "split": "split"}
     examples: dict[str, Column] = {"for example": lambda row: ", ".join(row["examples"])}
-    counts = numbers(rows="rows", used="rows_used", pairs="pairs_made", kept="pairs_kept", contrast="contrast_pairs")
-    sizes = numbers(pairs="pairs", prompts="prompts", answers="answers")
+    counts = {"rows": "rows", "used": "rows_used", "pairs": "pairs_made", "kept": "pairs_kept"}
+    rows = {name: number(key) for name, key in {**counts, "contrast": "contrast_pairs"}.items()}
+    sizes: dict[str, Column] = {name: number(name) for name in ("pairs", "prompts", "answers")}
     sizes["preferences"] = lambda row: f"{len(row['preferences']) + row['more_preferences']:,}"
-    lengths = numbers(".0f", mean_prompt="mean_prompt", mean_answer="mean_answer")
-    longer = {**numbers(pairs="pairs"), **numbers(".2f", longer="chosen_longer")}
-    answers = numbers(".0f", chosen="mean_chosen", rejected="mean_rejected")
+    lengths = {"mean prompt": number("mean_prompt", ".0f"), "mean answer": number("mean_answer", ".0f")}
+    longer = {"pairs": number("pairs"), "longer": number("chosen_longer", ".2f")}
+    shares = "The most frequent preferences (longer: share of chosen answers that are)"
     tables = [
-        Table.of(sources, {"source": "name", "split": "split"}, {**counts, **numbers("g", weight="weight")}, "Sources"),
+        Table.of(sources, {"source": "name", "split": "split"}, {**rows, "weight": number("weight", "g")}, "Sources"),
         Table.of(dropped, {**place, "how many": _how_many, "why": "reason", **examples}, {}, "Not used"),
         Table.of(changes, {**place, "rows": number("count"), "what": "change", **examples}, {}, "Not read"),
         Table.of(splits, {"split": "name"}, {**sizes, **lengths}, "Splits (lengths in characters)"),
-        Table.of(
-            preferences,
-            {"split": "split", "preference": "preference"},
-            {**longer, **answers},
-            "The most frequent preferences (longer: share of chosen answers that are; mean lengths in characters)",
-        ),
+        Table.of(preferences, {"split": "split", "preference": "preference"}, longer, shares),
     ]
     return [table for table in tables if table.rows]
 
@@ -277,14 +272,10 @@ def _how_many(row: Row) -> str:
     return f"{row['count']:,} {row['what']}{'s' * (row['count'] > 1)}"
 
 
-def _preference_report(pairs: Sequence[PreferencePair]) -> PreferenceReport:
-    longer = ((len(pair.chosen) > len(pair.rejected)) + (len(pair.chosen) >= len(pair.rejected)) for pair in pairs)
-    return PreferenceReport(
-        pairs=len(pairs),
-        chosen_longer=_mean(twice / 2 for twice in longer),
-        mean_chosen=_mean(len(pair.chosen) for pair in pairs),
-        mean_rejected=_mean(len(pair.rejected) for pair in pairs),
-    )
+def _longer(pair: PreferencePair) -> float:
+    """1 where the chosen answer is the longer one, 1/2 for a tie."""
+    chosen, rejected = len(pair.chosen), len(pair.rejected)
+    return ((chosen > rejected) + (chosen >= rejected)) / 2
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -7,8 +7,7 @@ Every prompt is asked under each preference alone and under several at once. The
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Annotated, Any, NamedTuple
@@ -113,27 +112,25 @@ class Prompt(NamedTuple):
     place: str = ""
 
 
-def read_grid(
-    benchmark: str, options: Mapping[str, Any], own: Sequence[str] | Mapping[str, str] | None = None
-) -> GridSettings:
-    """The grid among a benchmark's options; by default its own preferences, alone, in pairs and in triples."""
-    if own is not None and "preferences" not in options:
-        options = {"preferences": own, "combine": [1, 2, 3], **options}
+def read_grid(benchmark: str, options: Mapping[str, Any]) -> GridSettings:
+    """The grid among a benchmark's options."""
     hint = "See docs/evaluation.md for its options."
     return read_options(GridSettings, options, f"benchmark: options of '{benchmark}'", hint)
 
 
-def grid_items(
-    name: str, prompts: Sequence[Prompt], settings: GridSettings, exclusive: Sequence[AbstractSet[str]] = ()
-) -> list[BenchmarkItem]:
-    """Every distinct prompt under every preference and combination, except labels that exclude each other.
-
-    Ids begin with the name, and are the same from run to run.
-    """
+def grid_items(name: str, prompts: Sequence[Prompt], settings: GridSettings) -> list[BenchmarkItem]:
+    """Every distinct prompt under every preference and combination; ids are the same from run to run."""
     chosen = distinct(prompts)[: settings.limit]
     items: list[BenchmarkItem] = []
-    for labels in _combinations(settings, exclusive):
-        items += preference_items(name, chosen, labels, [settings.preferences[label] for label in labels])
+    for size in dict.fromkeys(settings.combine):
+        if size > len(settings.preferences):
+            names = ", ".join(settings.preferences)
+            raise RecipeError(
+                f"benchmark: no {size} of these preferences can be asked for at once: {names}.",
+                "Give more `preferences`, or smaller numbers in `combine`.",
+            )
+        for labels in combinations(settings.preferences, size):
+            items += preference_items(name, chosen, labels, [settings.preferences[label] for label in labels])
     return items
 
 
@@ -162,17 +159,3 @@ def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
     for prompt in prompts:
         first.setdefault(tuple((message["role"], message["content"]) for message in prompt.messages), prompt)
     return list(first.values())
-
-
-def _combinations(settings: GridSettings, exclusive: Sequence[AbstractSet[str]]) -> Iterator[tuple[str, ...]]:
-    """The labels of everything that is asked for."""
-    for size in dict.fromkeys(settings.combine):
-        together = combinations(settings.preferences, size)
-        allowed = [labels for labels in together if all(len(each & set(labels)) <= 1 for each in exclusive)]
-        if not allowed:
-            names = ", ".join(settings.preferences)
-            raise RecipeError(
-                f"benchmark: no {size} of these preferences can be asked for at once: {names}.",
-                "Give more `preferences`, or smaller numbers in `combine`.",
-            )
-        yield from allowed

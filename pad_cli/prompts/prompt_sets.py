@@ -1,4 +1,4 @@
-"""Benchmarks made of prompts: a user's file or data set, the prompts that ship with pad, and those of the paper.
+"""Benchmarks made of prompts: a user's file or data set, the prompts that ship with pad, and those of HelpSteer2.
 
 All take `preferences`, `combine` and `limit`, see `GridSettings`. A wrong option is a RecipeError, and a file or data
 set that cannot be read a DataError that names the row.
@@ -21,19 +21,6 @@ _EVERYDAY = "everyday"  # prompts for any principle; every other file is named f
 _KIND = ("kind",)  # a column for readers of our own prompts
 _LONGEST = 100  # prompt of HelpSteer2 that is asked, in characters
 
-SOUPS = {
-    "P1A": "text:easy to follow for a child in primary school",
-    "P1B": "text:written for specialists who know the field",
-    "P2A": "text:short without a wasted word",
-    "P2B": "text:thorough with all the background",
-    "P3A": "text:warm like a close friend who jokes",
-    "P3B": "text:cold in an unfriendly tone",
-}
-"""What the preferences of Personalized Soups (arXiv 2310.11564, table 1) mean, in words of ours: two opposites each of
-expertise, informativeness and style."""
-
-_OPPOSITES = [{"P1A", "P1B"}, {"P2A", "P2B"}, {"P3A", "P3B"}]
-
 
 def load_jsonl(*, path: str, **grid: Any) -> list[BenchmarkItem]:
     """Every distinct prompt of a file of rows (`pad_cli.pairs.files`) under every preference."""
@@ -50,8 +37,9 @@ def load_shipped(*, name: str = "helpful-harmless-humorous", **grid: Any) -> lis
     files = {file.stem: file for file in sorted((shipped("data") / "prompts").glob("*.jsonl"))}
     if name not in files:
         raise RecipeError(f"benchmark: no prompts are called '{name}'.", did_you_mean(name, files))
-    own = None if name == _EVERYDAY else name.split("-")
-    return grid_items(name, _read_prompts(files[name], unread=_KIND), read_grid("prompts", grid, own=own))
+    if name != _EVERYDAY and "preferences" not in grid:
+        grid = {"preferences": name.split("-"), "combine": [1, 2, 3], **grid}
+    return grid_items(name, _read_prompts(files[name], unread=_KIND), read_grid("prompts", grid))
 
 
 def load_data_set(
@@ -93,21 +81,6 @@ def load_data_set(
         for own, prompts in by_preference.items()
         for item in preference_items(name, distinct(prompts)[: settings.limit], own, own)
     ]
-
-
-def load_psoups(*, path: str, **grid: Any) -> list[BenchmarkItem]:
-    """The 50 evaluation prompts of Personalized Soups, which PAD's experiments use (arXiv 2410.04070).
-
-    By default they are asked under the six preferences of that paper, under every two and under every three that do
-    not exclude each other, in free text (`SOUPS`); for a reward model of named principles, give `preferences` with the
-    same labels, for example `{P2A: concise, P3A: humorous}`, or others.
-
-    Args:
-        path: a JSON file, a list of `{"id", "prompt"}`; the authors of PAD have it in their repository
-            (zjuruizhechen/PAD, inference/data/koala_eval_50.json).
-        grid: see `GridSettings`.
-    """
-    return grid_items("psoups", _read_prompts(Path(path)), read_grid("psoups", grid, own=SOUPS), _OPPOSITES)
 
 
 def load_helpsteer2(

@@ -92,12 +92,9 @@ def stale_parts() -> list[str]:
     directory = shipped("data") / "embedded"
     path = directory / MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    now = {"made_from": made_from(), "sha256": _hashes(directory)}
-    stale: list[str] = []
-    for part, hashes in now.items():
-        before = manifest.get(part, {})
-        stale += (name for name in before.keys() | hashes.keys() if before.get(name) != hashes.get(name))
-    return sorted(stale)
+    before = {**manifest.get("made_from", {}), **manifest.get("sha256", {})}
+    now = {**made_from(), **_hashes(directory)}
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def made_from() -> dict[str, Any]:

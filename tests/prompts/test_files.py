@@ -62,8 +62,8 @@ def test_a_limit_takes_the_first_distinct_prompts(tmp_path: Path) -> None:
     assert [item.prompt[0]["content"] for item in load_jsonl(path=path, preferences=["x"], limit=2)] == ["A", "B"]
 
 
-def test_the_registry_knows_it_as_jsonl() -> None:
-    assert BENCHMARKS.get("jsonl") is load_jsonl
+def test_the_registry_knows_it_as_jsonl_and_by_its_former_name() -> None:
+    assert BENCHMARKS.get("jsonl") is BENCHMARKS.get("psoups") is load_jsonl
 
 
 @pytest.mark.parametrize(

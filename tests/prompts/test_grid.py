@@ -15,8 +15,8 @@ from pad_cli.records import BenchmarkItem, as_messages
 PROMPTS = [Prompt(as_messages(text), {"topic": text}) for text in ("One?", "Two?", "One?", "Three?")]
 
 
-def items_of(exclusive: Any = (), **asked: Any) -> list[BenchmarkItem]:
-    return grid_items("set", PROMPTS, read_grid("test", asked), exclusive)
+def items_of(**asked: Any) -> list[BenchmarkItem]:
+    return grid_items("set", PROMPTS, read_grid("test", asked))
 
 
 def groups_of(items: list[BenchmarkItem]) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -47,11 +47,6 @@ def test_labels_stand_for_specifications_alone_and_combined() -> None:
     items = items_of(preferences={"short": "concise=2", "stiff": "formal, not casual"}, combine=[2])
     assert groups_of(items) == [("pairs", "short+stiff", ("concise=2", "formal, not casual"))]
     assert items[0].facts["asked"] == ["short", "stiff"]
-
-
-def test_what_excludes_each_other_is_never_combined() -> None:
-    found = groups_of(items_of([{"a", "b"}, {"c", "d"}], preferences=list("abcd"), combine=[2]))
-    assert [label for _, label, _ in found] == ["a+c", "a+d", "b+c", "b+d"]
 
 
 def test_each_prompt_is_asked_once_with_its_facts() -> None:

@@ -70,7 +70,7 @@ def assert_alike(anew: Mapping[tuple[Any, ...], float], shipped: Mapping[tuple[A
 
 def test_models_built_anew_belong_to_the_sources(checkout: Path) -> None:
     program = "from pad_cli.world import build; print(build.__file__, build.stale_parts())"
-    assert _run(checkout, "-c", program).split() == [str(checkout / "pad_cli" / "embedded" / "build.py"), "[]"]
+    assert _run(checkout, "-c", program).split() == [str(checkout / "pad_cli" / "world" / "build.py"), "[]"]
 
 
 @pytest.mark.parametrize("overrides", [[], FOLLOWING], ids=["demo", "following"])

@@ -55,7 +55,7 @@ DATA = DataReport(
     sources=(
         SourceReport("pairs.jsonl", "train", 510, 505, 505, 500, 0, 1.0, (Dropped("row", "empty", 5, ("a:3",)),)),
     ),
-    splits=(SplitReport("train", 500, 250, 1000, 30.0, 80.0, {"formal": PreferenceReport(250, 0.5, 80.0, 80.0)}),),
+    splits=(SplitReport("train", 500, 250, 1000, 30.0, 80.0, {"formal": PreferenceReport(250, 0.5)}),),
 )
 HISTORY: list[dict[str, Any]] = [
     {
