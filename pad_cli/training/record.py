@@ -14,8 +14,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pad_cli.errors import DataError
-from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import describe
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import DataReport
@@ -118,16 +117,16 @@ def evaluate_run(
     report: DataReport,
     data: TrainingData,
     run: TrainingRun,
-    model: PersonalizedRewardModel | PromptRewardModel,
+    model: PersonalizedRewardModel,
 ) -> TrainingRecord:
     """Measure the reward model of a finished run on training and validation pairs, beside the baselines."""
-    lengths, heads = data.lengths, run.head if isinstance(run.head, PreferenceHeads) else None
+    lengths = data.lengths
     return TrainingRecord(
         name=Path(recipe.output).name,
         backbone=recipe.backbone.model,
-        conditioning=recipe.conditioning,
+        conditioning=model.conditioning,
         principles=model.principles,
-        rank=heads.rank if heads else 0,
+        rank=run.heads.rank,
         has_adapter=run.adapter is not None,
         has_encoder=run.encoder is not None,
         pairs=len(data.train),
@@ -141,7 +140,7 @@ def evaluate_run(
         calibration=(model.calibration,),
         train=_train_accuracy(run),
         splits=_splits(data, run, model.calibration),
-        heads=head_geometry(heads) if heads else None,
+        heads=head_geometry(run.heads),
         shuffled_labels=recipe.data.shuffle_labels,
         seed=recipe.seed,
         data={**asdict(report), "lengths": lengths},
@@ -158,7 +157,7 @@ def _splits(data: TrainingData, run: TrainingRun, calibration: float) -> tuple[S
     records = []
     for name, table, weights in splits:
         title = f"Measuring pairs: {name}"
-        scores = score_pairs(run.head, run.rewards, table, weights, calibration, title=title)
+        scores = score_pairs(run.heads, run.rewards, table, weights, calibration, title=title)
         margins = {baseline: fitted(table) for baseline, fitted in baselines.items()}
         records.append(split_record(name, scores, _labels(table), margins))
     return tuple(records)
@@ -167,7 +166,9 @@ def _splits(data: TrainingData, run: TrainingRun, calibration: float) -> tuple[S
 def _train_accuracy(run: TrainingRun) -> Share:
     drawn = torch.randperm(len(run.pairs), generator=torch.Generator().manual_seed(0))[:_TRAIN_PAIRS]
     pairs = run.pairs.rows(drawn.tolist())
-    scores = score_pairs(run.head, run.rewards, pairs, run.weights(pairs), 1.0, title="Measuring training pairs")
+    scores = score_pairs(
+        run.heads, run.rewards, pairs, pairs.weights(run.principles), 1.0, title="Measuring training pairs"
+    )
     return share_of(outcomes(scores.margins))
 
 

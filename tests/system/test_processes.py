@@ -195,28 +195,6 @@ def test_two_processes_train_the_lora_weights_that_one_does(model_directory: Pat
     assert metrics[0].keys() == metrics[1].keys()
 
 
-def test_two_processes_with_half_of_the_backbone_each_train_what_one_with_all_of_it_does(
-    model_directory: Path, tmp_path: Path
-) -> None:
-    one, two = directories(tmp_path)
-    recipe = train_recipe(
-        tmp_path,
-        model_directory,
-        {"stage": "heads", "steps": 30, "batch_size": 16},  # first: states are read, and then trained through
-        {"stage": "encoder", "steps": 20, "batch_size": 16, "hidden_size": 16, "evaluate_every": 10},
-        {**ADAPTER, "evaluate_every": 4, "learning_rate": 1e-3, "gradient_checkpointing": True},
-        count=120,
-        shard_backbone=True,
-    )
-    run(["train-rm", str(recipe)], one, 1)
-    run(["train-rm", str(recipe)], two, 2)
-    for name in (HEADS, ENCODER, "adapter_model.safetensors"):
-        ours, theirs = (load_file(each / "run" / name) for each in (two, one))
-        assert ours.keys() == theirs.keys()
-        for key, tensor in theirs.items():
-            torch.testing.assert_close(ours[key], tensor, atol=2e-4, rtol=2e-3)
-
-
 def test_processes_that_cannot_share_a_batch_evenly_are_refused(model_directory: Path, tmp_path: Path) -> None:
     one, _ = directories(tmp_path)
     recipe = train_recipe(tmp_path, model_directory, {**ADAPTER, "batch_size": 3}, count=40)
