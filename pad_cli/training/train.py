@@ -142,9 +142,9 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
             write_json(scratch / RECIPE, recipe.model_dump())
             write_training_report(scratch, record)
             config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
-            write_whole(scratch / "README.md", model_card(config, metrics, record.data))
+            write_whole(scratch / "README.md", model_card(config, metrics, record["data"]))
         shutil.rmtree(output / _WORK, ignore_errors=True)
-        return TrainedRewardModel(output, asdict(record))
+        return TrainedRewardModel(output, record)
 
 
 def read_pairs(recipe: TrainRecipe) -> tuple[PairData, list[str]]:
