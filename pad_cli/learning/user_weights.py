@@ -48,7 +48,7 @@ def with_heads(model: RewardModel | None) -> PersonalizedRewardModel:
     if not isinstance(model, PersonalizedRewardModel):
         raise UsageError(
             "A reward model that reads preferences in its prompt has no heads, so no weights that could be learned.",
-            "Use one with preference heads; pad train-rm makes them unless the recipe says `conditioning: prompt`.",
+            "Use one with preference heads, as pad train-rm makes them.",
         )
     return model
 

@@ -168,8 +168,7 @@ def _refuse_many_names(pairs: Iterable[PreferencePair]) -> None:
     if len(names) > _MOST_NAMES:
         raise DataError(
             f"{len(names)} distinct preferences ({', '.join(names[:3])}, ...), each of which would be a principle",
-            hint="Set heads.principles to the names that matter, so that the others are read as free text, or set "
-            "`conditioning: prompt`.",
+            hint="Set heads.principles to the names that matter, so that the others are read as free text.",
         )
 
 

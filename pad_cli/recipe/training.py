@@ -175,16 +175,19 @@ STAGES = {"adapter": AdapterStage, "heads": HeadsStage, "encoder": EncoderStage,
 AnyStage = Annotated[AdapterStage | HeadsStage | EncoderStage | JointStage, Field(discriminator="stage")]
 
 
+# Key to its only value, and what to do instead of another.
+_REMOVED: dict[str, tuple[Any, str]] = {
+    "shard_backbone": (False, "to spread a backbone over GPUs, set backbone.device_map: auto"),
+    "conditioning": ("heads", "only preference heads are trained; for free text add an `encoder` stage"),
+    "report_to": ([], "report.json beside the reward model has the history of every stage"),
+}
+
+
 class TrainRecipe(Settings):
     kind: Literal["train-rm"]
     output: str = Field(description="Directory of the run; the reward model is written here.")
     backbone: ModelSettings = Field(description="The language model under the reward model.")
     data: DataSettings = Field(description="The preference pairs.")
-    conditioning: Literal["heads", "prompt"] = Field(
-        "heads",
-        description="How the preference comes in: as weights of preference heads, or as text in the prompt (the form "
-        "that the paper's authors released, one dense head).",
-    )
     heads: HeadSettings = Field(default_factory=lambda: HeadSettings(), description="The preference heads.")
     stages: list[AnyStage] = Field(min_length=1, description="Training stages, in order.")
     exact_vocabulary: int = Field(8192, ge=0, description="Largest vocabulary over which the loss normalises exactly.")
@@ -194,18 +197,18 @@ class TrainRecipe(Settings):
         description="Above it: the reference's likeliest tokens of the corpus, per position, plus the realised.",
     )
     cache_dtype: Literal["float32", "bfloat16"] = Field("float32", description="Dtype of cached hidden states.")
-    report_to: list[str] = Field(default_factory=list, description="Trackers of accelerate (`tensorboard`, `wandb`).")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
 
     @model_validator(mode="before")
     @classmethod
-    def _without_sharding(cls, content: Any) -> Any:
-        """Recipes that version 0.1 wrote hold `shard_backbone: false`."""
-        if not isinstance(content, Mapping) or "shard_backbone" not in content:
+    def _without_removed_keys(cls, content: Any) -> Any:
+        """Recipes that version 0.1 wrote hold every key; one that is gone may only have its default."""
+        if not isinstance(content, Mapping):
             return content
-        if content["shard_backbone"] is not False:
-            raise ValueError("`shard_backbone` is gone; to spread a backbone over GPUs, set backbone.device_map: auto")
-        return {key: value for key, value in content.items() if key != "shard_backbone"}
+        for key, (default, instead) in _REMOVED.items():
+            if content.get(key, default) != default:
+                raise ValueError(f"`{key}` is gone: {instead}")
+        return {key: value for key, value in content.items() if key not in _REMOVED}
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainRecipe:
@@ -214,9 +217,4 @@ class TrainRecipe(Settings):
             raise ValueError("each stage may occur once")
         if "encoder" in names and not {"heads", "joint"} & set(names[: names.index("encoder")]):
             raise ValueError("the `encoder` stage needs a `heads` or `joint` stage before it")
-        if self.conditioning == "prompt":
-            if "encoder" in names:
-                raise ValueError("`conditioning: prompt` reads any text in the prompt; leave the `encoder` stage out")
-            if self.heads.model_fields_set:
-                raise ValueError("`conditioning: prompt` has one dense head; leave `heads` out")
         return self

@@ -1,6 +1,6 @@
 """What the `report.json` of a training says to a reader: the page, its Markdown twin, and the tables on a terminal.
 
-The keys are those of `training.record.TrainingRecord`.
+`training.record.evaluate_run` says what the keys hold.
 """
 
 from __future__ import annotations

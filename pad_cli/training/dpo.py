@@ -52,7 +52,7 @@ def train_dpo(
         raise RecipeError("TRL's DPO has neither `anchor` nor `label_smoothing`.", "Leave them at 0.")
     model = policy.model
     steps = steps_of(stage, len(pairs))
-    order = order_of_pairs(len(pairs), steps * stage.batch_size * stage.accumulation_steps, seed, reseeded=False)
+    order = order_of_pairs(len(pairs), steps * stage.batch_size * stage.accumulation_steps, seed)
     chosen, rejected = ([sequences[number] for number in side.tolist()] for side in (pairs.chosen, pairs.rejected))
     rows = {
         "prompt_ids": [prompt for prompt, _ in chosen],

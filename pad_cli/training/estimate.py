@@ -15,15 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pad_cli.models.dtype import dtype_name
+from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.scoring import TokenSequence, all_log_probs
 from pad_cli.recipe import LoraStage, TrainRecipe
 from pad_cli.training.loop import TrainingStage, steps_of
 from pad_cli.training.pair_table import TrainingData, gather_training_data
 from pad_cli.training.stages import TrainingRun
-from pad_cli.training.train import new_head, read_pairs
+from pad_cli.training.train import read_pairs
 
 _PAIRS = 64  # that are measured, at most
 _STEPS = 3  # of each stage; the first one warms up and is not timed
@@ -63,19 +65,20 @@ def estimate(recipe: TrainRecipe) -> Estimate:
     pairs, names = read_pairs(recipe)
     backbone = load_language_model(recipe.backbone)
     data = gather_training_data(recipe, pairs, backbone)
-    weights, everything = int(backbone.model.get_memory_footprint()), _tokens(data.sequences)
+    weights, lengths = int(backbone.model.get_memory_footprint()), _lengths(data.sequences)
     work: list[Work] = []
     marks: list[float] = []  # when each step ended
-    with tempfile.TemporaryDirectory() as scratch:
+    watch = register_optimizer_step_post_hook(lambda *_: marks.append(time.monotonic()))
+    with tempfile.TemporaryDirectory() as scratch, watch:
         sample = _draw(data, Path(scratch) / "states")
-        share = everything / _tokens(sample.sequences)
-        longer = _longest(data.sequences) / _longest(sample.sequences)
-        head = new_head(recipe, names, backbone.hidden_size)
-        run = TrainingRun(sample, head, pairs.texts, Path(scratch), lambda *_: marks.append(time.monotonic()))
+        share = sum(lengths) / sum(_lengths(sample.sequences))
+        longer = max(lengths) / max(_lengths(sample.sequences))
+        heads = PreferenceHeads(names, backbone.hidden_size, recipe.heads.rank, recipe.seed)
+        run = TrainingRun(sample, heads, pairs.texts, Path(scratch))
 
         def read(name: str) -> Work:
             seconds, memory = _measure(backbone.device, lambda: run.rewards)
-            return Work(name, 0, everything, seconds * share, memory)
+            return Work(name, 0, sum(lengths), seconds * share, memory)
 
         def train(stage: TrainingStage) -> Work:
             marks.clear()
@@ -83,17 +86,17 @@ def estimate(recipe: TrainRecipe) -> Estimate:
             changed = {"steps": _STEPS, "epochs": None, "batch_size": size, "evaluate_every": None, "patience": None}
             if isinstance(stage, LoraStage):
                 changed["accumulation_steps"] = 1
-            _, memory = _measure(backbone.device, lambda: run.train(stage.model_copy(update=changed)))
+            seconds, memory = _measure(backbone.device, lambda: run.train(stage.model_copy(update=changed)))
             if memory is not None and isinstance(stage, LoraStage):  # a batch of the longest answers takes more
                 memory = weights + round((memory - weights) * longer)
             steps, trained = steps_of(stage, len(data.train)), stage.batch_size * passes
-            seconds = steps * trained / size * (marks[-1] - marks[0]) / (_STEPS - 1)
-            return Work(
-                stage.stage, steps, round(steps * 2 * trained * everything / len(data.sequences)), seconds, memory
-            )
+            # a scaler of float16 leaves out steps that overflow
+            step = (marks[-1] - marks[0]) / (len(marks) - 1) if len(marks) > 1 else seconds / _STEPS
+            tokens = round(steps * 2 * trained * sum(lengths) / len(lengths))
+            return Work(stage.stage, steps, tokens, steps * trained / size * step, memory)
 
         all_log_probs(backbone, sample.sequences[:2])  # the first forward pass is slower
-        plain = read("caching states")
+        plain, first = read("caching states"), set(sample.states.iterdir())
         states: Work | None = plain
         for stage in recipe.stages:
             if isinstance(stage, LoraStage):
@@ -102,12 +105,11 @@ def estimate(recipe: TrainRecipe) -> Estimate:
             else:
                 states = states or read("caching states through the adapter")
                 work += [train(stage)] if states in work else [states, train(stage)]
-        cached = any(not isinstance(stage, LoraStage) for stage in recipe.stages)
-        files = sum(path.stat().st_size for path in sample.states.iterdir()) if cached else 0
-    parameters = backbone.model.num_parameters()
+        kept = [path for path in sample.states.iterdir() if plain in work or path not in first]
+        files = sum(path.stat().st_size for path in kept)
     return Estimate(
-        backbone.name, parameters, dtype_name(backbone.dtype), weights, len(data.train), len(data.sequences),
-        tuple(work), round(files * share),
+        backbone.name, backbone.model.num_parameters(), dtype_name(backbone.dtype), weights,
+        len(data.train), len(data.sequences), tuple(work), round(files * share),
     )  # fmt: skip
 
 
@@ -132,9 +134,5 @@ def _measure(device: torch.device, work: Callable[[], object]) -> tuple[float, i
     return time.monotonic() - started, torch.cuda.max_memory_allocated(device) if on_gpu else None
 
 
-def _tokens(sequences: list[TokenSequence]) -> int:
-    return sum(len(prompt) + len(answer) for prompt, answer in sequences)
-
-
-def _longest(sequences: list[TokenSequence]) -> int:
-    return max(len(prompt) + len(answer) for prompt, answer in sequences)
+def _lengths(sequences: list[TokenSequence]) -> list[int]:
+    return [len(prompt) + len(answer) for prompt, answer in sequences]

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from accelerate.utils import reduce
 from safetensors import SafetensorError
 from torch import nn
 
 from pad_cli.equation import preference_loss
-from pad_cli.errors import RecipeError, TrainingError, did_you_mean
+from pad_cli.errors import TrainingError
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage, LoraStage
 from pad_cli.system.processes import ALONE, Processes
@@ -44,9 +42,6 @@ Score = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Evaluate = Callable[[], dict[str, dict[str, Any]]]
 """Metrics of every validation split, with `policy_accuracy`."""
 
-Log = Callable[[str, Mapping[str, Any]], None]
-"""Takes the name of a stage, and every point of its history."""
-
 
 def fit(
     stage: TrainingStage,
@@ -59,7 +54,6 @@ def fit(
     *,
     everyone: Processes = ALONE,
     scaler: torch.amp.GradScaler | None = None,
-    log: Log = lambda *_: None,
 ) -> list[dict[str, Any]]:
     """Train some parameters, or go on where a killed run was.
 
@@ -71,7 +65,6 @@ def fit(
         evaluate: called every `evaluate_every` steps; the weights with the best mean policy accuracy are kept.
         everyone: processes that share the pairs of every batch and average their gradients.
         scaler: scales the loss of a float16 backbone on a GPU.
-        log: takes every point of the history; see `tracker`.
 
     Returns:
         The history: for some steps the mean loss and pair accuracy of the batches since the one before, and for
@@ -83,7 +76,7 @@ def fit(
     """
     title, lora, passes = f"Training {stage.stage}", isinstance(stage, LoraStage), _passes(stage)
     total, size = steps_of(stage, pairs), stage.batch_size
-    order = order_of_pairs(pairs, total * passes * size, seed, reseeded=not lora)
+    order = order_of_pairs(pairs, total * passes * size, seed)
     trained = {name: parameter for group, _ in groups for name, parameter in group.items()}
     for parameter in trained.values():
         parameter.requires_grad_(True)
@@ -154,7 +147,6 @@ def fit(
                     state.judge(splits, trained)
                 state.history.append({"step": state.step, **means, "splits": splits})
                 state.since = (0, 0.0, 0.0)
-                log(stage.stage, state.history[-1])
             if isinstance(stage, LoraStage):
                 due = last or state.step % stage.save_every == 0
             else:
@@ -170,33 +162,6 @@ def fit(
     return state.history
 
 
-def tracker(names: Sequence[str], directory: Path) -> Log:
-    """Sends histories to trackers of accelerate; raises RecipeError where one is unknown, or not installed.
-
-    TensorBoard's files go to `directory`.
-    """
-    known = [*map(str, get_available_trackers()), "all", "none"]
-    if unknown := next((name for name in names if name not in known), None):
-        near = did_you_mean(unknown, known)
-        raise RecipeError(
-            f"report_to: there is no tracker '{unknown}' here.", f"{near} Others have to be installed first."
-        )
-    if not names or "none" in names:
-        return lambda *_: None
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=list(names), project_dir=directory)
-    accelerator.init_trackers("pad")
-    steps: dict[str, int] = {}  # of each stage, so far
-
-    def log(stage: str, point: Mapping[str, Any]) -> None:
-        steps[stage] = point["step"]
-        values = {f"{stage}/{name}": point[name] for name in ("loss", "pair_accuracy")}
-        for split, metrics in point["splits"].items():
-            values |= {f"{stage}/{split}/{name}": value for name, value in metrics.items()}
-        accelerator.log(values, step=sum(steps.values()))
-
-    return log
-
-
 def steps_of(stage: TrainingStage, pairs: int) -> int:
     """Optimiser steps of a stage on some number of pairs."""
     return stage.steps or math.ceil((stage.epochs or 1) * pairs / (stage.batch_size * _passes(stage)))
@@ -207,16 +172,13 @@ def _passes(stage: TrainingStage) -> int:
     return stage.accumulation_steps if isinstance(stage, LoraStage) else 1
 
 
-def order_of_pairs(count: int, length: int, seed: int, *, reseeded: bool) -> torch.Tensor:
-    """(length,) indices of pairs: all of them again and again, each time in another random order.
-
-    `reseeded` draws every pass from a generator of its own, as the stages on cached states do; LoRA stages use one.
-    """
-    generator, passes = torch.Generator().manual_seed(seed), []
-    for number in range(math.ceil(length / count)):
-        if reseeded:
-            generator.manual_seed(_mixed(seed, number))
-        passes.append(torch.randperm(count, generator=generator))
+def order_of_pairs(count: int, length: int, seed: int) -> torch.Tensor:
+    """(length,) indices of pairs: all of them again and again, each time in another random order."""
+    generator = torch.Generator()
+    passes = [
+        torch.randperm(count, generator=generator.manual_seed(_mixed(seed, number)))
+        for number in range(math.ceil(length / count))
+    ]
     return torch.cat(passes)[:length]
 
 

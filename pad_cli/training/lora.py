@@ -31,8 +31,8 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_probs, is_out_of_memory
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.system.processes import processes
-from pad_cli.system.runs import fingerprint, storage_errors, whole_directory
-from pad_cli.training.loop import Log, fit
+from pad_cli.system.runs import storage_errors, whole_directory
+from pad_cli.training.loop import fit
 from pad_cli.training.metrics import Split, summarise
 from pad_cli.training.pair_table import PairTable
 
@@ -53,7 +53,6 @@ def train_lora(
     start: Path | None = None,
     directory: Path,
     seed: int,
-    log: Log = lambda *_: None,
 ) -> tuple[Adapter, list[dict[str, Any]]]:
     """Train a stage, or go on where a killed run was; the backbone is afterwards as it was before.
 
@@ -64,7 +63,6 @@ def train_lora(
         validation: splits for `evaluate_every`; their policy accuracy is per token, of the personalised model itself.
         start: PEFT files of an earlier adapter to go on from; None for a new one.
         directory: of this stage alone; holds its snapshots, and may be deleted afterwards.
-        log: see `fit`.
 
     Returns the adapter, attached to the backbone and without effect outside `on_rows_from`; and the history, see `fit`.
 
@@ -125,7 +123,7 @@ def train_lora(
         scaler = torch.amp.GradScaler(backbone.device.type, enabled=half)
         history = fit(
             stage, groups, score, len(train), seed, directory / _SNAPSHOT, evaluate if validation else None,
-            everyone=everyone, scaler=scaler, log=log,
+            everyone=everyone, scaler=scaler,
         )  # fmt: skip
         if everyone.main:
             with whole_directory(directory / _LAST) as scratch:
@@ -165,23 +163,22 @@ def reference_log_probs(
 ) -> torch.Tensor:
     """Log-probabilities of the sequences that occur in some tables under the plain backbone: (S,), 0 for the others.
 
-    What an earlier run computed of the same is read from `directory`.
+    They are read once: an interrupted stage finds them in its `directory`.
     """
+    path = directory / _REFERENCE
+    try:
+        return load_tensors(path)[0]["log_probs"]
+    except (OSError, SafetensorError, KeyError):
+        pass
     used = torch.cat([part for table in tables for part in (table.chosen, table.rejected)]).unique()
     read = [sequences[number] for number in used.tolist()]
-    key, path = fingerprint([backbone.fingerprint, str(backbone.dtype), read]), directory / _REFERENCE
-    try:
-        tensors, metadata = load_tensors(path)
-        log_probs = tensors["log_probs"] if metadata["key"] == key else None
-    except (OSError, SafetensorError, KeyError):
-        log_probs = None
-    if log_probs is None:
-        log_probs = all_log_probs(backbone, read, title="Reading answers with the reference")
-        with storage_errors(path):
-            scratch = path.with_suffix(".part")
-            save_tensors({"log_probs": log_probs}, scratch, {"key": key})
-            scratch.replace(path)
-    return torch.zeros(len(sequences)).index_copy(0, used, log_probs)
+    log_probs = all_log_probs(backbone, read, title="Reading answers with the reference")
+    reference = torch.zeros(len(sequences)).index_copy(0, used, log_probs)
+    with storage_errors(path):
+        scratch = path.with_suffix(".part")
+        save_tensors({"log_probs": reference}, scratch)
+        scratch.replace(path)
+    return reference
 
 
 def lora_config(stage: AdapterStage | JointStage, model: Any) -> LoraConfig:

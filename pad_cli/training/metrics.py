@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from scipy.stats import binomtest, spearmanr
-from torch import nn
 
 from pad_cli.equation import answer_sums, guided_log_probs, pick, token_reward
 from pad_cli.models.heads import PreferenceHeads
@@ -79,7 +78,7 @@ class Share:
 
 @torch.inference_mode()
 def score_pairs(
-    heads: nn.Module,
+    heads: PreferenceHeads,
     rewards: TokenRewards,
     pairs: PairTable,
     weights: torch.Tensor,
@@ -89,8 +88,7 @@ def score_pairs(
 ) -> PairScores:
     """Score N pairs under the (N, K) weights of their preferences.
 
-    `heads` are the preference heads, or another map of (T, H) states and (T, K) weights to (T, H); `calibration` is
-    what guidance weight 1 multiplies rewards by.
+    `calibration` is what guidance weight 1 multiplies rewards by.
     """
     parts = []
     with bar(title or "", total=len(pairs) if title else 0) as progress:
@@ -110,7 +108,7 @@ def score_pairs(
 
 
 def _token_scores(
-    heads: nn.Module, rewards: TokenRewards, positions: torch.Tensor, weights: torch.Tensor, calibration: float
+    heads: PreferenceHeads, rewards: TokenRewards, positions: torch.Tensor, weights: torch.Tensor, calibration: float
 ) -> torch.Tensor:
     """(T, 2): the reward of each realised token, and its guided log-probability at guidance weight 1."""
     reference, personalised, realised = rewards.logits(heads, positions, weights)
@@ -120,7 +118,7 @@ def _token_scores(
 
 
 def measure(
-    heads: nn.Module, rewards: TokenRewards, pairs: PairTable, weights: torch.Tensor, calibration: float
+    heads: PreferenceHeads, rewards: TokenRewards, pairs: PairTable, weights: torch.Tensor, calibration: float
 ) -> dict[str, Any]:
     """Metrics of one split; arguments as in `score_pairs`."""
     scores = score_pairs(heads, rewards, pairs, weights, calibration)

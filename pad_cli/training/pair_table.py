@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pad_cli.equation import LogitHead
-from pad_cli.errors import DataError, PreferenceError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel, cut_to_context, room
 from pad_cli.models.prompts import closes_thought, encode_answer, encode_prompt, moves_system, opens_thought
-from pad_cli.models.reward_model import conditioned
 from pad_cli.models.scoring import TokenSequence
-from pad_cli.preference import Preference
 from pad_cli.recipe import TrainRecipe
-from pad_cli.records import Messages, PairData, PairSplit, PreferencePair
+from pad_cli.records import PairData, PairSplit, PreferencePair
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import note
 from pad_cli.system.runs import hidden_states
@@ -30,16 +27,12 @@ from pad_cli.training.token_rewards import TokenRewards
 _MANY = 0.2  # share of answers that were cut
 
 
-def _plain_prompt(pair: PreferencePair) -> Messages:
-    return pair.prompt
-
-
 class SequenceBook:
     """Numbers each distinct (prompt, answer) once; most answers occur in several pairs.
 
-    Prompts longer than `max_prompt_tokens` lose their beginning, answers their end. `prompt_of` gives what the backbone
-    reads before a pair's answers. Of a backbone that reads no more than `context_length` tokens, prompts are cut so
-    that `max_answer_tokens`, or half of it, can follow, and answers to what is then left.
+    Prompts longer than `max_prompt_tokens` lose their beginning, answers their end. Of a backbone that reads no more
+    than `context_length` tokens, prompts are cut so that `max_answer_tokens`, or half of it, can follow, and answers to
+    what is then left.
     """
 
     def __init__(
@@ -47,13 +40,11 @@ class SequenceBook:
         tokenizer: Any,
         max_prompt_tokens: int,
         max_answer_tokens: int,
-        prompt_of: Callable[[PreferencePair], Messages] = _plain_prompt,
         context_length: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._context = context_length
         self._limits = (cut_to_context(context_length, max_prompt_tokens, max_answer_tokens), max_answer_tokens)
-        self._prompt_of = prompt_of
         self._numbers: dict[tuple[Any, str], int] = {}
         self._prompts: dict[Any, tuple[tuple[int, ...], int]] = {}
         self._full: list[tuple[int, int]] = []  # lengths of each prompt and answer before they were cut
@@ -62,7 +53,7 @@ class SequenceBook:
         self.sequences: list[TokenSequence] = []
 
     def number(self, pair: PreferencePair, answer: str) -> int:
-        messages = self._prompt_of(pair)
+        messages = pair.prompt
         key = tuple((message["role"], message["content"]) for message in messages)
         if (key, answer) not in self._numbers:
             if key not in self._prompts:
@@ -120,13 +111,9 @@ class PairTable:
         return torch.cat([self.chosen[batch], self.rejected[batch]])
 
     def weights(self, principles: Sequence[str]) -> torch.Tensor:
-        """(N, K) weights of named principles."""
-        table = torch.zeros(len(self), len(principles))
-        place = {name: index for index, name in enumerate(principles)}
-        for row, preference in zip(table, self.preferences, strict=True):
-            for name, weight in preference.items():
-                row[place[name]] = weight
-        return table
+        """(N, K) weights of K principles; other names, and free text, have none."""
+        rows = [[preference.get(name, 0.0) for name in principles] for preference in self.preferences]
+        return torch.tensor(rows, dtype=torch.float32).view(len(self), len(principles))
 
     def rows(self, numbers: Sequence[int]) -> PairTable:
         """Some of the pairs."""
@@ -163,28 +150,25 @@ class TrainingData:
     train: PairTable
     validation: tuple[tuple[PairSplit, PairTable], ...]
     seed: int
-    dtype: torch.dtype
-    corpus: torch.Tensor | None
-    candidates: int
+    extractor: HiddenStateExtractor  # of the plain backbone
     lengths: Mapping[str, float | int]  # as from `SequenceBook.lengths`
     states: Path  # directory of cached states
 
     def rewards(self, adapter: Adapter | None, everyone: Processes = ALONE) -> TokenRewards:
         """Token rewards over the cached states of the backbone, through an adapter if there is one."""
-        extractor = HiddenStateExtractor(self.backbone, adapter, self.dtype, self.corpus, self.candidates)
+        extractor = replace(self.extractor, adapter=adapter)
         cache = build_hidden_cache(self.sequences, extractor, self.states, everyone)
-        return TokenRewards(cache, self.head, self.corpus is None, adapter is not None)
+        return TokenRewards(cache, self.head, extractor.corpus is None, adapter is not None)
 
 
 def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: LanguageModel) -> TrainingData:
     """Tokenise and tabulate the pairs of a recipe; says what was cut or changed.
 
     Raises:
-        DataError: the chat template refuses a prompt; or, under `conditioning: prompt`, words cannot say a preference.
+        DataError: the chat template refuses a prompt.
     """
     limits, seed = (recipe.data.max_prompt_tokens, recipe.data.max_answer_tokens), recipe.seed
-    prompt_of = _conditioned_prompt if recipe.conditioning == "prompt" else _plain_prompt
-    book = SequenceBook(backbone.tokenizer, *limits, prompt_of, backbone.context_length)
+    book = SequenceBook(backbone.tokenizer, *limits, backbone.context_length)
     train = tabulate(data.train, book, seed if recipe.data.shuffle_labels else None)
     validation = tuple((split, tabulate(split.pairs, book)) for split in data.validation)
     lengths = book.lengths()
@@ -210,20 +194,8 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
     elif closes_thought(backbone.tokenizer):
         note("The chat template opens a thought before every answer; it is closed first (enable_thinking=False).")
     exact = backbone.vocabulary_size <= recipe.exact_vocabulary
-    head, corpus = backbone.head.float32("cpu"), None if exact else book.corpus
+    corpus = None if exact else book.corpus
     dtype = getattr(torch, recipe.cache_dtype)
-    return TrainingData(
-        backbone, head, book.sequences, train, validation, seed, dtype, corpus, recipe.normaliser_tokens, lengths,
-        hidden_states(),
-    )  # fmt: skip
-
-
-def _conditioned_prompt(pair: PreferencePair) -> Messages:
-    """The prompt with the preference in words; a principle of weight -1 becomes "not ..."."""
-    # any other weight than 1 is refused by `conditioned`
-    weights = {**pair.preference, **pair.texts}.items()
-    texts = dict((f"not {name}", 1.0) if weight == -1 else (name, weight) for name, weight in weights)
-    try:
-        return conditioned(pair.prompt, Preference({}, texts))
-    except PreferenceError as error:
-        raise DataError(f"conditioning: prompt: {error.message}", hint=error.hint) from error
+    extractor = HiddenStateExtractor(backbone, None, dtype, corpus, recipe.normaliser_tokens)
+    head = backbone.head.float32("cpu")
+    return TrainingData(backbone, head, book.sequences, train, validation, seed, extractor, lengths, hidden_states())

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from pad_cli.errors import DataError
-from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import describe
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import DataReport
@@ -23,10 +22,8 @@ from pad_cli.reports.document import markdown, page
 from pad_cli.reports.training_report import training_document
 from pad_cli.system.progress import stage
 from pad_cli.system.runs import write_json, write_whole
-from pad_cli.training.baselines import Verdict, fit_baselines, read_answers, verdict
+from pad_cli.training.baselines import fit_baselines, read_answers, verdict
 from pad_cli.training.metrics import (
-    HeadGeometry,
-    LengthEffect,
     PairScores,
     Share,
     head_geometry,
@@ -40,7 +37,7 @@ from pad_cli.training.metrics import (
     summarise,
 )
 from pad_cli.training.pair_table import PairTable, TrainingData
-from pad_cli.training.stages import StageRecord, TrainingRun
+from pad_cli.training.stages import TrainingRun
 
 RECORD, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
 """The files of a training report."""
@@ -48,109 +45,61 @@ RECORD, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
 _PREFERENCES = 64  # of a split that have a record each
 _TRAIN_PAIRS = 1000  # of which accuracy is measured
 
+_KEYS = {
+    *("name", "backbone", "conditioning", "principles", "rank", "has_adapter", "has_encoder", "pairs", "preferences"),
+    *("answers", "cut_answers", "max_answer_tokens", "stages", "calibration", "train", "splits", "heads", "data"),
+    *("shuffled_labels", "seed", "cut_to_context", "context_length"),
+}
 
-@dataclass(frozen=True)
-class BaselineRecord:
-    """A baseline on one split: `length` or `bag_of_words`."""
-
-    name: str
-    pair_accuracy: Share
-    verdict: Verdict  # does the reward model beat it?
-
-
-@dataclass(frozen=True)
-class PreferenceRecord:
-    """The pairs of one preference of one split."""
-
-    label: str  # as `Preference.describe` words it
-    pair_accuracy: Share
-    policy_accuracy: Share
-    length: LengthEffect
-    baselines: Mapping[str, float]  # name to pair accuracy
-
-
-@dataclass(frozen=True)
-class SplitRecord:
-    """A validation split."""
-
-    name: str  # its key in the recipe
-    metrics: Mapping[str, int | float]  # as from `metrics.summarise`
-    pair_accuracy: Share
-    policy_accuracy: Share
-    preferences: tuple[PreferenceRecord, ...]  # the most frequent ones first
-    more_preferences: int  # further ones, without a record
-    baselines: tuple[BaselineRecord, ...]  # at least one
-    quantiles: tuple[float, ...]  # `metrics.QUANTILES` of the margins, nats
-    length: LengthEffect
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """A finished training run; `dataclasses.asdict` of it is the content of `report.json`."""
-
-    name: str
-    backbone: str  # as the recipe names it
-    conditioning: str  # `heads`, or `prompt` for one dense head that reads the preference in the prompt
-    principles: tuple[str, ...]  # names of the heads; empty with `prompt`
-    rank: int  # of each head; 0 with `prompt`
-    has_adapter: bool
-    has_encoder: bool
-    pairs: int  # for training
-    preferences: Mapping[str, int]  # label to number of training pairs
-    answers: int  # distinct ones, of training and validation
-    cut_answers: int  # those that were truncated, for either reason
-    max_answer_tokens: int
-    stages: tuple[StageRecord, ...]
-    calibration: tuple[float, ...]  # what guidance weight 1 multiplies rewards by: one factor, or one a principle
-    train: Share | None  # pair accuracy on training pairs; None where it was not measured
-    splits: tuple[SplitRecord, ...]
-    heads: HeadGeometry | None = None  # None with `prompt`
-    shuffled_labels: bool = False
-    seed: int = 0
-    cut_to_context: int = 0  # answers truncated only because the backbone cannot read that much
-    context_length: int | None = None  # tokens of prompt and answer that it reads; None where nothing limits them
-    # A `DataReport` as a mapping, and under `lengths` what `SequenceBook.lengths` gives; parts may be missing.
-    data: Mapping[str, Any] = field(default_factory=dict)
+Record = dict[str, Any]
+"""What `report.json` holds, or a part of it: mappings, lists, texts and numbers."""
 
 
 def evaluate_run(
-    recipe: TrainRecipe,
-    report: DataReport,
-    data: TrainingData,
-    run: TrainingRun,
-    model: PersonalizedRewardModel | PromptRewardModel,
-) -> TrainingRecord:
-    """Measure the reward model of a finished run on training and validation pairs, beside the baselines."""
-    lengths, heads = data.lengths, run.head if isinstance(run.head, PreferenceHeads) else None
-    return TrainingRecord(
-        name=Path(recipe.output).name,
-        backbone=recipe.backbone.model,
-        conditioning=recipe.conditioning,
-        principles=model.principles,
-        rank=heads.rank if heads else 0,
-        has_adapter=run.adapter is not None,
-        has_encoder=run.encoder is not None,
-        pairs=len(data.train),
-        preferences=dict(Counter(_labels(data.train))),
-        answers=int(lengths["answers"]),
-        cut_answers=int(lengths["answers_cut"]),
-        max_answer_tokens=recipe.data.max_answer_tokens,
-        cut_to_context=int(lengths["cut_to_context"]),
-        context_length=data.backbone.context_length,
-        stages=tuple(run.records),
-        calibration=(model.calibration,),
-        train=_train_accuracy(run),
-        splits=_splits(data, run, model.calibration),
-        heads=head_geometry(heads) if heads else None,
-        shuffled_labels=recipe.data.shuffle_labels,
-        seed=recipe.seed,
-        data={**asdict(report), "lengths": lengths},
+    recipe: TrainRecipe, report: DataReport, data: TrainingData, run: TrainingRun, model: PersonalizedRewardModel
+) -> Record:
+    """Measure the reward model of a finished run on training and validation pairs, beside the baselines.
+
+    A share is a mapping of its `value`, `n`, `low` and `high`; see `metrics.Share`.
+    """
+    lengths = data.lengths
+    return _plain(
+        {
+            "name": Path(recipe.output).name,
+            "backbone": recipe.backbone.model,
+            "conditioning": model.conditioning,
+            "principles": model.principles,
+            "rank": run.heads.rank,
+            "has_adapter": run.adapter is not None,
+            "has_encoder": run.encoder is not None,
+            "pairs": len(data.train),
+            "preferences": Counter(_labels(data.train)),  # label to number of training pairs
+            "answers": lengths["answers"],  # distinct ones, of training and validation
+            "cut_answers": lengths["answers_cut"],  # for either reason
+            "max_answer_tokens": recipe.data.max_answer_tokens,
+            "stages": run.records,  # see `stages.StageRecord`
+            "calibration": [model.calibration],  # what guidance weight 1 multiplies rewards by
+            "train": _train_accuracy(run),  # share of training pairs
+            "splits": _splits(data, run, model.calibration),
+            "heads": head_geometry(run.heads),
+            "shuffled_labels": recipe.data.shuffle_labels,
+            "seed": recipe.seed,
+            "cut_to_context": lengths["cut_to_context"],  # answers cut only because the backbone reads no more
+            "context_length": data.backbone.context_length,  # tokens of prompt and answer; None: nothing limits them
+            "data": {**asdict(report), "lengths": lengths},
+        }
     )
 
 
-def _splits(data: TrainingData, run: TrainingRun, calibration: float) -> tuple[SplitRecord, ...]:
+def _plain(content: Record) -> Record:
+    """The same as JSON has it: tuples are lists, dataclasses mappings."""
+    plain: Record = json.loads(json.dumps(content, default=asdict))
+    return plain
+
+
+def _splits(data: TrainingData, run: TrainingRun, calibration: float) -> list[Record]:
     if not (splits := run.splits()):
-        return ()
+        return []
     with stage("Fitting the baselines"):
         lengths = np.array([float(len(answer)) for _, answer in data.sequences])
         texts = read_answers(data.backbone.tokenizer, data.sequences)
@@ -158,16 +107,17 @@ def _splits(data: TrainingData, run: TrainingRun, calibration: float) -> tuple[S
     records = []
     for name, table, weights in splits:
         title = f"Measuring pairs: {name}"
-        scores = score_pairs(run.head, run.rewards, table, weights, calibration, title=title)
+        scores = score_pairs(run.heads, run.rewards, table, weights, calibration, title=title)
         margins = {baseline: fitted(table) for baseline, fitted in baselines.items()}
         records.append(split_record(name, scores, _labels(table), margins))
-    return tuple(records)
+    return records
 
 
 def _train_accuracy(run: TrainingRun) -> Share:
     drawn = torch.randperm(len(run.pairs), generator=torch.Generator().manual_seed(0))[:_TRAIN_PAIRS]
     pairs = run.pairs.rows(drawn.tolist())
-    scores = score_pairs(run.head, run.rewards, pairs, run.weights(pairs), 1.0, title="Measuring training pairs")
+    weights = pairs.weights(run.principles)
+    scores = score_pairs(run.heads, run.rewards, pairs, weights, 1.0, title="Measuring training pairs")
     return share_of(outcomes(scores.margins))
 
 
@@ -175,13 +125,8 @@ def _labels(table: PairTable) -> Sequence[str]:
     return preference_labels([{**names, **texts} for names, texts in zip(table.preferences, table.texts, strict=True)])
 
 
-def split_record(
-    name: str,
-    scores: PairScores,
-    labels: Sequence[str],
-    baselines: Mapping[str, torch.Tensor],
-) -> SplitRecord:
-    """All figures of one split of N pairs.
+def split_record(name: str, scores: PairScores, labels: Sequence[str], baselines: Mapping[str, torch.Tensor]) -> Record:
+    """All figures of one split of N pairs; shares are of pairs that are right.
 
     Args:
         labels: N preferences, as from `metrics.preference_labels`.
@@ -190,78 +135,88 @@ def split_record(
     won, guided = outcomes(scores.margins), outcomes(scores.guided_margins)
     theirs = {baseline: outcomes(margins) for baseline, margins in baselines.items()}
     groups = sorted(rows_by_label(labels).items(), key=lambda group: -len(group[1]))
-    return SplitRecord(
-        name=name,
-        metrics=summarise(scores.margins, scores.guided_margins),
-        pair_accuracy=share_of(won),
-        policy_accuracy=share_of(guided),
-        preferences=tuple(
-            PreferenceRecord(
-                label,
-                share_of(won[rows]),
-                share_of(guided[rows]),
-                length_effect(scores.at(rows)),
-                {baseline: share_of(other[rows]).value for baseline, other in theirs.items()},
-            )
-            for label, rows in groups[:_PREFERENCES]
-        ),
-        more_preferences=max(len(groups) - _PREFERENCES, 0),
-        baselines=tuple(
-            BaselineRecord(baseline, share_of(other), verdict(won, other)) for baseline, other in theirs.items()
-        ),
-        quantiles=margin_quantiles(scores.margins),
-        length=length_effect(scores),
+    return _plain(
+        {
+            "name": name,
+            "metrics": summarise(scores.margins, scores.guided_margins),
+            "pair_accuracy": share_of(won),
+            "policy_accuracy": share_of(guided),
+            "preferences": [  # the most frequent ones first
+                {
+                    "label": label,
+                    "pair_accuracy": share_of(won[rows]),
+                    "policy_accuracy": share_of(guided[rows]),
+                    "length": length_effect(scores.at(rows)),
+                    "baselines": {baseline: share_of(other[rows]).value for baseline, other in theirs.items()},
+                }
+                for label, rows in groups[:_PREFERENCES]
+            ],
+            "more_preferences": max(len(groups) - _PREFERENCES, 0),  # further ones, without a record
+            "baselines": [
+                {"name": baseline, "pair_accuracy": share_of(other), "verdict": verdict(won, other)}
+                for baseline, other in theirs.items()
+            ],
+            "quantiles": margin_quantiles(scores.margins),
+            "length": length_effect(scores),
+        }
     )
 
 
-def metrics_of(record: TrainingRecord) -> dict[str, dict[str, Any]]:
+def metrics_of(record: Record) -> dict[str, Record]:
     """The content of `metrics.json`: split to its metrics, then intervals, baselines and preferences."""
     return {
-        split.name: {
-            **split.metrics,
-            "pair_accuracy_interval": [split.pair_accuracy.low, split.pair_accuracy.high],
-            "policy_accuracy_interval": [split.policy_accuracy.low, split.policy_accuracy.high],
-            "length_correlation": split.length.correlation,
-            "baselines": {each.name: _baseline_metrics(each) for each in split.baselines},
-            "preferences": {each.label: _preference_metrics(each) for each in split.preferences},
+        split["name"]: {
+            **split["metrics"],
+            **_intervals(split),
+            "length_correlation": split["length"]["correlation"],
+            "baselines": {each["name"]: _baseline_metrics(each) for each in split["baselines"]},
+            "preferences": {each["label"]: _preference_metrics(each) for each in split["preferences"]},
         }
-        for split in record.splits
+        for split in record["splits"]
     }
 
 
-def _baseline_metrics(baseline: BaselineRecord) -> dict[str, Any]:
-    accuracy, found = baseline.pair_accuracy.value, baseline.verdict
-    return {"pair_accuracy": accuracy, "reward_model": found.words, "difference": found.difference, "p": found.p}
+def _intervals(record: Record) -> Record:
+    names = ("pair_accuracy", "policy_accuracy")
+    return {f"{name}_interval": [record[name]["low"], record[name]["high"]] for name in names}
 
 
-def _preference_metrics(preference: PreferenceRecord) -> dict[str, Any]:
-    pair, policy = preference.pair_accuracy, preference.policy_accuracy
+def _baseline_metrics(baseline: Record) -> Record:
+    found = baseline["verdict"]
     return {
-        "pairs": pair.n,
-        "pair_accuracy": pair.value,
-        "pair_accuracy_interval": [pair.low, pair.high],
-        "policy_accuracy": policy.value,
-        "policy_accuracy_interval": [policy.low, policy.high],
-        "length_correlation": preference.length.correlation,
-        "baselines": dict(preference.baselines),
+        "pair_accuracy": baseline["pair_accuracy"]["value"],
+        "reward_model": found["words"],
+        "difference": found["difference"],
+        "p": found["p"],
     }
 
 
-def write_training_report(directory: Path, record: TrainingRecord) -> None:
+def _preference_metrics(preference: Record) -> Record:
+    return {
+        "pairs": preference["pair_accuracy"]["n"],
+        "pair_accuracy": preference["pair_accuracy"]["value"],
+        "policy_accuracy": preference["policy_accuracy"]["value"],
+        **_intervals(preference),
+        "length_correlation": preference["length"]["correlation"],
+        "baselines": preference["baselines"],
+    }
+
+
+def write_training_report(directory: Path, record: Record) -> None:
     """Write `report.json`, and `report.md` and `report.html` from it.
 
     Raises:
         StorageError: they cannot be written.
     """
-    content = asdict(record)
-    tables = describe(TypeAdapter(DataReport).validate_python(record.data))
-    document = training_document(content, tables)
-    write_json(directory / RECORD, content)
-    write_whole(directory / MARKDOWN, markdown(document))
-    write_whole(directory / PAGE, page(document))
+    tables = describe(TypeAdapter(DataReport).validate_python(record["data"]))
+    document = training_document(record, tables)
+    texts = {MARKDOWN: markdown(document), PAGE: page(document)}
+    write_json(directory / RECORD, record)
+    for name, text in texts.items():
+        write_whole(directory / name, text)
 
 
-def read_training_record(directory: Path) -> dict[str, Any]:
+def read_training_record(directory: Path) -> Record:
     """The content of a `report.json` that was written before.
 
     Raises:
@@ -269,7 +224,11 @@ def read_training_record(directory: Path) -> dict[str, Any]:
     """
     path = directory / RECORD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return asdict(TypeAdapter(TrainingRecord).validate_python(content))
-    except (OSError, ValueError, ValidationError) as error:
-        raise DataError("no training report can be read here", path=path, hint="Train again to write it.") from error
+        content: Record = json.loads(path.read_text(encoding="utf-8"))
+        if missing := _KEYS - content.keys():
+            raise ValueError(f"it has no {min(missing)}")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"no training report can be read here: {error}", path=path, hint="Train again to write it."
+        ) from error
+    return content

@@ -6,7 +6,6 @@ weights and head together. `heads` and `encoder` train here, on cached hidden st
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import time
@@ -23,14 +22,14 @@ from pad_cli.equation import answer_sums
 from pad_cli.errors import CheckpointError, RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
-from pad_cli.models.distributed import main_first, wait_for_all
-from pad_cli.models.heads import DenseHead, PreferenceEncoder, PreferenceHeads, text_states
+from pad_cli.models.distributed import wait_for_all
+from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads, text_states
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage
+from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage, LoraStage
 from pad_cli.records import PairSplit
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import whole_directory, write_json
-from pad_cli.training.loop import Evaluate, Log, Score, TrainingStage, fit
+from pad_cli.training.loop import Evaluate, Score, TrainingStage, fit
 from pad_cli.training.metrics import Split, measure
 from pad_cli.training.pair_table import PairTable, TrainingData
 from pad_cli.training.token_rewards import TokenRewards, global_scale, normalise_heads, reward_scales
@@ -55,25 +54,20 @@ class StageRecord:
 class TrainingRun:
     """The parts of a reward model on their way through the stages.
 
-    `head`, `encoder` and `adapter` are as far as they are trained; `pairs` train heads: those that name principles, or
-    all of them when the preference is in the prompt; `records` are those of finished stages, in order.
+    `heads`, `encoder` and `adapter` are as far as they are trained; `principles` are the heads' names; `pairs` are
+    those that train heads, since they name only principles; `records` are those of finished stages, in order.
     """
 
     def __init__(
-        self,
-        data: TrainingData,
-        head: PreferenceHeads | DenseHead,
-        texts: Mapping[str, Sequence[str]],
-        work: Path,
-        log: Log = lambda *_: None,
+        self, data: TrainingData, heads: PreferenceHeads, texts: Mapping[str, Sequence[str]], work: Path
     ) -> None:
-        self._data, self._texts, self._work, self._log = data, texts, work, log
-        self._principles = head.names if isinstance(head, PreferenceHeads) else ()
+        self._data, self._texts, self._work = data, texts, work
+        self.principles = heads.names
         self._rewards: TokenRewards | None = None
-        self.head = head
+        self.heads = heads
         self.encoder: PreferenceEncoder | None = None
         self.adapter: Adapter | None = None
-        self.pairs = data.train.named() if self._principles else data.train
+        self.pairs = data.train.named()
         self.records: list[StageRecord] = []
 
     def train(self, stage: TrainingStage) -> None:
@@ -85,18 +79,17 @@ class TrainingRun:
         finished = self._work / stage.stage
         if not self._restore(finished):
             started, everyone = time.monotonic(), processes()
-            together = isinstance(stage, AdapterStage | JointStage)
-            if everyone.count > 1 and not together and self._rewards is None:
+            together = isinstance(stage, LoraStage)
+            if not together and self._rewards is None:
                 self._rewards = self._data.rewards(self.adapter, everyone)
-            with contextlib.nullcontext() if together else main_first():
-                history = self._train(stage) if together or everyone.main else []
-                if everyone.main:
-                    seconds = time.monotonic() - started
-                    self._save(finished, StageRecord(stage.stage, history[-1]["step"], seconds, history))
+            history = self._train(stage) if together or everyone.main else []
+            if everyone.main:
+                seconds = time.monotonic() - started
+                self._save(finished, StageRecord(stage.stage, history[-1]["step"], seconds, history))
             wait_for_all()
             if not everyone.main and not self._restore(finished):
                 raise TrainingError(f"{finished} cannot be read by all processes.", "Give them one file system.")
-        self.head.eval().requires_grad_(False)
+        self.heads.eval().requires_grad_(False)
 
     @property
     def rewards(self) -> TokenRewards:
@@ -105,10 +98,6 @@ class TrainingRun:
             self._rewards = self._data.rewards(self.adapter)
         return self._rewards
 
-    def weights(self, pairs: PairTable) -> torch.Tensor:
-        """(N, K) weights of pairs that name principles; (N, 0) when the preference is in the prompt."""
-        return pairs.weights(self._principles) if self._principles else torch.zeros(len(pairs), 0)
-
     def splits(self) -> list[Split]:
         """The validation splits that can be judged now; those in free text only once there is an encoder."""
         judged = ((split.name, table, self._split_weights(split, table)) for split, table in self._data.validation)
@@ -116,18 +105,16 @@ class TrainingRun:
 
     def _split_weights(self, split: PairSplit, table: PairTable) -> torch.Tensor | None:
         """(N, K) weights of a split; its `texts` stand for principles, and pairs take a principle's in turn."""
-        if not self._principles:
-            return self.weights(table)
         clauses = [(row, text, weight) for row, texts in enumerate(table.texts) for text, weight in texts.items()]
         if split.texts:
-            weights = torch.zeros(len(table), len(self._principles))
+            weights = torch.zeros(len(table), len(self.principles))
             clauses += [
                 (row, split.texts[name][row % len(split.texts[name])], weight)
                 for row, preference in enumerate(table.preferences)
                 for name, weight in preference.items()
             ]
         else:
-            weights = self.weights(table)
+            weights = table.weights(self.principles)
         if not clauses:
             return weights
         if self.encoder is None:
@@ -141,16 +128,15 @@ class TrainingRun:
             return self._train_lora(stage)
         pairs = self.pairs if isinstance(stage, HeadsStage) else self._data.train
         snapshot = self._work / f"{stage.stage}.snapshot.safetensors"
-        data = CachedData(self.rewards, pairs, self._data.seed, snapshot, self._evaluate, self._log)
+        data = CachedData(self.rewards, pairs, self._data.seed, snapshot, self._evaluate)
         if isinstance(stage, EncoderStage):
-            assert isinstance(self.head, PreferenceHeads)
-            self.encoder, history = train_encoder(stage, self.head, self._data.backbone, self._texts, data)
+            self.encoder, history = train_encoder(stage, self.heads, self._data.backbone, self._texts, data)
             return history
-        history = train_heads(stage, self.head, self.weights(self.pairs), data)
-        if isinstance(self.head, PreferenceHeads) and self.adapter is None:
+        history = train_heads(stage, self.heads, self.pairs.weights(self.principles), data)
+        if self.adapter is None:
             # with an adapter there is a part of the reward that all principles share
-            scales = reward_scales(self.head, self.rewards, title="Balancing heads")
-            normalise_heads(self.head, scales)
+            scales = reward_scales(self.heads, self.rewards, title="Balancing heads")
+            normalise_heads(self.heads, scales)
         return history
 
     def _train_lora(self, stage: AdapterStage | JointStage) -> list[dict[str, Any]]:
@@ -163,15 +149,14 @@ class TrainingRun:
         adapter, history = train_lora(
             stage,
             self._data.backbone,
-            self.head if isinstance(stage, JointStage) else None,
+            self.heads if isinstance(stage, JointStage) else None,
             self._data.sequences,
             self.pairs,
-            self.weights(self.pairs),
+            self.pairs.weights(self.principles),
             validation=validation,
             start=earlier[-1] if earlier else None,
             directory=directory,
             seed=self._data.seed,
-            log=self._log,
         )
         self._read_through(adapter)
         wait_for_all()
@@ -186,9 +171,9 @@ class TrainingRun:
         self.adapter, self._rewards = adapter, None
 
     def _evaluate(self) -> dict[str, dict[str, Any]]:
-        calibration = global_scale(reward_scales(self.head, self.rewards))
+        calibration = global_scale(reward_scales(self.heads, self.rewards))
         return {
-            name: measure(self.head, self.rewards, table, weights, calibration)
+            name: measure(self.heads, self.rewards, table, weights, calibration)
             for name, table, weights in self.splits()
         }
 
@@ -205,7 +190,7 @@ class TrainingRun:
                 self.encoder.eval().requires_grad_(False)
             if (finished / _ADAPTER).exists():
                 self._read_through(Adapter.load(finished / _ADAPTER, self._data.backbone.model))
-            self.head.load_state_dict(head)
+            self.heads.load_state_dict(head)
         except (OSError, ValueError, TypeError, KeyError, SafetensorError, RuntimeError, CheckpointError):
             return False
         self.records.append(record)
@@ -213,13 +198,11 @@ class TrainingRun:
 
     def _save(self, finished: Path, record: StageRecord) -> None:
         """Write everything that is trained so far, whole or not at all."""
-        modules: dict[str, nn.Module] = {_HEAD: self.head}
-        if self.encoder is not None:
-            modules[_ENCODER] = self.encoder
         with whole_directory(finished) as scratch:
-            for name, module in modules.items():
-                tensors = {key: tensor.detach().contiguous() for key, tensor in module.state_dict().items()}
-                save_tensors(tensors, scratch / name)
+            for name, module in ((_HEAD, self.heads), (_ENCODER, self.encoder)):
+                if module is not None:
+                    tensors = {key: tensor.detach().contiguous() for key, tensor in module.state_dict().items()}
+                    save_tensors(tensors, scratch / name)
             if self.adapter is not None:
                 (scratch / _ADAPTER).mkdir()
                 self.adapter.save(scratch / _ADAPTER)
@@ -236,10 +219,9 @@ class CachedData:
     seed: int
     snapshot: Path
     evaluate: Evaluate | None = None
-    log: Log = lambda *_: None
 
     def scores(
-        self, heads: nn.Module, batch: torch.Tensor, weights: torch.Tensor, normalised: bool, dropout: float = 0.0
+        self, heads: PreferenceHeads, batch: torch.Tensor, weights: torch.Tensor, normalised: bool, dropout: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Summed token rewards (B,) of the chosen and of the rejected answers of a batch; means when `normalised`."""
         answers = self.pairs.answers(batch)
@@ -254,10 +236,12 @@ class CachedData:
     def fit(self, stage: HeadsStage | EncoderStage, module: nn.Module, score: Score) -> list[dict[str, Any]]:
         """Train all parameters of a module; returns the history."""
         groups = [(dict(module.named_parameters()), stage.learning_rate)]
-        return fit(stage, groups, score, len(self.pairs), self.seed, self.snapshot, self.evaluate, log=self.log)
+        return fit(stage, groups, score, len(self.pairs), self.seed, self.snapshot, self.evaluate)
 
 
-def train_heads(stage: HeadsStage, heads: nn.Module, weights: torch.Tensor, data: CachedData) -> list[dict[str, Any]]:
+def train_heads(
+    stage: HeadsStage, heads: PreferenceHeads, weights: torch.Tensor, data: CachedData
+) -> list[dict[str, Any]]:
     """Stage `heads`: learn the heads; the (N, K) weights w_p are the pairs' own. Returns the history, see `fit`."""
 
     def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

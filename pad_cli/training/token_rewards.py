@@ -34,36 +34,36 @@ class TokenRewards:
         self._adapted = adapted
 
     def rewards(
-        self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor, dropout: float = 0.0
+        self, heads: PreferenceHeads, positions: torch.Tensor, weights: torch.Tensor, dropout: float = 0.0
     ) -> torch.Tensor:
         """r of the realised tokens, (T,) nats.
 
         Args:
-            shift: the preference heads, or another map of (T, H) states and (T, K) weights to (T, H).
+            heads: the K preference heads.
             positions: (T,) positions into the cache.
             weights: (T, K) weights of the preference each token is judged under.
-            dropout: share of each state that `shift` does not see.
+            dropout: share of each state that the heads do not see.
         """
         if self.exact:
             size = max(1, _CHUNK_LOGITS // len(self._head.weight))
             parts = zip(positions.split(size), weights.split(size), strict=True)
-            return torch.cat([self._exact(shift, *part, dropout) for part in parts])
-        reference, personalised, realised = self.logits(shift, positions, weights, dropout)
+            return torch.cat([self._exact(heads, *part, dropout) for part in parts])
+        reference, personalised, realised = self.logits(heads, positions, weights, dropout)
         return token_reward(personalised, reference, realised)
 
     def logits(
-        self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor, dropout: float = 0.0
+        self, heads: PreferenceHeads, positions: torch.Tensor, weights: torch.Tensor, dropout: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Reference and personalised logits over the normaliser's tokens, (T, V) or (T, 1 + C), and where the
         realised token stands in them, (T,)."""
         hidden, seen = self._hidden(positions, dropout)
         if self.exact:
             plain = self.cache.gather("plain", positions).float() if self._adapted else hidden
-            return self._head(plain), self._head(hidden + shift(seen, weights)), self.cache.targets[positions]
+            return self._head(plain), self._head(hidden + heads(seen, weights)), self.cache.targets[positions]
         candidates, raw = self.cache.gather("candidates", positions).long(), self.cache.gather("raw", positions)
         plain = self._head.finish(raw)
         moved = self.cache.gather("adapted", positions) if self._adapted else raw
-        personalised = self._head.finish(moved + self._change(shift, seen, weights, candidates))
+        personalised = self._head.finish(moved + self._change(heads, seen, weights, candidates))
         twice = raw == -torch.inf  # the realised token's second place
         masked = plain.masked_fill(twice, -torch.inf), personalised.masked_fill(twice, -torch.inf)
         return *masked, torch.zeros(len(positions), dtype=torch.long)
@@ -73,24 +73,24 @@ class TokenRewards:
         hidden = self.cache.gather("hidden", positions).float()
         return hidden, nn.functional.dropout(hidden, dropout) if dropout else hidden
 
-    def _exact(self, shift: nn.Module, positions: torch.Tensor, weights: torch.Tensor, dropout: float) -> torch.Tensor:
+    def _exact(
+        self, heads: PreferenceHeads, positions: torch.Tensor, weights: torch.Tensor, dropout: float
+    ) -> torch.Tensor:
         hidden, seen = self._hidden(positions, dropout)
-        realised = log_prob(self._head(hidden + shift(seen, weights)), self.cache.targets[positions])
+        realised = log_prob(self._head(hidden + heads(seen, weights)), self.cache.targets[positions])
         return realised - self.cache.gather("reference", positions)
 
     def _change(
-        self, shift: nn.Module, hidden: torch.Tensor, weights: torch.Tensor, candidates: torch.Tensor
+        self, heads: PreferenceHeads, hidden: torch.Tensor, weights: torch.Tensor, candidates: torch.Tensor
     ) -> torch.Tensor:
-        """E[a] . shift(h) for every candidate: (T, 1 + C)."""
-        if not isinstance(shift, PreferenceHeads):
-            return torch.einsum("tch,th->tc", self._head.weight[candidates], shift(hidden, weights))
+        """E[a] . delta(h), the heads' shift, for every candidate: (T, 1 + C)."""
         used, where = _distinct(candidates, len(self._head.weight))  # far fewer than T * C: project each only once
-        features = (self._head.weight[used] @ shift.up_rows.T).view(len(used), len(shift.names), -1)  # (U, K, r)
-        mixed = shift.mixed(hidden, weights)  # (T, K, r)
+        features = (self._head.weight[used] @ heads.up_rows.T).view(len(used), len(heads.names), -1)  # (U, K, r)
+        mixed = heads.mixed(hidden, weights)  # (T, K, r)
         change = torch.zeros(candidates.shape)
-        for head in range(len(shift.names)):
-            rows = weights[:, head].nonzero()[:, 0]  # most preferences ask for few principles
-            products = features[:, head].contiguous()[where[rows]] * mixed[rows, head, None]
+        for number in range(len(heads.names)):
+            rows = weights[:, number].nonzero()[:, 0]  # most preferences ask for few principles
+            products = features[:, number].contiguous()[where[rows]] * mixed[rows, number, None]
             change = change.index_add(0, rows, products.sum(-1))
         return change
 
@@ -111,20 +111,21 @@ def _distinct(tokens: torch.Tensor, vocabulary: int) -> tuple[torch.Tensor, torc
 
 
 @torch.inference_mode()
-def reward_scales(shift: nn.Module, rewards: TokenRewards, seed: int = 0, *, title: str | None = None) -> torch.Tensor:
+def reward_scales(
+    heads: PreferenceHeads, rewards: TokenRewards, seed: int = 0, *, title: str | None = None
+) -> torch.Tensor:
     """How strongly each principle steers on its own, before calibration.
 
-    States are drawn from the cache of `rewards`. Returns (K,) nats; (1,) for a head without principles.
+    States are drawn from the cache of `rewards`. Returns (K,) nats.
     """
-    names = shift.names if isinstance(shift, PreferenceHeads) else ()
     drawn = torch.randperm(len(rewards.cache), generator=torch.Generator().manual_seed(seed))[:_SCALE_STATES]
-    alone = torch.eye(len(names)) if names else torch.zeros(1, 0)
+    alone = torch.eye(len(heads.names))
     scales = []
     with bar(title or "", total=len(alone) * len(drawn) if title else 0) as progress:
         for weights in alone:
             spreads = []
             for part in drawn.split(_CHUNK_STATES):
-                reference, personalised, _ = rewards.logits(shift, part, weights.expand(len(part), -1))
+                reference, personalised, _ = rewards.logits(heads, part, weights.expand(len(part), -1))
                 spreads.append(spread(personalised - reference, reference))
                 progress.advance(len(part))
             scales.append(strength(torch.cat(spreads)))

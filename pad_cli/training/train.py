@@ -18,19 +18,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pad_cli.errors import DataError
 from pad_cli.models.checkpoint import save_reward_model
-from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, CONFIG, ENCODER, HEADS, OWN_FILES, VALUE_HEAD
+from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, CONFIG, ENCODER, HEADS, OWN_FILES
 from pad_cli.models.distributed import main_first
-from pad_cli.models.heads import DenseHead, PreferenceHeads
+from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.publishing import model_card
-from pad_cli.models.reward_model import PersonalizedRewardModel, PromptRewardModel
+from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import describe, load_pairs
 from pad_cli.recipe import EncoderStage, TrainRecipe
 from pad_cli.records import PairData
@@ -49,7 +49,6 @@ from pad_cli.system.runs import (
     write_json,
     write_whole,
 )
-from pad_cli.training.loop import tracker
 from pad_cli.training.metrics import pair_moments
 from pad_cli.training.pair_table import gather_training_data
 from pad_cli.training.record import evaluate_run, metrics_of, read_training_record, write_training_report
@@ -59,7 +58,6 @@ from pad_cli.training.token_rewards import global_scale, reward_scales
 METRICS = "metrics.json"
 _SHOWN_PREFERENCES = 5  # of each split, before training; the report has more
 _WORK = ".work"  # stages of an unfinished run
-_LOGS = "logs"  # of TensorBoard
 
 
 @dataclass(frozen=True)
@@ -119,22 +117,16 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
     with progress.stage("Tokenising answers"):
         data = gather_training_data(recipe, pairs, backbone)
 
-    head = new_head(recipe, names, backbone.hidden_size)
-    log = tracker(recipe.report_to, output / _LOGS)
-    run = TrainingRun(data, head, pairs.texts, output / _WORK / key, log)
+    heads = PreferenceHeads(names, backbone.hidden_size, recipe.heads.rank, recipe.seed)
+    run = TrainingRun(data, heads, pairs.texts, output / _WORK / key)
     for stage in recipe.stages:
         run.train(stage)
 
     with main_first():
         if not processes().main:
             return TrainedRewardModel(output)
-        scale = global_scale(reward_scales(head, run.rewards, title="Calibrating"))
-        model: PersonalizedRewardModel | PromptRewardModel
-        if isinstance(head, PreferenceHeads):
-            model = PersonalizedRewardModel(backbone, head, run.encoder, scale, {}, run.adapter)
-        else:
-            model = PromptRewardModel(backbone, head.linear, scale, run.adapter)
-
+        scale = global_scale(reward_scales(heads, run.rewards, title="Calibrating"))
+        model = PersonalizedRewardModel(backbone, heads, run.encoder, scale, {}, run.adapter)
         record = evaluate_run(recipe, pairs.report, data, run, model)
         metrics = metrics_of(record)
         model.details = {
@@ -142,36 +134,25 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
             "run": key,
             "environment": environment(),
             "metrics": metrics,
+            "pair_moments": pair_moments(heads, run.rewards, run.pairs),
         }
-        if isinstance(head, PreferenceHeads):
-            model.details["pair_moments"] = pair_moments(head, run.rewards, run.pairs)
-
         with whole_files(output, last=CONFIG) as scratch:
             save_reward_model(model, scratch, recipe.backbone)
             write_json(scratch / METRICS, metrics)
             write_json(scratch / RECIPE, recipe.model_dump())
             write_training_report(scratch, record)
             config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
-            write_whole(scratch / "README.md", model_card(config, metrics, record.data))
+            write_whole(scratch / "README.md", model_card(config, metrics, record["data"]))
         shutil.rmtree(output / _WORK, ignore_errors=True)
-        return TrainedRewardModel(output, asdict(record))
-
-
-def new_head(recipe: TrainRecipe, names: Sequence[str], hidden_size: int) -> PreferenceHeads | DenseHead:
-    """The untrained head of a recipe: preference heads, or the dense one of `conditioning: prompt`."""
-    if recipe.conditioning == "prompt":
-        return DenseHead(hidden_size)
-    return PreferenceHeads(names, hidden_size, recipe.heads.rank, recipe.seed)
+        return TrainedRewardModel(output, record)
 
 
 def read_pairs(recipe: TrainRecipe) -> tuple[PairData, list[str]]:
-    """The pairs of a recipe, and the names of the preference heads; none under `conditioning: prompt`.
+    """The pairs of a recipe, and the names of the preference heads.
 
     Raises:
         DataError, RecipeError, UsageError: as `load_pairs`; a preference has no head, or there is none to train.
     """
-    if recipe.conditioning == "prompt":
-        return load_pairs(recipe.data, recipe.seed, []), []
     data = load_pairs(recipe.data, recipe.seed, recipe.heads.principles)
     named = sorted({name for pair in data.train for name in pair.preference})
     names = recipe.heads.principles or named
@@ -185,13 +166,13 @@ def read_pairs(recipe: TrainRecipe) -> tuple[PairData, list[str]]:
     if not names:
         raise DataError(
             "no training pair names a principle, so there is nothing to train heads for",
-            hint="Name principles in the data, or set conditioning: prompt.",
+            hint="Name principles in the data.",
         )
     texts = sorted({text for pair in data.train for text in pair.texts})
     if texts and not any(isinstance(each, EncoderStage) for each in recipe.stages):
         raise DataError(
             f"preferences without a head: {', '.join(texts[:5])}{', ...' if len(texts) > 5 else ''}",
-            hint="Add them to heads.principles. Free text needs an `encoder` stage, or conditioning: prompt.",
+            hint="Add them to heads.principles. Free text needs an `encoder` stage.",
         )
     return data, names
 
@@ -209,7 +190,7 @@ def _is_finished(output: Path, key: str) -> bool:
         return False
     if not isinstance(config, dict) or config.get("run") != key:
         return False
-    files = [METRICS, VALUE_HEAD if config.get("conditioning") == "prompt" else HEADS]
+    files = [METRICS, HEADS]
     if config.get("encoder_width") is not None:
         files.append(ENCODER)
     if config.get("adapter"):

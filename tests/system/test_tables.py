@@ -7,7 +7,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -107,7 +106,7 @@ def evaluation_tables() -> list[RenderableType]:
 
 
 def training_tables() -> list[RenderableType]:
-    return list(console_tables(asdict(make_record()), 80))
+    return list(console_tables(make_record(), 80))
 
 
 def judge_rows() -> list[RenderableType]:

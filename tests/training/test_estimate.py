@@ -63,11 +63,6 @@ def test_an_adapter_alone_caches_no_states(make_recipe: MakeRecipe) -> None:
     assert estimate(make_recipe(stages=[ADAPTER])).disk == 0
 
 
-def test_a_preference_in_the_prompt_can_be_measured(make_recipe: MakeRecipe) -> None:
-    recipe = make_recipe(conditioning="prompt", heads={}, stages=[{"stage": "heads", **STAGE}])
-    assert [work.name for work in estimate(recipe).work] == ["caching states", "heads"]
-
-
 def test_a_few_pairs_keep_their_answers(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PAIRS", 5)
     sample = module._draw(data, tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pad_cli.errors import RecipeError, TrainingError
+from pad_cli.errors import TrainingError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.training import loop
@@ -103,7 +103,7 @@ def test_a_step_that_is_not_finite_stops_before_it_and_goes_on_from_there(
         with pytest.raises(TrainingError) as caught:
             run(tmp_path / "broken")
     what = "the loss is nan" if broken == "loss" else "the gradient's norm is nan"
-    pairs = ", ".join(map(str, loop.order_of_pairs(30, 320, 3, reseeded=True)[8 * step : 8 * step + 8].tolist()))
+    pairs = ", ".join(map(str, loop.order_of_pairs(30, 320, 3)[8 * step : 8 * step + 8].tolist()))
     assert caught.value.message == (
         f"Training heads, step {step + 1} of 40: {what}. "
         f"Its pairs, by their number in the stage's training data (from 0): {pairs}."
@@ -154,13 +154,12 @@ def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
     assert short[-1]["step"] == best + 2
 
 
-@pytest.mark.parametrize("reseeded", [False, True])
-def test_every_pass_sees_every_pair_once_and_in_another_order(reseeded: bool) -> None:
-    order = loop.order_of_pairs(10, 25, seed=1, reseeded=reseeded)
+def test_every_pass_sees_every_pair_once_and_in_another_order() -> None:
+    order = loop.order_of_pairs(10, 25, seed=1)
     assert [sorted(order[start : start + 10].tolist()) for start in (0, 10)] == [list(range(10))] * 2
     assert order[:10].tolist() != order[10:20].tolist()
     assert len(order) == 25
-    assert not torch.equal(order, loop.order_of_pairs(10, 25, seed=2, reseeded=reseeded))
+    assert not torch.equal(order, loop.order_of_pairs(10, 25, seed=2))
 
 
 def test_training_leaves_torchs_random_state_alone(tmp_path: Path) -> None:
@@ -188,23 +187,3 @@ def test_free_text_preferences_train_the_encoder(policy: LanguageModel, tmp_path
     encoder, history = train_encoder(stage, heads, policy, {}, data)
     assert len(encoder.state_dict()) > 0
     assert history[-1]["loss"] < history[0]["loss"]
-
-
-def test_an_unknown_tracker_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no tracker 'wandbb'"):
-        loop.tracker(["wandbb"], tmp_path)
-
-
-def test_a_tracker_gets_the_stages_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[int, dict[str, float]]] = []
-    monkeypatch.setattr(loop, "get_available_trackers", lambda: ["tensorboard"])
-    monkeypatch.setattr(loop.Accelerator, "__init__", lambda *_, **__: None)
-    monkeypatch.setattr(loop.Accelerator, "init_trackers", lambda *_: None)
-    monkeypatch.setattr(loop.Accelerator, "log", lambda _, values, step: sent.append((step, values)))
-    log = loop.tracker(["tensorboard"], tmp_path)
-    splits = {"dev": {"margin": 3.0}}
-    log("adapter", {"step": 2, "loss": 0.5, "pair_accuracy": 0.75, "splits": {}})
-    log("adapter", {"step": 4, "loss": 0.4, "pair_accuracy": 0.75, "splits": {}})
-    log("heads", {"step": 1, "loss": 0.6, "pair_accuracy": 0.5, "splits": splits})
-    assert [step for step, _ in sent] == [2, 4, 5]
-    assert sent[-1][1] == {"heads/loss": 0.6, "heads/pair_accuracy": 0.5, "heads/dev/margin": 3.0}

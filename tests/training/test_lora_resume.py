@@ -18,7 +18,7 @@ from pad_cli.errors import TrainingError
 from pad_cli.models.checkpoint_files import load_tensors
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.training import loop
-from pad_cli.training.lora import reference_log_probs, train_lora
+from pad_cli.training.lora import train_lora
 from tests.tiny import make_language_model
 from tests.training.test_lora_stages import condition, joint_stage, make_heads, tables
 
@@ -142,17 +142,11 @@ def test_a_finished_stage_is_not_trained_again(backbone: LanguageModel, uninterr
     assert (tmp_path / "snapshot.safetensors").stat().st_mtime_ns == before
 
 
-def test_the_reference_is_read_once_and_again_for_another_backbone(
-    byte_tokenizer: Any, backbone: LanguageModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_reference_is_read_once(backbone: LanguageModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     killed(backbone, tmp_path, 3)
     capfd.readouterr()
     run(backbone, tmp_path)
     assert "Reading answers" not in capfd.readouterr().err
-    sequences, pairs, _ = tables(backbone)
-    other = make_language_model(byte_tokenizer, seed=1)
-    first, second = (reference_log_probs(m, sequences, [pairs], tmp_path) for m in (backbone, other))
-    assert not torch.allclose(first, second, atol=0.1)
 
 
 PROGRAM = """

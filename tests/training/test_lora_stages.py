@@ -23,6 +23,7 @@ from pad_cli.models.scoring import TokenSequence
 from pad_cli.preference import Preference
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.records import PreferencePair, as_messages
+from pad_cli.training.loop import order_of_pairs
 from pad_cli.training.lora import linear_layers, lora_parameters, measure_split, reference_log_probs, train_lora
 from pad_cli.training.pair_table import PairTable, SequenceBook, tabulate
 from tests.architectures import make_architecture
@@ -105,8 +106,7 @@ def plain_training(
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=stage.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimiser, stage.warmup_steps, stage.steps)
     size = stage.batch_size * stage.accumulation_steps
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.cat([torch.randperm(len(pairs), generator=generator) for _ in range(9)])
+    order = order_of_pairs(len(pairs), size * stage.steps, seed)
     losses = []
     for step in range(stage.steps):
         batch = order[step * size : (step + 1) * size]

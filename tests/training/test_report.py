@@ -25,8 +25,7 @@ from pad_cli.training.record import (
     MARKDOWN,
     PAGE,
     RECORD,
-    SplitRecord,
-    TrainingRecord,
+    Record,
     metrics_of,
     read_training_record,
     split_record,
@@ -37,7 +36,7 @@ from pad_cli.training.stages import StageRecord
 LABELS = ("formal", "humorous")
 
 
-def make_split(name: str = "dev", accuracy: float = 0.9, n: int = 200, labels: tuple[str, ...] = LABELS) -> SplitRecord:
+def make_split(name: str = "dev", accuracy: float = 0.9, n: int = 200, labels: tuple[str, ...] = LABELS) -> Record:
     """A split of which a share is right; the baselines are right on half of it."""
     generator = torch.Generator().manual_seed(n)
     right = torch.arange(n) < accuracy * n
@@ -68,57 +67,62 @@ HISTORY: list[dict[str, Any]] = [
 ]
 
 
-def make_record(**changed: Any) -> TrainingRecord:
+def make_record(**changed: Any) -> Record:
     """A run about which there is nothing to warn of."""
-    made = TrainingRecord(
-        name="my-rm",
-        backbone="some/model",
-        conditioning="heads",
-        principles=LABELS,
-        rank=8,
-        has_adapter=False,
-        has_encoder=True,
-        pairs=500,
-        preferences=dict.fromkeys(LABELS, 250),
-        answers=1000,
-        cut_answers=10,
-        max_answer_tokens=96,
-        stages=(StageRecord("heads", 250, 12.5, HISTORY), StageRecord("encoder", 100, 130.0, [])),
-        calibration=(1.25,),
-        train=Share(0.93, 500, 0.9, 0.95),
-        splits=(make_split(), make_split("paraphrases")),
-        heads=HeadGeometry(LABELS, (1.5, 2.5), ((1.0, 0.1), (0.1, 1.0))),
-        data={**asdict(DATA), "lengths": {}},
-    )
-    return replace(made, **changed)
+    made = {
+        "name": "my-rm",
+        "backbone": "some/model",
+        "conditioning": "heads",
+        "principles": LABELS,
+        "rank": 8,
+        "has_adapter": False,
+        "has_encoder": True,
+        "pairs": 500,
+        "preferences": dict.fromkeys(LABELS, 250),
+        "answers": 1000,
+        "cut_answers": 10,
+        "max_answer_tokens": 96,
+        "stages": (StageRecord("heads", 250, 12.5, HISTORY), StageRecord("encoder", 100, 130.0, [])),
+        "calibration": (1.25,),
+        "train": Share(0.93, 500, 0.9, 0.95),
+        "splits": (make_split(), make_split("paraphrases")),
+        "heads": HeadGeometry(LABELS, (1.5, 2.5), ((1.0, 0.1), (0.1, 1.0))),
+        "data": {**asdict(DATA), "lengths": {}},
+        "shuffled_labels": False,
+        "seed": 0,
+        "cut_to_context": 0,
+        "context_length": None,
+    }
+    plain: Record = json.loads(json.dumps({**made, **changed}, default=asdict))
+    return plain
 
 
-def made(record: TrainingRecord) -> document.Document:
-    tables = describe(TypeAdapter(DataReport).validate_python(record.data))
-    return training_document(asdict(record), tables)
+def made(record: Record) -> document.Document:
+    tables = describe(TypeAdapter(DataReport).validate_python(record["data"]))
+    return training_document(record, tables)
 
 
-def page(record: TrainingRecord) -> str:
+def page(record: Record) -> str:
     return document.page(made(record))
 
 
-def markdown(record: TrainingRecord) -> str:
+def markdown(record: Record) -> str:
     return document.markdown(made(record))
 
 
-def warnings(record: TrainingRecord) -> list[str]:
-    return warnings_of(asdict(record))
+def warnings(record: Record) -> list[str]:
+    return warnings_of(record)
 
 
-def console_text(record: TrainingRecord, width: int = 100) -> str:
+def console_text(record: Record, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    for renderable in console_tables(asdict(record)):
+    for renderable in console_tables(record):
         console.print(renderable)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def every_form(record: TrainingRecord) -> dict[str, str]:
+def every_form(record: Record) -> dict[str, str]:
     """All forms as plain text: no tags, no escapes, no line breaks."""
     visible = _Reader.visible(page(record))
     forms = {"html": visible, "markdown": re.sub(r"\\(.)", r"\1", markdown(record)).replace("**", "")}
@@ -171,7 +175,7 @@ def test_every_form_says_at_the_top_whether_each_split_beats_the_best_baseline(a
 
 def test_the_best_baseline_is_the_one_that_is_right_most_often() -> None:
     split = make_split(n=201)  # length guesses one more of an odd number
-    assert split.baselines[0].pair_accuracy.value > split.baselines[1].pair_accuracy.value
+    assert split["baselines"][0]["pair_accuracy"]["value"] > split["baselines"][1]["pair_accuracy"]["value"]
     assert "length on 50.2%" in markdown(make_record(splits=(split,)))
 
 
@@ -233,7 +237,7 @@ def test_a_line_break_in_a_name_breaks_no_table() -> None:
 def test_what_is_written_can_be_read_and_gives_the_same_report(tmp_path: Path) -> None:
     record = make_record()
     write_training_report(tmp_path, record)
-    assert json.dumps(read_training_record(tmp_path)) == json.dumps(asdict(record))
+    assert json.dumps(read_training_record(tmp_path)) == json.dumps(record)
     assert (tmp_path / MARKDOWN).read_text() == markdown(record)
     assert (tmp_path / PAGE).read_text() == page(record)
 
@@ -252,13 +256,13 @@ def test_nothing_to_warn_of_gives_no_warning() -> None:
     assert "Warnings" not in markdown(make_record())
 
 
-def leaning(split: SplitRecord, correlation: float) -> SplitRecord:
-    return replace(split, length=LengthEffect(correlation, 0.6, 0.8))
+def leaning(split: Record, correlation: float) -> Record:
+    return {**split, "length": LengthEffect(correlation, 0.6, 0.8)}
 
 
-def one_leaning(split: SplitRecord, correlation: float) -> SplitRecord:
-    first, *others = split.preferences
-    return replace(split, preferences=(replace(first, length=LengthEffect(correlation, 0.6, 0.8)), *others))
+def one_leaning(split: Record, correlation: float) -> Record:
+    first, *others = split["preferences"]
+    return {**split, "preferences": [leaning(first, correlation), *others]}
 
 
 def geometry(cosine: float) -> HeadGeometry:

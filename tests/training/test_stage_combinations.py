@@ -11,14 +11,13 @@ import torch
 
 from pad_cli.decoding.compatibility import choose_path
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.errors import DataError
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import DecodingSettings, TrainRecipe
 from pad_cli.records import as_messages
 from pad_cli.training.train import METRICS, train_reward_model
 from tests.agreement import alone, assert_agree
-from tests.training.conftest import STAGE, TEXTS, MakeRecipe, make_rows, write_rows
+from tests.training.conftest import STAGE, TEXTS, MakeRecipe, make_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by peft
 
@@ -84,51 +83,3 @@ def test_an_adapter_decodes_through_paired_and_steers(
     assert paired != engine.generate(prompts, None)
     assert model.adapter is not None
     model.adapter.detach()
-
-
-@pytest.mark.parametrize("stages", [[HEADS], [ADAPTER, HEADS], [JOINT]], ids=["heads", "adapter, heads", "joint"])
-def test_a_reward_model_that_reads_the_preference_in_its_prompt_trains_loads_and_decodes(
-    make_recipe: MakeRecipe, policy: LanguageModel, stages: list[dict[str, Any]]
-) -> None:
-    recipe = TrainRecipe.model_validate(
-        {
-            **make_recipe(stages=stages).model_dump(exclude={"heads", "kind"}),
-            "kind": "train-rm",
-            "conditioning": "prompt",
-        }
-    )
-    train_reward_model(recipe)
-    config = json.loads((Path(recipe.output) / "pad_config.json").read_text())
-    assert (config["conditioning"], config["adapter"]) == ("prompt", len(stages) > 1 or stages == [JOINT])
-    model = load_reward_model(recipe.output, backbone=policy)
-    assert model.principles == ()
-    if stages == [HEADS]:
-        assert measured(recipe)["margin"] > 0
-    engine = PadEngine(policy, model)
-    settings = DecodingSettings(policy_reads_preference=True, guidance_weight=2, max_new_tokens=8)
-    asked = [model.preference(["exes"]), model.preference(["write in the style of whys"])]
-    together = engine.generate(["Write a1", "Write b2"], asked, settings)
-    apart = [engine.generate([p], [a], settings)[0] for p, a in zip(["Write a1", "Write b2"], asked, strict=True)]
-    assert_agree(together, apart, alone(engine, ["Write a1", "Write b2"], asked, settings))
-    if model.adapter is not None:
-        model.adapter.detach()
-
-
-def test_a_weight_that_words_cannot_say_is_refused_under_conditioning_prompt(
-    make_recipe: MakeRecipe, tmp_path: Path
-) -> None:
-    rows = [{**row, "preference": {"exes": 0.5}} for row in make_rows(4, seed=1)]
-    path = write_rows(tmp_path / "half.jsonl", rows)
-    base = make_recipe(data={"train": path, "validation": {}}, stages=[HEADS]).model_dump(exclude={"heads"})
-    with pytest.raises(DataError, match=r"conditioning: prompt.*0\.5"):
-        train_reward_model(TrainRecipe.model_validate({**base, "conditioning": "prompt"}))
-
-
-def test_not_is_said_in_words_under_conditioning_prompt(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    rows = [{**row, "preference": f"not {row['preference']}"} for row in make_rows(8, seed=1)]
-    path = write_rows(tmp_path / "not.jsonl", rows)
-    short = {**HEADS, "steps": 1}
-    base = make_recipe(data={"train": path, "validation": {}}, stages=[short]).model_dump(exclude={"heads"})
-    recipe = TrainRecipe.model_validate({**base, "conditioning": "prompt"})
-    train_reward_model(recipe)
-    assert load_reward_model(recipe.output).preference(["text:not exes"]).texts == {"not exes": 1.0}

@@ -10,7 +10,7 @@ import torch
 
 from pad_cli.equation import LogitHead
 from pad_cli.models.adapter import Adapter
-from pad_cli.models.heads import DenseHead, PreferenceHeads
+from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -100,22 +100,6 @@ def test_rewards_through_an_adapter_equal_those_of_the_reward_model(policy: Lang
     places = table.cache.targets.unique(return_inverse=True)[1]
     truncated = make_table(policy, tmp_path, 10_000, model.adapter)
     close(rewards_of(truncated, model.heads), ratio.gather(1, places[:, None])[:, 0])
-
-
-@pytest.mark.parametrize("count", [None, 4])
-def test_a_dense_head_of_the_same_map_gives_the_rewards_of_the_preference_heads(
-    policy: LanguageModel, tmp_path: Path, count: int | None
-) -> None:
-    heads, dense = make_reward_model(policy).heads, DenseHead(policy.hidden_size)
-    with torch.no_grad():
-        for weight, down, up in zip(WEIGHTS, heads.down, heads.up, strict=True):
-            dense.linear.weight += weight * up @ down
-    table = make_table(policy, tmp_path, count)
-    close(rewards_of(table, dense), rewards_of(table, heads))
-
-
-def test_a_dense_head_rewards_nothing_at_birth(policy: LanguageModel, tmp_path: Path) -> None:
-    assert rewards_of(make_table(policy, tmp_path), DenseHead(policy.hidden_size)).abs().max().item() < 1e-5
 
 
 def test_dropout_changes_what_heads_see_and_not_the_reference(policy: LanguageModel, tmp_path: Path) -> None:
