@@ -225,12 +225,11 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     sample = sample_weights(model)
-    fingerprint_of_weights = sample.fingerprint()
     mode, head = check_forward(name, model, tokenizer.all_special_ids)
     if mode.alone:
         kind = f"'{name}' ({model.config.model_type})"
         note(f"Note: {kind} is read row by row, and from the beginning for every token: no faster way is exact.")
-    return LanguageModel(name, model, tokenizer, head, fingerprint_of_weights, sample, mode)
+    return LanguageModel(name, model, tokenizer, head, sample.fingerprint(), sample, mode)
 
 
 def same_model(first: LanguageModel, second: LanguageModel) -> bool:
