@@ -33,7 +33,6 @@ from pad_cli.models.forward import first_row
 from pad_cli.system.runs import write_json
 
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
-_FEW_ROWS = 4  # in half precision on a CPU, tiny matrix products take several times as long as in float32
 _PACKED = ("Linear4bit", "Linear8bitLt")  # of bitsandbytes
 _PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SAME_MODEL = "Use the model it was trained on."
@@ -69,7 +68,7 @@ class Adapter:
     """LoRA weights attached to a model by forward hooks; without effect outside `on_rows_from`.
 
     The delta is computed on the device that each module's weight had when the adapter was attached, and in its dtype
-    (of a quantised module, the unembedding's), or in float32 for a few rows on a CPU. Use `load`.
+    (of a quantised module, the unembedding's). Use `load`.
     """
 
     def __init__(self, model: Any, config: Mapping[str, Any], updates: Mapping[str, _Update]) -> None:
@@ -151,8 +150,6 @@ class Adapter:
         down = update.down.T.to(device, dtype).contiguous()  # (in, r)
         up = update.scaled_up.T.to(device, dtype).contiguous()  # (r, out)
         size_in, size_out = down.shape[0], up.shape[1]
-        few = _FEW_ROWS if device.type == "cpu" and dtype != torch.float32 else 0
-        wide_down, wide_up = (down.float(), up.float()) if few else (down, up)
 
         def add_delta(_: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
             if self._starts is None:
@@ -165,10 +162,7 @@ class Adapter:
                     f"Train the adapter again without '{path}'.",
                 )
             states, target = states[start:].reshape(-1, size_in), output[start:].view(-1, size_out)
-            if len(states) <= few:
-                target.add_(states.float() @ wide_down @ wide_up)
-            else:
-                target.addmm_(states @ down, up)
+            target.addmm_(states @ down, up)
 
         return add_delta
 
@@ -214,8 +208,7 @@ def _check_fit(file: Path, path: str, model: Any, down: torch.Tensor, up: torch.
         module = model.get_submodule(path)
     except AttributeError as error:
         raise CheckpointError(f"{named}, which the model lacks.", _SAME_MODEL) from error
-    size = _linear_size(module)
-    if size is None:
+    if (size := _linear_size(module)) is None:
         raise CheckpointError(f"{named}, which is a {type(module).__name__}, not a linear layer.", _PLAIN)
     if module.weight is model.get_output_embeddings().weight:
         raise CheckpointError(f"{named}, which is the output embedding.", _PLAIN)

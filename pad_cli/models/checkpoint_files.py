@@ -16,7 +16,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import huggingface_hub
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -58,13 +58,6 @@ _Name = Annotated[str, StringConstraints(pattern=r"\S")]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Stage(BaseModel):
-    """A training stage, as a header records it."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-    stage: str
-
-
 class CheckpointHeader(BaseModel):
     """The content of `pad_config.json`: what loading needs, and whatever else training recorded."""
 
@@ -82,7 +75,7 @@ class CheckpointHeader(BaseModel):
     encoder_width: _Size | None
     encoder_texts: _Count | None
     calibration: Annotated[float, Field(allow_inf_nan=False)]
-    stages: list[_Stage] | None = None
+    stages: list[dict[str, Any]] | None = None  # one training stage each
     environment: dict[str, Any] | None = None
     metrics: dict[str, dict[str, Any]] | None = None
 
@@ -106,23 +99,15 @@ class CheckpointHeader(BaseModel):
         return {"down": (count, rank, size), "up": (count, size, rank)}
 
 
-class HubId(NamedTuple):
-    """`owner/name`, and which branch, tag or commit of it; None is the main branch."""
+def hub_id(location: str) -> tuple[str, str | None] | None:
+    """`owner/name` of an id on the hub, and its revision; None for what is, or can only be, a directory.
 
-    repository: str
-    revision: str | None = None
-
-
-def parse_hub_id(text: str) -> HubId | None:
-    """`owner/name` or `owner/name@revision`; None where the text is neither."""
-    match = _ID.fullmatch(text)
-    return None if match is None else HubId(match["repository"], match["revision"])
-
-
-def hub_id(location: str) -> HubId | None:
-    """An id on the hub; None for what is, or can only be, a directory: it has no owner, or its parent exists."""
-    path = Path(location)
-    return None if location.startswith(".") or path.exists() or path.parent.is_dir() else parse_hub_id(location)
+    That is one without an owner, or whose parent exists. Without a revision it is the main branch.
+    """
+    match, path = _ID.fullmatch(location), Path(location)
+    if match is None or location.startswith(".") or path.exists() or path.parent.is_dir():
+        return None
+    return match["repository"], match["revision"]
 
 
 def fetch_checkpoint(location: str) -> str:
@@ -137,11 +122,12 @@ def fetch_checkpoint(location: str) -> str:
     target = hub_id(location)
     if target is None:
         return location
+    repository, revision = target
     disable_progress_bars()
     try:
         with stage(f"Fetching {location}"):
             directory = huggingface_hub.snapshot_download(
-                target.repository, revision=target.revision, allow_patterns=list(OWN_FILES), library_name="pad-cli"
+                repository, revision=revision, allow_patterns=list(OWN_FILES), library_name="pad-cli"
             )
     except Exception as error:  # whatever the hub's client raises, and its HTTP library without a network
         similar = closest(location.partition("/")[0], MODEL_SOURCES.names())
@@ -152,7 +138,7 @@ def fetch_checkpoint(location: str) -> str:
         else:
             problem = f"it cannot be fetched: {brief(error)}"
             hint = f"{similar} Check the name and the network; what was fetched once loads without one.".strip()
-            hint = hub_hint(hint, f"hf download {target.repository}")
+            hint = hub_hint(hint, f"hf download {repository}")
         raise CheckpointError(
             f"No reward model at '{location}': there is no such directory, and {problem}.", hint
         ) from error
@@ -168,7 +154,7 @@ def find_value_head(location: str) -> Path | None:
     target, path = hub_id(location), Path(location, VALUE_HEAD)
     if target is not None:
         with contextlib.suppress(Exception):  # no such file, no such repository, or no network
-            return Path(huggingface_hub.hf_hub_download(target.repository, VALUE_HEAD, revision=target.revision))
+            return Path(huggingface_hub.hf_hub_download(target[0], VALUE_HEAD, revision=target[1]))
         return None
     pickled = path.with_suffix(".bin")
     if pickled.is_file() and not path.is_file():

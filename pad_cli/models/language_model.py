@@ -224,11 +224,11 @@ def wrap_language_model(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         raise ModelLoadError(f"The tokenizer of '{name}' has no end-of-sequence token.", "Set its eos_token.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    sample = sample_weights(model)
     mode, head = check_forward(name, model, tokenizer.all_special_ids)
     if mode.alone:
         kind = f"'{name}' ({model.config.model_type})"
         note(f"Note: {kind} is read row by row, and from the beginning for every token: no faster way is exact.")
-    sample = sample_weights(model)
     return LanguageModel(name, model, tokenizer, head, sample.fingerprint(), sample, mode)
 
 

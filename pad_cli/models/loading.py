@@ -29,7 +29,6 @@ from pad_cli.system.processes import processes
 from pad_cli.system.progress import note, stage
 from pad_cli.system.runs import home
 
-_SMALL = 2**28  # bytes of weights
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
 
@@ -42,7 +41,7 @@ def load_pretrained(settings: ModelSettings, location: str) -> tuple[Any, Any]:
         ModelLoadError: it cannot be loaded, a device or package is missing, or the settings do not fit it.
     """
     try:
-        with stage(f"Loading {settings.model}"), quiet_transformers(), _without_meta_device(location):
+        with stage(f"Loading {settings.model}"), quiet_transformers():
             return _load(settings, location)
     except PadError:
         raise
@@ -95,13 +94,13 @@ def _find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
 
 def _options(settings: ModelSettings, source: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """What decides numbers and devices: further arguments of the model's `from_pretrained`."""
+    for place in settings.device_map.values() if isinstance(settings.device_map, dict) else ():
+        if place != _OFFLOADED:
+            chosen_device(place)
     auto = settings.dtype == "auto"
     dtype: Any = _auto_dtype(settings, source, device) if auto else getattr(torch, settings.dtype)
     named = {"dtype": dtype, "attn_implementation": settings.attention, "device_map": settings.device_map}
     options: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    for place in settings.device_map.values() if isinstance(settings.device_map, dict) else ():
-        if place != _OFFLOADED:
-            chosen_device(place)
     if "gguf_file" in source:
         if hasattr(transformers, "GgufConfig"):  # later versions leave some architectures packed
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
@@ -185,32 +184,6 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(verbosity)
         hub.setLevel(before)
-
-
-@contextlib.contextmanager
-def _without_meta_device(location: str) -> Iterator[None]:
-    """Let transformers build a small model with its memory at once, not on the meta device first.
-
-    For that device torch computes shapes in Python, and imports its compiler and sympy to do so. Every number that is
-    not in the file is initialised after loading either way.
-    """
-    if sum(file.stat().st_size for file in Path(location).glob("*.safetensors")) not in range(1, _SMALL):
-        yield
-        return
-    from transformers import PreTrainedModel
-    from transformers.initialization import no_init_weights
-
-    own = PreTrainedModel.get_init_context
-
-    def without_meta(cls: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        contexts = own.__func__(cls, *args, **kwargs)
-        return [no_init_weights() if context == torch.device("meta") else context for context in contexts]
-
-    PreTrainedModel.get_init_context = classmethod(without_meta)
-    try:
-        yield
-    finally:
-        PreTrainedModel.get_init_context = own
 
 
 def chosen_device(name: str | int) -> torch.device:

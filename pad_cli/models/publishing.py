@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
-from pad_cli.models.checkpoint_files import CARD, CONFIG, OWN_FILES, brief, hub_id, parse_hub_id
+from pad_cli.models.checkpoint_files import CARD, CONFIG, OWN_FILES, brief, hub_id
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.registry import MODEL_SOURCES, resolve_model
 from pad_cli.reports.document import templates
@@ -42,8 +42,7 @@ def push_reward_model(
         CheckpointError: the directory is no reward model, or is damaged.
         StorageError: there is no token or no network, or the hub refuses.
     """
-    target = parse_hub_id(repository)
-    if target is None or target.revision is not None:
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", repository) is None:
         raise UsageError(f"'{repository}' is no id on the hub.", "It has an owner and a name: pad push DIR owner/name")
     source = Path(resolve_model(directory))
     if not (source / CONFIG).is_file():

@@ -34,7 +34,6 @@ from pad_cli.records import Messages
 from pad_cli.system.progress import note
 from pad_cli.system.runs import fingerprint
 
-_WARNINGS = 3  # texts that are named
 _TEMPLATE = (
     "[Guidelines] Your task is to generate response by considering the following principle. "
     "[Principles] {principles} [Instruction] {instruction}"
@@ -170,13 +169,11 @@ class PersonalizedRewardModel:
         return table.to(self.backbone.device)
 
     def _warn_of(self, far: Mapping[str, int]) -> None:
-        """Warn once of each text that was not understood; of many texts, name the first ones."""
-        for text in sorted(far.keys() - self._warned)[: _WARNINGS - len(self._warned)]:
+        """Warn once of each text that was not understood."""
+        for text in sorted(far.keys() - self._warned):
             nearest = "" if far[text] < 0 else f" The nearest principle is '{self.principles[far[text]]}'."
             note(f"Warning: '{text}' is unlike all paraphrases that this reward model knows: no effect.{nearest}")
             self._warned.add(text)
-            if len(self._warned) == _WARNINGS:
-                note("Further texts like this are not named.")
 
     def shift(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """(N, H) hidden states and (N, K) weights to the (N, H) shift, in the heads' dtype."""

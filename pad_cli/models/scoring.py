@@ -2,10 +2,8 @@
 
     log pi(answer) = sum_t log softmax(head(z_t))[a_t],     z_t = h_t + shift(h_t)
 
-with gradients for what the model reads through (LoRA) and for what shifts its states. The unembedding E is frozen, so
-all that a backward pass needs of a token is d log pi(a_t) / d z_t, one (H,) vector. The forward pass computes it while
-it has the token's logits, which live for a piece of the batch only: memory does not grow with the vocabulary, and the
-vocabulary is read twice instead of three times.
+with gradients for what the model reads through (LoRA) and for what shifts its states; the unembedding E is frozen.
+Logits live for a piece of the batch only, also in the backward pass: memory does not grow with the vocabulary.
 """
 
 from __future__ import annotations
@@ -13,11 +11,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from pad_cli.equation import LogitHead, answer_sums
 from pad_cli.errors import ResourceError
@@ -135,40 +135,16 @@ def all_log_probs(
 
 def token_log_probs(states: torch.Tensor, targets: torch.Tensor, head: LogitHead) -> torch.Tensor:
     """log softmax(head(state))[target] of (T, H) states and (T,) targets: (T,) float32; `head` gets no gradients."""
-    result: torch.Tensor = _TokenLogProbs.apply(states, targets, head)  # type: ignore[no-untyped-call]  # of torch
-    return result
 
+    def log_probs(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return -cross_entropy(head(states.to(head.weight.dtype)).float(), targets, reduction="none")
 
-class _TokenLogProbs(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, states: torch.Tensor, targets: torch.Tensor, head: LogitHead) -> torch.Tensor:
-        size = max(1, _PIECE_LOGITS // len(head.weight))
-        pieces = zip(states.split(size), targets.split(size), strict=True)
-        parts = [_values_and_slopes(*piece, head, ctx.needs_input_grad[0]) for piece in pieces]
-        ctx.save_for_backward(torch.cat([slopes for _, slopes in parts]))
-        return torch.cat([values for values, _ in parts])
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (slopes,) = ctx.saved_tensors
-        return (upstream[0][:, None] * slopes).to(slopes.dtype), None, None
-
-
-def _values_and_slopes(
-    states: torch.Tensor, targets: torch.Tensor, head: LogitHead, sloped: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (T,) and their derivatives in the states (T, H), or (0, H) if not `sloped`."""
-    logits = head(states.to(head.weight.dtype)).float()
-    logs = logits.log_softmax(-1)
-    values = logs.gather(1, targets[:, None])[:, 0]
-    if not sloped:
-        return values, states[:0]
-    pull = logs.exp_().neg_()  # 1[v = a] - pi(v), the derivative in the logits
-    pull.scatter_add_(1, targets[:, None], torch.ones_like(values)[:, None])
-    pull *= head.scale
-    if head.cap is not None:
-        pull *= 1 - (logits / head.cap).square_()
-    return values, (pull.to(head.weight.dtype) @ head.weight).to(states.dtype)
+    size = max(1, _PIECE_LOGITS // len(head.weight))
+    pieces = zip(states.split(size), targets.split(size), strict=True)
+    if not states.requires_grad:
+        return torch.cat([log_probs(*piece) for piece in pieces])
+    # for the backward pass, a piece's logits are computed again
+    return torch.cat([checkpoint(log_probs, *each, use_reentrant=False, preserve_rng_state=False) for each in pieces])
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ import torch
 
 from pad_cli.errors import CheckpointError, StorageError, UsageError
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
-from pad_cli.models.checkpoint_files import CONFIG, OWN_FILES, HubId, fetch_checkpoint, hub_id
+from pad_cli.models.checkpoint_files import CONFIG, OWN_FILES, fetch_checkpoint, hub_id
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.publishing import push_reward_model
 from pad_cli.recipe import ModelSettings
@@ -53,9 +53,9 @@ def cache(source: Path, repository: Path, commit: str, ref: str) -> None:
 @pytest.mark.parametrize(
     ("location", "expected"),
     [
-        ("owner/name", HubId("owner/name")),
-        ("owner/name@v1.2", HubId("owner/name", "v1.2")),
-        ("owner/name@refs/pr/3", HubId("owner/name", "refs/pr/3")),
+        ("owner/name", ("owner/name", None)),
+        ("owner/name@v1.2", ("owner/name", "v1.2")),
+        ("owner/name@refs/pr/3", ("owner/name", "refs/pr/3")),
         ("name", None),
         ("./owner/name", None),
         ("/owner/name", None),
@@ -67,7 +67,7 @@ def cache(source: Path, repository: Path, commit: str, ref: str) -> None:
     ],
 )
 def test_what_is_an_id_on_the_hub(
-    location: str, expected: HubId | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    location: str, expected: tuple[str, str | None] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there" / "rm@v1").mkdir(parents=True)

@@ -158,7 +158,7 @@ def test_training_texts_themselves_are_known() -> None:
     assert 0 < encoder.trusted < 1
 
 
-def test_texts_that_are_not_understood_are_named_once_and_not_without_end(
+def test_texts_that_are_not_understood_are_named_once(
     policy: LanguageModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     encoder = PreferenceEncoder(policy.hidden_size, 4, 3, texts=2).eval().requires_grad_(False)
@@ -167,8 +167,5 @@ def test_texts_that_are_not_understood_are_named_once_and_not_without_end(
     odd = Preference({}, {"the price of bananas": 1.0})
     assert model.weights([odd, odd]).tolist() == [[0.0] * 3] * 2
     model.weights([odd])
-    model.weights([Preference({}, {f"text {n}": 1.0}) for n in range(9)])
     told = capsys.readouterr().err
     assert told.count("'the price of bananas' is unlike") == 1
-    assert told.count("is unlike all paraphrases") == 3
-    assert told.count("not named") == 1
