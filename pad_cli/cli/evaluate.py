@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -172,7 +171,7 @@ def judge(
 def _forecast(plan: JudgePlan) -> dict[str, Any]:
     names = {"model": plan.settings.model, "endpoint": plan.endpoint.shown}
     counts = {"waiting": plan.waiting, "known": len(plan.questions) - plan.waiting}
-    return {**names, **counts, **dataclasses.asdict(plan.volume), "spent_usd": plan.spent}
+    return {**names, **counts, **plan.volume._asdict(), "spent_usd": plan.spent}
 
 
 def _sentence(plan: JudgePlan) -> str:

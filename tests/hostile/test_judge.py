@@ -79,7 +79,7 @@ def ask(server: JudgeServer, status: int, body: bytes, headers: dict[str, str]) 
     async def once() -> Reply:
         settings = JudgeSettings(model="m", base_url=server.address, attempts=1, timeout=5)
         async with Chat(settings, Endpoint(server.address, "")) as chat:
-            return await chat.ask(({"role": "user", "content": "?"},), {}, lambda: None)
+            return await chat.ask(({"role": "user", "content": "?"},), {}, 1)
 
     server.faults.append(answer)
     try:
@@ -126,7 +126,7 @@ def test_a_judges_server_answers_or_is_said_not_to(
 @pytest.fixture
 def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    judged = {"model": "m", "base_url": "http://127.0.0.1:9/v1", "attempts": 1, "backoff": 0.001}
+    judged = {"model": "m", "base_url": "http://127.0.0.1:9/v1", "attempts": 1}
     assert pad(*world.evaluate(judge=judged), "-q").exit_code == 0
     return world.root / "run"
 

@@ -16,10 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from pad_cli.errors import JudgeError
-from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, Tokens, UnansweredError
+from pad_cli.evaluation.judge.client import Chat, Endpoint, Tokens, UnansweredError
 from pad_cli.evaluation.judge.questions import UnparsedVerdictError, read_verdict, repair, schema
 from pad_cli.recipe import JudgeSettings, Mode
 from pad_cli.records import Messages
@@ -35,10 +35,6 @@ _REPLY_TOKENS = 80.0
 _FRAME_TOKENS = 16  # of a chat template, around one message
 
 
-class OverBudgetError(Exception):
-    """The next request might exceed the budget."""
-
-
 class Question(NamedTuple):
     """One thing to ask a judge."""
 
@@ -51,8 +47,7 @@ class Question(NamedTuple):
         return fingerprint([*decisive, self.mode, schema(self.mode, settings.dimensions), self.messages])
 
 
-@dataclass(frozen=True)
-class Volume:
+class Volume(NamedTuple):
     """Requests and their tokens; `usd` is None when prices are not known."""
 
     requests: int
@@ -70,8 +65,8 @@ def usd(settings: JudgeSettings, tokens_in: float, tokens_out: float) -> float |
 
 def cost_of(rows: Iterable[Mapping[str, Any]], settings: JudgeSettings) -> float | None:
     """USD of log rows; None when prices are not known."""
-    costs = [usd(settings, row["tokens_in"], row["tokens_out"]) for row in rows]
-    return None if usd(settings, 0, 0) is None else sum(cost or 0.0 for cost in costs)
+    used = list(rows)
+    return usd(settings, sum(row["tokens_in"] for row in used), sum(row["tokens_out"] for row in used))
 
 
 def most_tokens(messages: Messages) -> int:
@@ -90,42 +85,23 @@ def forecast(waiting: Iterable[Messages], settings: JudgeSettings) -> Volume:
     return Volume(len(sizes), tokens_in, tokens_out, usd(settings, tokens_in, tokens_out))
 
 
+@dataclass
 class Budget:
-    """USD that may be spent; `limit` None is no limit."""
-
-    def __init__(self, limit: float | None, spent: float = 0.0) -> None:
-        self.limit, self.spent, self.reserved = limit, spent, 0.0
-
-
-class Reservation:
-    """What is set aside of a budget for one question; as a context, the rest goes back at its end.
+    """USD that may be spent (`limit` None is no limit), that are spent, and that are set aside for what is under way.
 
     Every request is covered by the most that it can cost before it is sent, so that the limit holds.
     """
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget, self._amount = budget, 0.0
+    limit: float | None
+    spent: float = 0.0
+    reserved: float = 0.0
 
-    def add(self, amount: float) -> None:
-        """Set more aside; raises OverBudgetError if it is not there."""
-        budget = self._budget
-        if budget.limit is not None and budget.spent + budget.reserved + amount > budget.limit:
-            raise OverBudgetError
-        budget.reserved += amount
-        self._amount += amount
-
-    def pay(self, amount: float) -> None:
-        """Turn a part into money spent."""
-        self._budget.reserved -= amount
-        self._budget.spent += amount
-        self._amount -= amount
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._budget.reserved -= self._amount
-        self._amount = 0.0
+    def reserve(self, most: float, attempts: int) -> int:
+        """Set aside `most` for each of several attempts, or of as many as are covered; returns their number."""
+        if self.limit is not None and most:
+            attempts = max(min(attempts, int((self.limit - self.spent - self.reserved) / most)), 0)
+        self.reserved += attempts * most
+        return attempts
 
 
 async def ask_all(
@@ -177,72 +153,67 @@ class _Workers:
     failures: int = 0  # in a row
 
     async def work(self) -> None:
-        """Settle questions until none waits, or the next might exceed the budget.
+        """Settle questions until none waits, or the budget does not cover the next one.
 
         A worker that finds the rest of the budget reserved leaves; what the others have reserved and do not need is
         left to those that go on, and the last one leaves when really nothing more can be paid for.
         """
         while self.waiting:
             key, question = self.waiting.popleft()
-            try:
-                with Reservation(self.budget) as reservation:
-                    row = await self._settle(key, question, reservation)
-            except OverBudgetError:
+            written = self.settings.max_tokens
+            first = Tokens(most_tokens(question.messages), written)
+            repaired = Tokens(first.read + written + _REPAIR_BYTES, written)
+            most = self._usd([first, repaired])
+            if not (attempts := self.budget.reserve(most, self.settings.attempts)):
                 self.waiting.appendleft((key, question))
                 return
+            try:
+                await self._settle(key, question, (first, repaired), attempts)
             except UnansweredError as error:
                 self._fail(key, str(error))
-            else:
-                self.failures = 0
-                self.log.append({key: row})
+            finally:
+                self.budget.reserved -= attempts * most
             self.advance(1)
 
-    async def _settle(self, key: str, question: Question, reservation: Reservation) -> dict[str, Any]:
-        """The row of one question; the most that its request and a repair can cost is set aside first."""
-        written, dimensions = self.settings.max_tokens, self.settings.dimensions
-        first = Tokens(most_tokens(question.messages), written)
-        second = Tokens(first.read + written + _REPAIR_BYTES, written)
-        reservation.add(self._usd(first) + self._usd(second))
-        messages, reply, verdict, problem = question.messages, Reply(""), None, ""
+    async def _settle(self, key: str, question: Question, most: tuple[Tokens, Tokens], attempts: int) -> None:
+        """Ask, and once more where the reply cannot be read; each request takes at most as many tokens as `most`."""
+        dimensions = self.settings.dimensions
+        messages, text, verdict, problem = question.messages, "", None, ""
         used: list[Tokens] = []
-
-        def lose(tokens: Tokens) -> None:
-            """Book tokens that brought no verdict."""
-            row = {"mode": LOST, "tokens_in": tokens.read, "tokens_out": tokens.written}
-            self.log.append({fingerprint([key, LOST, time.time_ns()]): row})
-            reservation.pay(self._usd(tokens))
-
-        def lose_attempt() -> None:
-            most = second if used else first
-            lose(most)
-            reservation.add(self._usd(most))  # for the next attempt
-
-        try:
-            for most in (first, second):
-                reply = await self.chat.ask(messages, schema(question.mode, dimensions), lose_attempt)
-                used.append(reply.tokens or most)
-                try:
-                    verdict = read_verdict(question.mode, reply.text, dimensions)
-                    break
-                except UnparsedVerdictError as error:
-                    problem = str(error)
-                    messages = repair(question.messages, reply.text, problem)
-        except (UnansweredError, OverBudgetError):
-            if used:  # what could not be read, and not be repaired either, was paid for all the same
-                lose(used[0])
-            raise
-        total = Tokens(sum(tokens.read for tokens in used), sum(tokens.written for tokens in used))
-        reservation.pay(self._usd(total))
-        return {
+        for limit in most:
+            try:
+                text, tokens, lost = await self.chat.ask(messages, schema(question.mode, dimensions), attempts)
+            except UnansweredError as error:  # a reply that could not be read was paid for all the same
+                self._lose(key, [*used, *[limit] * error.lost])
+                raise
+            self._lose(key, [limit] * lost)
+            used.append(tokens or limit)
+            try:
+                verdict = read_verdict(question.mode, text, dimensions)
+                break
+            except UnparsedVerdictError as error:
+                problem = str(error)
+                messages = repair(question.messages, text, problem)
+        self.failures = 0
+        row = {
             "mode": question.mode,
             "verdict": verdict,
             "problem": problem,
-            "reply": reply.text if verdict is None else "",
+            "reply": text if verdict is None else "",
             "characters": _characters(question.messages),
             "requests": len(used),
-            "tokens_in": total.read,
-            "tokens_out": total.written,
         }
+        self._log(key, row, used)
+
+    def _lose(self, key: str, tokens: list[Tokens]) -> None:
+        """Book requests that brought no verdict."""
+        if tokens:
+            self._log(fingerprint([key, LOST, time.time_ns()]), {"mode": LOST}, tokens)
+
+    def _log(self, key: str, row: dict[str, Any], used: list[Tokens]) -> None:
+        tokens = {"tokens_in": sum(each.read for each in used), "tokens_out": sum(each.written for each in used)}
+        self.log.append({key: {**row, **tokens}})
+        self.budget.spent += self._usd(used)
 
     def _fail(self, key: str, problem: str) -> None:
         self.failed[key] = problem
@@ -254,5 +225,5 @@ class _Workers:
                 "Check that its server is up and takes such requests, and run again; what is judged is kept.",
             )
 
-    def _usd(self, tokens: Tokens) -> float:
-        return usd(self.settings, *tokens) or 0.0
+    def _usd(self, used: Iterable[Tokens]) -> float:
+        return sum(usd(self.settings, *tokens) or 0.0 for tokens in used)

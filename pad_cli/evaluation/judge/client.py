@@ -1,19 +1,16 @@
-"""One question to a judge over HTTP, asked again until it is answered or there is no hope.
+"""One question to a judge over HTTP.
 
-The `openai` client sends it. Its own retries are off: they hide the attempts that may have cost money although no reply
-arrived, and these count against the budget; ours also keep to the rate limit and hold back all requests when the server
-asks to wait.
+The `openai` client sends it. It repeats the request after a timeout, a broken connection and a status that may pass
+(408, 409, 429, 5xx), and waits as long as `Retry-After` asks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import random
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
@@ -30,22 +27,26 @@ if TYPE_CHECKING:
     from openai import APIStatusError
 
 _OPENAI = "https://api.openai.com/v1"
-_LONGEST_WAIT = 600.0  # seconds; for a server that asks for more, the run ends
-_LONGEST_BACKOFF = 60.0  # seconds
 _REFUSED = {
     401: "Check OPENAI_API_KEY.",
     403: "Check what the key may do.",
     404: "Check `judge.model` and the address.",
 }
 _SECRET = 8  # letters; what stands in for a key where none is needed is shorter, and may be a word of the text
-_RETRIED = (408, 409, 425, 429)
 _NOT_TAKEN = re.compile(r"unsupported|not support|unexpected|unrecogni[sz]ed|unknown|not permitted|unavailable", re.I)
 _OTHERWISE = {"response_format": None, "temperature": None, "max_tokens": "max_completion_tokens"}
 """What some servers do not take, and what they take in its place."""
 
+_sent: ContextVar[int] = ContextVar("sent")
+"""Requests for the question of this task, without those that the server refused: the ones that may be billed."""
+
 
 class UnansweredError(Exception):
-    """No reply to one question; its text says why."""
+    """No reply to one question; its text says why, and `lost` how many requests may be billed nevertheless."""
+
+    def __init__(self, problem: str, lost: int) -> None:
+        super().__init__(problem)
+        self.lost = lost
 
 
 class Tokens(NamedTuple):
@@ -56,10 +57,17 @@ class Tokens(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came back; tokens are None when the server does not count them."""
+    """What came back.
+
+    Attributes:
+        text: of the reply.
+        tokens: None when the server does not count them.
+        lost: requests before it that may be billed although their replies did not arrive.
+    """
 
     text: str
     tokens: Tokens | None = None
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,40 +114,6 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-class RateLimiter:
-    """Gives requests their turns, evenly spaced; `per_minute` None spaces nothing."""
-
-    def __init__(self, per_minute: float | None) -> None:
-        self._gap = 60.0 / per_minute if per_minute else 0.0
-        self._next = self._resume = 0.0
-        self._one_at_a_time = asyncio.Lock()
-
-    async def turn(self) -> None:
-        """Wait until the next request may begin."""
-        async with self._one_at_a_time:
-            while (wait := max(self._next, self._resume) - time.monotonic()) > 0:
-                await asyncio.sleep(wait)
-            self._next = time.monotonic() + self._gap
-
-    def pause(self, seconds: float) -> None:
-        """Begin no request, of nobody's, for so many seconds."""
-        self._resume = max(self._resume, time.monotonic() + seconds)
-
-
-def backoff(first: float, attempt: int) -> float:
-    """Seconds to wait after attempt 0, 1, ...: doubling, and spread so that many clients do not come back at once."""
-    return min(first * 2.0**attempt, _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait (`retry-after-ms`, or `Retry-After` in seconds); None if it does not say."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        with contextlib.suppress(KeyError, ValueError):
-            if (wait := float(headers[name])) >= 0:
-                return wait / unit
-    return None
-
-
 class Chat:
     """A connection to a judge; use it as an asynchronous context, which closes it.
 
@@ -165,10 +139,14 @@ class Chat:
             raise JudgeError("The judge needs the openai package.", 'Run: pip install "pad-cli[judge]"') from error
         self._errors = openai
         self._settings, self._endpoint = settings, endpoint
-        self._limiter = RateLimiter(settings.requests_per_minute)
+        self._turn = asyncio.Lock()
         self._not_taken: set[str] = set()
+        hooks: dict[str, list[Any]] = {"request": [_count_request], "response": [_discount_refusal]}
         self._client = openai.AsyncOpenAI(
-            api_key=endpoint.key or "none", base_url=endpoint.base_url, max_retries=0, timeout=settings.timeout
+            api_key=endpoint.key or "none",
+            base_url=endpoint.base_url,
+            timeout=settings.timeout,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks),
         )
 
     async def __aenter__(self) -> Self:
@@ -177,49 +155,46 @@ class Chat:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def ask(self, messages: Messages, schema: Mapping[str, Any], lost: Callable[[], None]) -> Reply:
+    async def ask(self, messages: Messages, schema: Mapping[str, Any], attempts: int) -> Reply:
         """One reply.
 
         Args:
             messages: the conversation.
             schema: of the JSON object that the reply must be; enforced by servers that can.
-            lost: called when an attempt may have cost money although its reply did not arrive; may raise, which ends
-                the attempts.
+            attempts: how often the request may be sent.
 
         Raises:
             UnansweredError: every attempt failed, or the server will not answer this very question.
             JudgeError: it will answer none.
         """
-        problem, attempt = "", 0
-        while attempt < self._settings.attempts:
-            await self._limiter.turn()
+        _sent.set(0)
+        while True:
             options = self._options(schema)
-            wait = backoff(self._settings.backoff, attempt)
+            await self._wait_for_turn()
             try:
-                async with asyncio.timeout(self._settings.timeout):  # the client's bounds a single read only
-                    return await self._send(messages, options)
-            except (TimeoutError, self._errors.APITimeoutError):
-                problem = f"no reply within {self._settings.timeout:g} s"
-                lost()
-            except self._errors.APIConnectionError as error:
-                problem = f"the connection failed: {error.__cause__ or error}"
-                if type(error.__cause__).__name__ != "ConnectError":  # else nothing was sent
-                    lost()
+                return await self._send(messages, options, attempts)
             except ValidationError as error:
                 problem = f"the reply is no chat completion: {error.errors()[0]['msg']}"
-                lost()
+            except self._errors.APIConnectionError as error:  # a timeout is one, too
+                problem = str(error.__cause__ or "") or str(error)
+                if type(error.__cause__).__name__ == "ConnectError":
+                    _sent.set(0)  # the server is down
             except self._errors.APIStatusError as error:
                 if self._can_do_without(error, options):
                     continue
-                problem = self._problem(error)
-                if error.status_code == 429:
-                    asked = retry_after(error.response.headers)
-                    self._limiter.pause(wait if asked is None else asked)
-                    wait = 0.0  # the limiter holds this question back, too
-            attempt += 1
-            if attempt < self._settings.attempts:
-                await asyncio.sleep(wait)
-        raise UnansweredError(self._endpoint.without_key(problem))
+                code, message = error.status_code, self._endpoint.without_key(error.message)[:500]
+                if code in _REFUSED:
+                    raise JudgeError(
+                        f"The judge at {self._endpoint.shown} refused ({code}): {message}", _REFUSED[code]
+                    ) from error
+                problem = f"status {code}: {message}"
+            raise UnansweredError(self._endpoint.without_key(problem), _sent.get())
+
+    async def _wait_for_turn(self) -> None:
+        """Space the questions evenly, if the recipe limits their rate."""
+        if per_minute := self._settings.requests_per_minute:
+            async with self._turn:
+                await asyncio.sleep(60.0 / per_minute)
 
     def _options(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         verdict = {"name": "verdict", "strict": True, "schema": schema}
@@ -234,14 +209,16 @@ class Chat:
                 options[other] = value
         return options
 
-    async def _send(self, messages: Messages, options: Mapping[str, Any]) -> Reply:
-        raw = await self._client.chat.completions.with_raw_response.create(
+    async def _send(self, messages: Messages, options: Mapping[str, Any], attempts: int) -> Reply:
+        client = self._client.with_options(max_retries=attempts - 1)
+        raw = await client.chat.completions.with_raw_response.create(
             model=self._settings.model, messages=cast("Any", messages), extra_body=options
         )
         completion = _Completion.model_validate_json(raw.http_response.text)
         message, usage = completion.choices[0].message, completion.usage
         text = self._endpoint.without_key(message.content or message.refusal or "")  # the server knows the key
-        return Reply(text, None if usage is None else Tokens(usage.prompt_tokens, usage.completion_tokens))
+        tokens = None if usage is None else Tokens(usage.prompt_tokens, usage.completion_tokens)
+        return Reply(text, tokens, _sent.get() - 1)
 
     def _can_do_without(self, error: APIStatusError, options: Mapping[str, Any]) -> bool:
         """Was the request refused for an option that can be left out? Then it is left out from now on."""
@@ -254,18 +231,11 @@ class Chat:
                 return True
         return False
 
-    def _problem(self, error: APIStatusError) -> str:
-        """What went wrong, if another attempt may help; raises if not."""
-        code, message = error.status_code, self._endpoint.without_key(error.message)[:500]
-        if code in _REFUSED or error.code == "insufficient_quota":
-            hint = _REFUSED.get(code, "Top up the account, or take another judge.")
-            raise JudgeError(f"The judge at {self._endpoint.shown} refused ({code}): {message}", hint)
-        wait = retry_after(error.response.headers)
-        if code == 429 and wait is not None and wait > _LONGEST_WAIT:
-            raise JudgeError(
-                f"The judge at {self._endpoint.shown} asks to wait {wait:.0f} s.",
-                "Run the same command again then; what is judged is kept.",
-            )
-        if code in _RETRIED or code >= 500:
-            return f"status {code}: {message}"
-        raise UnansweredError(f"status {code}: {message}")
+
+async def _count_request(_request: object) -> None:
+    _sent.set(_sent.get() + 1)
+
+
+async def _discount_refusal(response: Any) -> None:
+    if not response.is_success:
+        _sent.set(_sent.get() - 1)

@@ -182,17 +182,6 @@ def stall(handler: Handler) -> None:
     handler.judge.closing.wait(10)
 
 
-def dribble(handler: Handler) -> None:
-    """Begin a reply and never end it, a byte at a time: no single wait is long."""
-    handler.bill()
-    handler.send_response(200)
-    handler.send_header("Content-Length", "100000")
-    handler.end_headers()
-    while not handler.judge.closing.wait(0.05):
-        handler.wfile.write(b" ")
-        handler.wfile.flush()
-
-
 def truncated_json(handler: Handler) -> None:
     data = json.dumps(handler.completion(choice("first"))).encode()
     handler.send_bytes(200, data[: len(data) // 2])

@@ -29,7 +29,7 @@ def server() -> Iterator[JudgeServer]:
 @pytest.fixture
 def run(write_run: WriteRun, server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "160")
-    return write_run(BASE, PAD, {"model": "tiny", "base_url": server.address, "backoff": 0.01, **PRICED})
+    return write_run(BASE, PAD, {"model": "tiny", "base_url": server.address, **PRICED})
 
 
 def pad_judge(*arguments: Any, stdin: str | None = None) -> Result:

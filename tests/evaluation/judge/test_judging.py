@@ -24,7 +24,7 @@ from tests.evaluation.judge.conftest import KEY, WriteRun, answer_row, write_key
 from tests.evaluation.judge.server import JudgeServer, Material, choice, says
 from tests.tiny import make_reward_model
 
-SETTINGS = {"model": "tiny", "timeout": 5.0, "backoff": 0.01}
+SETTINGS = {"model": "tiny", "timeout": 5.0}
 PROMPTS = [f"Question {number}?" for number in range(20)]
 PAD = {prompt: f"quality {place} at length {'.' * (place % 3)}" for place, prompt in enumerate(PROMPTS)}
 BASE = {prompt: f"quality {3 + place * 7 % 20}" for place, prompt in enumerate(PROMPTS)}
