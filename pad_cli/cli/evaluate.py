@@ -139,7 +139,8 @@ def judge(
     """
     with importing():
         from pad_cli.evaluation.judge.judging import judge, plan_judging
-        from pad_cli.reports.evaluation_tables import judge_tables
+        from pad_cli.reports.document import terminal_table
+        from pad_cli.reports.evaluation_tables import judge_table
 
     limit = [] if max_cost is None else [f"judge.max_cost={max_cost!r}"]
     plan = plan_judging(run_directory, [*(overrides or []), *limit])
@@ -151,11 +152,10 @@ def judge(
     before = plan.spent
     report = judge(plan)
     if as_json:
-        for mode in ("pairwise", "rubric"):
-            for row in report[mode]:
-                say_json({"mode": mode, **row})
+        for row in report["pairwise"]:
+            say_json({"mode": "pairwise", **row})
     else:
-        say_table(*judge_tables(report, every_preference=full))
+        say_table(terminal_table(judge_table(report, every_preference=full)))
         say(f"Judged: {run_directory / 'judge.json'}")
     if before is not None and plan.spent is not None:
         note(f"This cost ${plan.spent - before:.4f} (forecast ${plan.volume.usd or 0:.4f}); ${plan.spent:.4f} in all.")

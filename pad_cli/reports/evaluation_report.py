@@ -17,7 +17,7 @@ from pad_cli.reports.evaluation_tables import (
     estimate,
     estimated,
     figure,
-    judgements,
+    judge_table,
     mean_cell,
     method_name,
     method_of,
@@ -206,7 +206,7 @@ def _judgements(judge: Row) -> Section:
     ]
     if not judge["complete"]:
         lines.append("Not everything was judged: run `pad judge` again to continue.")
-    return Section("Win rates", lines, judgements(judge))
+    return Section("Win rates", lines, (judge_table(judge),))
 
 
 def _cost_figures(pooled: Sequence[Row], costs: Sequence[Row], scorer: str, directed: str) -> Iterator[Figure]:

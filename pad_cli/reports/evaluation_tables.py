@@ -169,20 +169,11 @@ def _notes(report: Row) -> Iterator[str]:
             yield f"'{scorer}' {what} {sum(row[key] for row in rows):,} answers; report.json says which cells."
 
 
-def judge_tables(judge: Row, *, every_preference: bool = False) -> list[FittingTable]:
-    """The content of `judge.json` for a terminal, on request with a line for each preference too."""
-    return [terminal_table(table) for table in judgements(judge, every_preference)]
-
-
-def judgements(judge: Row, every_preference: bool = False) -> list[Table]:
-    """The same for a page: a table for each mode of the judge."""
-    pairwise, rubric = (
-        [row for row in judge[mode] if every_preference or row["preference"] == POOLED]
-        for mode in ("pairwise", "rubric")
-    )
+def judge_table(judge: Row, *, every_preference: bool = False) -> Table:
+    """The win rates of a `judge.json`, on request with a line for each preference too."""
     place: dict[str, Column] = {name: name for name in ("group", "policy", *["preference"] * every_preference)}
-    pairs = Table.of(
-        pairwise,
+    return Table.of(
+        [row for row in judge["pairwise"] if every_preference or row["preference"] == POOLED],
         {**place, "method": method_of, "against": lambda row: method_name(row["opponent"], row["opponent_weight"])},
         {
             "pairs": number("n"),
@@ -194,13 +185,6 @@ def judgements(judge: Row, every_preference: bool = False) -> list[Table]:
         },
         "Win rates (ties count half)",
     )
-    ratings = Table.of(
-        rubric,
-        {**place, "method": method_of, "dimension": "dimension"},
-        {"answers": number("n"), "mean": estimated("mean"), "no verdict": _without_verdict},
-        "Ratings, 1 to 10",
-    )
-    return [table for table in (pairs, ratings) if table.rows]
 
 
 def _without_verdict(row: Row) -> str:

@@ -56,7 +56,6 @@ JUDGE = {
         }
         for preference, rate in (("*", 0.2475), ("formal", 0.7777))
     ],
-    "rubric": [],
 }
 
 

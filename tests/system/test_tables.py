@@ -23,7 +23,8 @@ import pad_cli
 from pad_cli.bench.timing import bench_table
 from pad_cli.cli.train_rm import estimate_tables
 from pad_cli.models.dtype import DtypeChoice
-from pad_cli.reports.evaluation_tables import judge_tables, report_table, sweep_table
+from pad_cli.reports.document import terminal_table
+from pad_cli.reports.evaluation_tables import judge_table, report_table, sweep_table
 from pad_cli.reports.training_report import console_tables
 from pad_cli.system.terminal import FittingTable
 from pad_cli.training.estimate import Cost, Estimate, Volume
@@ -119,9 +120,7 @@ def judge_rows() -> list[RenderableType]:
     controlled = {f"length_controlled{end}": 0.5 for end in ("", "_low", "_high")}
     opponents = [{"method": "pad", "opponent": name, "opponent_weight": 0} for name in METHODS]
     pairwise = [{**shared, **counts, **interval, **controlled, **each} for each in opponents]
-    means = {"mean": 7.25, "low": 7.0, "high": 7.5}
-    rubric = [{**shared, **counts, **means, "method": name, "dimension": "helpfulness"} for name in METHODS]
-    return list(judge_tables({"pairwise": pairwise, "rubric": rubric}))
+    return [terminal_table(judge_table({"pairwise": pairwise}))]
 
 
 def sweep_tables() -> list[RenderableType]:

@@ -2,11 +2,11 @@
 
 A row of `judge.jsonl`:
 
-    {"key", "mode", "verdict": {...} or null, "problem", "reply", "characters", "requests", "tokens_in", "tokens_out"}
+    {"key", "mode": "pairwise", "verdict": {"reason", "winner"} or null, "problem", "reply", "tokens_in", "tokens_out"}
 
-`verdict` is null when neither the reply nor its repair could be read; `reply` is then what was written, and `problem`
-why it is no verdict. Rows of mode `lost` are requests that may have been billed although no verdict came of them, with
-the most tokens that they can have had.
+`verdict` is null when the reply could not be read; `reply` is then what was written, and `problem` why it is no
+verdict. Rows of mode `lost` are requests that may have been billed although no reply came of them, with the most tokens
+that they can have had. Earlier versions wrote rows of mode `rubric`, too, which count for the costs.
 """
 
 from __future__ import annotations
@@ -20,31 +20,24 @@ from typing import Any, NamedTuple
 
 from pad_cli.errors import JudgeError
 from pad_cli.evaluation.judge.client import Chat, Endpoint, Tokens, UnansweredError
-from pad_cli.evaluation.judge.questions import UnparsedVerdictError, read_verdict, repair, schema
-from pad_cli.recipe import JudgeSettings, Mode
+from pad_cli.evaluation.judge.questions import VERDICT, UnparsedVerdictError, read_verdict
+from pad_cli.recipe import JudgeSettings
 from pad_cli.records import Messages
 from pad_cli.system.progress import note
 from pad_cli.system.runs import ResultLog, fingerprint
 
 LOST = "lost"
 
-_REPAIR_BYTES = 2500  # of the message that shows a judge its error, at most
 _MAX_CONSECUTIVE_FAILURES = 5
 _CHARACTERS_PER_TOKEN = 4.0
 _REPLY_TOKENS = 80.0
 _FRAME_TOKENS = 16  # of a chat template, around one message
 
 
-class Question(NamedTuple):
-    """One thing to ask a judge."""
-
-    mode: Mode
-    messages: Messages
-
-    def key(self, settings: JudgeSettings, endpoint: Endpoint) -> str:
-        """Of everything that decides the reply."""
-        decisive = [endpoint.shown, settings.model, settings.temperature, settings.max_tokens]
-        return fingerprint([*decisive, self.mode, schema(self.mode, settings.dimensions), self.messages])
+def key_of(messages: Messages, settings: JudgeSettings, endpoint: Endpoint) -> str:
+    """The key of a question: of everything that decides the reply."""
+    decisive = [endpoint.shown, settings.model, settings.temperature, settings.max_tokens]
+    return fingerprint([*decisive, "pairwise", VERDICT, messages])
 
 
 class Volume(NamedTuple):
@@ -74,13 +67,9 @@ def most_tokens(messages: Messages) -> int:
     return sum(len(message["content"].encode(errors="replace")) + _FRAME_TOKENS for message in messages)
 
 
-def _characters(messages: Messages) -> int:
-    return sum(len(message["content"]) for message in messages)
-
-
 def forecast(waiting: Iterable[Messages], settings: JudgeSettings) -> Volume:
     """What requests will probably cost, one each."""
-    sizes = [_characters(messages) for messages in waiting]
+    sizes = [sum(len(message["content"]) for message in messages) for messages in waiting]
     tokens_in, tokens_out = round(sum(sizes) / _CHARACTERS_PER_TOKEN), round(_REPLY_TOKENS * len(sizes))
     return Volume(len(sizes), tokens_in, tokens_out, usd(settings, tokens_in, tokens_out))
 
@@ -105,7 +94,7 @@ class Budget:
 
 
 async def ask_all(
-    questions: dict[str, Question],
+    questions: Mapping[str, Messages],
     settings: JudgeSettings,
     endpoint: Endpoint,
     log: ResultLog,
@@ -127,7 +116,7 @@ async def ask_all(
         JudgeError: the judge refuses, or cannot be reached.
         StorageError: the log cannot be written.
     """
-    waiting = deque((key, question) for key, question in questions.items() if key not in log.done)
+    waiting = deque((key, messages) for key, messages in questions.items() if key not in log.done)
     try:
         async with Chat(settings, endpoint) as chat, asyncio.TaskGroup() as group:
             budget = Budget(settings.max_cost, cost_of(log.done.values(), settings) or 0.0)
@@ -146,7 +135,7 @@ class _Workers:
     chat: Chat
     settings: JudgeSettings
     log: ResultLog
-    waiting: deque[tuple[str, Question]]
+    waiting: deque[tuple[str, Messages]]
     advance: Callable[[int], None]
     budget: Budget
     failed: dict[str, str] = field(default_factory=dict)
@@ -159,61 +148,34 @@ class _Workers:
         left to those that go on, and the last one leaves when really nothing more can be paid for.
         """
         while self.waiting:
-            key, question = self.waiting.popleft()
-            written = self.settings.max_tokens
-            first = Tokens(most_tokens(question.messages), written)
-            repaired = Tokens(first.read + written + _REPAIR_BYTES, written)
-            most = self._usd([first, repaired])
-            if not (attempts := self.budget.reserve(most, self.settings.attempts)):
-                self.waiting.appendleft((key, question))
+            key, messages = self.waiting.popleft()
+            most = Tokens(most_tokens(messages), self.settings.max_tokens)
+            price = usd(self.settings, *most) or 0.0
+            if not (attempts := self.budget.reserve(price, self.settings.attempts)):
+                self.waiting.appendleft((key, messages))
                 return
             try:
-                await self._settle(key, question, (first, repaired), attempts)
+                reply = await self.chat.ask(messages, VERDICT, attempts)
             except UnansweredError as error:
+                self._lose(key, most, error.lost)
                 self._fail(key, str(error))
+            else:
+                self._lose(key, most, reply.lost)
+                self._log(key, _read(reply.text), reply.tokens or most)
+                self.failures = 0
             finally:
-                self.budget.reserved -= attempts * most
+                self.budget.reserved -= attempts * price
             self.advance(1)
 
-    async def _settle(self, key: str, question: Question, most: tuple[Tokens, Tokens], attempts: int) -> None:
-        """Ask, and once more where the reply cannot be read; each request takes at most as many tokens as `most`."""
-        dimensions = self.settings.dimensions
-        messages, text, verdict, problem = question.messages, "", None, ""
-        used: list[Tokens] = []
-        for limit in most:
-            try:
-                text, tokens, lost = await self.chat.ask(messages, schema(question.mode, dimensions), attempts)
-            except UnansweredError as error:  # a reply that could not be read was paid for all the same
-                self._lose(key, [*used, *[limit] * error.lost])
-                raise
-            self._lose(key, [limit] * lost)
-            used.append(tokens or limit)
-            try:
-                verdict = read_verdict(question.mode, text, dimensions)
-                break
-            except UnparsedVerdictError as error:
-                problem = str(error)
-                messages = repair(question.messages, text, problem)
-        self.failures = 0
-        row = {
-            "mode": question.mode,
-            "verdict": verdict,
-            "problem": problem,
-            "reply": text if verdict is None else "",
-            "characters": _characters(question.messages),
-            "requests": len(used),
-        }
-        self._log(key, row, used)
-
-    def _lose(self, key: str, tokens: list[Tokens]) -> None:
-        """Book requests that brought no verdict."""
-        if tokens:
+    def _lose(self, key: str, most: Tokens, count: int) -> None:
+        """Book requests whose replies did not arrive."""
+        if count:
+            tokens = Tokens(count * most.read, count * most.written)
             self._log(fingerprint([key, LOST, time.time_ns()]), {"mode": LOST}, tokens)
 
-    def _log(self, key: str, row: dict[str, Any], used: list[Tokens]) -> None:
-        tokens = {"tokens_in": sum(each.read for each in used), "tokens_out": sum(each.written for each in used)}
-        self.log.append({key: {**row, **tokens}})
-        self.budget.spent += self._usd(used)
+    def _log(self, key: str, row: Mapping[str, Any], tokens: Tokens) -> None:
+        self.log.append({key: {**row, "tokens_in": tokens.read, "tokens_out": tokens.written}})
+        self.budget.spent += usd(self.settings, *tokens) or 0.0
 
     def _fail(self, key: str, problem: str) -> None:
         self.failed[key] = problem
@@ -225,5 +187,9 @@ class _Workers:
                 "Check that its server is up and takes such requests, and run again; what is judged is kept.",
             )
 
-    def _usd(self, used: Iterable[Tokens]) -> float:
-        return sum(usd(self.settings, *tokens) or 0.0 for tokens in used)
+
+def _read(reply: str) -> dict[str, Any]:
+    try:
+        return {"mode": "pairwise", "verdict": read_verdict(reply), "problem": "", "reply": ""}
+    except UnparsedVerdictError as error:
+        return {"mode": "pairwise", "verdict": None, "problem": str(error), "reply": reply}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from pad_cli.errors import JudgeError
 from pad_cli.recipe import JudgeSettings
@@ -93,25 +93,13 @@ def find_endpoint(settings: JudgeSettings) -> Endpoint:
     return Endpoint(base_url, os.environ.get("OPENAI_API_KEY", ""))
 
 
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
-
-
 class _Completion(BaseModel):
     """As much of a chat completion as is read here."""
 
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
+    content: str | None = Field(validation_alias=AliasPath("choices", 0, "message", "content"))
+    refusal: str | None = Field(None, validation_alias=AliasPath("choices", 0, "message", "refusal"))
+    read: int | None = Field(None, ge=0, validation_alias=AliasPath("usage", "prompt_tokens"))
+    written: int | None = Field(None, ge=0, validation_alias=AliasPath("usage", "completion_tokens"))
 
 
 class Chat:
@@ -215,10 +203,9 @@ class Chat:
             model=self._settings.model, messages=cast("Any", messages), extra_body=options
         )
         completion = _Completion.model_validate_json(raw.http_response.text)
-        message, usage = completion.choices[0].message, completion.usage
-        text = self._endpoint.without_key(message.content or message.refusal or "")  # the server knows the key
-        tokens = None if usage is None else Tokens(usage.prompt_tokens, usage.completion_tokens)
-        return Reply(text, tokens, _sent.get() - 1)
+        text = self._endpoint.without_key(completion.content or completion.refusal or "")  # the server knows the key
+        read, written = completion.read, completion.written
+        return Reply(text, None if read is None or written is None else Tokens(read, written), _sent.get() - 1)
 
     def _can_do_without(self, error: APIStatusError, options: Mapping[str, Any]) -> bool:
         """Was the request refused for an option that can be left out? Then it is left out from now on."""

@@ -28,12 +28,8 @@ class Asked:
 
     @property
     def material(self) -> Material:
-        """What is to be judged; a repair repeats it."""
+        """What is to be judged."""
         return _read(self.body)
-
-    @property
-    def is_repair(self) -> bool:
-        return len(self.body["messages"]) > 2
 
 
 Fault = Callable[["Handler"], None]

@@ -160,10 +160,6 @@ def test_a_server_that_wants_its_limit_by_another_name_gets_it(write_run: WriteR
     assert len(server.asked) == 13
 
 
-def test_the_wait_that_earlier_recipes_set_is_read_and_has_no_effect(write_run: WriteRun, server: JudgeServer) -> None:
-    assert judge(planned(write_run, server, backoff=1000.0))["complete"]
-
-
 def test_requests_keep_the_rate(write_run: WriteRun, server: JudgeServer) -> None:
     judge(planned(write_run, server, requests_per_minute=60 * 4, limit=3))
     starts = [asked.when for asked in server.asked]
@@ -188,7 +184,7 @@ def test_the_cost_is_what_the_server_counted(write_run: WriteRun, server: JudgeS
     assert plan.volume.usd is not None
     assert 0 < plan.volume.tokens_in < 12 * 1000
     report = judge(plan)
-    counts = {"questions": 12, "requests": 12, "tokens_in": 1200, "tokens_out": 240}
+    counts = {"questions": 12, "tokens_in": 1200, "tokens_out": 240}
     assert report["cost"] == {**counts, "usd": pytest.approx(usd(12)), "lost_usd": 0}
 
 
@@ -220,17 +216,16 @@ UNREADABLE = faults.says("?" * 400)
         [faults.stall],
         [faults.truncated_json, None],
         [UNREADABLE, None],
-        [UNREADABLE, faults.reset, None],
         [faults.reset, faults.reset, UNREADABLE, None],
     ],
-    ids=["calm", "stall", "cut", "unreadable", "repair-lost", "lost-and-unreadable"],
+    ids=["calm", "stall", "cut", "unreadable", "lost-and-unreadable"],
 )
 def test_the_budget_is_never_exceeded_and_what_is_done_is_kept(
     write_run: WriteRun, server: JudgeServer, concurrency: int, disturbed: list[faults.Fault | None]
 ) -> None:
     server.tokens = most
     patience = {"timeout": 0.4 if faults.stall in disturbed else 5.0, "attempts": 4}
-    for limit in (0.02, 0.026, 0.032):
+    for limit in (0.012, 0.016, 0.02):
         server.faults.clear()
         server.faults.extend(disturbed * 3)
         plan = planned(write_run, server, concurrency=concurrency, max_cost=limit, **PRICES, **patience)
@@ -243,14 +238,6 @@ def test_the_budget_is_never_exceeded_and_what_is_done_is_kept(
     more = planned(write_run, server, concurrency=concurrency, max_cost=1.0, **PRICES)
     assert more.waiting == 12 - len(kept)
     assert judge(more)["complete"]
-
-
-def test_an_unreadable_reply_without_a_repair_was_paid_for(write_run: WriteRun, server: JudgeServer) -> None:
-    server.faults.extend([faults.says("?"), *[faults.status(500)] * 3])
-    report = judge(planned(write_run, server, concurrency=1, **PRICES))
-    assert report["cost"]["questions"] == 11
-    assert report["cost"]["lost_usd"] == pytest.approx(usd(1))
-    assert report["cost"]["usd"] == pytest.approx(usd(11))
 
 
 def test_pairs_that_the_budget_leaves_out_stand_as_missing(write_run: WriteRun, server: JudgeServer) -> None:
