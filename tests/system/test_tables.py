@@ -106,11 +106,11 @@ METHODS = ("best-of-n", "contrastive-decoding", "preference-prompting")
 
 def evaluation_tables() -> list[RenderableType]:
     rows = [row for name in METHODS for row in scores([0.1, 0.9, 0.4], method=name, group="untrained principles")]
-    return [report_table(report_of(*rows), every_preference=every, width=80) for every in (False, True)]
+    return [report_table(report_of(*rows), every_preference=every) for every in (False, True)]
 
 
 def training_tables() -> list[RenderableType]:
-    return list(console_tables(asdict(make_record()), 80))
+    return console_tables(asdict(make_record()))
 
 
 def judge_rows() -> list[RenderableType]:
