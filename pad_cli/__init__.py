@@ -124,11 +124,7 @@ _FORMER = {
     ),
     "recipe.catalogue": ("catalogue_kinds", "names_of"),
     "records": ("Cell",),
-    "reports.evaluation_tables": (
-        "judge_tables",
-        "report_table",
-        "sweep_table",
-    ),
+    "reports.evaluation_tables": ("report_table",),
     "reports.training_report": ("console_tables",),
     "server.lora_export": ("check_adapter_output", "export_users"),
     "system.runs": ("check_output", "only_here", "write_whole"),
@@ -140,10 +136,12 @@ _RENAMED = {
     "Pair": "learning.trade_offs.TradeOff",
     "Remeasurement": "training.evaluate_checkpoint.CheckpointMetrics",
     "build_embedded": "world.build.build",
+    "judge_tables": "reports.evaluation_tables.judge_table",
     "known_wordings": "models.inspection.known_paraphrases",
     "measure_pairs": "learning.trade_offs.measure_trade_offs",
     "read_facts": "training.record.read_training_record",
     "remeasure_reward_model": "training.evaluate_checkpoint.evaluate_checkpoint",
+    "sweep_table": "reports.evaluation_tables.fronts_table",
 }
 
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -65,14 +65,15 @@ def sweep(
     settings = read_as("sweep", recipe, overrides, out)
     with importing():
         from pad_cli.evaluation.sweep import run_sweep
-        from pad_cli.reports.evaluation_tables import sweep_table
+        from pad_cli.reports.document import terminal_table
+        from pad_cli.reports.evaluation_tables import fronts_table
 
     result = run_sweep(settings, overwrite=overwrite)
     if as_json:
         for point in result["points"]:
             say_json(point)
         return
-    say_table(sweep_table(result))
+    say_table(terminal_table(fronts_table(result)))
     say(f"Sweep: {Path(settings.output) / 'sweep.html'}, sweep.json")
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from pad_cli.reports.document import svg
+from pad_cli.reports.document import templates
 
 Range = tuple[float, float]
 
@@ -55,22 +55,26 @@ def plot(series: Sequence[Series], x_label: str, y_label: str) -> Markup:
 
     digits = ".3g" if x[1] <= 10 else ".0f"
     shares = (0, 0.25, 0.5, 0.75, 1)
-    return svg(
-        "plot.svg.j2",
-        frame=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
-        labels=(x_label, y_label),
-        x_ticks=[(across(v), f"{v:{digits}}") for v in (x[0] + share * (x[1] - x[0]) for share in shares)],
-        y_ticks=[(up(v), f"{v:.3g}") for v in (y[0] + share * (y[1] - y[0]) for share in shares)],
-        series=[
-            {
-                "name": each.name,
-                "colour": f"var(--c{number % _COLOURS})",
-                "line": " ".join(f"{across(point.x)},{up(point.y)}" for point in sorted(each.line)),
-                "points": [drawn(each.name, point) for point in each.points],
-            }
-            for number, each in enumerate(series)
-        ],
+    chart = (
+        templates("html")
+        .get_template("plot.svg.j2")
+        .render(
+            frame=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
+            labels=(x_label, y_label),
+            x_ticks=[(across(v), f"{v:{digits}}") for v in (x[0] + share * (x[1] - x[0]) for share in shares)],
+            y_ticks=[(up(v), f"{v:.3g}") for v in (y[0] + share * (y[1] - y[0]) for share in shares)],
+            series=[
+                {
+                    "name": each.name,
+                    "colour": f"var(--c{number % _COLOURS})",
+                    "line": " ".join(f"{across(point.x)},{up(point.y)}" for point in sorted(each.line)),
+                    "points": [drawn(each.name, point) for point in each.points],
+                }
+                for number, each in enumerate(series)
+            ],
+        )
     )
+    return Markup(chart)
 
 
 def _rounded_range(values: Sequence[float]) -> Range:

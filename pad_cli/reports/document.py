@@ -144,11 +144,6 @@ def markdown(document: Document) -> str:
     return templates("markdown").get_template("page.md.j2").render(document=document).rstrip() + "\n"
 
 
-def svg(template: str, **values: Any) -> Markup:
-    """A chart."""
-    return Markup(templates("html").get_template(template).render(values))
-
-
 def terminal_table(table: Table) -> FittingTable:
     """A table for a terminal, whose texts may come from anywhere."""
     from rich.text import Text

@@ -97,26 +97,15 @@ def _comparisons(report: Row) -> Iterator[Table]:
             {"policy": "policy", "scorer": "scorer", "method": method_of},
             {
                 "items": number("n"),
-                "difference": _difference,
-                "p": partial(_p, "p"),
-                "p (Holm)": partial(_p, "p_holm"),
+                "difference": estimated("difference", sign="+"),
+                "p": number("p", ".2g"),
+                "p (Holm)": number("p_holm", ".2g"),
                 "effect size": number("effect_size", "+.2f"),
                 "verdict": "verdict",
             },
             group,
             fold="closed",
         )
-
-
-def _difference(row: Row) -> str | Cell:
-    if row["difference"] is None:
-        return "failed"
-    return estimate(row["difference"], row["low"], row["high"], "+")
-
-
-def _p(key: str, row: Row) -> str | Cell:
-    p = row[key]
-    return "" if p is None else Cell("< 0.001" if p < 0.001 else f"{p:.3f}", value=p)
 
 
 def _by_preference(rows: Sequence[Row]) -> Iterator[Table]:

@@ -28,8 +28,6 @@ from pad_cli.reports.document import (
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from pad_cli.system.terminal import FittingTable
-
 POOLED = "*"
 """In place of a preference: all of its group."""
 LINE = ("group", "policy", "preference", "method", "guidance_weight")
@@ -79,9 +77,9 @@ def estimate(value: float | None, low: float | None, high: float | None, sign: s
     return Cell(figure(value, sign), interval, value=value)
 
 
-def estimated(key: str, prefix: str = "") -> Column:
+def estimated(key: str, prefix: str = "", sign: str = "") -> Column:
     """A column of figures between `<prefix>low` and `<prefix>high`; nothing where there is none."""
-    return lambda row: estimate(row[key], row[f"{prefix}low"], row[f"{prefix}high"])
+    return lambda row: estimate(row[key], row[f"{prefix}low"], row[f"{prefix}high"], sign)
 
 
 def mean_cell(row: Row, verdicts: Verdicts) -> Cell:
@@ -225,20 +223,12 @@ def sweep_document(result: Row) -> Document:
         "A point is the mean of both scores under one weighting of the preferences; a line joins the points of one "
         "method that no other point of its own beats in everything. Hypervolume: how much lies below the front, with "
         "its interval over prompts. Spacing: 0 where the front's points lie evenly.",
-        _reference(result),
     )
     figures = [
         Figure(f"{across} to the right, {up} upwards", plot(_series(result, across, up), across, up))
         for across, up in combinations(names, 2)
     ]
-    return Document("Sweep", sections=[Section("Fronts", lines, (_fronts(result),), figures)])
-
-
-def sweep_table(result: Row) -> FittingTable:
-    """Fronts, the largest hypervolume first, for a terminal."""
-    table = terminal_table(_fronts(result))
-    table.caption = _reference(result)
-    return table
+    return Document("Sweep", sections=[Section("Fronts", lines, (fronts_table(result),), figures)])
 
 
 def _series(result: Row, across: str, up: str) -> list[Series]:
@@ -254,7 +244,9 @@ def _series(result: Row, across: str, up: str) -> list[Series]:
     return [Series(name, points, line) for name, (points, line) in fronts.items()]
 
 
-def _fronts(result: Row) -> Table:
+def fronts_table(result: Row) -> Table:
+    """The fronts of a `sweep.json`, the largest hypervolume first."""
+    reference = ", ".join(f"{value:g}" for value in result["reference"])
     return Table.of(
         sorted(result["fronts"], key=lambda front: -front["hypervolume"]),
         {"method": _front_name},
@@ -265,13 +257,9 @@ def _fronts(result: Row) -> Table:
             "interval": lambda front: f"{front['low']:.3f} to {front['high']:.3f}",
             "spacing": number("spacing", ".3f"),
         },
-        "Fronts",
+        f"Fronts (reference point: {reference})",
     )
 
 
 def _front_name(row: Row) -> str:
     return f"{method_name(row['method'], row['guidance_weight'])}, C = {row['candidates']}"
-
-
-def _reference(result: Row) -> str:
-    return f"Reference point: {', '.join(f'{value:g}' for value in result['reference'])}."

@@ -157,17 +157,7 @@ def _confidence(record: Record) -> Section:
             f"{error:.3f} nats a token (mean)."
         )
     table = Table.of(record["splits"], {"split": "name"}, columns)
-    return Section("Margins and confidence", (_MARGINS, scaled), (table, *map(_reliability, record["splits"])))
-
-
-def _reliability(split: Record) -> Table:
-    """Accuracy beside confidence: ideally a model is as often right as it is sure."""
-    columns: dict[str, Column] = {
-        "confidence": number("confidence", ".2f"),
-        "accuracy": partial(_share, "accuracy"),
-        "pairs": number("accuracy.n"),
-    }
-    return Table.of(split["reliability"]["bins"], {}, columns, f"{split['name']}: confidence and accuracy")
+    return Section("Margins and confidence", (_MARGINS, scaled), (table,))
 
 
 def _training_curves(record: Record) -> Iterator[Figure]:

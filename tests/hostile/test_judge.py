@@ -78,7 +78,7 @@ def ask(server: JudgeServer, status: int, body: bytes, headers: dict[str, str]) 
     async def once() -> Reply:
         settings = JudgeSettings(model="m", base_url=server.address, attempts=1, timeout=5)
         async with Chat(settings, Endpoint(server.address, "")) as chat:
-            return await chat.ask(({"role": "user", "content": "?"},), {}, 1)
+            return await chat.ask(({"role": "user", "content": "?"},), 1)
 
     server.faults.append(answer)
     try:

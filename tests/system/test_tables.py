@@ -24,7 +24,7 @@ from pad_cli.bench.timing import bench_table
 from pad_cli.cli.train_rm import estimate_tables
 from pad_cli.models.dtype import DtypeChoice
 from pad_cli.reports.document import terminal_table
-from pad_cli.reports.evaluation_tables import judge_table, report_table, sweep_table
+from pad_cli.reports.evaluation_tables import fronts_table, judge_table, report_table
 from pad_cli.reports.training_report import console_tables
 from pad_cli.system.terminal import FittingTable
 from pad_cli.training.estimate import Cost, Estimate, Volume
@@ -124,13 +124,9 @@ def judge_rows() -> list[RenderableType]:
 
 
 def sweep_tables() -> list[RenderableType]:
-    objectives = ["enthusiastic", "informative"]
     place = {"method": "contrastive-decoding", "guidance_weight": 1.5, "candidates": 10, "on_front": 3}
     front = {**place, "points": 11, "hypervolume": 0.5, "low": 0.4, "high": 0.6, "spacing": 0.1}
-    means = {f"{name} share": 0.5 for name in objectives}
-    point = {**place, "weights": dict.fromkeys(objectives, 0.5), "means": means}
-    named = [{"principle": name} for name in objectives]
-    return [sweep_table({"objectives": named, "fronts": [front], "points": [point], "reference": [0, 0]})]
+    return [terminal_table(fronts_table({"fronts": [front], "reference": [0, 0]}))]
 
 
 def bench_tables() -> list[RenderableType]:

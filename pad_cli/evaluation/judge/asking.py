@@ -155,7 +155,7 @@ class _Workers:
                 self.waiting.appendleft((key, messages))
                 return
             try:
-                reply = await self.chat.ask(messages, VERDICT, attempts)
+                reply = await self.chat.ask(messages, attempts)
             except UnansweredError as error:
                 self._lose(key, most, error.lost)
                 self._fail(key, str(error))

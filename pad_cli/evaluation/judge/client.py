@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from pad_cli.errors import JudgeError
+from pad_cli.evaluation.judge.questions import VERDICT
 from pad_cli.recipe import JudgeSettings
 from pad_cli.records import Messages
 from pad_cli.system.offline import is_this_machine, offline
@@ -128,7 +129,12 @@ class Chat:
         self._errors = openai
         self._settings, self._endpoint = settings, endpoint
         self._turn = asyncio.Lock()
-        self._not_taken: set[str] = set()
+        verdict = {"name": "verdict", "strict": True, "schema": VERDICT}
+        self._options: dict[str, Any] = {  # of a request, without those that the server does not take
+            "response_format": {"type": "json_schema", "json_schema": verdict},
+            "temperature": settings.temperature,
+            "max_tokens": settings.max_tokens,
+        }
         hooks: dict[str, list[Any]] = {"request": [_count_request], "response": [_discount_refusal]}
         self._client = openai.AsyncOpenAI(
             api_key=endpoint.key or "none",
@@ -143,12 +149,11 @@ class Chat:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def ask(self, messages: Messages, schema: Mapping[str, Any], attempts: int) -> Reply:
+    async def ask(self, messages: Messages, attempts: int) -> Reply:
         """One reply.
 
         Args:
             messages: the conversation.
-            schema: of the JSON object that the reply must be; enforced by servers that can.
             attempts: how often the request may be sent.
 
         Raises:
@@ -157,7 +162,7 @@ class Chat:
         """
         _sent.set(0)
         while True:
-            options = self._options(schema)
+            options = dict(self._options)
             await self._wait_for_turn()
             try:
                 return await self._send(messages, options, attempts)
@@ -184,21 +189,8 @@ class Chat:
             async with self._turn:
                 await asyncio.sleep(60.0 / per_minute)
 
-    def _options(self, schema: Mapping[str, Any]) -> dict[str, Any]:
-        verdict = {"name": "verdict", "strict": True, "schema": schema}
-        options: dict[str, Any] = {
-            "response_format": {"type": "json_schema", "json_schema": verdict},
-            "temperature": self._settings.temperature,
-            "max_tokens": self._settings.max_tokens,
-        }
-        for name in self._not_taken:
-            value, other = options.pop(name), _OTHERWISE[name]
-            if other is not None:
-                options[other] = value
-        return options
-
     async def _send(self, messages: Messages, options: Mapping[str, Any], attempts: int) -> Reply:
-        client = self._client.with_options(max_retries=attempts - 1)
+        client = self._client.with_options(max_retries=attempts - 1 - _sent.get())
         raw = await client.chat.completions.with_raw_response.create(
             model=self._settings.model, messages=cast("Any", messages), extra_body=options
         )
@@ -212,8 +204,9 @@ class Chat:
         text = str(error) if error.status_code in (400, 422) else ""
         for name in _OTHERWISE:
             if name in options and name in text and (name == "response_format" or _NOT_TAKEN.search(text)):
-                if name not in self._not_taken:
-                    self._not_taken.add(name)
+                if name in self._options:
+                    value, other = self._options.pop(name), _OTHERWISE[name]
+                    self._options |= {other: value} if other else {}
                     note(f"The judge's server does not take `{name}`; asking without it.")
                 return True
         return False
