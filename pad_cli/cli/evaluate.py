@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,14 +65,15 @@ def sweep(
     settings = read_as("sweep", recipe, overrides, out)
     with importing():
         from pad_cli.evaluation.sweep import run_sweep
-        from pad_cli.reports.evaluation_tables import sweep_table
+        from pad_cli.reports.document import terminal_table
+        from pad_cli.reports.evaluation_tables import fronts_table
 
     result = run_sweep(settings, overwrite=overwrite)
     if as_json:
         for point in result["points"]:
             say_json(point)
         return
-    say_table(sweep_table(result))
+    say_table(terminal_table(fronts_table(result)))
     say(f"Sweep: {Path(settings.output) / 'sweep.html'}, sweep.json")
 
 
@@ -140,7 +140,8 @@ def judge(
     """
     with importing():
         from pad_cli.evaluation.judge.judging import judge, plan_judging
-        from pad_cli.reports.evaluation_tables import judge_tables
+        from pad_cli.reports.document import terminal_table
+        from pad_cli.reports.evaluation_tables import judge_table
 
     limit = [] if max_cost is None else [f"judge.max_cost={max_cost!r}"]
     plan = plan_judging(run_directory, [*(overrides or []), *limit])
@@ -152,11 +153,10 @@ def judge(
     before = plan.spent
     report = judge(plan)
     if as_json:
-        for mode in ("pairwise", "rubric"):
-            for row in report[mode]:
-                say_json({"mode": mode, **row})
+        for row in report["pairwise"]:
+            say_json({"mode": "pairwise", **row})
     else:
-        say_table(*judge_tables(report, every_preference=full))
+        say_table(terminal_table(judge_table(report, every_preference=full)))
         say(f"Judged: {run_directory / 'judge.json'}")
     if before is not None and plan.spent is not None:
         note(f"This cost ${plan.spent - before:.4f} (forecast ${plan.volume.usd or 0:.4f}); ${plan.spent:.4f} in all.")
@@ -172,7 +172,7 @@ def judge(
 def _forecast(plan: JudgePlan) -> dict[str, Any]:
     names = {"model": plan.settings.model, "endpoint": plan.endpoint.shown}
     counts = {"waiting": plan.waiting, "known": len(plan.questions) - plan.waiting}
-    return {**names, **counts, **dataclasses.asdict(plan.volume), "spent_usd": plan.spent}
+    return {**names, **counts, **plan.volume._asdict(), "spent_usd": plan.spent}
 
 
 def _sentence(plan: JudgePlan) -> str:

@@ -90,4 +90,4 @@ def print_report(report: Mapping[str, Any], *, every_preference: bool = False) -
     """Print an evaluation's report, in as many tables as the width asks for."""
     from pad_cli.reports.evaluation_tables import report_table
 
-    say_table(report_table(report, every_preference=every_preference, width=console().width))
+    say_table(report_table(report, every_preference=every_preference))

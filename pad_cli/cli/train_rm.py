@@ -23,7 +23,7 @@ from pad_cli.cli.options import (
 from pad_cli.cli.tables import print_facts, print_text, text_table
 from pad_cli.system.progress import seconds as duration
 from pad_cli.system.progress import size, stage
-from pad_cli.system.terminal import FittingTable, console, say, say_json, say_table
+from pad_cli.system.terminal import FittingTable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli.models.inspection import Inspection
@@ -57,7 +57,7 @@ def train_rm(
     if as_json:
         say_json({"reward_model": str(trained), "metrics": trained.metrics})
         return
-    for table in console_tables(trained.record, console().width):
+    for table in console_tables(trained.record):
         say_table(table)
     say(f"Reward model: {trained}  (report: {trained.path / 'report.html'})")
 

@@ -6,7 +6,6 @@ from pad_cli.recipe.evaluation import EvalRecipe as EvalRecipe
 from pad_cli.recipe.evaluation import GenerateRecipe as GenerateRecipe
 from pad_cli.recipe.evaluation import JudgeSettings as JudgeSettings
 from pad_cli.recipe.evaluation import MethodSettings as MethodSettings
-from pad_cli.recipe.evaluation import Mode as Mode
 from pad_cli.recipe.evaluation import ReproduceRecipe as ReproduceRecipe
 from pad_cli.recipe.evaluation import ScorerSettings as ScorerSettings
 from pad_cli.recipe.evaluation import SweepRecipe as SweepRecipe

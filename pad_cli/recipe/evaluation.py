@@ -16,13 +16,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pad_cli.recipe.settings import Always, DecodingSettings, ModelSettings, Settings
 from pad_cli.recipe.training import DataSettings
 
-Mode = Literal["pairwise", "rubric"]
-DIMENSIONS = {
-    "preference": "how well the answer follows what the user prefers",
-    "helpful": "whether it answers the request, correctly and completely",
-    "language": "whether it is fluent, natural and free of repetition",
-}
-
 
 def _address(value: str) -> str:
     parts = urlsplit(value)
@@ -36,25 +29,16 @@ class JudgeSettings(Settings):
     base_url: Annotated[str, AfterValidator(_address)] | None = Field(
         None, description="OpenAI-compatible address, with its /v1; by default $OPENAI_BASE_URL, else OpenAI's own."
     )
-    modes: list[Mode] = Field(
-        default_factory=lambda: list[Mode](("pairwise",)),
-        min_length=1,
-        description="`pairwise`: which of two answers is better, asked in both orders; `rubric`: 1 to 10 a dimension.",
-    )
     opponent: str | None = Field(
         None, description="The method that every other is judged against; by default that of `compare_with`."
-    )
-    dimensions: dict[Annotated[str, Field(min_length=1)], str] = Field(
-        default_factory=lambda: dict(DIMENSIONS), min_length=1, description="Dimension of the rubric to what it asks."
     )
     limit: int | None = Field(None, ge=1, description="Items judged in each group, drawn by their ids; null for all.")
     temperature: float = Field(0.0, ge=0, le=2, description="Of the judge's sampling.")
     max_tokens: int = Field(512, ge=16, description="Longest verdict (tokens), thinking included.")
     concurrency: int = Field(8, ge=1, le=256, description="Requests under way at once.")
     requests_per_minute: float | None = Field(None, gt=0, description="Most requests begun a minute, evenly spaced.")
-    timeout: float = Field(120.0, gt=0, description="Longest wait for a reply (seconds).")
+    timeout: float = Field(120.0, gt=0, description="Longest wait for the next bytes of a reply (seconds).")
     attempts: int = Field(6, ge=1, le=20, description="Tries of one request before it counts as failed.")
-    backoff: float = Field(1.0, gt=0, description="Wait before the second try (seconds); it doubles with every try.")
     input_price: float | None = Field(None, ge=0, description="USD per million tokens read; null if not known.")
     output_price: float | None = Field(None, ge=0, description="USD per million tokens written; null if not known.")
     max_cost: float | None = Field(None, gt=0, description="Most USD that judging this run may cost, all in all.")
@@ -65,9 +49,17 @@ class JudgeSettings(Settings):
             raise ValueError("give both `input_price` and `output_price`, or neither")
         if self.max_cost is not None and self.input_price is None:
             raise ValueError("`max_cost` needs `input_price` and `output_price`")
-        if len(set(self.modes)) < len(self.modes):
-            raise ValueError("`modes`: one is duplicated")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_keys(cls, content: Any) -> Any:
+        """Recipes and runs of earlier versions name keys that are gone."""
+        if not isinstance(content, dict):
+            return content
+        if content.get("modes", ["pairwise"]) != ["pairwise"]:
+            raise ValueError("`modes`: the judge only compares answers in pairs; leave it out, or say [pairwise]")
+        return {key: value for key, value in content.items() if key not in ("modes", "dimensions", "backoff")}
 
 
 class BenchmarkSettings(Settings):

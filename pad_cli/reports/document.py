@@ -6,8 +6,6 @@ out. Both environments escape everything they print, so that text from data or f
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from pad_cli.system.terminal import FittingTable
 
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'"
-"""The Content-Security-Policy of a page: nothing is fetched, and no script runs that the page does not name."""
+"""The Content-Security-Policy of a page: nothing is fetched, and no script runs."""
 MARKS = {"better": "▲", "worse": "▼"}
 """How a table marks the verdict of a comparison."""
 
@@ -35,14 +33,11 @@ class Cell(NamedTuple):
     text: str  # the figure or word
     interval: str = ""  # its ends, in words
     mark: str = ""  # verdict of its comparison with the reference, `better` or `worse`
-    detail: str = ""  # what follows it in small print
     value: float | None = None  # the figure in full, for programs that read the page
-    tone: str = ""  # `good`, `fair` or `bad`
-    shade: str = ""  # CSS colour behind it
 
     def __str__(self) -> str:
         words = [self.text, f"({self.interval})" if self.interval else "", MARKS.get(self.mark, "")]
-        return " ".join(filter(None, words)) + (f", {self.detail}" if self.detail else "")
+        return " ".join(filter(None, words))
 
 
 Row = Mapping[str, Any]
@@ -72,8 +67,40 @@ class Table:
     ) -> Self:
         """A table of records: names of columns to what stands in them, words to the left and figures to the right."""
         columns = {**left, **right}
-        cells = [[row[each] if isinstance(each, str) else each(row) for each in columns.values()] for row in rows]
+        cells = [[_shown(each, row) for each in columns.values()] for row in rows]
         return cls(list(columns), cells, "<" * len(left) + ">" * len(right), title, fold)
+
+    @classmethod
+    def grid(
+        cls,
+        rows: Iterable[Row],
+        left: Mapping[str, Column],
+        right: Mapping[str, Column],
+        across: Callable[[Row], str],
+        cell: Callable[[Row], str | Cell],
+        title: str = "",
+        fold: str = "",
+    ) -> Self:
+        """A table with a line for all records that look the same to the left, and a column for each name of `across`.
+
+        `right` shows the first record of each line, and stands before the columns of `across`, which show `cell`.
+        """
+        names: dict[str, None] = {}
+        lines: dict[tuple[str | Cell, ...], dict[str, Row]] = {}
+        for row in rows:
+            names[across(row)] = None
+            lines.setdefault(tuple(_shown(each, row) for each in left.values()), {})[across(row)] = row
+        cells = []
+        for words, line in lines.items():
+            first = next(iter(line.values()))
+            figures = [_shown(each, first) for each in right.values()]
+            cells.append([*words, *figures, *(cell(line[name]) if name in line else "" for name in names)])
+        align = "<" * len(left) + ">" * (len(right) + len(names))
+        return cls([*left, *right, *names], cells, align, title, fold)
+
+
+def _shown(column: Column, row: Row) -> str | Cell:
+    return row[column] if isinstance(column, str) else column(row)
 
 
 class Figure(NamedTuple):
@@ -93,35 +120,22 @@ class Section:
     figures: Sequence[Figure] = ()
 
 
-class Verdict(NamedTuple):
-    """A sentence, cut around the words that decide."""
-
-    before: str
-    words: str
-    after: str
-    tone: str
-
-
 @dataclass(frozen=True)
 class Document:
     """A report: what a reader must know first, then sections."""
 
     title: str
     summary: Sequence[str] = ()
-    verdicts: Sequence[Verdict] = ()
     warnings: Sequence[str] = ()
     sections: Sequence[Section] = ()
 
 
-def page(document: Document, template: str = "page.html.j2", *, script: str = "", **details: Any) -> str:
+def page(document: Document, template: str = "page.html.j2", **details: Any) -> str:
     """A document as one self-contained HTML page, light or dark as its reader has it.
 
-    The template extends `page.html.j2` and may use `details`; the page's policy lets no script run but `script`.
+    The template extends `page.html.j2` and may use `details`.
     """
-    policy = POLICY
-    if script:
-        policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-    values = {"document": document, "policy": Markup(policy), "script": Markup(script), "marks": MARKS, **details}
+    values = {"document": document, "policy": Markup(POLICY), "marks": MARKS, **details}
     return templates("html").get_template(template).render(values)
 
 
@@ -130,13 +144,8 @@ def markdown(document: Document) -> str:
     return templates("markdown").get_template("page.md.j2").render(document=document).rstrip() + "\n"
 
 
-def svg(template: str, **values: Any) -> Markup:
-    """A chart."""
-    return Markup(templates("html").get_template(template).render(values))
-
-
-def terminal_table(table: Table, *, intervals: bool = True) -> FittingTable:
-    """A table for a terminal, whose texts may come from anywhere, with intervals or without them."""
+def terminal_table(table: Table) -> FittingTable:
+    """A table for a terminal, whose texts may come from anywhere."""
     from rich.text import Text
 
     from pad_cli.system.terminal import FittingTable
@@ -148,7 +157,7 @@ def terminal_table(table: Table, *, intervals: bool = True) -> FittingTable:
     for name, side in zip(table.header, table.align, strict=True):
         result.add_column(Text(name), justify="right" if side == ">" else "left", overflow="fold")
     for row in table.rows:
-        result.add_row(*(Text(cell.text if isinstance(cell, Cell) and not intervals else str(cell)) for cell in row))
+        result.add_row(*(Text(str(cell)) for cell in row))
     return result
 
 

@@ -5,7 +5,7 @@ Rows are those of `report.json`, `judge.json`, `costs.json` and `sweep.json`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,6 @@ from pad_cli.reports.document import (
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-    from pad_cli.system.terminal import FittingTable
 
 POOLED = "*"
 """In place of a preference: all of its group."""
@@ -71,118 +69,87 @@ def figure(value: float, sign: str = "") -> str:
     return f"{value:{sign if value else ''}{'.3f' if abs(value) < 10 else ',.1f'}}"
 
 
-def estimate(value: float | None, low: float | None, high: float | None, sign: str = "") -> str | Cell:
+def estimate(value: float | None, low: float | None, high: float | None, sign: str = "") -> Cell:
     """A figure on its interval, if there is one."""
     if value is None:
-        return ""
+        return Cell("")
     interval = "" if low is None or high is None else f"{figure(low, sign)} to {figure(high, sign)}"
     return Cell(figure(value, sign), interval, value=value)
 
 
-def estimated(key: str, prefix: str = "") -> Column:
+def estimated(key: str, prefix: str = "", sign: str = "") -> Column:
     """A column of figures between `<prefix>low` and `<prefix>high`; nothing where there is none."""
-    return lambda row: estimate(row[key], row[f"{prefix}low"], row[f"{prefix}high"])
+    return lambda row: estimate(row[key], row[f"{prefix}low"], row[f"{prefix}high"], sign)
 
 
-def mean_cell(row: Row, verdicts: Verdicts, shade: str = "") -> Cell:
+def mean_cell(row: Row, verdicts: Verdicts) -> Cell:
     """A row's mean on its interval, marked where it differs from the reference."""
     if row["mean"] is None:
-        return Cell(f"{row['failed']} failed", tone="bad")
-    cell = estimate(row["mean"], row["low"], row["high"])
-    assert isinstance(cell, Cell)
-    return cell._replace(mark=verdicts.get(_key(row), ""), shade=shade)
+        return Cell(f"{row['failed']} failed")
+    return estimate(row["mean"], row["low"], row["high"])._replace(mark=verdicts.get(_key(row), ""))
 
 
-def pivot(
-    rows: Sequence[Row], down: Sequence[str], across: Sequence[str], cell: Callable[[Row], Cell]
-) -> tuple[list[tuple[Any, ...]], dict[tuple[Any, ...], list[str | Cell]]]:
-    """Rows as a grid: the values of the keys `across` for its columns, and those of `down` to the cells of a line."""
-    columns = list(grouped(rows, *across))
-    lines = {}
-    for place, some in grouped(rows, *down).items():
-        cells = {tuple(row[name] for name in across): cell(row) for row in some}
-        lines[place] = [cells.get(column, "") for column in columns]
-    return columns, lines
+def scorer_name(row: Row) -> str:
+    """A scorer's name with its unit, and an arrow where lower is better."""
+    return _directed({**row, "scorer": f"{row['scorer']} ({row['unit']})"} if row["unit"] else row)
 
 
-def report_table(report: Row, *, every_preference: bool = False, width: int = 100) -> Group:
+def _directed(row: Row) -> str:
+    return f"{row['scorer']}{'' if row['higher_is_better'] else ' ↓'}"
+
+
+def report_table(report: Row, *, every_preference: bool = False) -> Group:
     """An evaluation for a terminal: a line for each method, policy, group and weight; a column for each scorer.
 
     Args:
         report: what `evaluate` returned.
         every_preference: a line for each preference too, not only the pooled ones.
-        width: letters of a line; scorers that do not fit stand in a further table.
     """
-    from rich.cells import cell_len
     from rich.console import Group
     from rich.text import Text
 
-    scorers = {row["scorer"]: row["scorer"] + ("" if row["higher_is_better"] else " ↓") for row in report["rows"]}
-    words = ["group", "policy", *["preference"] * every_preference, "method"]
-    header = [*words, "weight", "n", *scorers.values()]
+    verdicts = verdicts_of(report)
+
+    def cell(row: Row) -> str:
+        if row["mean"] is None:
+            return f"{row['failed']} failed"
+        half = "" if row["low"] is None else f" ±{(row['high'] - row['low']) / 2:.2f}"
+        return f"{row['mean']:.2f}{half}{MARKS.get(verdicts.get(_key(row), ''), '')}"
+
     rows = [row for row in report["rows"] if every_preference or row["preference"] == POOLED]
-    terminal_cell = partial(_terminal_cell, verdicts_of(report))
-    lines: list[list[str]] = []
-    for some in grouped(rows, "group").values():
-        lines += [[""] * len(header)] * bool(lines)  # an empty line separates groups
-        for place, scored in enumerate(grouped(some, *LINE).values()):
-            last, cells = scored[-1], {row["scorer"]: terminal_cell(row) for row in scored}
-            names = ["" if name == "group" and place else last[name] for name in words]
-            figures = [f"{last['guidance_weight']:g}", f"{last['n']:,}", *(cells.get(name, "") for name in scorers)]
-            lines.append([*names, *figures])
-
-    fixed = len(words) + 2
-    widths = [1 + max(map(cell_len, column)) for column in zip(header, *lines, strict=True)]
-    pages: list[list[int]] = [[]]  # the columns of each table
-    for column in range(fixed, len(header)):
-        if pages[-1] and sum(widths[each] for each in (*range(fixed), *pages[-1], column)) > width:
-            pages.append([])
-        pages[-1].append(column)
-    parts: list[FittingTable | Text] = []
-    for page in pages:
-        columns = [*range(fixed), *page]
-        grid = [[line[column] for column in columns] for line in (header, *lines)]
-        table = terminal_table(Table(grid[0], grid[1:], "<" * len(words) + ">" * (2 + len(page))))
-        for each in table.columns[len(words) :]:
-            each.no_wrap = True
-        parts += [table, Text()]
-    return Group(*parts, *map(Text, _notes(report)))
-
-
-def _terminal_cell(verdicts: Verdicts, row: Row) -> str:
-    if row["mean"] is None:
-        return f"{row['failed']} failed"
-    half = "" if row["low"] is None else f" ±{(row['high'] - row['low']) / 2:.2f}"
-    return f"{row['mean']:.2f}{half}{MARKS.get(verdicts.get(_key(row), ''), '')}"
-
-
-def _notes(report: Row) -> Iterator[str]:
-    """What the figures mean, and which are to be read with care."""
+    places: dict[str, Column] = {
+        name: name for name in ("group", "policy", *["preference"] * every_preference, "method")
+    }
+    places["weight"] = lambda row: f"{row['guidance_weight']:g}"
+    table = terminal_table(Table.grid(rows, places, {"n": number("n")}, _directed, cell))
+    for column in table.columns[len(places) :]:
+        column.no_wrap = True
     confidence = report["recipe"]["confidence"]
-    yield (
+    note = (
         f"± half the {100 * confidence:g} % interval over prompts. {MARKS['better']} better, {MARKS['worse']} worse "
         f"than {method_of(report['reference'])}: p < {1 - confidence:.2g} after Holm's correction."
     )
+    return Group(table, Text(), *map(Text, [note, *warnings_of(report)]))
+
+
+def warnings_of(report: Row) -> Iterator[str]:
+    """Which figures are to be read with care."""
     pooled = [row for row in report["rows"] if row["preference"] == POOLED]
-    for key, what in (("truncated", "read the beginning only of"), ("failed", "failed on")):
-        for (scorer,), rows in grouped([row for row in pooled if row[key]], "scorer").items():
-            yield f"'{scorer}' {what} {sum(row[key] for row in rows):,} answers; report.json says which cells."
+    for (scorer,), rows in grouped(pooled, "scorer").items():
+        if failed := sum(row["failed"] for row in rows):
+            cells = sum(row["failed"] > 0 for row in rows)
+            yield f"'{scorer}' failed on {failed:,} answers: {cells} pooled cells have no mean. Run again to try again."
+        if cut := sum(row["truncated"] for row in rows):
+            yield f"'{scorer}' read only the beginning of {cut:,} answers."
+    if alone := dict.fromkeys(row["group"] for row in pooled if row["prompts"] == 1):
+        yield f"With a single prompt there is no estimate of uncertainty: {', '.join(alone)}."
 
 
-def judge_tables(judge: Row, *, every_preference: bool = False) -> list[FittingTable]:
-    """The content of `judge.json` for a terminal, on request with a line for each preference too."""
-    return [terminal_table(table) for table in judgements(judge, every_preference)]
-
-
-def judgements(judge: Row, every_preference: bool = False) -> list[Table]:
-    """The same for a page: a table for each mode of the judge."""
-    pairwise, rubric = (
-        [row for row in judge[mode] if every_preference or row["preference"] == POOLED]
-        for mode in ("pairwise", "rubric")
-    )
+def judge_table(judge: Row, *, every_preference: bool = False) -> Table:
+    """The win rates of a `judge.json`, on request with a line for each preference too."""
     place: dict[str, Column] = {name: name for name in ("group", "policy", *["preference"] * every_preference)}
-    pairs = Table.of(
-        pairwise,
+    return Table.of(
+        [row for row in judge["pairwise"] if every_preference or row["preference"] == POOLED],
         {**place, "method": method_of, "against": lambda row: method_name(row["opponent"], row["opponent_weight"])},
         {
             "pairs": number("n"),
@@ -194,13 +161,6 @@ def judgements(judge: Row, every_preference: bool = False) -> list[Table]:
         },
         "Win rates (ties count half)",
     )
-    ratings = Table.of(
-        rubric,
-        {**place, "method": method_of, "dimension": "dimension"},
-        {"answers": number("n"), "mean": estimated("mean"), "no verdict": _without_verdict},
-        "Ratings, 1 to 10",
-    )
-    return [table for table in (pairs, ratings) if table.rows]
 
 
 def _without_verdict(row: Row) -> str:
@@ -249,11 +209,8 @@ def _run_tables(label: str, run: Row, scorers: Sequence[str]) -> Iterator[Table]
     cell = partial(mean_cell, verdicts=verdicts_of(run))
     pooled = [row for row in run["rows"] if row["preference"] == POOLED and row["scorer"] in scorers]
     for (policy,), mine in grouped(pooled, "policy").items():
-        columns, lines = pivot(mine, ("method", "guidance_weight"), ("group", "scorer"), cell)
-        header = ("method", *(f"{group}: {scorer}" for group, scorer in columns))
         title = f"{label}, on {policy}; compared with {method_of(run['reference'])}"
-        rows = [(method_name(*method), *cells) for method, cells in lines.items()]
-        yield Table(header, rows, "<" + ">" * len(columns), title)
+        yield Table.grid(mine, {"method": method_of}, {}, lambda row: f"{row['group']}: {row['scorer']}", cell, title)
 
 
 # Sweeps
@@ -266,23 +223,12 @@ def sweep_document(result: Row) -> Document:
         "A point is the mean of both scores under one weighting of the preferences; a line joins the points of one "
         "method that no other point of its own beats in everything. Hypervolume: how much lies below the front, with "
         "its interval over prompts. Spacing: 0 where the front's points lie evenly.",
-        _reference(result),
     )
     figures = [
         Figure(f"{across} to the right, {up} upwards", plot(_series(result, across, up), across, up))
         for across, up in combinations(names, 2)
     ]
-    sections = (Section("Fronts", lines, (_fronts(result),), figures), Section("Points", tables=(_points(result),)))
-    return Document("Sweep", sections=sections)
-
-
-def sweep_table(result: Row) -> Group:
-    """Fronts, the largest hypervolume first, and the points on each, for a terminal."""
-    from rich.console import Group
-
-    fronts = terminal_table(_fronts(result))
-    fronts.caption = _reference(result)
-    return Group(fronts, "", terminal_table(_points(result)))
+    return Document("Sweep", sections=[Section("Fronts", lines, (fronts_table(result),), figures)])
 
 
 def _series(result: Row, across: str, up: str) -> list[Series]:
@@ -298,7 +244,9 @@ def _series(result: Row, across: str, up: str) -> list[Series]:
     return [Series(name, points, line) for name, (points, line) in fronts.items()]
 
 
-def _fronts(result: Row) -> Table:
+def fronts_table(result: Row) -> Table:
+    """The fronts of a `sweep.json`, the largest hypervolume first."""
+    reference = ", ".join(f"{value:g}" for value in result["reference"])
     return Table.of(
         sorted(result["fronts"], key=lambda front: -front["hypervolume"]),
         {"method": _front_name},
@@ -308,26 +256,9 @@ def _fronts(result: Row) -> Table:
             "hypervolume": number("hypervolume", ".3f"),
             "interval": lambda front: f"{front['low']:.3f} to {front['high']:.3f}",
         },
-        "Fronts",
+        f"Fronts (reference point: {reference})",
     )
-
-
-def _points(result: Row) -> Table:
-    principles = [objective["principle"] for objective in result["objectives"]]
-    scorers = list(dict.fromkeys(name for point in result["points"] for name in point["means"]))
-
-    def row(point: Row) -> list[str]:
-        weights = [f"{weight:.2f}" for weight in point["weights"].values()]
-        means = ["failed" if point["means"][name] is None else f"{point['means'][name]:.2f}" for name in scorers]
-        return [_front_name(point), *weights, *means, "*" if point["on_front"] else ""]
-
-    header = ("method", *(f"w({name})" for name in principles), *scorers, "on front")
-    return Table(header, list(map(row, result["points"])), "<" + ">" * (len(header) - 2) + "<", "Points")
 
 
 def _front_name(row: Row) -> str:
     return f"{method_name(row['method'], row['guidance_weight'])}, C = {row['candidates']}"
-
-
-def _reference(result: Row) -> str:
-    return f"Reference point: {', '.join(f'{value:g}' for value in result['reference'])}."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pad_cli.preference import parse_preference
 from pad_cli.reports.charts import Point, Series, plot
-from pad_cli.reports.document import Cell, Column, Document, Figure, Section, Table, Verdict, number, terminal_table
+from pad_cli.reports.document import Cell, Column, Document, Figure, Section, Table, number, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,15 +21,10 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 """A part of `report.json`."""
 
-_TONES = {"beats": "good", "does not beat": "fair", "is worse than": "bad"}
-_STYLES = {"good": "bold green", "fair": "bold yellow", "bad": "bold red"}
-_PREFERENCES = 24  # of which a table has a row each
 _TERMINAL_PREFERENCES = 12  # of a split, so that a terminal shows them
-_WIDE = 96  # columns of a terminal that has room for intervals
 
 # When a warning is due
 _FEW_PAIRS = 100
-_FEW_OF_A_PREFERENCE = 30  # below this, a preference's own length correlation is chance
 _MANY_CUT = 0.2
 _OVERFIT = 0.1  # accuracy on training pairs less that on validation pairs
 _OPPOSED, _ALIKE = -0.5, 0.9  # cosines of heads
@@ -46,8 +41,8 @@ _BASELINES = (
     "likelier, per token, at guidance weight 1; this one predicts steering.",
 )
 _MARGINS = (
-    "The percentages are quantiles of the margin, nats. With length: Spearman's correlation of the difference in "
-    "reward with the difference in tokens."
+    "The margin is the mean, the percentages are quantiles, nats. With length: Spearman's correlation of the difference "
+    "in reward with the difference in tokens."
 )
 _CURVES = "Where accuracy on validation falls while the loss still does, the model memorises its training pairs."
 _GEOMETRY = (
@@ -62,35 +57,33 @@ def training_document(record: Record, data_tables: Sequence[Table] = ()) -> Docu
     if record["splits"]:
         sections.append(Section("Against the baselines", _BASELINES, (_against_baselines(record),)))
     for split in record["splits"]:
-        line = explain_length(split["length"])
-        sections.append(Section(f"By preference: {split['name']}", (line,), (_by_preference(split),)))
+        lines = [explain_length(split["length"])]
+        if more := split["more_preferences"]:
+            lines.append(f"{more:,} rarer preferences are not listed.")
+        sections.append(Section(f"By preference: {split['name']}", lines, (_by_preference(split),)))
     if record["splits"]:
         sections.append(_margins(record))
     if any(stage["history"] for stage in record["stages"]):
-        sections.append(_overfitting(record))
+        sections.append(Section("While training", (_CURVES,), figures=list(_training_curves(record))))
     if record["heads"] is not None:
         sections.append(_heads(record["heads"]))
     sections.append(_data(record, data_tables))
-    verdicts = [_verdict(split) for split in record["splits"]]
-    return Document(record["name"], _summary(record), verdicts, warnings_of(record), sections)
+    summary = [*map(_verdict, record["splits"]), *_summary(record)]
+    return Document(record["name"], summary, warnings_of(record), sections)
 
 
-def console_tables(record: Record, width: int = 100) -> list[RenderableType]:
-    """The report for a terminal of so many columns: the tables that matter most, verdicts, warnings."""
+def console_tables(record: Record) -> list[RenderableType]:
+    """The report for a terminal: the tables that matter most, verdicts, warnings."""
     from rich.text import Text
 
     parts: list[RenderableType] = []
     if record["splits"]:
-        compared = replace(_against_baselines(record), title="Reward model against baselines")
-        parts.append(terminal_table(compared, intervals=False))  # the verdicts below say how sure the comparison is
+        parts.append(terminal_table(replace(_against_baselines(record), title="Reward model against baselines")))
     for split in record["splits"]:
         if 1 < len(split["preferences"]) <= _TERMINAL_PREFERENCES:
-            table = replace(_by_preference(split), title=f"By preference: {split['name']}")
-            parts.append(terminal_table(table, intervals=width >= _WIDE))
-    for verdict in map(_verdict, record["splits"]):
-        parts.append(Text.assemble(verdict.before, (verdict.words, _STYLES[verdict.tone]), verdict.after))
-    parts += [Text.assemble(("Warning: ", "bold yellow"), warning) for warning in warnings_of(record)]
-    return parts
+            parts.append(terminal_table(replace(_by_preference(split), title=f"By preference: {split['name']}")))
+    parts += map(Text, map(_verdict, record["splits"]))
+    return parts + [Text.assemble(("Warning: ", "bold yellow"), warning) for warning in warnings_of(record)]
 
 
 def _summary(record: Record) -> list[str]:
@@ -108,16 +101,14 @@ def _summary(record: Record) -> list[str]:
     ]
 
 
-def _verdict(split: Record) -> Verdict:
+def _verdict(split: Record) -> str:
     """Whether the reward model beats the best baseline on a split."""
     best = max(split["baselines"], key=lambda baseline: baseline["pair_accuracy"]["value"])
     result, ours = best["verdict"], split["pair_accuracy"]
-    return Verdict(
-        f"{split['name']} ({ours['n']:,} pairs): the reward model ",
-        result["words"],
-        f" the best baseline. It is right on {ours['value']:.1%} of the pairs, {_spaced(best['name'])} on "
-        f"{best['pair_accuracy']['value']:.1%} (difference {100 * result['difference']:+.1f} points, {_p(result)}).",
-        _TONES[result["words"]],
+    return (
+        f"{split['name']} ({ours['n']:,} pairs): the reward model {result['words']} the best baseline. It is right on "
+        f"{ours['value']:.1%} of the pairs, {_spaced(best['name'])} on {best['pair_accuracy']['value']:.1%} "
+        f"(difference {100 * result['difference']:+.1f} points, {_p(result)})."
     )
 
 
@@ -125,27 +116,16 @@ def _verdict(split: Record) -> Verdict:
 
 
 def _against_baselines(record: Record) -> Table:
-    columns: dict[str, Column] = {
-        "pairs": number("pair_accuracy.n"),
-        "pair accuracy": partial(_share, "pair_accuracy"),
-        "policy accuracy": partial(_share, "policy_accuracy"),
-        "margin (nats)": number("metrics.margin", ".2f"),
-    }
-    for place, baseline in enumerate(record["splits"][0]["baselines"]):
-        name = _spaced(baseline["name"])
-        columns[name] = partial(_baseline_share, place)
-        columns[f"against {name}"] = partial(_baseline_verdict, place)
-    return Table.of(record["splits"], {"split": "name"}, columns)
-
-
-def _baseline_share(place: int, split: Record) -> Cell:
-    return _share("pair_accuracy", split["baselines"][place])
-
-
-def _baseline_verdict(place: int, split: Record) -> Cell:
-    verdict = split["baselines"][place]["verdict"]
-    detail = f"{verdict['difference']:+.3f}, {_p(verdict)}"
-    return Cell(f"{verdict['words']} it", detail=detail, tone=_TONES[verdict["words"]])
+    header = ("split", "model", "pair accuracy", "policy accuracy", "the reward model")
+    rows: list[list[str | Cell]] = []
+    for split in record["splits"]:
+        shares = [_share("pair_accuracy", split), _share("policy_accuracy", split)]
+        rows.append([split["name"], "reward model", *shares, ""])
+        for baseline in split["baselines"]:
+            verdict = baseline["verdict"]
+            words = f"{verdict['words']} it ({verdict['difference']:+.3f}, {_p(verdict)})"
+            rows.append([split["name"], _spaced(baseline["name"]), _share("pair_accuracy", baseline), "", words])
+    return Table(header, rows, "<<>><")
 
 
 def _by_preference(split: Record) -> Table:
@@ -157,38 +137,28 @@ def _by_preference(split: Record) -> Table:
         **baselines,
         "with length": correlation,
     }
-    table = Table.of(split["preferences"][:_PREFERENCES], {"preference": "label"}, columns)
-    if more := len(split["preferences"]) - len(table.rows) + split["more_preferences"]:
-        return replace(table, rows=[*table.rows, (f"({more:,} rarer ones)", *[""] * len(columns))])
-    return table
+    return Table.of(split["preferences"], {"preference": "label"}, columns)
 
 
 def _margins(record: Record) -> Section:
     quantiles = {f"{share}%": number(f"quantiles.{place}", ".2f") for place, share in enumerate((5, 25, 50, 75, 95))}
-    columns: dict[str, Column] = {**quantiles, "with length": correlation}
+    columns: dict[str, Column] = {"margin": number("metrics.margin", ".2f"), **quantiles, "with length": correlation}
     scaled = f"Guidance weight 1 multiplies rewards by {', '.join(f'{each:.3g}' for each in record['calibration'])}."
     return Section("Margins", (_MARGINS, scaled), (Table.of(record["splits"], {"split": "name"}, columns),))
 
 
-def _overfitting(record: Record) -> Section:
-    """Loss and accuracies over the steps of each stage, and where policy accuracy was best."""
-    rows: list[tuple[str, ...]] = []
-    figures: list[Figure] = []
+def _training_curves(record: Record) -> Iterator[Figure]:
+    """Accuracies and loss over the steps of each stage."""
     for stage in record["stages"]:
-        policy = _curves(stage["history"], "policy_accuracy")
-        for name, points, _ in policy:
-            best = max(points, key=lambda point: point.y)  # the first of them
-            rows.append((stage["name"], name, f"{best.x:,}", f"{best.y:.3f}", f"{points[-1].y:.3f}"))
         loss = [Point(point["step"], point["loss"]) for point in stage["history"]]
         charts = {
             "pair accuracy": _curves(stage["history"], "pair_accuracy"),
-            "policy accuracy": policy,
+            "policy accuracy": _curves(stage["history"], "policy_accuracy"),
             "training loss": [Series("", loss, loss)] if loss else [],
         }
-        for label in (label for label, curves in charts.items() if curves):
-            figures += [Figure(f"{stage['name']}: {label}", plot(charts[label], "step", label))]
-    header = ("stage", "split", "best step", "policy accuracy there", "at the end")
-    return Section("While training", (_CURVES,), [Table(header, rows, "<<>>>")] if rows else [], figures)
+        for label, curves in charts.items():
+            if curves:
+                yield Figure(f"{stage['name']}: {label}", plot(curves, "step", label))
 
 
 def _curves(history: Sequence[Record], metric: str) -> list[Series]:
@@ -203,17 +173,12 @@ def _curves(history: Sequence[Record], metric: str) -> list[Series]:
 
 
 def _heads(heads: Record) -> Section:
-    """Norms, and cosines as a heat map: green alike, red opposed."""
     rows = [
-        (name, f"{norm:.3g}", *(Cell(f"{cosine:.2f}".replace("-0.00", "0.00"), shade=_shade(cosine)) for cosine in row))
-        for name, norm, row in zip(heads["names"], heads["norms"], heads["cosines"], strict=True)
+        (name, f"{norm:.3g}", *(f"{cosine:.2f}".replace("-0.00", "0.00") for cosine in cosines))
+        for name, norm, cosines in zip(heads["names"], heads["norms"], heads["cosines"], strict=True)
     ]
     table = Table(("head", "norm", *heads["names"]), rows, "<" + ">" * (len(rows) + 1))
     return Section("Heads", (_GEOMETRY,), (table,))
-
-
-def _shade(cosine: float) -> str:
-    return f"rgba({'30, 160, 85' if cosine > 0 else '214, 60, 50'}, {0.08 + 0.75 * abs(cosine):.2f})"
 
 
 def _data(record: Record, tables: Sequence[Table]) -> Section:
@@ -235,7 +200,7 @@ def _data(record: Record, tables: Sequence[Table]) -> Section:
 
 def warnings_of(record: Record) -> list[str]:
     """What a reader must know before trusting the figures, a sentence or two each; the gravest first."""
-    return [*_validation_warnings(record), *_data_warnings(record), *_length_warnings(record), *_head_warnings(record)]
+    return [*_validation_warnings(record), *_data_warnings(record), *_head_warnings(record)]
 
 
 def _validation_warnings(record: Record) -> Iterator[str]:
@@ -256,20 +221,18 @@ def _validation_warnings(record: Record) -> Iterator[str]:
                 f"model has memorised its training pairs, or {name} differs from them. Train for fewer steps, with "
                 "patience, dropout or weight decay, or on more prompts."
             )
+        if abs(split["length"]["correlation"] or 0) > _LENGTH:
+            yield (
+                f"On {name} the reward goes with length (correlation {correlation(split)}). "
+                f"{explain_length(split['length'])} A length-normalised loss weakens this."
+            )
 
 
 def _data_warnings(record: Record) -> Iterator[str]:
-    at_context, answers = record["cut_to_context"], record["answers"]
-    if at_context:
+    if record["cut_answers"] > _MANY_CUT * record["answers"]:
         yield (
-            f"{at_context / answers:.0%} of the answers were cut because the backbone reads at most "
-            f"{record['context_length']} tokens of prompt and answer; what comes later was neither learned nor judged."
-        )
-    cut = record["cut_answers"] - at_context
-    if cut > _MANY_CUT * answers:
-        yield (
-            f"{cut / answers:.0%} of the answers were cut at {record['max_answer_tokens']} tokens; "
-            "what comes later was neither learned nor judged. Raise data.max_answer_tokens."
+            f"{record['cut_answers'] / record['answers']:.0%} of the answers were cut at the limits that stand under "
+            "Data; what comes later was neither learned nor judged."
         )
     counts = dict(record["preferences"])
     if names := record["principles"]:  # count the pairs that ask for each
@@ -281,25 +244,6 @@ def _data_warnings(record: Record) -> Iterator[str]:
             f"'{most}' has {counts[most]:,} training pairs, '{least}' {counts[least]:,}: look at the accuracy of each "
             "preference, not at the mean. Give the rarer one's source a higher weight."
         )
-
-
-def _length_warnings(record: Record) -> Iterator[str]:
-    for split in record["splits"]:
-        if abs(split["length"]["correlation"] or 0) > _LENGTH:
-            yield (
-                f"On {split['name']} the reward goes with length (correlation {correlation(split)}). "
-                f"{explain_length(split['length'])} A length-normalised loss weakens this."
-            )
-        single = [
-            f"'{one['label']}' ({correlation(one)})"
-            for one in split["preferences"]
-            if one["pair_accuracy"]["n"] >= _FEW_OF_A_PREFERENCE and abs(one["length"]["correlation"] or 0) > _LENGTH
-        ]
-        if single and len(split["preferences"]) > 1:
-            yield (
-                f"On {split['name']} the reward goes with length under {_listed(single)}; right for a preference that "
-                "is about length, else a short cut."
-            )
 
 
 def _head_warnings(record: Record) -> Iterator[str]:

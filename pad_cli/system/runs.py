@@ -257,14 +257,21 @@ class ResultLog:
         part: of several processes that write at the same time, the name of this one: what it appends goes to a part of
             its own, until `merge_parts`.
         needs: what every row has beside its key.
+        check: raises a ValueError, KeyError or TypeError for a row, with its key, that is damaged otherwise.
 
     Raises:
-        DataError: a line inside the file is not JSON, or lacks something.
+        DataError: a line inside the file is not JSON, lacks something, or does not pass the check.
         StorageError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, part: str = "", needs: Sequence[str] = ()) -> None:
-        self.path, self._needs = path, ("key", *needs)
+    def __init__(
+        self,
+        path: Path,
+        part: str = "",
+        needs: Sequence[str] = (),
+        check: Callable[[Mapping[str, Any]], object] = lambda row: None,
+    ) -> None:
+        self.path, self._needs, self._check = path, ("key", *needs), check
         self.done: dict[str, dict[str, Any]] = {}
         if path.exists():
             self._recover()
@@ -291,6 +298,7 @@ class ResultLog:
                 row = json.loads(line)
                 if not isinstance(row["key"], str) or any(name not in row for name in self._needs):
                     raise ValueError("no key, or lacks something")
+                self._check(row)
                 self.done[row.pop("key")] = row
             except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                 hint = "Delete the line and run again: it is done anew, all others stay."

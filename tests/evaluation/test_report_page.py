@@ -16,7 +16,7 @@ from pad_cli.evaluation.contract import Answer, System
 from pad_cli.evaluation.outputs import COSTS, JUDGED, MARKDOWN, OUTPUTS, PAGE, REPORT, write_outputs, write_pages
 from pad_cli.records import BenchmarkItem, as_messages
 from pad_cli.reports.document import MARKS
-from pad_cli.reports.evaluation_report import filter_script, full_colour
+from pad_cli.reports.evaluation_report import full_colour
 from pad_cli.reports.evaluation_tables import method_name
 from pad_cli.system.runs import write_json
 from tests.evaluation.reports import report_of, score, scores
@@ -55,7 +55,6 @@ JUDGE = {
         }
         for preference, rate in (("*", 0.2475), ("formal", 0.7777))
     ],
-    "rubric": [],
 }
 
 
@@ -200,15 +199,13 @@ def test_markdown_has_the_reports_figures(report: dict[str, Any], tmp_path: Path
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
 
 
-def test_costs_are_shown_and_drawn_against_quality(report: dict[str, Any], tmp_path: Path) -> None:
+def test_costs_are_shown(report: dict[str, Any], tmp_path: Path) -> None:
     content = (directory_of(tmp_path, report) / PAGE).read_text()
     (table,) = Tables(content).below("What it costs")
     assert [[value for cell in line for value in cell["values"]] for line in table[1:]] == [
         [2, 1234, 5.5, 8, 100, 3.0],
         [2, 1234, 5.5, 8, 100, 4.0],
     ]
-    assert content.count('<svg class="plot"') == 2  # a figure a group; where base failed, pad stands alone
-    assert "pad at 1: seconds per 100 tokens 3, hit 0.463" in content
 
 
 def test_win_rates_are_shown_when_something_was_judged(report: dict[str, Any], tmp_path: Path) -> None:
@@ -227,11 +224,10 @@ def test_win_rates_are_shown_when_something_was_judged(report: dict[str, Any], t
 
 def test_the_page_needs_nothing_from_elsewhere(report: dict[str, Any], tmp_path: Path) -> None:
     content = (directory_of(tmp_path, report) / PAGE).read_text()
-    assert {"link", "img", "iframe", "object"}.isdisjoint(re.findall(r"<(\w+)", content))
+    assert {"script", "link", "img", "iframe", "object"}.isdisjoint(re.findall(r"<(\w+)", content))
     assert not re.search(r"https?:|url\(|@import|src=|href=|fetch\(", content)
     assert "default-src 'none'" in content
     assert "prefers-color-scheme: dark" in content
-    assert content.count("<script>") == 1
 
 
 def test_text_of_unknown_origin_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -239,7 +235,7 @@ def test_text_of_unknown_origin_is_shown_as_it_is(tmp_path: Path) -> None:
     answers = answers_of(EVIL, EVIL, [EVIL], label=EVIL)
     directory = directory_of(tmp_path, report, answers)
     content, text = (directory / PAGE).read_text(), (directory / MARKDOWN).read_text()
-    assert content.replace(f"<script>{filter_script()}", "").count("<script") == 0
+    assert "<script" not in content
     page = Tables(content)
     assert " ".join(page.text).count(EVIL) >= 8
     assert not [name for name, _ in page.attributes if name.startswith("on")]
@@ -263,9 +259,9 @@ def test_answers_stand_beside_each_other_with_their_places_and_scores(report: di
     assert [each["scores"] for each in outputs["items"][0]["answers"]] == [{"hit": 0.25}, {"hit": 0.5}]
     write_pages(tmp_path)
     content = (tmp_path / PAGE).read_text()
-    assert content.count("<article ") == 2
+    assert content.count("<article>") == 2
     assert "pad says\n1 &lt; 2" in content
-    assert 'data-policy="home" data-group="single" data-preference="formal"' in content
+    assert "home · single · formal" in content
     assert "4 of 4 answers" in content
 
 
@@ -308,7 +304,7 @@ def test_without_rewards_nothing_is_coloured_and_there_is_no_box(report: dict[st
 def test_tokens_of_unknown_origin_are_shown_as_they_are(report: dict[str, Any], tmp_path: Path) -> None:
     pieces = [(EVIL[:9], 5.0), (EVIL[9:], 0.0), (" " + EVIL, -5.0), ("\n", 5.0), ("", 0.0)]
     content = with_tokens(tmp_path, report, pieces)
-    assert content.replace(f"<script>{filter_script()}", "").count("<script") == 0
+    assert "<script" not in content
     text = "".join(Tables(content).text)
     assert f"{EVIL} {EVIL}\n" in text
 

@@ -67,7 +67,6 @@ def test_transformers_serve_is_a_judge(
         "model": str(model_directory),
         "base_url": address,
         "max_tokens": 16,
-        "modes": ["pairwise", "rubric"],
         "input_price": 1.0,
         "output_price": 1.0,
     }
@@ -75,12 +74,11 @@ def test_transformers_serve_is_a_judge(
     report = judge(plan_judging(run))
     row = report["pairwise"][0]
     assert (row["unparsed"], row["n"], row["failed"], row["missing"]) == (3, 0, 0, 0)
-    assert all(row["unparsed"] == 3 for row in report["rubric"])
     assert report["complete"]
-    assert (report["cost"]["questions"], report["cost"]["requests"]) == (12, 24)
-    assert 0 < report["cost"]["tokens_out"] <= 24 * 16
+    assert report["cost"]["questions"] == 6
+    assert 0 < report["cost"]["tokens_out"] <= 6 * 16
     plan = plan_judging(run)
     replies = [row for row in plan.log.done.values() if row["mode"] != LOST]
-    assert len(replies) == 12
+    assert len(replies) == 6
     assert all(row["reply"] and row["problem"] for row in replies)
     assert plan.waiting == 0

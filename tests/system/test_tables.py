@@ -20,7 +20,8 @@ from rich.text import Text
 import pad_cli
 from pad_cli.bench.timing import bench_table
 from pad_cli.cli.train_rm import estimate_table
-from pad_cli.reports.evaluation_tables import judge_tables, report_table, sweep_table
+from pad_cli.reports.document import terminal_table
+from pad_cli.reports.evaluation_tables import fronts_table, judge_table, report_table
 from pad_cli.reports.training_report import console_tables
 from pad_cli.system.terminal import FittingTable
 from pad_cli.training.estimate import Estimate, Work
@@ -102,11 +103,11 @@ METHODS = ("best-of-n", "contrastive-decoding", "preference-prompting")
 
 def evaluation_tables() -> list[RenderableType]:
     rows = [row for name in METHODS for row in scores([0.1, 0.9, 0.4], method=name, group="untrained principles")]
-    return [report_table(report_of(*rows), every_preference=every, width=80) for every in (False, True)]
+    return [report_table(report_of(*rows), every_preference=every) for every in (False, True)]
 
 
 def training_tables() -> list[RenderableType]:
-    return list(console_tables(make_record(), 80))
+    return console_tables(make_record())
 
 
 def judge_rows() -> list[RenderableType]:
@@ -116,19 +117,13 @@ def judge_rows() -> list[RenderableType]:
     controlled = {f"length_controlled{end}": 0.5 for end in ("", "_low", "_high")}
     opponents = [{"method": "pad", "opponent": name, "opponent_weight": 0} for name in METHODS]
     pairwise = [{**shared, **counts, **interval, **controlled, **each} for each in opponents]
-    means = {"mean": 7.25, "low": 7.0, "high": 7.5}
-    rubric = [{**shared, **counts, **means, "method": name, "dimension": "helpfulness"} for name in METHODS]
-    return list(judge_tables({"pairwise": pairwise, "rubric": rubric}))
+    return [terminal_table(judge_table({"pairwise": pairwise}))]
 
 
 def sweep_tables() -> list[RenderableType]:
-    objectives = ["enthusiastic", "informative"]
     place = {"method": "contrastive-decoding", "guidance_weight": 1.5, "candidates": 10, "on_front": 3}
     front = {**place, "points": 11, "hypervolume": 0.5, "low": 0.4, "high": 0.6}
-    means = {f"{name} share": 0.5 for name in objectives}
-    point = {**place, "weights": dict.fromkeys(objectives, 0.5), "means": means}
-    named = [{"principle": name} for name in objectives]
-    return [sweep_table({"objectives": named, "fronts": [front], "points": [point], "reference": [0, 0]})]
+    return [terminal_table(fronts_table({"fronts": [front], "reference": [0, 0]}))]
 
 
 def bench_tables() -> list[RenderableType]:

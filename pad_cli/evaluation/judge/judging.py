@@ -19,24 +19,15 @@ from pad_cli.errors import DataError, RecipeError, UsageError, did_you_mean
 from pad_cli.evaluation.answering import prompt_key, question_key
 from pad_cli.evaluation.contract import Answer, Method, System, load_method
 from pad_cli.evaluation.evaluate import ANSWERS, items_by_policy
-from pad_cli.evaluation.judge.asking import LOST, Question, Volume, ask_all, cost_of, forecast
+from pad_cli.evaluation.judge.asking import LOST, Volume, ask_all, cost_of, forecast, key_of
 from pad_cli.evaluation.judge.client import Endpoint, find_endpoint
-from pad_cli.evaluation.judge.judge_report import (
-    VERSION,
-    Match,
-    decide,
-    outcome_row,
-    pairwise_rows,
-    positions,
-    rated,
-    rubric_rows,
-)
-from pad_cli.evaluation.judge.questions import compare, rate
+from pad_cli.evaluation.judge.judge_report import VERSION, Match, decide, outcome_row, pairwise_rows, positions
+from pad_cli.evaluation.judge.questions import compare, read_verdict
 from pad_cli.evaluation.outputs import JUDGED, REPORT, has_report, read_answered, read_content, write_pages
 from pad_cli.evaluation.report import reference_of
 from pad_cli.prompts import load_benchmarks
 from pad_cli.recipe import EvalRecipe, JudgeSettings, read_recipe
-from pad_cli.records import BenchmarkItem
+from pad_cli.records import BenchmarkItem, Messages
 from pad_cli.system.progress import bar, note
 from pad_cli.system.runs import RECIPE, ResultLog, fingerprint, write_json
 
@@ -54,9 +45,8 @@ class JudgePlan:
     settings: JudgeSettings
     endpoint: Endpoint
     answers: list[Answer]
-    matches: list[tuple[Match, tuple[str, ...]]]  # with the keys of its questions; none if the answers are equal
-    ratings: list[tuple[Answer, str]]  # each answer to be rated with the key of its question
-    questions: dict[str, Question]  # by key, each once
+    matches: list[Match]
+    questions: dict[str, Messages]  # by key, each once
     log: ResultLog  # replies so far
     volume: Volume  # what the questions that wait will probably take
 
@@ -88,26 +78,25 @@ def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgeP
     if (settings := recipe.judge) is None:
         raise RecipeError("judge: is missing", "Name one, for example: --set judge.model=NAME")
     endpoint, answers = find_endpoint(settings), _read_answers(directory, recipe, settings.limit)
-    questions: dict[str, Question] = {}
-
-    def key_of(question: Question) -> str:
-        key = question.key(settings, endpoint)
-        questions.setdefault(key, question)
-        return key
-
-    with_keys, ratings = [], []
-    pairs = list(_matches(answers, recipe, settings))
-    for match in pairs if "pairwise" in settings.modes else ():
-        item, ours, theirs = match.answer.item, match.answer.text, match.opponent.text
+    matches: list[Match] = []
+    questions: dict[str, Messages] = {}
+    for answer, opponent in _pairs(answers, recipe, settings):
+        ours, theirs = answer.text, opponent.text
         orders = [] if ours == theirs else [(ours, theirs), (theirs, ours)]
-        with_keys.append((match, tuple(key_of(Question("pairwise", compare(item, *order))) for order in orders)))
-    for answer in answers if "rubric" in settings.modes else ():
-        question = Question("rubric", rate(answer.item, answer.text, settings.dimensions))
-        ratings.append((answer, key_of(question)))
-    log = ResultLog(directory / REPLIES, needs=("mode", "tokens_in", "tokens_out"))
-    waiting = [question.messages for key, question in questions.items() if key not in log.done]
-    volume = forecast(waiting, settings)
-    return JudgePlan(directory, recipe, settings, endpoint, answers, with_keys, ratings, questions, log, volume)
+        both = [compare(answer.item, first, second) for first, second in orders]
+        keys = tuple(key_of(messages, settings, endpoint) for messages in both)
+        questions.update(zip(keys, both, strict=True))
+        matches.append(Match(answer, opponent, keys))
+
+    def check(row: Mapping[str, Any]) -> None:
+        if any(type(row[name]) is not int or row[name] < 0 for name in ("tokens_in", "tokens_out")):
+            raise ValueError("no number of tokens")
+        if row["key"] in questions and row["verdict"] is not None:
+            read_verdict(json.dumps(row["verdict"]))
+
+    log = ResultLog(directory / REPLIES, needs=("mode",), check=check)
+    volume = forecast([asked for key, asked in questions.items() if key not in log.done], settings)
+    return JudgePlan(directory, recipe, settings, endpoint, answers, matches, questions, log, volume)
 
 
 def judge(plan: JudgePlan) -> dict[str, Any]:
@@ -142,29 +131,26 @@ def _run(asking: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str]:
         return outside.submit(asyncio.run, asking).result()
 
 
-def _report(plan: JudgePlan, failed: dict[str, str]) -> dict[str, Any]:
-    rows, recipe = plan.log.done, plan.recipe
-    decided = [decide(match, keys, rows, failed) for match, keys in plan.matches]
-    ratings = [rated(answer, key, rows, failed) for answer, key in plan.ratings]
+def _report(plan: JudgePlan, failed: Mapping[str, str]) -> dict[str, Any]:
+    rows, settings = plan.log.done, plan.settings
+    judged = [decide(match, rows, failed) for match in plan.matches]
     used = [rows[key] for key in plan.questions if key in rows]
     lost = [row for row in rows.values() if row["mode"] == LOST]
     return {
         "version": VERSION,
-        "model": plan.settings.model,
+        "model": settings.model,
         "endpoint": plan.endpoint.shown,
-        "modes": list(plan.settings.modes),
-        "complete": plan.waiting == 0,
-        "over_budget": any(key not in rows and key not in failed for key in plan.questions),
-        "pairwise": pairwise_rows(decided, recipe),
-        "rubric": rubric_rows(ratings, recipe, list(plan.settings.dimensions)),
+        "complete": not plan.waiting,
+        "over_budget": plan.waiting > len(failed),
+        "pairwise": pairwise_rows(judged, plan.recipe),
         "position": positions(plan.questions, rows),
         "cost": {
             "questions": len(used),
-            **{name: sum(row[name] for row in used) for name in ("requests", "tokens_in", "tokens_out")},
-            "usd": cost_of(used, plan.settings),
-            "lost_usd": cost_of(lost, plan.settings),
+            **{name: sum(row[name] for row in used) for name in ("tokens_in", "tokens_out")},
+            "usd": cost_of(used, settings),
+            "lost_usd": cost_of(lost, settings),
         },
-        "outcomes": [outcome_row(one) for one in decided],
+        "outcomes": [outcome_row(one) for one in judged],
     }
 
 
@@ -211,7 +197,7 @@ def _read_answers(directory: Path, recipe: EvalRecipe, limit: int | None) -> lis
     return answers
 
 
-def _matches(answers: Sequence[Answer], recipe: EvalRecipe, settings: JudgeSettings) -> Iterator[Match]:
+def _pairs(answers: Sequence[Answer], recipe: EvalRecipe, settings: JudgeSettings) -> Iterator[tuple[Answer, Answer]]:
     """Every answer with those of the opponent to the same item, at each of its guidance weights; item by item."""
     methods = {method.label: load_method(method) for method in recipe.methods}
     opponent = settings.opponent or reference_of(recipe, methods).method
@@ -223,7 +209,7 @@ def _matches(answers: Sequence[Answer], recipe: EvalRecipe, settings: JudgeSetti
         for answer in of_item:
             for other in opponents if answer.system.method != opponent else ():
                 if (other.system.policy, other.seed) == (answer.system.policy, answer.seed):
-                    yield Match(answer, other)
+                    yield answer, other
 
 
 def _sampled(items: Sequence[BenchmarkItem], limit: int | None) -> list[BenchmarkItem]:

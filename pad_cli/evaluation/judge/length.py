@@ -16,12 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
-from pad_cli.evaluation.statistics import Interval
-
-Vector = NDArray[np.float64]
+from pad_cli.evaluation.statistics import Interval, Vector
 
 _RIDGE = 1 / 25
 _STEPS = 60
@@ -30,46 +26,28 @@ _CLOSE = 1e-9
 _BATCH = 100  # resamples held at once
 
 
-def length_controlled(outcomes: Vector, differences: Vector) -> float:
-    """The win rate at equal length.
+def length_controlled(
+    outcomes: Vector, differences: Vector, prompts: Sequence[str], *, confidence: float, resamples: int, seed: int
+) -> tuple[float, Interval | None]:
+    """The win rate at equal length, and its percentile bootstrap interval over prompts; None for one prompt.
 
     Args:
         outcomes: (N,) 1 for a win, 0.5 for a tie, 0 for a loss.
         differences: (N,) characters by which each answer is longer than its opponent.
+        prompts: (N,) names; answers to the same prompt are drawn together.
     """
-    return float(_rates(outcomes, _scaled(differences), np.ones((1, len(outcomes))))[0])
-
-
-def length_controlled_interval(
-    outcomes: Vector, differences: Vector, prompts: Sequence[str], *, confidence: float, resamples: int, seed: int
-) -> Interval | None:
-    """Its percentile bootstrap interval over N prompts, whose answers are drawn together; None for one prompt."""
-    names, numbers = np.unique(np.array(prompts), return_inverse=True)
-    if len(names) < 2:
-        return None
-    scaled = _scaled(differences)
-
-    def rates(drawn: NDArray[np.int64], axis: int) -> Vector:
-        draws = drawn.reshape(-1, drawn.shape[-1])
-        times = np.stack([np.bincount(row, minlength=len(names)) for row in draws]).astype(float)
-        return _rates(outcomes, scaled, times[:, numbers]).reshape(drawn.shape[:-1])
-
-    interval = bootstrap(
-        (np.arange(len(names)),),
-        rates,
-        vectorized=True,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        batch=_BATCH,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(float(interval.low), float(interval.high))
-
-
-def _scaled(differences: Vector) -> Vector:
     spread = float(np.std(differences))
-    return np.tanh(differences / spread) if spread > 0 else np.zeros(len(differences))
+    scaled = np.tanh(differences / spread) if spread > 0 else np.zeros(len(differences))
+    (rate,) = _rates(outcomes, scaled, np.ones((1, len(outcomes))))
+    names, numbers = np.unique(prompts, return_inverse=True)
+    count = len(names)
+    if count < 2:
+        return float(rate), None
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+    parts = np.array_split(drawn, range(_BATCH, resamples, _BATCH))
+    rates = np.concatenate([_rates(outcomes, scaled, times[:, numbers]) for times in parts])
+    low, high = np.quantile(rates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(rate), Interval(float(low), float(high))
 
 
 def _rates(outcomes: Vector, scaled: Vector, weights: Vector) -> Vector:

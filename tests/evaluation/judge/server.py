@@ -28,12 +28,8 @@ class Asked:
 
     @property
     def material(self) -> Material:
-        """What is to be judged; a repair repeats it."""
+        """What is to be judged."""
         return _read(self.body)
-
-    @property
-    def is_repair(self) -> bool:
-        return len(self.body["messages"]) > 2
 
 
 Fault = Callable[["Handler"], None]
@@ -180,17 +176,6 @@ def stall(handler: Handler) -> None:
     """Never answer; but bill it, as a real server may."""
     handler.bill()
     handler.judge.closing.wait(10)
-
-
-def dribble(handler: Handler) -> None:
-    """Begin a reply and never end it, a byte at a time: no single wait is long."""
-    handler.bill()
-    handler.send_response(200)
-    handler.send_header("Content-Length", "100000")
-    handler.end_headers()
-    while not handler.judge.closing.wait(0.05):
-        handler.wfile.write(b" ")
-        handler.wfile.flush()
 
 
 def truncated_json(handler: Handler) -> None:

@@ -29,7 +29,7 @@ def server() -> Iterator[JudgeServer]:
 @pytest.fixture
 def run(write_run: WriteRun, server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "160")
-    return write_run(BASE, PAD, {"model": "tiny", "base_url": server.address, "backoff": 0.01, **PRICED})
+    return write_run(BASE, PAD, {"model": "tiny", "base_url": server.address, **PRICED})
 
 
 def pad_judge(*arguments: Any, stdin: str | None = None) -> Result:
@@ -109,11 +109,3 @@ def test_a_run_without_a_judge_or_a_key_says_what_to_do(write_run: WriteRun, mon
     monkeypatch.delenv("OPENAI_API_KEY")
     keyless = pad_judge(bare, "--yes", "--set", "judge.model=tiny")
     assert (keyless.exit_code, "OPENAI_API_KEY" in keyless.stderr) == (1, True)
-
-
-def test_ratings_are_printed_by_dimension(run: Path, server: JudgeServer) -> None:
-    points = {"preference": 7, "helpful": 8, "language": 9}
-    server.reply = lambda material: json.dumps({"reason": "", "ratings": points})
-    result = pad_judge(run, "--yes", "--set", "judge.modes=[rubric]")
-    assert result.exit_code == 0
-    assert all(name in result.stdout for name in points)

@@ -39,7 +39,7 @@ def server() -> Iterator[JudgeServer]:
 
 
 def planned(write_run: WriteRun, server: JudgeServer, **settings: Any) -> Any:
-    content = {"model": "tiny", "base_url": server.address, "timeout": 5.0, "backoff": 0.01, "attempts": 3}
+    content = {"model": "tiny", "base_url": server.address, "timeout": 5.0, "attempts": 3}
     return plan_judging(write_run(BASE, PAD, {**content, **settings}))
 
 
@@ -53,41 +53,33 @@ def undisturbed(write_run: WriteRun) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "fault",
     [
-        faults.status(429),
         faults.status(429, headers={"Retry-After": "0.05"}),
-        faults.status(429, headers={"retry-after-ms": "30"}),
-        faults.status(500),
         faults.status(503),
         faults.stall,
-        faults.dribble,
-        faults.truncated_json,
         faults.truncated_body,
-        faults.wrong_json,
-        faults.no_json,
         faults.reset,
     ],
-    ids=[
-        "429",
-        "429-after",
-        "429-ms",
-        "500",
-        "503",
-        "stall",
-        "dribble",
-        "json-cut",
-        "body-cut",
-        "wrong-json",
-        "html",
-        "reset",
-    ],
+    ids=["429-after", "503", "stall", "body-cut", "reset"],
 )
 def test_a_passing_fault_changes_no_figure(write_run: WriteRun, server: JudgeServer, fault: faults.Fault) -> None:
     server.faults.extend([fault, None, None, fault])
-    report = judge(planned(write_run, server, timeout=0.8 if fault in (faults.stall, faults.dribble) else 5.0))
+    report = judge(planned(write_run, server, timeout=0.8 if fault is faults.stall else 5.0))
     row = report["pairwise"][0]
     assert len(server.asked) == 12 + 2
     assert (row["n"], row["wins"], row["losses"], row["win_rate"]) == (6, 3, 3, 0.5)
     assert (row["ties"], row["unparsed"], row["failed"], report["complete"]) == (0, 0, 0, True)
+
+
+@pytest.mark.parametrize("fault", [faults.truncated_json, faults.wrong_json, faults.no_json])
+def test_a_reply_that_is_no_chat_completion_may_be_billed_and_is_asked_again_next_time(
+    write_run: WriteRun, server: JudgeServer, fault: faults.Fault
+) -> None:
+    server.faults.append(fault)
+    report = judge(planned(write_run, server, concurrency=1, **PRICES))
+    assert [one["result"] for one in report["outcomes"]].count("failed") == 1
+    assert report["cost"]["lost_usd"] > usd(1)
+    assert judge(planned(write_run, server))["complete"]
+    assert len(server.asked) == 12 + 1
 
 
 def test_a_lasting_fault_of_one_question_is_counted_and_asked_again_next_time(
@@ -130,7 +122,7 @@ def test_a_server_that_is_down_ends_the_run_soon(write_run: WriteRun, server: Ju
         unused.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
     started = time.monotonic()
-    plan = planned(write_run, server, base_url=address, **PRICES)
+    plan = planned(write_run, server, base_url=address, attempts=2, **PRICES)
     with pytest.raises(JudgeError, match="questions in a row"):
         judge(plan)
     assert time.monotonic() - started < 5
@@ -138,24 +130,16 @@ def test_a_server_that_is_down_ends_the_run_soon(write_run: WriteRun, server: Ju
 
 
 def test_a_server_that_asks_for_a_week_is_not_waited_for(write_run: WriteRun, server: JudgeServer) -> None:
-    server.faults.append(faults.status(429, headers=WEEK))
-    with pytest.raises(JudgeError, match="asks to wait 604800 s"):
-        judge(planned(write_run, server, concurrency=1))
+    server.faults.extend([faults.status(429, headers=WEEK, message="quota exceeded")] * 30)
+    with pytest.raises(JudgeError, match="quota exceeded"):
+        judge(planned(write_run, server, attempts=1))
 
 
-def test_an_exhausted_account_is_not_asked_again(write_run: WriteRun, server: JudgeServer) -> None:
-    body = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
-    server.faults.append(lambda handler: handler.send(429, body))
-    with pytest.raises(JudgeError, match="exceeded your quota"):
-        judge(planned(write_run, server, concurrency=1))
-    assert len(server.asked) == 1
-
-
-def test_everybody_waits_when_the_server_says_so(write_run: WriteRun, server: JudgeServer) -> None:
-    server.faults.append(faults.status(429, headers={"Retry-After": "0.5"}))
+def test_a_question_waits_as_long_as_the_server_says(write_run: WriteRun, server: JudgeServer) -> None:
+    server.faults.append(faults.status(429, headers={"Retry-After": "0.8"}))
     judge(planned(write_run, server, concurrency=1))
     first, second = server.asked[:2]
-    assert second.when - first.when >= 0.5
+    assert second.when - first.when >= 0.8
 
 
 @pytest.mark.parametrize("name", ["response_format", "temperature"])
@@ -200,7 +184,7 @@ def test_the_cost_is_what_the_server_counted(write_run: WriteRun, server: JudgeS
     assert plan.volume.usd is not None
     assert 0 < plan.volume.tokens_in < 12 * 1000
     report = judge(plan)
-    counts = {"questions": 12, "requests": 12, "tokens_in": 1200, "tokens_out": 240}
+    counts = {"questions": 12, "tokens_in": 1200, "tokens_out": 240}
     assert report["cost"] == {**counts, "usd": pytest.approx(usd(12)), "lost_usd": 0}
 
 
@@ -232,17 +216,16 @@ UNREADABLE = faults.says("?" * 400)
         [faults.stall],
         [faults.truncated_json, None],
         [UNREADABLE, None],
-        [UNREADABLE, faults.reset, None],
         [faults.reset, faults.reset, UNREADABLE, None],
     ],
-    ids=["calm", "stall", "cut", "unreadable", "repair-lost", "lost-and-unreadable"],
+    ids=["calm", "stall", "cut", "unreadable", "lost-and-unreadable"],
 )
 def test_the_budget_is_never_exceeded_and_what_is_done_is_kept(
     write_run: WriteRun, server: JudgeServer, concurrency: int, disturbed: list[faults.Fault | None]
 ) -> None:
     server.tokens = most
     patience = {"timeout": 0.4 if faults.stall in disturbed else 5.0, "attempts": 4}
-    for limit in (0.02, 0.026, 0.032):
+    for limit in (0.012, 0.016, 0.02):
         server.faults.clear()
         server.faults.extend(disturbed * 3)
         plan = planned(write_run, server, concurrency=concurrency, max_cost=limit, **PRICES, **patience)
@@ -257,14 +240,6 @@ def test_the_budget_is_never_exceeded_and_what_is_done_is_kept(
     assert judge(more)["complete"]
 
 
-def test_an_unreadable_reply_without_a_repair_was_paid_for(write_run: WriteRun, server: JudgeServer) -> None:
-    server.faults.extend([faults.says("?"), *[faults.status(500)] * 3])
-    report = judge(planned(write_run, server, concurrency=1, **PRICES))
-    assert report["cost"]["questions"] == 11
-    assert report["cost"]["lost_usd"] == pytest.approx(usd(1))
-    assert report["cost"]["usd"] == pytest.approx(usd(11))
-
-
 def test_pairs_that_the_budget_leaves_out_stand_as_missing(write_run: WriteRun, server: JudgeServer) -> None:
     report = judge(planned(write_run, server, max_cost=0.001, **PRICES))
     (row,) = [row for row in report["pairwise"] if row["preference"] == "*"]
@@ -272,9 +247,12 @@ def test_pairs_that_the_budget_leaves_out_stand_as_missing(write_run: WriteRun, 
     assert server.asked == []
 
 
-def test_lost_requests_stand_in_the_report(write_run: WriteRun, server: JudgeServer) -> None:
-    server.faults.append(faults.stall)
-    report = judge(planned(write_run, server, timeout=0.8, **PRICES))
+def test_lost_requests_stand_in_the_report_and_refused_ones_do_not(write_run: WriteRun, server: JudgeServer) -> None:
+    server.faults.extend([faults.stall, faults.status(503)])
+    plan = planned(write_run, server, timeout=0.8, concurrency=1, **PRICES)
+    report = judge(plan)
+    (lost,) = [row for row in plan.log.done.values() if row["mode"] == LOST]
+    assert lost["tokens_out"] == 512
     assert report["cost"]["lost_usd"] > 0
     assert report["cost"]["usd"] == pytest.approx(usd(12))
 

@@ -21,10 +21,10 @@ from pad_cli.records import BenchmarkItem, as_messages
 from pad_cli.registry import BENCHMARKS
 from pad_cli.system.runs import ResultLog
 from tests.evaluation.judge.conftest import KEY, WriteRun, answer_row, write_keys
-from tests.evaluation.judge.server import JudgeServer, Material, choice, says
+from tests.evaluation.judge.server import JudgeServer, Material, choice
 from tests.tiny import make_reward_model
 
-SETTINGS = {"model": "tiny", "timeout": 5.0, "backoff": 0.01}
+SETTINGS = {"model": "tiny", "timeout": 5.0}
 PROMPTS = [f"Question {number}?" for number in range(20)]
 PAD = {prompt: f"quality {place} at length {'.' * (place % 3)}" for place, prompt in enumerate(PROMPTS)}
 BASE = {prompt: f"quality {3 + place * 7 % 20}" for place, prompt in enumerate(PROMPTS)}
@@ -163,17 +163,7 @@ def test_another_model_is_asked_anew(write_run: WriteRun, server: JudgeServer) -
     assert plan_judging(run, ["judge.concurrency=2", "judge.input_price=1", "judge.output_price=1"]).waiting == 0
 
 
-def test_an_unreadable_verdict_is_repaired_once_with_its_error_in_view(run_judge: Judge, server: JudgeServer) -> None:
-    server.faults.append(says('{"winner": "first"'))
-    clean = dict(pooled(run_judge()))
-    (repair,) = [asked.body["messages"] for asked in server.asked if asked.is_repair]
-    assert repair[2] == {"role": "assistant", "content": '{"winner": "first"'}
-    assert "EOF" in repair[3]["content"]
-    assert (clean["n"], clean["unparsed"]) == (20, 0)
-    assert len(server.asked) == 41
-
-
-def test_a_verdict_that_stays_unreadable_is_counted_and_kept(run_judge: Judge, server: JudgeServer) -> None:
+def test_an_unreadable_verdict_is_counted_and_kept(run_judge: Judge, server: JudgeServer) -> None:
     server.reply = lambda material: "Both are nice." if PAD[PROMPTS[3]] in str(material) else better(material)
     report = run_judge()
     row = pooled(report)
@@ -182,25 +172,7 @@ def test_a_verdict_that_stays_unreadable_is_counted_and_kept(run_judge: Judge, s
     assert report["complete"]
     (outcome,) = [one for one in report["outcomes"] if one["result"] == "unparsed"]
     assert outcome["item"].endswith("/3")
-    assert sum(asked.is_repair for asked in server.asked) == 2
-
-
-def test_ratings_are_means_by_dimension(write_run: WriteRun, server: JudgeServer) -> None:
-    dimensions = {"funny": "is it funny?", "on topic": "does it stay on topic?"}
-
-    def rate(material: Material) -> str:
-        points = 1 + quality(material["answer"]) % 10
-        return json.dumps({"reason": "", "ratings": {"funny": points, "on topic": 10}})
-
-    server.reply = rate
-    run = write_run(BASE, PAD, settings_for(server, modes=["rubric"], dimensions=dimensions))
-    report = judge(plan_judging(run))
-    means = {(row["method"], row["dimension"]): row for row in report["rubric"] if row["preference"] == "*"}
-    for method, texts in (("base", BASE), ("pad", PAD)):
-        expected = sum(1 + quality(text) % 10 for text in texts.values()) / 20
-        assert means[method, "funny"]["mean"] == pytest.approx(expected, abs=1e-4)
-        assert (means[method, "on topic"]["mean"], means[method, "on topic"]["n"]) == (10, 20)
-    assert report["pairwise"] == []
+    assert len(server.asked) == 40
 
 
 def test_the_schema_of_the_verdict_is_sent_and_answers_cannot_leave_their_place(
@@ -281,6 +253,36 @@ def test_it_runs_inside_a_running_loop(run_judge: Judge) -> None:
         return run_judge()
 
     assert pooled(asyncio.run(in_a_notebook()))["n"] == 20
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"verdict": {"reason": "", "winner": "third"}},
+        {"verdict": {"winner": "first"}},
+        {"verdict": "first"},
+        {"tokens_in": "many"},
+        {"tokens_out": -1},
+    ],
+)
+def test_a_damaged_row_of_the_log_is_named(write_run: WriteRun, server: JudgeServer, damage: dict[str, Any]) -> None:
+    run = write_run(BASE, PAD, settings_for(server, limit=2))
+    judge(plan_judging(run))
+    rows = [json.loads(line) for line in (run / REPLIES).read_text().splitlines()]
+    rows[2] |= damage
+    (run / REPLIES).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"judge\.jsonl:3: not a result line") as caught:
+        plan_judging(run)
+    assert "Delete the line" in caught.value.hint
+
+
+def test_a_log_of_ratings_counts_for_the_costs_alone(write_run: WriteRun, server: JudgeServer) -> None:
+    run = write_run(BASE, PAD, settings_for(server, input_price=1, output_price=2))
+    rating = {"mode": "rubric", "verdict": {"reason": "", "ratings": {"helpful": 7}}, "problem": "", "reply": ""}
+    ResultLog(run / REPLIES).append({"of a rating": {**rating, "requests": 1, "tokens_in": 10**6, "tokens_out": 0}})
+    plan = plan_judging(run)
+    assert (plan.waiting, plan.spent) == (40, 1)
+    assert judge(plan)["cost"]["questions"] == 40
 
 
 def test_no_file_and_no_representation_holds_the_key(write_run: WriteRun, server: JudgeServer) -> None:
