@@ -63,10 +63,8 @@ class PreferencePair:
     preference: Mapping[str, float]  # weights of named principles, signed
     chosen: str  # the better answer under that preference
     rejected: str  # the worse answer
-    # Weights of what the preference says in free text; they add to the named ones
-    texts: Mapping[str, float] = field(default_factory=dict)
-    # Where it was read, `file:line` or `dataset[row]`; empty where it was made
-    place: str = field(default="", compare=False)
+    texts: Mapping[str, float] = field(default_factory=dict)  # weights of free text, which add to the named ones
+    place: str = field(default="", compare=False)  # where it was read, `file:line` or `dataset[row]`; or empty
 
     def content(self) -> dict[str, Any]:
         """What it says, wherever it was read: for fingerprints."""
@@ -79,8 +77,7 @@ class PairSplit:
 
     name: str  # the key under which metrics are reported, for example `held_out_topics`
     pairs: tuple[PreferencePair, ...]  # its preference pairs
-    # For each principle the paraphrases to use in place of its name; empty when names are used
-    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # principle to paraphrases to use for its name
 
 
 _EXAMPLES = 3
@@ -189,8 +186,7 @@ class PairData:
 
     train: tuple[PreferencePair, ...]  # the training pairs
     validation: tuple[PairSplit, ...]  # named splits, never trained on
-    # For each principle the paraphrases that training may use (the encoder's training data)
-    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # principle to paraphrases to train the encoder
     report: DataReport = DataReport()  # where the pairs came from and what they are like; `load_pairs` writes it
 
 
@@ -206,8 +202,7 @@ class BenchmarkItem:
     # Ground truth for scorers, for example `{"topic": "chess", "asked": ["humorous"]}`
     facts: Mapping[str, Any] = field(default_factory=dict)
     profiles: tuple[str, ...] = ()  # names of profiles whose weights the preference holds in their place
-    # Where the prompt was read, `file:line` or `dataset[row]`; empty where it was made
-    place: str = field(default="", compare=False)
+    place: str = field(default="", compare=False)  # where the prompt was read, `file:line` or `dataset[row]`; or empty
 
 
 @dataclass(frozen=True)

@@ -160,21 +160,17 @@ class Posterior:
         low, high = np.quantile(self.weights, _ENDS, axis=0, method="inverted_cdf", weights=self.shares)
         return low, high
 
-    def margins(self) -> tuple[Array, Array]:
-        """What each of N replies' comparisons is expected to be worth to this user, by the other replies alone.
+    def margins(self) -> Array:
+        """(N,) expected m of each reply's comparison, by the other replies alone; first answer less second.
 
         The sample without reply n is this one with shares divided by that reply's likelihood (importance sampling),
         which one reply in ten that may be anything keeps from 0.
-
-        Returns:
-            (N,) expected m, first answer less second, and (N,) the probability that its sign is right.
         """
         without = (self.shares / self._likelihoods(self.weights)).T  # (S, N)
         without = without / without.sum(0)
         margins = self._seen.offsets + self.weights @ self._seen.means.T
-        expected = (without * margins).sum(0)
-        agree = (without * (0.5 + 0.5 * np.sign(margins * np.sign(expected)))).sum(0)
-        return expected, agree
+        expected: Array = (without * margins).sum(0)
+        return expected
 
     def information(self, seen: Differences) -> Array:
         """What the reply to each of N comparisons is expected to tell: (N,) bits, between 0 and log2(3).
