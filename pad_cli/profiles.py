@@ -26,7 +26,6 @@ PROFILES = Path("profiles")
 """Where profiles are looked for by name, in the working directory."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_SUFFIXES = (".yaml", ".yml")
 _HEADER = (
     "# A profile of pad: what one user wants, for --pref @NAME. `weights` may be edited: above 0 asks for more of it,\n"
     "# below 0 asks to avoid it. All else says where they come from; `reward_model` ties them to the one they fit.\n"
@@ -126,7 +125,7 @@ def load_profile(where: str | Path) -> Profile:
         PreferenceError: there is none, or the name cannot be one.
         DataError: the file is wrong; with the key.
     """
-    named = isinstance(where, str) and Path(where).name == where and not where.endswith(_SUFFIXES)
+    named = isinstance(where, str) and Path(where).name == where and not where.endswith((".yaml", ".yml"))
     path = profile_path(str(where)) if named else Path(where)
     try:
         content = read_yaml_mapping(path, "a mapping of keys to values", _HINT)

@@ -93,7 +93,7 @@ def learn(
             say_json({**dataclasses.asdict(added), "directory": str(added.directory)})
             return
         print_text(
-            f"'{added.name}' from {added.examples} pairs in {added.seconds:.1f} s: trained on the others, it ranks "
+            f"'{added.name}' from {added.examples} pairs: trained on the others, it ranks "
             f"{_share(added.pair_accuracy)} of them rightly."
         )
         say(f'Use it: pad generate "..." --reward-model {added.directory} --pref "{added.name}"')

@@ -61,7 +61,6 @@ _ANYTHING = 0.1  # share of replies
 _SIZE, _STEPS = 1000, 15
 _FEW = 0.6  # effective share of the sample below which it is drawn anew
 _SWITCH, _SWAP = 0.4, 0.35  # shares of the steps; the others draw a weight anew
-_ENDS = (0.025, 0.975)  # quantiles, of a 95 % interval
 _OUTCOMES: dict[bool | None, int] = {True: 0, False: 1, None: 2}
 
 
@@ -157,7 +156,7 @@ class Posterior:
 
     def interval(self) -> tuple[Array, Array]:
         """(K,) ends of every weight's 95 % interval."""
-        low, high = np.quantile(self.weights, _ENDS, axis=0, method="inverted_cdf", weights=self.shares)
+        low, high = np.quantile(self.weights, (0.025, 0.975), axis=0, method="inverted_cdf", weights=self.shares)
         return low, high
 
     def margins(self) -> Array:

@@ -12,6 +12,7 @@ slope_k = dR/dw_k = sum_t (E[y_t] - E_{v ~ softmax(E h_t)} E[v]) . B_k A_k h_t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -71,10 +72,8 @@ def choice_features(model: RewardModel, comparisons: Sequence[Comparison]) -> Fe
     slopes = torch.zeros(len(numbers), len(model.principles), dtype=torch.float64)
     offsets = torch.zeros(len(numbers), dtype=torch.float64)
 
-    def read(batch: Sequence[TokenSequence], _: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return _slopes_and_offsets(model, batch)
-
     title = "Reading answers" if len(numbers) > _QUIET else None
+    read = functools.partial(_slopes_and_offsets, model)
     for rows, (slope, offset) in in_batches(list(numbers), read, backbone.device, title=title):
         slopes[rows], offsets[rows] = slope, offset
     first, second = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
@@ -82,7 +81,7 @@ def choice_features(model: RewardModel, comparisons: Sequence[Comparison]) -> Fe
 
 
 def _slopes_and_offsets(
-    model: PersonalizedRewardModel, answers: Sequence[TokenSequence]
+    model: PersonalizedRewardModel, answers: Sequence[TokenSequence], _: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(S, K) slopes and (S,) offsets of S answers, float64, on the CPU."""
     backbone = model.backbone
