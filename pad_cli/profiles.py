@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -165,12 +165,6 @@ def profile_weights(name: str, model: Model | None = None) -> Mapping[str, float
                 f"{did_you_mean(name, model.principles)} For free text write 'text:{name}' as its key.",
             )
     return profile.weights
-
-
-def check_profiles(names: Iterable[str], model: Model) -> None:
-    """Check profiles of the working directory against a reward model, see `profile_weights`."""
-    for name in sorted(set(names)):
-        profile_weights(name, model)
 
 
 def _listed(name: str = "") -> str:

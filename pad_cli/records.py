@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ _TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
 
 
 def as_message(message: Mapping[str, Any]) -> dict[str, str]:
-    """A message's role and text: parts are joined, a developer is the system; other keys are left out.
+    """A message's role and text: parts become lines, a developer is the system; other keys are left out.
 
     Raises:
         DataError: it calls a tool or is a tool's turn, or its content is not text.
@@ -34,7 +34,7 @@ def as_message(message: Mapping[str, Any]) -> dict[str, str]:
         hint = "Write into the texts what was called and what came back, or leave such conversations out."
         raise DataError("tool calls and the turns of tools are not supported", hint=hint)
     if isinstance(content, list | tuple):
-        content = join_parts(_text_of(part) for part in content)
+        content = "\n".join(_text_of(part) for part in content)
     if content is not None and not isinstance(content, str):
         hint = 'Write "content": "...", or a list of {"type": "text", "text": "..."}.'
         raise DataError("a message whose content is neither a text nor a list of parts", hint=hint)
@@ -48,11 +48,6 @@ def _text_of(part: Any) -> str:
     named = f"of type '{kind}'" if isinstance(kind, str) else "without a type"
     reason = "a text part without text" if kind == "text" else f"a content part {named}; only text is read"
     raise DataError(reason, hint='Write {"type": "text", "text": "..."}, or leave such conversations out.')
-
-
-def join_parts(texts: Iterable[str]) -> str:
-    """A message's text of its text parts: they stay apart, one a line."""
-    return "\n".join(texts)
 
 
 @dataclass(frozen=True)
@@ -78,9 +73,6 @@ class PairSplit:
     name: str  # the key under which metrics are reported, for example `held_out_topics`
     pairs: tuple[PreferencePair, ...]  # its preference pairs
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # principle to paraphrases to use for its name
-
-
-_EXAMPLES = 3
 
 
 @dataclass
@@ -144,7 +136,7 @@ class SourceReport:
 
 def _count(entry: Dropped | Change, place: str) -> None:
     entry.count += 1
-    if len(entry.examples) < _EXAMPLES and place not in entry.examples:
+    if len(entry.examples) < 3 and place not in entry.examples:
         entry.examples = (*entry.examples, place)
 
 

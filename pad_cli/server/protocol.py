@@ -22,7 +22,6 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pad_cli.errors import did_you_mean
-from pad_cli.records import join_parts
 
 
 class ApiError(Exception):
@@ -188,7 +187,7 @@ class Message(_Schema):
     def text(self) -> str:
         """Parts on separate lines, as vLLM reads them."""
         if isinstance(self.content, list):
-            return join_parts(part.text for part in self.content)
+            return "\n".join(part.text for part in self.content)
         return self.content or self.refusal or ""
 
 
