@@ -92,7 +92,6 @@ def _embedded(model: PersonalizedRewardModel, count: int, crowd: int, prompts: i
                 [_accuracy(test, _vector(each.weights, model)) for test, each in zip(tested, found, strict=True)]
             ),
             "cross-validated": _mean([each.accuracy.value for each in found]),
-            "certainty": _mean([each.certainty for each in found]),
         }
         print(size, results[f"{size} choices"], flush=True)
     started = time.monotonic()

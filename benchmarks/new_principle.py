@@ -63,10 +63,10 @@ def main(
         rows = _pairs(seed, examples, style, held_out=False)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         texts = paraphrases(world, world.principles[_NAME], held_out=False)
-        started = time.process_time()
+        started, processor_started = time.monotonic(), time.process_time()
         directory = out / f"version-{style}-{examples}-{seed}"
         added = add_principle(_NAME, path, "embedded/reward-model", directory, texts)
-        processor = time.process_time() - started
+        seconds, processor = time.monotonic() - started, time.process_time() - processor_started
         new = load_reward_model(str(directory), backbone=old.backbone)
         assert isinstance(new, PersonalizedRewardModel)
         engine = PadEngine(new.backbone, new)
@@ -76,7 +76,7 @@ def main(
                 "seed": seed,
                 "cross_validated": added.pair_accuracy.value,
                 "pair_accuracy": _pair_accuracy(new, style),
-                "seconds": added.seconds,
+                "seconds": round(seconds, 2),
                 "processor_seconds": round(processor, 2),
                 "by_name": {level: _hits(engine, _NAME, [_NAME], prompts, level) for level in levels},
                 "in_words": {level: _hits(engine, _NAME, unseen, prompts, level) for level in levels},

@@ -80,19 +80,12 @@ if not TYPE_CHECKING:  # for a module with `__getattr__`, type checkers would ac
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
-            return _version()
+            from importlib.metadata import version  # slow: it brings Python's `email`
+
+            return version("pad-cli")
         if name in _HOMES:
             return getattr(importlib.import_module(_HOMES[name]), name)
         raise AttributeError(f"module 'pad_cli' has no attribute '{name}'")
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # slow: it brings Python's `email`
-
-    try:
-        return version("pad-cli")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def __dir__() -> list[str]:

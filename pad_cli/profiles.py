@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -26,7 +26,6 @@ PROFILES = Path("profiles")
 """Where profiles are looked for by name, in the working directory."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_SUFFIXES = (".yaml", ".yml")
 _HEADER = (
     "# A profile of pad: what one user wants, for --pref @NAME. `weights` may be edited: above 0 asks for more of it,\n"
     "# below 0 asks to avoid it. All else says where they come from; `reward_model` ties them to the one they fit.\n"
@@ -126,7 +125,7 @@ def load_profile(where: str | Path) -> Profile:
         PreferenceError: there is none, or the name cannot be one.
         DataError: the file is wrong; with the key.
     """
-    named = isinstance(where, str) and Path(where).name == where and not where.endswith(_SUFFIXES)
+    named = isinstance(where, str) and Path(where).name == where and not where.endswith((".yaml", ".yml"))
     path = profile_path(str(where)) if named else Path(where)
     try:
         content = read_yaml_mapping(path, "a mapping of keys to values", _HINT)
@@ -166,12 +165,6 @@ def profile_weights(name: str, model: Model | None = None) -> Mapping[str, float
                 f"{did_you_mean(name, model.principles)} For free text write 'text:{name}' as its key.",
             )
     return profile.weights
-
-
-def check_profiles(names: Iterable[str], model: Model) -> None:
-    """Check profiles of the working directory against a reward model, see `profile_weights`."""
-    for name in sorted(set(names)):
-        profile_weights(name, model)
 
 
 def _listed(name: str = "") -> str:

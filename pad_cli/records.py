@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ _TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
 
 
 def as_message(message: Mapping[str, Any]) -> dict[str, str]:
-    """A message's role and text: parts are joined, a developer is the system; other keys are left out.
+    """A message's role and text: parts become lines, a developer is the system; other keys are left out.
 
     Raises:
         DataError: it calls a tool or is a tool's turn, or its content is not text.
@@ -34,7 +34,7 @@ def as_message(message: Mapping[str, Any]) -> dict[str, str]:
         hint = "Write into the texts what was called and what came back, or leave such conversations out."
         raise DataError("tool calls and the turns of tools are not supported", hint=hint)
     if isinstance(content, list | tuple):
-        content = join_parts(_text_of(part) for part in content)
+        content = "\n".join(_text_of(part) for part in content)
     if content is not None and not isinstance(content, str):
         hint = 'Write "content": "...", or a list of {"type": "text", "text": "..."}.'
         raise DataError("a message whose content is neither a text nor a list of parts", hint=hint)
@@ -50,11 +50,6 @@ def _text_of(part: Any) -> str:
     raise DataError(reason, hint='Write {"type": "text", "text": "..."}, or leave such conversations out.')
 
 
-def join_parts(texts: Iterable[str]) -> str:
-    """A message's text of its text parts: they stay apart, one a line."""
-    return "\n".join(texts)
-
-
 @dataclass(frozen=True)
 class PreferencePair:
     """Two answers to one prompt, and the preference under which the first is better."""
@@ -63,10 +58,8 @@ class PreferencePair:
     preference: Mapping[str, float]  # weights of named principles, signed
     chosen: str  # the better answer under that preference
     rejected: str  # the worse answer
-    # Weights of what the preference says in free text; they add to the named ones
-    texts: Mapping[str, float] = field(default_factory=dict)
-    # Where it was read, `file:line` or `dataset[row]`; empty where it was made
-    place: str = field(default="", compare=False)
+    texts: Mapping[str, float] = field(default_factory=dict)  # weights of free text, which add to the named ones
+    place: str = field(default="", compare=False)  # where it was read, `file:line` or `dataset[row]`; or empty
 
     def content(self) -> dict[str, Any]:
         """What it says, wherever it was read: for fingerprints."""
@@ -79,11 +72,7 @@ class PairSplit:
 
     name: str  # the key under which metrics are reported, for example `held_out_topics`
     pairs: tuple[PreferencePair, ...]  # its preference pairs
-    # For each principle the paraphrases to use in place of its name; empty when names are used
-    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-_EXAMPLES = 3
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # principle to paraphrases to use for its name
 
 
 @dataclass
@@ -147,7 +136,7 @@ class SourceReport:
 
 def _count(entry: Dropped | Change, place: str) -> None:
     entry.count += 1
-    if len(entry.examples) < _EXAMPLES and place not in entry.examples:
+    if len(entry.examples) < 3 and place not in entry.examples:
         entry.examples = (*entry.examples, place)
 
 
@@ -187,8 +176,7 @@ class PairData:
 
     train: tuple[PreferencePair, ...]  # the training pairs
     validation: tuple[PairSplit, ...]  # named splits, never trained on
-    # For each principle the paraphrases that training may use (the encoder's training data)
-    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # principle to paraphrases to train the encoder
     report: DataReport = DataReport()  # where the pairs came from and what they are like; `load_pairs` writes it
 
 
@@ -204,8 +192,7 @@ class BenchmarkItem:
     # Ground truth for scorers, for example `{"topic": "chess", "asked": ["humorous"]}`
     facts: Mapping[str, Any] = field(default_factory=dict)
     profiles: tuple[str, ...] = ()  # names of profiles whose weights the preference holds in their place
-    # Where the prompt was read, `file:line` or `dataset[row]`; empty where it was made
-    place: str = field(default="", compare=False)
+    place: str = field(default="", compare=False)  # where the prompt was read, `file:line` or `dataset[row]`; or empty
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from pad_cli.errors import UsageError
 from pad_cli.models.language_model import same_vocabulary
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.preference import Preference
-from pad_cli.profiles import check_profiles
+from pad_cli.profiles import profile_weights
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem
 
@@ -82,7 +82,8 @@ def benchmark_prompts(engine: PadEngine, items: Sequence[BenchmarkItem], count: 
     policy, model = engine.policy, engine.reward_model
     assert model is not None
     items = [items[row * len(items) // count] for row in range(count)]
-    check_profiles((profile for item in items for profile in item.profiles), model)
+    for profile in sorted({profile for item in items for profile in item.profiles}):
+        profile_weights(profile, model)  # refuses one of another reward model
     preferences = [engine.preference(item.preference) for item in items]
     engine.check_prompts([(item.place or item.id, item.prompt) for item in items])
     reads = [model.prompt(item.prompt, preference) for item, preference in zip(items, preferences, strict=True)]

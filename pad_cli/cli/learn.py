@@ -93,7 +93,7 @@ def learn(
             say_json({**dataclasses.asdict(added), "directory": str(added.directory)})
             return
         print_text(
-            f"'{added.name}' from {added.examples} pairs in {added.seconds:.1f} s: trained on the others, it ranks "
+            f"'{added.name}' from {added.examples} pairs: trained on the others, it ranks "
             f"{_share(added.pair_accuracy)} of them rightly."
         )
         say(f'Use it: pad generate "..." --reward-model {added.directory} --pref "{added.name}"')
@@ -202,7 +202,6 @@ def _row(learned: Learned) -> dict[str, Any]:
         "weights": {name: round(weight, 4) for name, weight in learned.weights.items() if weight},
         "accuracy": accuracy.value,
         "accuracy_interval": [accuracy.low, accuracy.high],
-        "certainty": learned.certainty,
         "choices": learned.choices,
         "ties": learned.ties,
     }
@@ -237,5 +236,6 @@ def _save(learned: Learned, name: str, fingerprint: str, out: Path | None, as_js
     print_text(
         f"From {learned.choices} choices{neither}, of which weights learned from the others predict {_share(accuracy)}."
     )
-    print_text(learned.advice)
+    if accuracy.low <= 0.5:
+        print_text("This may be chance: give more choices, between answers that differ in what you care for.")
     say(f'{path}: pad generate "..." --pref @{profile.name}')

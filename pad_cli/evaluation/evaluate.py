@@ -38,7 +38,7 @@ from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.distributed import main_first, wait_for_all
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import load_language_model
-from pad_cli.profiles import check_profiles
+from pad_cli.profiles import profile_weights
 from pad_cli.prompts import load_benchmarks, own_group
 from pad_cli.recipe import EvalRecipe, ReproduceRecipe
 from pad_cli.records import BenchmarkItem
@@ -240,7 +240,8 @@ def _load_policy(recipe: EvalRecipe, name: str, items: tuple[BenchmarkItem, ...]
     """A policy with the reward model; what they cannot read is refused before anything is answered."""
     policy = load_language_model(recipe.policies[name])
     reward_model = load_reward_model(recipe.reward_model, backbone=policy)
-    check_profiles((profile for item in items for profile in item.profiles), reward_model)
+    for profile in sorted({profile for item in items for profile in item.profiles}):
+        profile_weights(profile, reward_model)  # refuses one of another reward model
     engine = PadEngine(policy, reward_model, always=recipe.always)
     engine.check_prompts([(item.place or item.id, item.prompt) for item in items])
     for item in items:

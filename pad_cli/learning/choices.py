@@ -101,8 +101,7 @@ def _choice(row: Row) -> Choice:
             raise RowError("neither 0 nor 1 nor null", field="choice", hint=hint)
         reply = None if choice is None else choice == 0
     else:
-        names = ("chosen", "rejected")
-        prompt, (first, second) = read_sample(row, [(name, row.values.get(name)) for name in names])
+        prompt, (first, second) = read_sample(row, [(name, row.values.get(name)) for name in ("chosen", "rejected")])
         reply = True
     if reply is not None and first.strip() == second.strip():
         raise RowError("both answers are the same", hint="Leave this row out: it says nothing of what you prefer.")

@@ -66,21 +66,28 @@ def measure_effect(
 ) -> Effect:
     """Answer N prompts without a preference, with it and with its parts, and reward the answers.
 
+    Sampling draws the same under each preference. Rewards are not calibrated.
+
     Raises:
         UsageError: the reward model cannot reward what this policy writes.
     """
-    assert engine.reward_model is not None, "it has read the preference"
+    model, count = engine.reward_model, len(prompts)
+    assert model is not None, "it has read the preference"
     parts = [
         *(Preference({name: weight}, {}) for name, weight in preference.weights.items()),
         *(Preference({}, {text: weight}) for text, weight in preference.texts.items()),
     ]
-    names = [name for name in engine.reward_model.principles if name not in preference.weights]
-    others = [Preference({name: 1.0}, {}) for name in names]
-    asked = [None, preference, *(parts if len(parts) > 1 else ())]
-    plain, steered, *alone = _answers_under(engine, asked, prompts, settings)
+    others = [Preference({name: 1.0}, {}) for name in model.principles if name not in preference.weights]
+    steering = [None, preference, *(parts if len(parts) > 1 else ())]
+    with bar("Answering under each preference", total=len(steering) * count) as progress:
+        plain, steered, *alone = [
+            engine.generate(prompts, None if each is None else [each] * count, settings, on_batch=progress.advance)
+            for each in steering
+        ]
 
     def mean(answers: Sequence[Generation], unit: Preference) -> float:
-        return _mean_reward(engine, prompts, answers, unit)
+        tokens = [answer_tokens(model, answer.text, ended=answer.finish_reason == "stop") for answer in answers]
+        return sequence_rewards(model, engine.policy, prompts, [unit] * count, tokens).double().mean().item()
 
     rewards = [
         MeanReward(part.describe(), mean(plain, part), mean(own, part), mean(steered, part))
@@ -89,33 +96,3 @@ def measure_effect(
     rewards += [MeanReward(each.describe(), mean(plain, each), None, mean(steered, each)) for each in others]
     without, under = (tuple(answer.text for answer in answers) for answers in (plain, steered))
     return Effect(preference.describe(), settings.guidance_weight, tuple(prompts), without, under, tuple(rewards))
-
-
-def _answers_under(
-    engine: PadEngine,
-    preferences: Sequence[Preference | None],
-    prompts: Sequence[Messages],
-    settings: DecodingSettings,
-) -> list[list[Generation]]:
-    """Answers to all prompts under each preference; None is the policy alone. Sampling draws the same for each."""
-    rows = [(preference, number) for preference in preferences for number in range(len(prompts))]
-    with bar("Answering under each preference", total=len(rows)) as progress:
-        answers = engine.generate(
-            [prompts[number] for _, number in rows],
-            [preference or Preference({}, {}) for preference, _ in rows],
-            settings,
-            [0.0 if preference is None else settings.guidance_weight for preference, _ in rows],
-            streams=[str(number) for _, number in rows],
-            on_batch=progress.advance,
-        )
-    return [answers[start : start + len(prompts)] for start in range(0, len(answers), len(prompts))]
-
-
-def _mean_reward(
-    engine: PadEngine, prompts: Sequence[Messages], answers: Sequence[Generation], preference: Preference
-) -> float:
-    """Mean over N answers of their summed rewards under a preference, nats, not calibrated."""
-    assert engine.reward_model is not None, "it has read the preference"
-    model = engine.reward_model
-    tokens = [answer_tokens(model, answer.text, ended=answer.finish_reason == "stop") for answer in answers]
-    return sequence_rewards(model, engine.policy, prompts, [preference] * len(prompts), tokens).double().mean().item()

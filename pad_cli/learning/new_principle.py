@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,6 @@ class AddedPrinciple:
     margin: float  # mean difference of the summed rewards in that cross-validation, nats
     wordings: tuple[str, ...]  # texts that the preference encoder now knows, the name among them; none without one
     parent: str  # fingerprint of the reward model that it was added to
-    seconds: float  # that training and cross-validation took
 
 
 _RECORD = TypeAdapter(AddedPrinciple)
@@ -105,7 +103,6 @@ def add_principle(
     # a new version never replaces an older one unasked
     check_output(out, "empty directory: it exists already", lambda _: False, overwrite=overwrite)
     encoder = _extended_encoder(model, name, texts)
-    started = time.monotonic()
     head, margins = _train(model, name, pairs)
     added = AddedPrinciple(
         directory=out,
@@ -115,7 +112,6 @@ def add_principle(
         margin=round(margins.mean().item(), 4),
         wordings=() if encoder is None else texts,
         parent=model.fingerprint,
-        seconds=round(time.monotonic() - started, 2),
     )
     if added.pair_accuracy.low <= 0.5:
         share = f"{added.pair_accuracy.value:.0%} of the examples are predicted from the others, which may be chance"

@@ -61,7 +61,6 @@ _ANYTHING = 0.1  # share of replies
 _SIZE, _STEPS = 1000, 15
 _FEW = 0.6  # effective share of the sample below which it is drawn anew
 _SWITCH, _SWAP = 0.4, 0.35  # shares of the steps; the others draw a weight anew
-_ENDS = (0.025, 0.975)  # quantiles, of a 95 % interval
 _OUTCOMES: dict[bool | None, int] = {True: 0, False: 1, None: 2}
 
 
@@ -157,24 +156,20 @@ class Posterior:
 
     def interval(self) -> tuple[Array, Array]:
         """(K,) ends of every weight's 95 % interval."""
-        low, high = np.quantile(self.weights, _ENDS, axis=0, method="inverted_cdf", weights=self.shares)
+        low, high = np.quantile(self.weights, (0.025, 0.975), axis=0, method="inverted_cdf", weights=self.shares)
         return low, high
 
-    def margins(self) -> tuple[Array, Array]:
-        """What each of N replies' comparisons is expected to be worth to this user, by the other replies alone.
+    def margins(self) -> Array:
+        """(N,) expected m of each reply's comparison, by the other replies alone; first answer less second.
 
         The sample without reply n is this one with shares divided by that reply's likelihood (importance sampling),
         which one reply in ten that may be anything keeps from 0.
-
-        Returns:
-            (N,) expected m, first answer less second, and (N,) the probability that its sign is right.
         """
         without = (self.shares / self._likelihoods(self.weights)).T  # (S, N)
         without = without / without.sum(0)
         margins = self._seen.offsets + self.weights @ self._seen.means.T
-        expected = (without * margins).sum(0)
-        agree = (without * (0.5 + 0.5 * np.sign(margins * np.sign(expected)))).sum(0)
-        return expected, agree
+        expected: Array = (without * margins).sum(0)
+        return expected
 
     def information(self, seen: Differences) -> Array:
         """What the reply to each of N comparisons is expected to tell: (N,) bits, between 0 and log2(3).

@@ -9,7 +9,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
@@ -110,12 +109,9 @@ class Session:
     def answer(self, place: int, first: bool | None) -> None:
         """Record a reply to the comparison at a place in the pool: the first, the second (False), or neither (None)."""
         comparison = self.pool.comparisons[place]
-        row: dict[str, Any] = {
-            "prompt": [dict(message) for message in comparison.prompt],
-            "answers": [comparison.first, comparison.second],
-            "choice": None if first is None else 0 if first else 1,
-        }
-        self._results.append({comparison.key: row})
+        prompt, answers = [dict(message) for message in comparison.prompt], [comparison.first, comparison.second]
+        choice = None if first is None else 0 if first else 1
+        self._results.append({comparison.key: {"prompt": prompt, "answers": answers, "choice": choice}})
         self._asked.add(comparison.key)
         self._posterior.add(self._seen.at(place), first)
 

@@ -1,4 +1,4 @@
-"""A user's weights from choices or replies, how well they predict that user, and whether more would help.
+"""A user's weights from choices or replies, and how well they predict that user.
 
 The weights are the mean of `posterior.py`'s sample. A penalised logistic regression with a Laplace interval was less
 accurate and less certain at any number of choices; see docs/preferences.md for both.
@@ -12,6 +12,7 @@ slope_k = dR/dw_k = sum_t (E[y_t] - E_{v ~ softmax(E h_t)} E[v]) . B_k A_k h_t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,7 +34,6 @@ from pad_cli.training.metrics import Share, share_of
 _QUIET = 200  # answers up to which no progress is shown
 _SMALL = 0.15  # share of the largest weight below which a weight is dropped if its interval includes 0
 _LARGEST = 2.0  # the largest weight
-_ENOUGH = 0.9  # certainty from which more choices would change little
 
 
 class Features(NamedTuple):
@@ -72,10 +72,8 @@ def choice_features(model: RewardModel, comparisons: Sequence[Comparison]) -> Fe
     slopes = torch.zeros(len(numbers), len(model.principles), dtype=torch.float64)
     offsets = torch.zeros(len(numbers), dtype=torch.float64)
 
-    def read(batch: Sequence[TokenSequence], _: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return _slopes_and_offsets(model, batch)
-
     title = "Reading answers" if len(numbers) > _QUIET else None
+    read = functools.partial(_slopes_and_offsets, model)
     for rows, (slope, offset) in in_batches(list(numbers), read, backbone.device, title=title):
         slopes[rows], offsets[rows] = slope, offset
     first, second = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
@@ -83,7 +81,7 @@ def choice_features(model: RewardModel, comparisons: Sequence[Comparison]) -> Fe
 
 
 def _slopes_and_offsets(
-    model: PersonalizedRewardModel, answers: Sequence[TokenSequence]
+    model: PersonalizedRewardModel, answers: Sequence[TokenSequence], _: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(S, K) slopes and (S,) offsets of S answers, float64, on the CPU."""
     backbone = model.backbone
@@ -108,7 +106,6 @@ class Learned:
     weights: Mapping[str, float]  # in the reward model's order, the largest 2 or -2; 0 where there is no evidence
     intervals: Mapping[str, tuple[float, float]]  # 95 %
     accuracy: Share  # of choices that weights learned from the other choices predict
-    certainty: float  # mean probability, over choices, that those weights are right about which answer is better
     choices: int  # of an answer
     ties: int  # choices of neither answer
 
@@ -121,17 +118,6 @@ class Learned:
             names = [f"{name} {weight:+.1f}" for name, weight in ranked if weight * sign > 0]
             parts += [f"{words}: {', '.join(names)}"] if names else []
         return "; ".join(parts) or "nothing that these choices have in common"
-
-    @property
-    def advice(self) -> str:
-        """Would more choices help?"""
-        certain = f"The profile is {self.certainty:.0%} certain of its predictions"
-        if not any(self.weights.values()) or self.accuracy.low <= 0.5:
-            more = "give more choices, between answers that differ in what you care for"
-            return f"{certain}, and its accuracy may be chance: {more}."
-        if self.certainty < _ENOUGH:
-            return f"{certain}: more choices would help; twice as many are worth it."
-        return f"{certain}: more choices would change little."
 
 
 def learn_user(model: RewardModel, choices: Sequence[Choice]) -> Learned:
@@ -184,14 +170,12 @@ def summarise(principles: Sequence[str], posterior: Posterior, basis: Basis) -> 
     scale = _LARGEST / (np.abs(weights).max() or _LARGEST)
     decided = np.array([reply is not None for reply in posterior.replies])
     signs = np.array([1.0 if reply else -1.0 for reply in posterior.replies])
-    margins, certainty = posterior.margins()
-    predicted = 0.5 + 0.5 * np.sign(margins * signs)[decided]
+    predicted = 0.5 + 0.5 * np.sign(posterior.margins() * signs)[decided]
     ends = zip((low * scale).tolist(), (high * scale).tolist(), strict=True)
     return Learned(
         weights=dict(zip(principles, (weights * scale).tolist(), strict=True)),
         intervals=dict(zip(principles, ends, strict=True)),
         accuracy=share_of(torch.from_numpy(predicted)),
-        certainty=float(certainty[decided].mean()),
         choices=int(decided.sum()),
         ties=int((~decided).sum()),
     )

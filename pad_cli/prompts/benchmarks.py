@@ -29,7 +29,7 @@ def load_benchmark(settings: BenchmarkSettings) -> list[BenchmarkItem]:
     """The items of a registered benchmark, at least one, with the weights of profiles in place of their names.
 
     So whatever is answered, scored or judged is stored under what was asked for then, not under what a profile says
-    now. Whether the profiles belong to the reward model is checked where there is one (`profiles.check_profiles`).
+    now. Whether the profiles belong to the reward model is checked where there is one (`profiles.profile_weights`).
 
     Raises:
         RecipeError: it does not take these options.

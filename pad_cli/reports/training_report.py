@@ -41,8 +41,8 @@ _BASELINES = (
     "likelier, per token, at guidance weight 1; this one predicts steering.",
 )
 _MARGINS = (
-    "The margin is the mean, the percentages are quantiles, nats. With length: Spearman's correlation of the difference "
-    "in reward with the difference in tokens."
+    "The margin is the mean, the percentages are quantiles, nats. With length: Spearman's correlation of the "
+    "difference in reward with the difference in tokens."
 )
 _CURVES = "Where accuracy on validation falls while the loss still does, the model memorises its training pairs."
 _GEOMETRY = (

@@ -159,9 +159,8 @@ def test_margins_without_a_reply_are_those_of_a_posterior_that_never_had_it() ->
                 posterior.add(seen.at(row), first)
         return posterior
 
-    found, agree = posterior_without(None).margins()
+    found = posterior_without(None).margins()
     expected = np.array([seen.means[row] @ posterior_without(row).mean for row in range(12)])
-    assert np.all((agree >= 0.4) & (agree <= 1))
     assert np.ptp(expected) > 1
     assert np.abs(found - expected).mean() < 0.1
 

@@ -76,7 +76,6 @@ def test_accuracy_is_that_of_replies_the_weights_have_not_seen() -> None:
     told = learn(replies_of(40, seed=2))
     assert told.accuracy.value > 0.9
     assert learn(random).accuracy.value < 0.7
-    assert told.certainty > 0.95
     assert told.accuracy.low < told.accuracy.value
 
 
@@ -93,4 +92,3 @@ def test_replies_that_say_nothing_leave_the_weights_at_0_or_in_doubt() -> None:
     learned = learn([*[reply_to([0.0] * 4, None)] * 3, *[reply_to([0.0] * 4, True)] * 3])
     assert all(low <= 0 <= high for low, high in learned.intervals.values())
     assert learned.accuracy.low <= 0.5
-    assert "may be chance" in learned.advice

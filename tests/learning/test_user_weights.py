@@ -11,7 +11,6 @@ import pytest
 
 from pad_cli.learning.choices import Choice
 from pad_cli.learning.user_weights import Features, Learned, choice_features, learn_features, learn_user, learn_users
-from pad_cli.training.metrics import Share
 from tests.learning.test_features import make_comparisons
 
 NAMES = ("humorous", "formal", "concise", "expert")
@@ -77,24 +76,9 @@ def test_accuracy_is_that_of_choices_the_weights_have_not_seen() -> None:
     assert share.n == 12
 
 
-def test_certainty_is_the_accuracy_to_expect() -> None:
-    truth = (1.0, -0.7, 0.5, 0.0)
-    fresh = make_user(400, seed=99, weights=truth, mistakes=0.0).slopes
-    for count in (6, 20):
-        learned = [learn(make_user(count, seed=seed, weights=truth)) for seed in range(40)]
-        right = [np.mean(fresh @ np.array([*each.weights.values()]) > 0) for each in learned]
-        assert np.mean([each.certainty for each in learned]) == pytest.approx(np.mean(right), abs=0.06)
-
-
-def test_advice_follows_from_chance_and_certainty() -> None:
-    learned = learn(make_user(40, seed=1))
-    sure = Share(0.9, 100, 0.8, 0.95)
-    assert "would change little" in replace(learned, certainty=0.97, accuracy=sure).advice
-    assert "more choices would help" in replace(learned, certainty=0.8, accuracy=sure).advice
-    assert "may be chance" in replace(learned, certainty=0.97, accuracy=Share(0.7, 10, 0.4, 0.9)).advice
-    empty = replace(learned, weights=dict.fromkeys(NAMES, 0.0))
-    assert "may be chance" in empty.advice
-    assert empty.summary == "nothing that these choices have in common"
+def test_without_weights_nothing_is_named() -> None:
+    learned = replace(learn(make_user(40, seed=1)), weights=dict.fromkeys(NAMES, 0.0))
+    assert learned.summary == "nothing that these choices have in common"
 
 
 def test_choices_between_answers_that_do_not_differ_say_nothing() -> None:
