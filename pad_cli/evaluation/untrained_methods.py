@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -28,6 +28,9 @@ from pad_cli.recipe import DataSettings, DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation, Messages, PreferencePair, as_messages
 from pad_cli.registry import PAIR_SOURCES
 from pad_cli.system.runs import fingerprint
+
+Signs = frozenset[tuple[str, bool]]
+"""A preference without its strengths: each name or text, and whether its weight is positive."""
 
 _PROBE = Preference({"a": 1.0, "b": -0.5}, {"c": 2.0})
 """Its wording has every word of the template: answers are kept under a key of that."""
@@ -239,17 +242,23 @@ class Examples:
 
     def of(self, item: BenchmarkItem, preference: Preference) -> list[PreferencePair]:
         """Those to show: of the same preference, then of those that differ in the fewest principles."""
-        signs = _signs(preference)
+        signs = _signs(preference.weights, preference.texts)
 
-        def distance(pair: PreferencePair) -> int:
-            return len(signs ^ _signs(pair))
+        def distance(others: Signs) -> int:
+            return len(signs ^ others)
 
         rng, drawn = random.Random(f"{self.seed}/{item.id}"), list[PreferencePair]()
-        others = (pair for pair in self.pairs if pair.prompt != item.prompt)
-        for _, group in itertools.groupby(sorted(others, key=distance), key=distance):
-            nearest = list(group)
+        for _, group in itertools.groupby(sorted(self._by_signs, key=distance), key=distance):
+            nearest = [pair for others in group for pair in self._by_signs[others] if pair.prompt != item.prompt]
             drawn += rng.sample(nearest, min(self.shots - len(drawn), len(nearest)))
         return drawn
+
+    @functools.cached_property
+    def _by_signs(self) -> dict[Signs, list[PreferencePair]]:
+        groups: dict[Signs, list[PreferencePair]] = {}
+        for pair in self.pairs:
+            groups.setdefault(_signs(pair.preference, pair.texts), []).append(pair)
+        return groups
 
 
 def _turns(pair: PreferencePair) -> Messages:
@@ -259,10 +268,8 @@ def _turns(pair: PreferencePair) -> Messages:
     return (*prompted(prompt, preference), {"role": "assistant", "content": pair.chosen})
 
 
-def _signs(asked: Preference | PreferencePair) -> frozenset[tuple[str, bool]]:
-    """A preference without its strengths: each name or text, and whether its weight is positive."""
-    weights = asked.preference if isinstance(asked, PreferencePair) else asked.weights
-    return frozenset((text, weight > 0) for text, weight in [*weights.items(), *asked.texts.items()])
+def _signs(weights: Mapping[str, float], texts: Mapping[str, float]) -> Signs:
+    return frozenset((text, weight > 0) for text, weight in [*weights.items(), *texts.items()])
 
 
 def load_examples(location: str, principles: Sequence[str], shots: int, seed: int) -> Examples:

@@ -100,7 +100,7 @@ class ClassifierOptions(ClassifierSource):
         if isinstance(self.label, str) and self.label in names:
             return names.index(self.label)
         wrong = f"{self.label!r} is no output of the classifier" if self.label else "says which output is the score"
-        close = did_you_mean(str(self.label or ""), names)
+        close = did_you_mean(str(self.label), names) if self.label else ""
         reason = f"`label` {wrong}; it has {len(names)}: {', '.join(names)}. {close}".rstrip()
         raise RecipeError(f"scorers: options of 'classifier': {reason}", f"The classifier is {self.model}.")
 
