@@ -1,15 +1,11 @@
-"""What is measured and with what: the clock, forward passes, peak memory, and whether two paths wrote the same."""
+"""What is measured and with what: the clock, forward passes, and whether two paths wrote the same."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import os
 import platform
 import re
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +20,6 @@ from pad_cli.models.language_model import LanguageModel
 
 Clock = Callable[[], float]
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _TOLERANCE = 0.5  # nats by which scores may differ between paths in half precision
 _NEAR_TIE = 1e-3  # nats between two tokens that rounding in float32 may decide between
 
@@ -81,29 +76,6 @@ def machine(policy: LanguageModel) -> str:
         name = f"{torch.cuda.get_device_name(policy.device)}, {name}"
     threads = f"threads {torch.get_num_threads()} ({'CPU' if _takes_cpu_time(policy.device) else 'wall'} time)"
     return f"{name}, {os.cpu_count()} cores, {threads}, torch {torch.__version__}, {dtype_name(policy.dtype)}"
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak, where that can be done: on CUDA, and on Linux. Free memory goes back to the system first."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
-    with contextlib.suppress(OSError):  # Linux alone has it
-        _CLEAR.write_text("5", encoding="ascii")  # resets the peak, see proc(5)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors since the reset on CUDA; of the whole process since the reset on Linux, elsewhere ever."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    with contextlib.suppress(OSError):
-        if match := re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.MULTILINE):
-            return 1024 * int(match[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ paired       our loop, guided; the same, in one forward of twice the rows
 separate     our loop, guided; two models (or one model twice), two caches
 bridged      our loop, guided; two models of different vocabularies
 speculative  as separate, where the reward model's backbone drafts for the policy
-uncached     the authors' algorithm, see `score_uncached`; one token at a time, because it is very slow
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pad_cli.decoding.decode import Request, Sampler, Step, collect, decode_step
 from pad_cli.decoding.engine import NO_PREFERENCE, PadEngine
 from pad_cli.decoding.session import can_roll_back, left_padded
 from pad_cli.decoding.speculative import BlockLength, can_speculate, speculate_steps
-from pad_cli.decoding.strategies import Guidance, score_uncached
+from pad_cli.decoding.strategies import Guidance
 from pad_cli.errors import UsageError
 from pad_cli.models.language_model import same_vocabulary
 from pad_cli.models.prompts import encode_prompt
@@ -37,9 +36,7 @@ from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem
 
 Guided = strategies.Path | Literal["speculative"]
-Whole = Guided | Literal["generate", "plain"]
-"""A path that answers all prompts at once."""
-Name = Whole | Literal["uncached"]
+Name = Guided | Literal["generate", "plain"]
 
 
 @dataclass(frozen=True)
@@ -132,16 +129,10 @@ class Paths:
 
     @property
     def names(self) -> tuple[Name, ...]:
-        """All paths; `uncached` is last, and is not defined between different vocabularies."""
-        return self.whole if "bridged" in self.guided else (*self.whole, "uncached")
-
-    @property
-    def whole(self) -> tuple[Whole, ...]:
-        """The paths that write whole answers."""
         return ("generate", "plain", *self.guided)
 
-    def answer(self, path: Whole, watch: Watch | None = None) -> list[list[int]]:
-        """Answer all prompts on a path other than `uncached`: B lists of `new_tokens` token ids."""
+    def answer(self, path: Name, watch: Watch | None = None) -> list[list[int]]:
+        """Answer all prompts: B lists of `new_tokens` token ids."""
         if path == "generate":
             return self._generate(watch)
         if path == "speculative":
@@ -149,12 +140,6 @@ class Paths:
         else:
             steps = decode_steps(self._request(None if path == "plain" else path))
         return collect(len(self.batch), steps if watch is None else _watched(steps, watch))
-
-    def uncached_step(self, written: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next token of the first prompt's answer, on the path `uncached`: candidates and scores, both (1, C)."""
-        count, reward_ngram = self._settings.candidates, self._settings.reward_ngram
-        prompt = self.batch.prompts[0]
-        return score_uncached(self.policy, self._guidance, prompt, written, count=count, reward_ngram=reward_ngram)
 
     def _choose_guided(self) -> tuple[Guided, ...]:
         rows = len(self.batch)

@@ -13,18 +13,7 @@ from typing import Any
 
 import torch
 
-from pad_cli.bench.measure import (
-    Clock,
-    Written,
-    check_agreement,
-    clock_of,
-    conditions,
-    count_forwards,
-    machine,
-    peak_memory,
-    reset_peak_memory,
-    top_two,
-)
+from pad_cli.bench.measure import Written, check_agreement, clock_of, conditions, count_forwards, machine
 from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, benchmark_prompts, random_prompts
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import UsageError
@@ -35,7 +24,6 @@ from pad_cli.reports.document import Column, Table, grouped, number, terminal_ta
 from pad_cli.system.progress import bar, stage
 from pad_cli.system.terminal import FittingTable
 
-_SAMPLED_STEPS = 4  # tokens at which `uncached` is timed: the first, the last, and evenly between
 _SEED = 0  # of the order of the paths
 
 
@@ -47,10 +35,8 @@ def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | No
     Returns:
         `machine`, one line that says where and how time was measured; `repeats`; and `rows`, one for each path, batch
         size and prompt length. Milliseconds a token are those to bring the whole batch one token further, prefill
-        included, and the ratio is over the time of `generate`: medians over the repeats. `peak_memory_bytes` counts all
-        models of the recipe, and is taken in a pass that is not timed: of tensors on CUDA, of the whole process on
-        Linux; elsewhere it is the process's peak so far, which cannot tell paths apart. `sampled_steps` are the tokens
-        of one answer from which the time of `uncached` is estimated; None where all were timed.
+        included, and the ratio is over the time of `generate`: medians over the repeats. `peak_memory_bytes` counts the
+        tensors of all models, and is taken in a pass that is not timed; None elsewhere than on CUDA.
 
     Raises:
         PadError: two paths do not agree; or these models cannot take the path or the number of tokens of the recipe,
@@ -65,7 +51,7 @@ def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | No
     with conditions(engine.policy, recipe.threads):
         rows: list[dict[str, Any]] = []
         for paths in cases:
-            for row in _Case(paths, clock_of(engine.policy.device), recipe.decoding.candidates).run(recipe.repeats):
+            for row in _measure(paths, recipe):
                 rows.append(row)
                 if on_row is not None:
                     on_row(row)
@@ -81,19 +67,16 @@ def bench_table(report: dict[str, Any]) -> FittingTable:
         "ratio": number("ratio_to_generate", ".2f"),
         "range": lambda row: f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
         "forwards": lambda row: f"{round(row['forwards_per_token'], 2):g}",
-        "MiB": lambda row: f"{row['peak_memory_bytes'] / 2**20:.0f}",
     }
-    path: dict[str, Column] = {"path": lambda row: row["path"] + ("*" if row["sampled_steps"] else "")}
-    cases = [Table.of(rows, path, columns) for rows in grouped(report["rows"], "batch_size", "prompt_tokens").values()]
+    if report["rows"][0]["peak_memory_bytes"] is not None:
+        columns["MiB"] = lambda row: f"{row['peak_memory_bytes'] / 2**20:.0f}"
+    groups = grouped(report["rows"], "batch_size", "prompt_tokens").values()
+    cases = [Table.of(rows, {"path": "path"}, columns) for rows in groups]
     empty = [""] * len(cases[0].header)
     lines = [row for case in cases for row in (empty, *case.rows)][1:]
-    caption = f"ratio: time over that of generate, median of {report['repeats']}; range: lowest-highest\n"
-    caption += "MiB: peak memory, all loaded models included"
-    if sampled := [row for row in report["rows"] if row["sampled_steps"]]:
-        steps, tokens = sampled[0]["sampled_steps"], report["rows"][0]["new_tokens"]
-        caption += f"\n* the authors' algorithm, estimated from {steps} of {tokens} tokens of one answer"
     table = terminal_table(Table(cases[0].header, lines, cases[0].align))
-    table.caption, table.caption_justify = caption, "left"
+    table.caption = f"ratio: time over that of generate, median of {report['repeats']}; range: lowest-highest"
+    table.caption_justify = "left"
     return table
 
 
@@ -117,90 +100,59 @@ def _check_length(paths: Paths) -> None:
             )
 
 
-class _Case:
-    """One batch size and prompt length, or one batch of a benchmark's prompts."""
+def _measure(paths: Paths, recipe: BenchRecipe) -> list[dict[str, Any]]:
+    """The rows of one batch size and prompt length, or of one batch of a benchmark's prompts."""
+    clock = clock_of(paths.policy.device)
+    with stage("Checking that all paths agree"):
+        warm_up = _check(paths, recipe.decoding.candidates)
+    seconds: dict[Name, list[float]] = {path: [] for path in paths.names}
+    order, rng = list(paths.names), random.Random(_SEED)
+    title = f"Timing batch {len(paths.batch)}, prompt {paths.batch.longest}"
+    with bar(title, total=recipe.repeats * len(order)) as progress:
+        for _ in range(recipe.repeats):
+            rng.shuffle(order)
+            for path in order:
+                start = clock()
+                paths.answer(path)
+                seconds[path].append(clock() - start)
+                progress.advance(status=path)
+    return [{**_row(paths, path, seconds), **warm_up[path]} for path in paths.names]
 
-    def __init__(self, paths: Paths, clock: Clock, candidates: int) -> None:
-        self._paths, self._clock, self._candidates = paths, clock, candidates
-        count = min(_SAMPLED_STEPS, paths.new_tokens)
-        self._steps: list[int] = torch.linspace(0, paths.new_tokens - 1, count).round().long().tolist()
 
-    def run(self, repeats: int) -> list[dict[str, Any]]:
-        names, batch, device = self._paths.names, self._paths.batch, self._paths.policy.device
-        memory: dict[str, int] = {}
-        with stage("Checking that all paths agree, and measuring their memory"):
-            forwards, answer = self._check()
-            for path in names:  # in a pass of its own: it disturbs the clock
-                reset_peak_memory(device)
-                self._time(path, answer)
-                memory[path] = peak_memory(device)
-        seconds: dict[str, list[float]] = {path: [] for path in names}
-        order, rng = list(names), random.Random(_SEED)
-        with bar(f"Timing batch {len(batch)}, prompt {batch.longest}", total=repeats * len(order)) as progress:
-            for _ in range(repeats):
-                rng.shuffle(order)
-                for path in order:
-                    seconds[path].append(self._time(path, answer))
-                    progress.advance(status=path)
-        return [self._row(path, seconds[path], seconds["generate"], memory[path], forwards[path]) for path in names]
+def _check(paths: Paths, candidates: int) -> dict[Name, dict[str, Any]]:
+    """Warm up and compare all paths; return the forwards a token of each, and on CUDA its peak memory."""
+    on_gpu = paths.policy.device.type == "cuda"
+    counts: dict[Name, dict[str, Any]] = {}
+    written: dict[Name, Written] = {}
+    for path in paths.names:
+        watch = Watch(candidates)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(paths.policy.device)
+        with count_forwards(paths.policy, paths.backbone) as passes:
+            tokens = paths.answer(path, watch)
+        peak = torch.cuda.max_memory_allocated(paths.policy.device) if on_gpu else None
+        counts[path] = {"forwards_per_token": len(passes) / paths.new_tokens, "peak_memory_bytes": peak}
+        written[path] = Written(path, torch.tensor(tokens), watch.top)
+    exact = {paths.policy.dtype, paths.backbone.dtype} == {torch.float32}
+    check_agreement(written["generate"], written["plain"], exact=exact)
+    for path in paths.guided[1:]:
+        check_agreement(written[paths.guided[0]], written[path], exact=exact)
+    return counts
 
-    def _check(self) -> tuple[dict[str, float], list[int]]:
-        """Warm up and compare; return the forwards a token of each path, and the first row's guided answer."""
-        paths = self._paths
-        forwards: dict[str, float] = {}
-        written: dict[str, Written] = {}
-        exact = {paths.policy.dtype, paths.backbone.dtype} == {torch.float32}
-        for path in paths.whole:
-            watch = Watch(self._candidates)
-            with count_forwards(paths.policy, paths.backbone) as passes:
-                tokens = paths.answer(path, watch)
-            forwards[path] = len(passes) / paths.new_tokens
-            written[path] = Written(path, torch.tensor(tokens), watch.top)
-        check_agreement(written["generate"], written["plain"], exact=exact)
-        reference = written[paths.guided[0]]
-        for path in paths.guided[1:]:
-            check_agreement(reference, written[path], exact=exact)
-        answer: list[int] = reference.tokens[0].tolist()
-        if "uncached" in paths.names:
-            with count_forwards(paths.policy, paths.backbone) as passes:
-                scored = [paths.uncached_step(answer[:step]) for step in self._steps]
-            forwards["uncached"] = len(paths.batch) * len(passes) / len(scored)
-            for step, (candidates, scores) in zip(self._steps, scored, strict=True):
-                token = candidates.gather(1, scores.argmax(-1, keepdim=True)).cpu()
-                here = slice(step, step + 1)
-                same_step = Written(reference.path, reference.tokens[:1, here], reference.top[:1, here])
-                uncached = Written("uncached", token, top_two(scores, self._candidates)[:, None])
-                check_agreement(same_step, uncached, exact=exact)
-        return forwards, answer
 
-    def _time(self, path: Name, answer: list[int]) -> float:
-        """Seconds of the whole batch; of `uncached` estimated from the sampled steps."""
-        paths, start = self._paths, self._clock()
-        if path != "uncached":
-            paths.answer(path)
-            return self._clock() - start
-        for step in self._steps:
-            paths.uncached_step(answer[:step])
-        return (self._clock() - start) / len(self._steps) * paths.new_tokens * len(paths.batch)
-
-    def _row(
-        self, path: str, seconds: list[float], generate: list[float], memory: int, forwards: float
-    ) -> dict[str, Any]:
-        ratios = [total / reference for total, reference in zip(seconds, generate, strict=True)]
-        total, length, count = statistics.median(seconds), self._paths.new_tokens, len(self._paths.batch)
-        return {
-            "path": path,
-            "policy": self._paths.policy.name,
-            "dtype": dtype_name(self._paths.policy.dtype),
-            "batch_size": count,
-            "prompt_tokens": self._paths.batch.longest,
-            "new_tokens": length,
-            "ms_per_token": 1000 * total / length,
-            "tokens_per_second": count * length / total,
-            "ratio_to_generate": statistics.median(ratios),
-            "ratio_low": min(ratios),
-            "ratio_high": max(ratios),
-            "peak_memory_bytes": memory,
-            "forwards_per_token": forwards,
-            "sampled_steps": len(self._steps) if path == "uncached" else None,
-        }
+def _row(paths: Paths, path: Name, seconds: dict[Name, list[float]]) -> dict[str, Any]:
+    ratios = [time / reference for time, reference in zip(seconds[path], seconds["generate"], strict=True)]
+    median = statistics.median(seconds[path])
+    return {
+        "path": path,
+        "policy": paths.policy.name,
+        "dtype": dtype_name(paths.policy.dtype),
+        "batch_size": len(paths.batch),
+        "prompt_tokens": paths.batch.longest,
+        "new_tokens": paths.new_tokens,
+        "ms_per_token": 1000 * median / paths.new_tokens,
+        "tokens_per_second": len(paths.batch) * paths.new_tokens / median,
+        "ratio_to_generate": statistics.median(ratios),
+        "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
+    }

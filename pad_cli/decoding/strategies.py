@@ -6,7 +6,7 @@ PairedStrategy      one forward pass of twice the rows: an adapter or another pr
 SeparateStrategy    two models, two caches
 BridgedStrategy     two vocabularies, see `decoding/bridged.py`
 
-`score_uncached` is the yardstick that `pad bench` compares them with.
+`score_uncached` is the yardstick that tests compare them with.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The paths that `pad bench` compares: which there are, that they agree, and how agreement and memory are measured."""
+"""The paths that `pad bench` compares: which there are, that they agree, and how agreement is measured."""
 
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pad_cli.bench import measure
 from pad_cli.bench.measure import (
     Written,
     check_agreement,
     conditions,
-    count_forwards,
-    peak_memory,
-    reset_peak_memory,
     top_two,
 )
-from pad_cli.bench.paths import Paths, PromptBatch, Watch, Whole, benchmark_prompts, random_prompts
+from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, benchmark_prompts, random_prompts
 from pad_cli.decoding.engine import PadEngine
+from pad_cli.decoding.strategies import score_uncached
 from pad_cli.errors import PadError, UsageError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -36,7 +32,6 @@ from tests.architectures import make_architecture
 from tests.tiny import make_language_model, make_reward_model, make_tokenizer
 
 TOKENS = 6
-CPU = torch.device("cpu")
 STEERED = DecodingSettings(guidance_weight=2.0)
 
 
@@ -96,7 +91,7 @@ def make_items(specs: tuple[str, ...]) -> list[BenchmarkItem]:
     ]
 
 
-def answer(paths: Paths, path: Whole) -> Written:
+def answer(paths: Paths, path: Name) -> Written:
     watch = Watch(STEERED.candidates)
     with conditions(paths.policy, threads=1):
         tokens = paths.answer(path, watch)
@@ -104,7 +99,7 @@ def answer(paths: Paths, path: Whole) -> Written:
 
 
 def check_all_agree(paths: Paths) -> Written:
-    """Every guided path writes the same, with the same scores, and so does `uncached`."""
+    """Every guided path writes the same, with the same scores, and so does the algorithm without a cache."""
     first = answer(paths, paths.guided[0])
     for path in paths.guided[1:]:
         other = answer(paths, path)
@@ -112,7 +107,14 @@ def check_all_agree(paths: Paths) -> Written:
         if torch.equal(other.tokens, first.tokens):
             assert torch.allclose(other.top, first.top, atol=1e-3), path
     for step in range(paths.new_tokens):
-        candidates, scores = paths.uncached_step(first.tokens[0, :step].tolist())
+        candidates, scores = score_uncached(
+            paths.policy,
+            paths._guidance,
+            paths.batch.prompts[0],
+            first.tokens[0, :step].tolist(),
+            count=STEERED.candidates,
+            reward_ngram=STEERED.reward_ngram,
+        )
         top = top_two(scores, STEERED.candidates)
         uncached = Written("uncached", candidates.gather(1, scores.argmax(-1, keepdim=True)), top[:, None])
         here = slice(step, step + 1)
@@ -171,16 +173,6 @@ def test_with_an_adapter_all_paths_write_the_same(
     written = check_all_agree(make_paths(adapted.backbone, adapted))
     without = answer(make_paths(reward_model.backbone, reward_model), "fused")
     assert not torch.equal(written.tokens, without.tokens), "the adapter changes nothing"
-
-
-def test_with_an_adapter_on_another_model_the_plain_backbone_is_the_reference(
-    other_policy: LanguageModel, adapted: PersonalizedRewardModel
-) -> None:
-    paths = make_paths(other_policy, adapted)
-    check_all_agree(paths)
-    with count_forwards(paths.policy, paths.backbone) as counted:
-        paths.uncached_step([])
-    assert len(counted) == 3
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["its own policy", "another policy"])
@@ -293,39 +285,6 @@ def test_the_number_of_threads_is_restored(policy: LanguageModel) -> None:
     with conditions(policy, threads=before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-
-
-@pytest.mark.skipif(not measure._CLEAR.exists(), reason="the peak cannot be reset")
-def test_the_peak_is_of_what_came_since_the_reset() -> None:
-    reset_peak_memory(CPU)
-    before = peak_memory(CPU)
-    torch.ones(2**24)  # 64 MiB
-    high = peak_memory(CPU)
-    assert 60 < (high - before) / 2**20 < 100
-    assert peak_memory(CPU) == high
-    reset_peak_memory(CPU)
-    assert peak_memory(CPU) < before + 2**24
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="free memory cannot be given back")
-@pytest.mark.skipif(not measure._CLEAR.exists(), reason="the peak cannot be reset")
-def test_what_an_earlier_path_left_free_is_not_counted() -> None:
-    reset_peak_memory(CPU)
-    before = peak_memory(CPU)
-    last = [torch.ones(2**14) for _ in range(2**10)][-1]  # 64 MiB in pieces, of which the last one stays
-    reset_peak_memory(CPU)
-    assert peak_memory(CPU) < before + 2**24
-    assert last.numel() == 2**14
-
-
-def test_where_the_peak_cannot_be_reset_it_is_the_processs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    reset_peak_memory(CPU)
-    torch.ones(2**24)
-    high = peak_memory(CPU)
-    monkeypatch.setattr(measure, "_STATUS", tmp_path / "status")
-    monkeypatch.setattr(measure, "_CLEAR", tmp_path / "no directory" / "clear_refs")
-    reset_peak_memory(CPU)
-    assert peak_memory(CPU) >= high - 2**22  # the two are counted at different moments
 
 
 def wrote(path: str, tokens: list[list[int]], best: list[list[float]], gap: float = 1.0) -> Written:

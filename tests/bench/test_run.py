@@ -1,6 +1,6 @@
 """`pad bench`: the report's structure, the agreement of paths before they are timed, errors; never times.
 
-The paths themselves are in `test_bench_paths.py`.
+The paths themselves are in `test_paths.py`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pad_cli.bench import measure
-from pad_cli.bench.paths import Paths, Watch, Whole
+from pad_cli.bench.paths import Name, Paths, Watch
 from pad_cli.bench.timing import bench_table, run_bench
 from pad_cli.cli.main import app
 from pad_cli.errors import PadError, RecipeError, UsageError
@@ -108,7 +107,7 @@ def pick(report: dict[str, Any], path: str, batch_size: int) -> dict[str, Any]:
 def test_every_path_is_measured_at_every_batch_size_and_prompt_length(report: dict[str, Any]) -> None:
     rows = report["rows"]
     seen = [(row["batch_size"], row["prompt_tokens"], row["path"]) for row in rows]
-    paths = ("generate", "plain", "fused", "separate", "uncached")
+    paths = ("generate", "plain", "fused", "separate")
     assert seen == [(batch, prompt, path) for batch in (1, 3) for prompt in (5, 9) for path in paths]
     for row in rows:
         assert row["dtype"] == "float32"
@@ -116,7 +115,6 @@ def test_every_path_is_measured_at_every_batch_size_and_prompt_length(report: di
         assert row["ratio_low"] <= row["ratio_to_generate"] <= row["ratio_high"]
         assert row["ms_per_token"] > 0
         assert row["tokens_per_second"] == pytest.approx(1000 * row["batch_size"] / row["ms_per_token"])
-        assert row["peak_memory_bytes"] > 2**20
 
 
 def test_generate_is_the_measure_of_itself(report: dict[str, Any]) -> None:
@@ -125,28 +123,19 @@ def test_generate_is_the_measure_of_itself(report: dict[str, Any]) -> None:
             assert (row["ratio_low"], row["ratio_to_generate"], row["ratio_high"]) == (1, 1, 1)
 
 
-def test_fused_needs_one_forward_a_token_separate_two_and_uncached_two_for_each_answer(
-    report: dict[str, Any],
-) -> None:
+def test_fused_needs_one_forward_a_token_and_separate_two(report: dict[str, Any]) -> None:
     needed = {"generate": 1, "plain": 1, "fused": 1, "separate": 2}
     for path, count in needed.items():
         assert pick(report, path, 3)["forwards_per_token"] == count
-    assert pick(report, "uncached", 1)["forwards_per_token"] == 2
-    assert pick(report, "uncached", 3)["forwards_per_token"] == 6
-
-
-def test_only_uncached_is_sampled(report: dict[str, Any]) -> None:
-    for row in report["rows"]:
-        assert row["sampled_steps"] == (4 if row["path"] == "uncached" else None)
 
 
 def test_an_answer_of_one_token_is_measured_too(model_directory: Path, reward_directory: Path) -> None:
-    assert pick(bench(model_directory, reward_directory, new_tokens=1, **SHORT), "uncached", 2)["sampled_steps"] == 1
+    assert pick(bench(model_directory, reward_directory, new_tokens=1, **SHORT), "fused", 2)["new_tokens"] == 1
 
 
 def test_another_backbone_is_measured_separately(other_directory: Path, reward_directory: Path) -> None:
     report = bench(other_directory, reward_directory, **SHORT)
-    assert [row["path"] for row in report["rows"]] == ["generate", "plain", "separate", "uncached"]
+    assert [row["path"] for row in report["rows"]] == ["generate", "plain", "separate"]
     assert pick(report, "separate", 2)["forwards_per_token"] == 2
 
 
@@ -154,32 +143,31 @@ def test_a_backbone_smaller_than_the_policy_is_measured_drafting_too(
     larger_directory: Path, reward_directory: Path
 ) -> None:
     report = bench(larger_directory, reward_directory, **SHORT)
-    assert [row["path"] for row in report["rows"]] == ["generate", "plain", "separate", "speculative", "uncached"]
-    assert pick(report, "speculative", 2)["sampled_steps"] is None
+    assert [row["path"] for row in report["rows"]] == ["generate", "plain", "separate", "speculative"]
 
 
 def test_an_adapter_is_measured_in_one_forward_of_twice_the_rows(
     model_directory: Path, other_directory: Path, adapted_directory: Path
 ) -> None:
     report = bench(model_directory, adapted_directory, **SHORT)
-    needed = {"generate": 1, "plain": 1, "paired": 1, "separate": 2, "uncached": 2 * 2}
+    needed = {"generate": 1, "plain": 1, "paired": 1, "separate": 2}
     assert {row["path"]: row["forwards_per_token"] for row in report["rows"]} == needed
     report = bench(other_directory, adapted_directory, **SHORT)
-    needed = {"generate": 1, "plain": 1, "separate": 2, "uncached": 2 * 3}
+    needed = {"generate": 1, "plain": 1, "separate": 2}
     assert {row["path"]: row["forwards_per_token"] for row in report["rows"]} == needed
 
 
 @pytest.mark.parametrize("path", ["fused", "paired", "separate"])
 def test_a_forced_path_is_the_only_guided_one(path: str, model_directory: Path, reward_directory: Path) -> None:
     report = bench(model_directory, reward_directory, decoding={"path": path}, **SHORT)
-    assert [row["path"] for row in report["rows"]] == ["generate", "plain", path, "uncached"]
+    assert [row["path"] for row in report["rows"]] == ["generate", "plain", path]
 
 
 def test_a_benchmark_is_asked_in_place_of_random_tokens(
     larger_directory: Path, reward_directory: Path, benchmark: dict[str, Any]
 ) -> None:
     report = run_bench(asking(larger_directory, reward_directory, benchmark, batch_sizes=[1, 8]))
-    paths = ("generate", "plain", "separate", "speculative", "uncached")
+    paths = ("generate", "plain", "separate", "speculative")
     seen = [(row["batch_size"], row["prompt_tokens"], row["path"]) for row in report["rows"]]
     assert seen == [(batch, prompt, path) for batch, prompt in ((1, 3), (8, 6)) for path in paths]
 
@@ -205,10 +193,6 @@ def test_another_vocabulary_is_measured_on_a_benchmark_only(
     policy = save(make_language_model(make_tokenizer(extra=("ab",)), seed=3), tmp_path / "other-words")
     report = run_bench(asking(policy, reward_directory, benchmark, batch_sizes=[2]))
     assert [row["path"] for row in report["rows"]] == ["generate", "plain", "bridged"]
-    console = Console(width=80)
-    with console.capture() as captured:
-        console.print(bench_table(report))
-    assert "authors" not in captured.get()
     with pytest.raises(UsageError, match="vocabularies differ"):
         bench(policy, reward_directory, **SHORT)
 
@@ -225,23 +209,6 @@ def test_rows_are_handed_over_as_soon_as_their_case_is_finished(
     assert [("batch 1," in said, "batch 3," in said) for said in begun] == [(True, False), (False, True)]
 
 
-@pytest.mark.skipif(not measure._CLEAR.exists(), reason="the peak cannot be reset")
-def test_each_path_has_its_own_peak_memory(
-    model_directory: Path, reward_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    right = Paths.answer
-
-    def greedy_for_memory(self: Paths, path: Whole, watch: Watch | None = None) -> list[list[int]]:
-        torch.ones(2**24 if path == "fused" else 1)  # 64 MiB
-        return right(self, path, watch)
-
-    monkeypatch.setattr(Paths, "answer", greedy_for_memory)
-    rows = bench(model_directory, reward_directory, **SHORT)["rows"]
-    peaks = {row["path"]: row["peak_memory_bytes"] / 2**20 for row in rows}
-    for path in ("generate", "plain", "separate", "uncached"):
-        assert 40 < peaks["fused"] - peaks[path] < 100, path
-
-
 def test_half_precision_is_compared_by_scores(
     model_directory: Path, larger_directory: Path, reward_directory: Path
 ) -> None:
@@ -251,12 +218,12 @@ def test_half_precision_is_compared_by_scores(
 
 
 @pytest.fixture
-def go_wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[Whole], None]:
+def go_wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[Name], None]:
     """Have a path write other tokens than it does."""
     right = Paths.answer
 
-    def at(broken: Whole) -> None:
-        def wrong(self: Paths, path: Whole, watch: Watch | None = None) -> list[list[int]]:
+    def at(broken: Name) -> None:
+        def wrong(self: Paths, path: Name, watch: Watch | None = None) -> list[list[int]]:
             return [[token + (path == broken) for token in answer] for answer in right(self, path, watch)]
 
         monkeypatch.setattr(Paths, "answer", wrong)
@@ -265,7 +232,7 @@ def go_wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[Whole], None]:
 
 
 def test_a_path_that_goes_wrong_is_refused_before_anything_is_timed(
-    model_directory: Path, reward_directory: Path, go_wrong: Callable[[Whole], None]
+    model_directory: Path, reward_directory: Path, go_wrong: Callable[[Name], None]
 ) -> None:
     go_wrong("plain")
     with pytest.raises(PadError, match="'generate' and 'plain' do not agree: token 1 of answer 1"):
@@ -276,25 +243,11 @@ def test_a_path_that_goes_wrong_is_refused_before_anything_is_timed(
 
 
 def test_drafting_that_goes_wrong_is_refused(
-    larger_directory: Path, reward_directory: Path, go_wrong: Callable[[Whole], None]
+    larger_directory: Path, reward_directory: Path, go_wrong: Callable[[Name], None]
 ) -> None:
     go_wrong("speculative")
     with pytest.raises(PadError, match="'separate' and 'speculative' do not agree: token 1 of answer 1"):
         bench(larger_directory, reward_directory)
-
-
-def test_the_uncached_path_is_checked_too(
-    model_directory: Path, reward_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    right = Paths.uncached_step
-
-    def wrong(self: Paths, written: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        candidates, scores = right(self, written)
-        return candidates, -scores
-
-    monkeypatch.setattr(Paths, "uncached_step", wrong)
-    with pytest.raises(PadError, match="'fused' and 'uncached' do not agree"):
-        bench(model_directory, reward_directory)
 
 
 def test_more_tokens_than_a_model_reads_are_refused(model_directory: Path, reward_directory: Path) -> None:
@@ -341,7 +294,6 @@ def test_the_table_fits_80_columns(report: dict[str, Any]) -> None:
     text = captured.get()
     assert "…" not in text
     assert all(whole in text for whole in ("speculative", "123.40", "100.10-199.99", " 1.33 ", " 123456"))
-    assert "estimated from 4 of 6 tokens" in " ".join(text.split())
 
 
 def test_the_command_prints_a_table_or_json_and_names_the_machine(
@@ -358,7 +310,7 @@ def test_the_command_prints_a_table_or_json_and_names_the_machine(
     lines = CliRunner().invoke(app, ["bench", str(recipe), "--json", "--quiet"])
     assert lines.stderr == ""
     rows = [json.loads(line) for line in lines.stdout.splitlines()]
-    assert [row["path"] for row in rows] == ["generate", "plain", "fused", "separate", "uncached"]
+    assert [row["path"] for row in rows] == ["generate", "plain", "fused", "separate"]
 
 
 def test_json_has_the_cases_that_were_finished_before_it_went_wrong(
@@ -368,7 +320,7 @@ def test_json_has_the_cases_that_were_finished_before_it_went_wrong(
     recipe.write_text(json.dumps(content(model_directory, reward_directory, prompt_tokens=[5])), encoding="utf-8")
     right = Paths.answer
 
-    def fail_in_a_batch(self: Paths, path: Whole, watch: Watch | None = None) -> list[list[int]]:
+    def fail_in_a_batch(self: Paths, path: Name, watch: Watch | None = None) -> list[list[int]]:
         if len(self.batch) > 1:
             raise PadError("The machine was needed elsewhere.")
         return right(self, path, watch)
@@ -378,7 +330,7 @@ def test_json_has_the_cases_that_were_finished_before_it_went_wrong(
     assert result.exit_code == 1
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["path"], row["batch_size"]) for row in rows] == [
-        (path, 1) for path in ("generate", "plain", "fused", "separate", "uncached")
+        (path, 1) for path in ("generate", "plain", "fused", "separate")
     ]
 
 
