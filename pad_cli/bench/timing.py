@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from rich.table import Table as RichTable
 
 from pad_cli.bench.measure import Written, check_agreement, clock_of, conditions, count_forwards, machine
 from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, benchmark_prompts, random_prompts
@@ -22,7 +23,6 @@ from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import BenchRecipe, GenerateRecipe
 from pad_cli.reports.document import Column, Table, grouped, number, terminal_table
 from pad_cli.system.progress import bar, stage
-from pad_cli.system.terminal import FittingTable
 
 _SEED = 0  # of the order of the paths
 
@@ -58,7 +58,7 @@ def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | No
         return {"machine": machine(engine.policy), "repeats": recipe.repeats, "rows": rows}
 
 
-def bench_table(report: dict[str, Any]) -> FittingTable:
+def bench_table(report: dict[str, Any]) -> RichTable:
     """The rows of `run_bench` for a terminal of 80 columns; an empty line separates the cases."""
     columns: dict[str, Column] = {
         "batch": lambda row: str(row["batch_size"]),

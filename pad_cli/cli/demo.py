@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from pad_cli.cli.options import Overwrite, Quiet, importing
-from pad_cli.cli.tables import print_report, text_table
-from pad_cli.system.terminal import console, say, say_table
+from pad_cli.cli.tables import print_report
+from pad_cli.system.terminal import console, say, say_table, text_table
 
 _OUT = Path("runs/demo")
 _ANSWER = 25  # columns in which an answer is easy to read
@@ -38,7 +38,7 @@ def demo(
     rows = [(split, *(f"{values[each]:,g}" for each in _FIGURES)) for split, values in result.metrics.items()]
     names = ("validation split", *(figure.replace("_", " ") for figure in _FIGURES))
     title = "The reward model, measured on preference pairs"
-    say_table(text_table(names, rows, title=title, boxed=False, figures=True))
+    say_table(text_table(names, rows, title=title, texts=1))
     say()
     print_report(result.report)
     say(f"Report: {result.directory / 'report.html'}; beside it answers.jsonl, examples.jsonl and reward-model/")

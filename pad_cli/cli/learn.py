@@ -23,10 +23,10 @@ from pad_cli.cli.options import (
     importing,
     read_generate,
 )
-from pad_cli.cli.tables import print_text, text_table
+from pad_cli.cli.tables import print_text
 from pad_cli.errors import UsageError
 from pad_cli.system.progress import note
-from pad_cli.system.terminal import say, say_json, say_table
+from pad_cli.system.terminal import say, say_json, say_table, text_table
 
 if TYPE_CHECKING:
     from pad_cli.learning.question_session import Session

@@ -20,10 +20,10 @@ from pad_cli.cli.options import (
     read_as,
     read_generate,
 )
-from pad_cli.cli.tables import print_facts, print_text, text_table
+from pad_cli.cli.tables import print_facts, print_text
 from pad_cli.errors import PreferenceError, UsageError, did_you_mean
 from pad_cli.system.progress import bar
-from pad_cli.system.terminal import say, say_json, say_table
+from pad_cli.system.terminal import say, say_json, say_table, text_table
 
 if TYPE_CHECKING:
     from pad_cli.learning.trade_offs import Effect, TradeOff
@@ -229,7 +229,7 @@ def _show_effect(effect: Effect, show: int) -> None:
     names = [f"reward, mean of {len(effect.prompts)} (nats)", "policy alone", "steered", "change"]
     rewards = sorted(effect.rewards, key=lambda each: each.plain - each.steered)
     rows = [(r.principle, f"{r.plain:.2f}", f"{r.steered:.2f}", f"{r.steered - r.plain:+.2f}") for r in rewards]
-    say_table(text_table(names, rows, figures=True))
+    say_table(text_table(names, rows, texts=1))
 
 
 def _show_conflicts(pairs: list[TradeOff]) -> None:

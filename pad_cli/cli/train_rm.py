@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from pad_cli.cli.options import (
     DryRun,
@@ -20,10 +21,10 @@ from pad_cli.cli.options import (
     read_as,
     recipe_argument,
 )
-from pad_cli.cli.tables import print_facts, print_text, text_table
+from pad_cli.cli.tables import formatted, print_facts, print_text
 from pad_cli.system.progress import seconds as duration
 from pad_cli.system.progress import size, stage
-from pad_cli.system.terminal import FittingTable, console, say, say_json, say_table
+from pad_cli.system.terminal import console, say, say_json, say_table, text_table
 
 if TYPE_CHECKING:
     from pad_cli.models.inspection import Inspection
@@ -102,7 +103,7 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     print_text(f"Cached states on the disk: {size(estimate.disk)}. Validation during training is not counted.")
 
 
-def estimate_tables(estimate: Estimate) -> Iterator[FittingTable]:
+def estimate_tables(estimate: Estimate) -> Iterator[Table]:
     """The work, and how long it takes on each device."""
     rows = [
         (
@@ -114,11 +115,11 @@ def estimate_tables(estimate: Estimate) -> Iterator[FittingTable]:
         for cost in estimate.costs
     ]
     names = ("work", "steps", "tokens read", "operations", "on the CPU", "device memory")
-    yield text_table(names, rows, figures=True)
+    yield text_table(names, rows, texts=1)
     times = [
         (device, *map(duration, (*each.values(), sum(each.values())))) for device, each in estimate.seconds.items()
     ]
-    yield text_table(("device", *(cost.name for cost in estimate.costs), "in all"), times, figures=True)
+    yield text_table(("device", *(cost.name for cost in estimate.costs), "in all"), times, texts=1)
 
 
 def _si(number: float) -> str:
@@ -201,13 +202,13 @@ def _show(inspection: Inspection) -> None:
         rows = [
             (
                 split,
-                *(values.get(name, "") for name in _FIGURES),
-                *(simple[split].get(name, {}).get("pair_accuracy", "") for name in baselines),
+                *(formatted(values.get(name, "")) for name in _FIGURES),
+                *(formatted(simple[split].get(name, {}).get("pair_accuracy", "")) for name in baselines),
             )
             for split, values in inspection.metrics.items()
         ]
         names = [name.replace("_", " ") for name in ("Measured on", *_FIGURES, *baselines)]
-        say_table(text_table(names, rows, boxed=False, figures=True))
+        say_table(text_table(names, rows, texts=1))
         print_text("length, bag of words: what they alone get right. Each preference: report.html, or --json.")
 
 

@@ -18,8 +18,7 @@ from markupsafe import Markup
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-    from pad_cli.system.terminal import FittingTable
+    from rich.table import Table as RichTable
 
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'"
 """The Content-Security-Policy of a page: nothing is fetched, and no script runs that the page does not name."""
@@ -135,21 +134,12 @@ def svg(template: str, **values: Any) -> Markup:
     return Markup(templates("html").get_template(template).render(values))
 
 
-def terminal_table(table: Table, *, intervals: bool = True) -> FittingTable:
+def terminal_table(table: Table, *, intervals: bool = True) -> RichTable:
     """A table for a terminal, whose texts may come from anywhere, with intervals or without them."""
-    from rich.text import Text
+    from pad_cli.system.terminal import text_table
 
-    from pad_cli.system.terminal import FittingTable
-
-    result = FittingTable(
-        box=None, padding=(0, 1, 0, 0), header_style="bold underline", title_justify="left",
-        title=Text(table.title) if table.title else None,
-    )  # fmt: skip
-    for name, side in zip(table.header, table.align, strict=True):
-        result.add_column(Text(name), justify="right" if side == ">" else "left", overflow="fold")
-    for row in table.rows:
-        result.add_row(*(Text(cell.text if isinstance(cell, Cell) and not intervals else str(cell)) for cell in row))
-    return result
+    rows = [[cell.text if isinstance(cell, Cell) and not intervals else str(cell) for cell in r] for r in table.rows]
+    return text_table(table.header, rows, texts=table.align.count("<"), title=table.title or None)
 
 
 def plain_lines(tables: Sequence[Table]) -> Iterator[str]:

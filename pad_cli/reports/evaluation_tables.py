@@ -27,8 +27,7 @@ from pad_cli.reports.document import (
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-    from pad_cli.system.terminal import FittingTable
+    from rich.table import Table as RichTable
 
 POOLED = "*"
 """In place of a preference: all of its group."""
@@ -138,7 +137,7 @@ def report_table(report: Row, *, every_preference: bool = False, width: int = 10
         if pages[-1] and sum(widths[each] for each in (*range(fixed), *pages[-1], column)) > width:
             pages.append([])
         pages[-1].append(column)
-    parts: list[FittingTable | Text] = []
+    parts: list[RichTable | Text] = []
     for page in pages:
         columns = [*range(fixed), *page]
         grid = [[line[column] for column in columns] for line in (header, *lines)]
@@ -169,7 +168,7 @@ def _notes(report: Row) -> Iterator[str]:
             yield f"'{scorer}' {what} {sum(row[key] for row in rows):,} answers; report.json says which cells."
 
 
-def judge_tables(judge: Row, *, every_preference: bool = False) -> list[FittingTable]:
+def judge_tables(judge: Row, *, every_preference: bool = False) -> list[RichTable]:
     """The content of `judge.json` for a terminal, on request with a line for each preference too."""
     return [terminal_table(table) for table in judgements(judge, every_preference)]
 
