@@ -38,7 +38,6 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["doctor"],
         ["serve", "--help"],
         ["train-rm", "--help"],
         ["recipe", "show", "embedded-generate"],
