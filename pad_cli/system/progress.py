@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 
 from rich.progress import (
     BarColumn,
@@ -130,12 +131,8 @@ def note(message: str) -> None:
 
 
 def seconds(count: float) -> str:
-    """`4.2 s`, `1:05` or `2:03:20`."""
-    if count < 10:
-        return f"{count:.1f} s"
-    minutes, rest = divmod(round(count), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+    """`4.2 s` or `2:03:20`."""
+    return f"{count:.1f} s" if count < 60 else str(timedelta(seconds=round(count)))
 
 
 def size(count: float) -> str:

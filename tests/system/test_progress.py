@@ -101,7 +101,7 @@ def test_a_line_is_one_line_and_fits_the_terminal(
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (12, "12 s"), (65, "1:05"), (7400, "2:03:20")]
+    ("count", "words"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (12, "12.0 s"), (65, "0:01:05"), (7400, "2:03:20")]
 )
 def test_durations_are_read_at_a_glance(count: float, words: str) -> None:
     assert progress.seconds(count) == words
