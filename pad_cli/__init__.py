@@ -115,10 +115,7 @@ _FORMER = {
     "profiles": ("check_profile_output", "profile_names", "profile_path"),
     "recipe": (
         "check_names",
-        "field_keys",
         "find_recipe",
-        "recipe_kinds",
-        "recipe_schema",
         "recipe_text",
         "shipped_recipes",
     ),

@@ -27,7 +27,7 @@ from pad_cli.system.progress import bar, stage
 _SEED = 0  # of the order of the paths
 
 
-def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], object] = lambda row: None) -> dict[str, Any]:
     """Time every path at every batch size, and every prompt length or on the benchmark of a recipe.
 
     `on_row` is called with each row as soon as its batch size and prompt length are finished.
@@ -53,8 +53,7 @@ def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | No
         for paths in cases:
             for row in _measure(paths, recipe):
                 rows.append(row)
-                if on_row is not None:
-                    on_row(row)
+                on_row(row)
         return {"machine": machine(engine.policy), "repeats": recipe.repeats, "rows": rows}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import typer
 
-from pad_cli.cli.options import Json, Quiet, importing
+from pad_cli.cli.options import Json, Quiet
 from pad_cli.cli.tables import print_facts
 from pad_cli.registry import check_installed
 from pad_cli.system.progress import size
@@ -99,10 +99,9 @@ def _devices(problem: Problem) -> dict[str, str]:
     memory = psutil.virtual_memory()
     devices = {"CPU": f"{os.cpu_count()} cores, {size(memory.total)} of memory, {size(memory.available)} free"}
     try:
-        with importing():
-            import torch
+        import torch
 
-            from pad_cli.models.dtype import choices
+        from pad_cli.models.dtype import choices
     except Exception as error:  # whatever a broken installation raises
         problem(f"torch cannot be imported: {error}", "pip install --force-reinstall torch")
         return {**devices, "GPU": "not known without torch"}

@@ -19,7 +19,6 @@ from pad_cli.cli.options import (
     Quiet,
     RewardModel,
     Weight,
-    importing,
     read_generate,
 )
 from pad_cli.errors import DataError, UsageError
@@ -85,8 +84,8 @@ def generate(
     from pad_cli.models.inference_only import inference_only, spare_threads
 
     with inference_only():
-        with importing():
-            from pad_cli.decoding.engine import PadEngine
+        from pad_cli.decoding.engine import PadEngine
+
         if out is not None:
             from pad_cli.decoding.batch import check_answers_output, generate_file
 

@@ -8,7 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pad_cli.system.terminal import console, say, say_table
+from pad_cli.system.terminal import console, say, say_table, text_table
+
+_FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 
 
 def print_text(text: str) -> None:
@@ -42,8 +44,8 @@ def formatted(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def print_report(report: Mapping[str, Any], *, every_preference: bool = False) -> None:
-    """Print an evaluation's report, in as many tables as the width asks for."""
-    from pad_cli.reports.evaluation_tables import report_table
-
-    say_table(report_table(report, every_preference=every_preference, width=console().width))
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """How well a reward model ranks the pairs of each validation split."""
+    names = ("validation split", *(figure.replace("_", " ") for figure in _FIGURES))
+    rows = [(split, *(formatted(values.get(each, "")) for each in _FIGURES)) for split, values in metrics.items()]
+    return text_table(names, rows, texts=1, title="The reward model, measured on preference pairs")

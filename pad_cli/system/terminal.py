@@ -47,10 +47,10 @@ def say(text: object = "", *, end: str = "\n", stderr: bool = False) -> None:
     print(_encodable(safe, stream), end=end, file=stream, flush=True)
 
 
-def say_json(row: Any, *, indent: int | None = None) -> None:
-    """Print a row of the result as JSON, on one line unless indented; texts read back the same, whatever they hold."""
+def say_json(row: Any) -> None:
+    """Print a row of the result as JSON, on one line; texts read back the same, whatever they hold."""
     unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    text = json.dumps(row, ensure_ascii=not unicode, indent=indent, default=str)
+    text = json.dumps(row, ensure_ascii=not unicode, default=str)
     say(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 

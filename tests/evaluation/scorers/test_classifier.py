@@ -184,9 +184,9 @@ def test_an_unknown_or_missing_label_names_the_known_ones(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "'model' is missing"),
+        ({}, "model: is missing"),
         ({"model": "m", "sd": 0}, "sd"),
-        ({"model": "m", "colour": 1}, "no option 'colour'"),
+        ({"model": "m", "colour": 1}, "colour: no such key"),
         ({"model": "m", "template": "{prompt}"}, "`template`"),
         ({"model": "m", "template": ["{answer}"]}, "`template`"),
         ({"model": "m", "labels": ["a", "b"], "label": "c"}, "no output"),
