@@ -99,22 +99,14 @@ def _devices(problem: Problem) -> dict[str, str]:
     memory = psutil.virtual_memory()
     devices = {"CPU": f"{os.cpu_count()} cores, {size(memory.total)} of memory, {size(memory.available)} free"}
     try:
-        import torch
-
-        from pad_cli.models.dtype import choices
-    except Exception as error:  # whatever a broken installation raises
+        from pad_cli.models.dtype import built_for, choices, gpus
+    except Exception as error:  # whatever a broken installation of torch raises
         problem(f"torch cannot be imported: {error}", "pip install --force-reinstall torch")
         return {**devices, "GPU": "not known without torch"}
-    for number in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(number)
-        devices[f"cuda:{number}"] = f"{card.name}, {size(card.total_memory)}"
-    if not torch.cuda.is_available():
-        built = torch.version.cuda or torch.version.hip
-        kind = f"CUDA {built}" if built else "the CPU alone"
-        devices["GPU"] = "mps" if torch.backends.mps.is_available() else f"none (this torch is built for {kind})"
-        if shutil.which("nvidia-smi"):
-            fix = "nvidia-smi" if built else "pip install --force-reinstall torch"
-            problem(f"There is an NVIDIA driver, but torch, built for {kind}, cannot use a GPU.", fix, needed=False)
+    devices |= gpus() or {"GPU": f"none (this torch is built for {built_for()})"}
+    if "GPU" in devices and shutil.which("nvidia-smi"):
+        fix = "nvidia-smi" if built_for().startswith("CUDA") else "pip install --force-reinstall torch"
+        problem(f"There is an NVIDIA driver, but torch, built for {built_for()}, cannot use a GPU.", fix, needed=False)
     for device, dtypes in choices().items():
         for own, choice in dtypes.items():
             if own != "float32":

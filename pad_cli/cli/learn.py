@@ -177,7 +177,9 @@ def _learn_users(settings: GenerateRecipe, file: Path, out: Path, *, overwrite: 
     from pad_cli.models.checkpoint import load_reward_model
     from pad_cli.system.runs import check_output, write_whole
 
-    check_output(out, "table of users", lambda it: it.read_bytes().startswith(_ROW), folder=False, overwrite=overwrite)
+    check_output(
+        out, "table of users", lambda path: path.read_bytes().startswith(_ROW), folder=False, overwrite=overwrite
+    )
     users = read_users(file)
     model = load_reward_model(settings.reward_model)
     learned = learn_users(model, users)

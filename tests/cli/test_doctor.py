@@ -47,6 +47,7 @@ def test_json_is_one_object_with_all_of_it() -> None:
 
 
 def test_a_torch_that_cannot_be_imported_is_said_and_exits_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pad_cli.models.dtype", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     said = broken()
     assert "torch cannot be imported: import of torch halted" in said
