@@ -15,7 +15,6 @@ import typer
 
 from pad_cli.cli.options import Json, Quiet
 from pad_cli.cli.tables import print_facts
-from pad_cli.registry import check_installed
 from pad_cli.system.progress import size
 from pad_cli.system.terminal import say, say_json
 
@@ -53,6 +52,8 @@ def examine() -> dict[str, Any]:
     Raises:
         PluginError: the package is not installed, so what it needs is not known.
     """
+    from pad_cli.registry import check_installed
+
     check_installed()
     problems: list[dict[str, Any]] = []
 
