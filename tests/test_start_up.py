@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from pad_cli.cli import options
 from pad_cli.models import inference_only
 from pad_cli.models.language_model import LanguageModel
 from tests.architectures import ARCHITECTURES, make_architecture
@@ -37,7 +35,6 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["doctor"],
         ["serve", "--help"],
         ["train-rm", "--help"],
         ["recipe", "show", "embedded-generate"],
@@ -57,16 +54,6 @@ def test_what_is_read_of_a_reward_model_without_its_weights_is_read_without_torc
     done = shell(*arguments, "--json", check="print({'torch', 'transformers'} & {*sys.modules}, file=sys.stderr)")
     assert (done.returncode, done.stderr.decode()) == (0, "set()\n")
     assert b"humorous" in done.stdout
-
-
-def test_importing_torch_is_shown_unless_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    stages: list[str] = []
-    monkeypatch.setattr(options, "stage", lambda text: stages.append(text) or contextlib.nullcontext())
-    with options.importing():
-        assert stages == []
-    monkeypatch.delitem(sys.modules, "torch")
-    with options.importing():
-        assert stages == ["Importing torch and transformers"]
 
 
 @pytest.mark.parametrize("output", [["--compare"], ["--stream"], ["--explain", "-"]], ids=" ".join)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from rich.table import Table as RichTable
 
 from pad_cli.bench.measure import Written, check_agreement, clock_of, conditions, count_forwards, machine
 from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, benchmark_prompts, random_prompts
@@ -22,12 +23,11 @@ from pad_cli.prompts import load_benchmark
 from pad_cli.recipe import BenchRecipe, GenerateRecipe
 from pad_cli.reports.document import Column, Table, grouped, number, terminal_table
 from pad_cli.system.progress import bar, stage
-from pad_cli.system.terminal import FittingTable
 
 _SEED = 0  # of the order of the paths
 
 
-def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], object] = lambda row: None) -> dict[str, Any]:
     """Time every path at every batch size, and every prompt length or on the benchmark of a recipe.
 
     `on_row` is called with each row as soon as its batch size and prompt length are finished.
@@ -53,12 +53,11 @@ def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], None] | No
         for paths in cases:
             for row in _measure(paths, recipe):
                 rows.append(row)
-                if on_row is not None:
-                    on_row(row)
+                on_row(row)
         return {"machine": machine(engine.policy), "repeats": recipe.repeats, "rows": rows}
 
 
-def bench_table(report: dict[str, Any]) -> FittingTable:
+def bench_table(report: dict[str, Any]) -> RichTable:
     """The rows of `run_bench` for a terminal of 80 columns; an empty line separates the cases."""
     columns: dict[str, Column] = {
         "batch": lambda row: str(row["batch_size"]),

@@ -1,17 +1,11 @@
-"""`pad doctor`: what this installation has, what it lacks, and the command that mends it.
-
-torch is imported in a process of its own, so that one that crashes, or never ends, is a problem like any other.
-"""
+"""`pad doctor`: what this installation has, what it lacks, and the command that mends it."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,30 +15,15 @@ import typer
 
 from pad_cli.cli.options import Json, Quiet
 from pad_cli.cli.tables import print_facts
-from pad_cli.system.progress import size, stage
+from pad_cli.system.progress import size
 from pad_cli.system.terminal import say, say_json
 
 Problem = Callable[..., None]
 """Takes what is wrong, the command that mends it, and whether pad cannot work without (`needed`)."""
 
-_HEADINGS = ("Packages", "Extras", "Devices", "PAD_HOME", "Hub and keys")
-_PATIENCE = 120  # seconds for torch to be imported
 _LITTLE = 2e9  # bytes of free space under which a model of some size does not fit
 _DEVELOPERS = ("dev", "docs", "test")  # extras that users do not need
 _KEYS = ("OPENAI_API_KEY", "PAD_API_KEY")
-_ASK_TORCH = """
-import json, torch
-from pad_cli.models.dtype import choices
-cuda = torch.cuda.is_available()
-cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())] if cuda else []
-print(json.dumps({
-    "version": torch.__version__,
-    "cuda": torch.version.cuda or torch.version.hip,
-    "gpus": [{"name": card.name, "bytes": card.total_memory} for card in cards],
-    "mps": torch.backends.mps.is_available(),
-    "dtypes": choices(),
-}))
-"""
 
 
 def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
@@ -52,13 +31,13 @@ def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
 
     The exit code is 1 when something is broken that pad cannot work without. Keys are looked for, never shown.
     """
-    with stage("Asking torch"):
-        report = examine()
+    report = examine()
     if as_json:
         say_json(report)
     else:
-        for heading in _HEADINGS:
-            print_facts(heading, report[heading].items())
+        for heading, facts in report.items():
+            if isinstance(facts, dict):
+                print_facts(heading, facts.items())
         problems = [("", f"{problem['what']}\n{problem['fix']}") for problem in report["problems"]]
         print_facts("Problems, each with the command that mends it", problems) if problems else say("No problems.")
     if not report["well"]:
@@ -69,7 +48,13 @@ def examine() -> dict[str, Any]:
     """What `pad doctor` prints, by heading, and the problems.
 
     `well` is false where something is missing that pad cannot work without.
+
+    Raises:
+        PluginError: the package is not installed, so what it needs is not known.
     """
+    from pad_cli.registry import check_installed
+
+    check_installed()
     problems: list[dict[str, Any]] = []
 
     def problem(what: str, fix: str, *, needed: bool = True) -> None:
@@ -77,78 +62,58 @@ def examine() -> dict[str, Any]:
 
     packages, extras = _packages(problem)
     system = {"Python": platform.python_version(), "system": f"{platform.system()}-{platform.machine()}"}
-    sections = ({**system, **packages}, extras, _devices(problem), _home(problem), _hub())
+    report = {
+        "Packages": {**system, **packages},
+        "Extras": {extra: ", ".join(map(" ".join, each.items())) for extra, each in sorted(extras.items())},
+        "Devices": _devices(problem),
+        "PAD_HOME": _home(problem),
+        "Hub and keys": _hub(),
+    }
     problems.sort(key=lambda each: not each["needed"])
-    well = not any(each["needed"] for each in problems)
-    return {**dict(zip(_HEADINGS, sections, strict=True)), "problems": problems, "well": well}
+    return {**report, "problems": problems, "well": not any(each["needed"] for each in problems)}
 
 
-def _packages(problem: Problem) -> tuple[dict[str, str], dict[str, str]]:
+def _packages(problem: Problem) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Versions of what the installed distribution requires, and of what each extra requires."""
     from importlib.metadata import PackageNotFoundError, requires, version  # slow: it brings Python's `email`
 
     from packaging.requirements import Requirement
 
-    def installed(package: str) -> str | None:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return None
-
-    packages, extras = {"pad-cli": installed("pad-cli") or "missing"}, dict[str, str]()
-    if packages["pad-cli"] == "missing":
-        problem("The package pad-cli is not installed, so what it needs is not known.", "pip install pad-cli")
-        return packages, extras
+    packages, extras = {"pad-cli": version("pad-cli")}, dict[str, dict[str, str]]()
     for each in map(Requirement, requires("pad-cli") or []):
         extra = "".join(re.findall(r'extra == "(.+?)"', str(each.marker)))
         if extra in _DEVELOPERS or (each.marker is not None and not each.marker.evaluate({"extra": extra})):
             continue
-        current = installed(each.name)
-        if extra:
-            before = f"{extras[extra]}, " if extra in extras else ""
-            extras[extra] = f"{before}{each.name} {current or '(missing)'}"
-        else:
-            packages[each.name] = current or "missing"
-        fits = current is not None and each.specifier.contains(current, prereleases=True)
+        try:
+            current = version(each.name)
+        except PackageNotFoundError:
+            current = ""
+        (extras.setdefault(extra, {}) if extra else packages)[each.name] = current or "(missing)"
+        fits = current and each.specifier.contains(current, prereleases=True)
         if not fits and (current or not extra):
-            requirement = f"{each.name}{each.specifier}"
-            state = f"is {current}" if current else "is not installed"
-            problem(
-                f"{each.name} {state}, but pad needs {requirement}.", f'pip install "{requirement}"', needed=not extra
-            )
-    return packages, dict(sorted(extras.items()))
+            wanted, state = f"{each.name}{each.specifier}", f"is {current}" if current else "is not installed"
+            problem(f"{each.name} {state}, but pad needs {wanted}.", f'pip install "{wanted}"', needed=not extra)
+    return packages, extras
 
 
 def _devices(problem: Problem) -> dict[str, str]:
     memory = psutil.virtual_memory()
     devices = {"CPU": f"{os.cpu_count()} cores, {size(memory.total)} of memory, {size(memory.available)} free"}
     try:
-        torch = _ask_torch()
-    except (subprocess.SubprocessError, OSError, ValueError) as error:
-        output = (getattr(error, "stderr", None) or str(error)).strip()
-        problem(f"torch cannot be imported: {output.splitlines()[-1]}", "pip install --force-reinstall torch")
+        from pad_cli.models.dtype import built_for, choices, gpus
+    except Exception as error:  # whatever a broken installation of torch raises
+        problem(f"torch cannot be imported: {error}", "pip install --force-reinstall torch")
         return {**devices, "GPU": "not known without torch"}
-    built = f"CUDA {torch['cuda']}" if torch["cuda"] else "the CPU alone"
-    for number, card in enumerate(torch["gpus"]):
-        devices[f"cuda:{number}"] = f"{card['name']}, {size(card['bytes'])}"
-    if not torch["gpus"]:
-        devices["GPU"] = "mps" if torch["mps"] else f"none (this torch is built for {built})"
-        if shutil.which("nvidia-smi"):
-            fix = "nvidia-smi" if torch["cuda"] else "pip install --force-reinstall torch"
-            problem(f"There is an NVIDIA driver, but torch, built for {built}, cannot use a GPU.", fix, needed=False)
-    for device, dtypes in torch.get("dtypes", {}).items():
+    devices |= gpus() or {"GPU": f"none (this torch is built for {built_for()})"}
+    if "GPU" in devices and shutil.which("nvidia-smi"):
+        fix = "nvidia-smi" if built_for().startswith("CUDA") else "pip install --force-reinstall torch"
+        problem(f"There is an NVIDIA driver, but torch, built for {built_for()}, cannot use a GPU.", fix, needed=False)
+    for device, dtypes in choices().items():
         for own, choice in dtypes.items():
             if own != "float32":
                 reason = f": {choice['reason']}" if choice["reason"] else ""
                 devices[f"{own} on {device}"] = f"loaded as {choice['dtype']} (dtype: auto){reason}"
     return devices
-
-
-def _ask_torch() -> dict[str, Any]:
-    command = [sys.executable, "-c", _ASK_TORCH]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=True)
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return report
 
 
 def _home(problem: Problem) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,15 +17,13 @@ from pad_cli.cli.options import (
     Overwrite,
     Quiet,
     Yes,
-    confirm,
-    importing,
     read_as,
     recipe_argument,
 )
-from pad_cli.cli.tables import print_report, print_text
-from pad_cli.errors import JudgeError
+from pad_cli.cli.tables import print_text
+from pad_cli.errors import JudgeError, UsageError
 from pad_cli.system.progress import note
-from pad_cli.system.terminal import say, say_json, say_table
+from pad_cli.system.terminal import neutralised, say, say_json, say_table
 
 if TYPE_CHECKING:
     from pad_cli.evaluation.judge.judging import JudgePlan
@@ -41,15 +40,15 @@ def evaluate(
 ) -> None:
     """Answer benchmarks with several methods and score the answers. Run again to continue."""
     settings = read_as("eval", recipe, overrides, out)
-    with importing():
-        from pad_cli.evaluation.evaluate import evaluate
+    from pad_cli.evaluation.evaluate import evaluate
+    from pad_cli.reports.evaluation_tables import report_table
 
     report = evaluate(settings, overwrite=overwrite)
     if as_json:
         for row in report["rows"]:
             say_json(row)
         return
-    print_report(report, every_preference=full)
+    say_table(report_table(report, every_preference=full))
     say(f"Report: {Path(settings.output) / 'report.html'} (also report.md and report.json)")
 
 
@@ -63,10 +62,9 @@ def sweep(
 ) -> None:
     """Trade preferences off against each other: grids of weights, and Pareto fronts. Run again to continue."""
     settings = read_as("sweep", recipe, overrides, out)
-    with importing():
-        from pad_cli.evaluation.sweep import run_sweep
-        from pad_cli.reports.document import terminal_table
-        from pad_cli.reports.evaluation_tables import fronts_table
+    from pad_cli.evaluation.sweep import run_sweep
+    from pad_cli.reports.document import terminal_table
+    from pad_cli.reports.evaluation_tables import fronts_table
 
     result = run_sweep(settings, overwrite=overwrite)
     if as_json:
@@ -87,8 +85,7 @@ def reproduce(
 ) -> None:
     """Run the paper's tables, at the scale of a recipe's models. Run again to continue."""
     settings = read_as("reproduce", recipe, overrides, out)
-    with importing():
-        from pad_cli.evaluation.evaluate import reproduce
+    from pad_cli.evaluation.evaluate import reproduce
 
     result = reproduce(settings, overwrite=overwrite)
     if as_json:
@@ -111,8 +108,7 @@ def bench(
 ) -> None:
     """Time steered decoding against plain decoding, after checking that all paths agree."""
     settings = read_as("bench", recipe, overrides)
-    with importing():
-        from pad_cli.bench.timing import bench_table, run_bench
+    from pad_cli.bench.timing import bench_table, run_bench
 
     if as_json:
         run_bench(settings, on_row=say_json)
@@ -138,18 +134,18 @@ def judge(
 
     The recipe's `judge` says which model (--set judge.model=NAME); the key is $OPENAI_API_KEY.
     """
-    with importing():
-        from pad_cli.evaluation.judge.judging import judge, plan_judging
-        from pad_cli.reports.document import terminal_table
-        from pad_cli.reports.evaluation_tables import judge_table
+    from pad_cli.evaluation.judge.judging import judge, plan_judging
+    from pad_cli.reports.document import terminal_table
+    from pad_cli.reports.evaluation_tables import judge_table
 
-    limit = [] if max_cost is None else [f"judge.max_cost={max_cost!r}"]
-    plan = plan_judging(run_directory, [*(overrides or []), *limit])
+    plan = plan_judging(run_directory, overrides or [], max_cost)
     if dry_run:
         say_json(_forecast(plan)) if as_json else say(_sentence(plan))
         return
     if plan.waiting and not yes:
-        confirm(_sentence(plan), "Say --yes to go on, or --dry-run to see only this.")
+        if not sys.stdin.isatty():
+            raise UsageError(_sentence(plan), "Say --yes to go on, or --dry-run to see only this.")
+        typer.confirm(neutralised(f"{_sentence(plan)}\nGo on?"), abort=True, err=True)
     before = plan.spent
     report = judge(plan)
     if as_json:

@@ -19,14 +19,12 @@ from pad_cli.cli.options import (
     Quiet,
     RewardModel,
     Weight,
-    importing,
     read_generate,
 )
-from pad_cli.cli.tables import text_table
 from pad_cli.errors import DataError, UsageError
 from pad_cli.system.processes import processes
 from pad_cli.system.progress import note, stage
-from pad_cli.system.terminal import say, say_json, say_table
+from pad_cli.system.terminal import say, say_json, say_table, text_table
 
 if TYPE_CHECKING:
     from pad_cli.decoding.engine import PadEngine
@@ -86,8 +84,8 @@ def generate(
     from pad_cli.models.inference_only import inference_only, spare_threads
 
     with inference_only():
-        with importing():
-            from pad_cli.decoding.engine import PadEngine
+        from pad_cli.decoding.engine import PadEngine
+
         if out is not None:
             from pad_cli.decoding.batch import check_answers_output, generate_file
 
@@ -157,7 +155,7 @@ def _explain(engine: PadEngine, prompt: str, preference: Preference, decoding: D
         listed = ", ".join(f"{c.text!r} {c.probability:.2f} {c.push:+.1f}" for c in likely)
         token = Text(repr(choice.text), style="bold green" if choice.steered else "")
         rows.append((token, repr(choice.plain_text), listed))
-    say_table(text_table(("token", "policy alone", "candidates (probability, push in nats)"), rows, boxed=False))
+    say_table(text_table(("token", "policy alone", "candidates (probability, push in nats)"), rows))
 
 
 def _read_prompt(prompt: str | None) -> str:

@@ -20,13 +20,12 @@ from pad_cli.cli.options import (
     Prompts,
     Quiet,
     RewardModel,
-    importing,
     read_generate,
 )
-from pad_cli.cli.tables import print_text, text_table
+from pad_cli.cli.tables import print_text
 from pad_cli.errors import UsageError
 from pad_cli.system.progress import note
-from pad_cli.system.terminal import say, say_json, say_table
+from pad_cli.system.terminal import say, say_json, say_table, text_table
 
 if TYPE_CHECKING:
     from pad_cli.learning.question_session import Session
@@ -69,7 +68,6 @@ def learn(
 ) -> None:
     """Learn what one user wants from choices between answers, with everything else frozen."""
     from pad_cli.profiles import check_profile_output, profile_path
-    from pad_cli.system.runs import check_output
 
     if ask + users + (new_principle is not None) > 1:
         raise UsageError("--ask, --users and --new-principle are different things to do.", "Choose one.")
@@ -82,11 +80,10 @@ def learn(
         if out is None:
             raise UsageError("The output has no name.", "Name it: --out PATH")
         if users:
-            check_output(out, "table of users", _is_table, folder=False, overwrite=overwrite)
-            _learn_users(settings, Path(name), out)
+            _learn_users(settings, Path(name), out, overwrite=overwrite)
             return
-        with importing():
-            from pad_cli.learning.new_principle import add_principle
+        from pad_cli.learning.new_principle import add_principle
+
         assert new_principle is not None
         added = add_principle(new_principle, Path(name), settings.reward_model, out, wording or [], overwrite=overwrite)
         if as_json:
@@ -105,19 +102,13 @@ def learn(
     if choices is None:
         _ask(settings, name, prompts, count, questions, out, as_json)
         return
-    with importing():
-        from pad_cli.learning.choices import read_choices
-        from pad_cli.learning.user_weights import learn_user
-        from pad_cli.models.checkpoint import load_reward_model
+    from pad_cli.learning.choices import read_choices
+    from pad_cli.learning.user_weights import learn_user
+    from pad_cli.models.checkpoint import load_reward_model
 
     read = read_choices(choices)
     model = load_reward_model(settings.reward_model)
     _save(learn_user(model, read), name, model.fingerprint, out, as_json)
-
-
-def _is_table(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_ROW)) == _ROW
 
 
 def _ask(
@@ -129,13 +120,12 @@ def _ask(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    with importing():
-        from pad_cli.decoding.engine import PadEngine
-        from pad_cli.learning.effect import read_prompts
-        from pad_cli.learning.question_session import Session, make_pool
-        from pad_cli.models.reward_model import PersonalizedRewardModel
-        from pad_cli.profiles import profile_path
-        from pad_cli.system.runs import only_here
+    from pad_cli.decoding.engine import PadEngine
+    from pad_cli.learning.effect import read_prompts
+    from pad_cli.learning.question_session import Session, make_pool
+    from pad_cli.models.reward_model import PersonalizedRewardModel
+    from pad_cli.profiles import profile_path
+    from pad_cli.system.runs import only_here
 
     log = profile_path(name).with_suffix(".choices.jsonl")
     with only_here(log), only_here(out or profile_path(name)):
@@ -181,13 +171,15 @@ def _read_reply() -> str:
         say("Type 1, 2, n or q.", stderr=True)
 
 
-def _learn_users(settings: GenerateRecipe, file: Path, out: Path) -> None:
-    with importing():
-        from pad_cli.learning.choices import read_users
-        from pad_cli.learning.user_weights import learn_users
-        from pad_cli.models.checkpoint import load_reward_model
-        from pad_cli.system.runs import write_whole
+def _learn_users(settings: GenerateRecipe, file: Path, out: Path, *, overwrite: bool) -> None:
+    from pad_cli.learning.choices import read_users
+    from pad_cli.learning.user_weights import learn_users
+    from pad_cli.models.checkpoint import load_reward_model
+    from pad_cli.system.runs import check_output, write_whole
 
+    check_output(
+        out, "table of users", lambda path: path.read_bytes().startswith(_ROW), folder=False, overwrite=overwrite
+    )
     users = read_users(file)
     model = load_reward_model(settings.reward_model)
     learned = learn_users(model, users)

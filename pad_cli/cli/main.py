@@ -18,7 +18,6 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from pad_cli.cli import demo, doctor, evaluate, generate, learn, prefs, recipe, serve, train_rm
-from pad_cli.cli.completion import complete_in_bash
 from pad_cli.errors import PadError, UsageError
 from pad_cli.system.offline import go_offline
 from pad_cli.system.processes import processes
@@ -121,8 +120,6 @@ def _options(
 
 def main() -> None:
     """Entry point of the `pad` script."""
-    if complete_in_bash(app):
-        return
     if processes().count == 1:  # of several, one that waits for the others in C would not notice
         signal.signal(signal.SIGTERM, _terminate)
     with contextlib.ExitStack() as stack:

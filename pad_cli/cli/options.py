@@ -1,25 +1,38 @@
-"""What several commands share: options, reading a recipe of the command's kind, and importing torch visibly."""
+"""What several commands share: options, and reading a recipe of the command's kind."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pad_cli.cli.completion import complete_keys, complete_preferences, complete_recipes
-from pad_cli.errors import RecipeError, UsageError
-from pad_cli.system.progress import set_quiet, stage
-from pad_cli.system.terminal import neutralised
+from pad_cli.errors import PadError, RecipeError
+from pad_cli.system.progress import set_quiet
+
+
+def complete(*kinds: str) -> Callable[[str], list[tuple[str, str]]]:
+    """What a shell offers while a name is typed: those of some kinds of the catalogue, each with a line about it."""
+
+    def offer(incomplete: str) -> list[tuple[str, str]]:
+        with contextlib.suppress(PadError, OSError):
+            from pad_cli.recipe.catalogue import names_of
+
+            return [each for kind in kinds for each in names_of(kind).items()]
+        return []
+
+    return offer
+
+
+complete_recipes, complete_preferences = complete("recipes"), complete("principles", "profiles")
 
 
 def recipe_argument(kind: str) -> Any:
     """A recipe of one kind."""
     about = f"{'An' if kind.startswith('e') else 'A'} {kind} recipe: a file or a shipped name."
-    return typer.Argument(help=about, autocompletion=complete_recipes(kind))
+    return typer.Argument(help=about, autocompletion=complete_recipes)
 
 
 def _quieten(quiet: bool) -> bool:
@@ -32,10 +45,8 @@ _SET = "Change a recipe's field, for example decoding.candidates=20."
 _PREF = "humorous, concise=0.5, 'not formal', a profile (@me), or free text; repeat."
 _OVERWRITE = "Replace files that are in the way, though another program wrote them."
 
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET, autocompletion=complete_keys)
-]
-GenerateRecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPE, autocompletion=complete_recipes("generate"))]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET)]
+GenerateRecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPE, autocompletion=complete_recipes)]
 Preferences = Annotated[
     list[str] | None,
     typer.Option("--pref", "-p", metavar="PREFERENCE", help=_PREF, autocompletion=complete_preferences),
@@ -53,24 +64,6 @@ Out = Annotated[Path | None, typer.Option(help="Directory of the run, in place o
 Full = Annotated[bool, typer.Option("--full", help="A line for each preference, not only the pooled ones.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking.")]
-
-
-def confirm(question: str, hint: str) -> None:
-    """Ask whether to go on, and stop the command unless the answer is yes.
-
-    Raises:
-        UsageError: nobody is at a terminal to answer.
-    """
-    if not sys.stdin.isatty():
-        raise UsageError(question, hint)
-    typer.confirm(neutralised(f"{question}\nGo on?"), abort=True, err=True)
-
-
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """Show that the block imports torch, which takes seconds; nothing where that is done."""
-    with contextlib.nullcontext() if "torch" in sys.modules else stage("Importing torch and transformers"):
-        yield
 
 
 def read_as(
@@ -92,9 +85,7 @@ def read_as(
     """
     from pad_cli.recipe import read_recipe
 
-    fields = {**(options or {}), "output": None if out is None else str(out)}
-    values = {key: value for key, value in fields.items() if value is not None}
-    recipe = read_recipe(name, overrides or [], values)
+    recipe = read_recipe(name, overrides or [], {**(options or {}), "output": None if out is None else str(out)})
     if recipe.kind != kind:
         raise RecipeError(f"{name}: is a recipe of kind '{recipe.kind}'.", f"This command needs kind: {kind}")
     return recipe

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pad_cli.cli.completion import complete_preferences
 from pad_cli.cli.options import (
     GenerateRecipeName,
     Json,
     Overrides,
     Policy,
+    Prompts,
     Quiet,
     RewardModel,
-    importing,
+    complete,
+    complete_preferences,
     read_as,
     read_generate,
 )
-from pad_cli.cli.tables import print_facts, print_text, text_table
-from pad_cli.errors import PreferenceError, UsageError, did_you_mean
-from pad_cli.system.terminal import say, say_json, say_table
+from pad_cli.cli.tables import print_facts, print_text
+from pad_cli.errors import UsageError
+from pad_cli.system.terminal import say, say_json, say_table, text_table
 
 if TYPE_CHECKING:
     from pad_cli.learning.effect import Effect
@@ -38,9 +39,11 @@ def list_(
     recipe: GenerateRecipeName = _EXAMPLE, reward_model: RewardModel = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:
     """List a reward model's principles, and the profiles in ./profiles."""
+    from pad_cli.models.inspection import inspect_reward_model
     from pad_cli.profiles import load_profile, profile_names
 
-    location, config = _reward_model(recipe, reward_model)
+    location = reward_model or str(read_as("generate", recipe, None).reward_model)
+    config = inspect_reward_model(location).config
     principles = list(config.get("principles") or ())
     profiles = [load_profile(name) for name in profile_names()]
     if as_json:
@@ -52,48 +55,26 @@ def list_(
     free_text = config.get("conditioning") == "prompt" or config.get("encoder_width") is not None
     print_text(f"{location} knows: {', '.join(principles) or 'any text'}")
     say(f"Free text: {'yes' if free_text else 'no'}")
-    if profiles:
-        print_facts("profiles", [(f"@{each.name}", _summary(each)) for each in profiles])
-    else:
-        say("There are no profiles in ./profiles.")
+    print_facts("Profiles in ./profiles", [(f"@{each.name}", _summary(each)) for each in profiles])
 
 
 @app.command()
 def show(
-    name: Annotated[
-        str, typer.Argument(help="A profile, by name or file, or a principle.", autocompletion=complete_preferences)
-    ],
-    recipe: GenerateRecipeName = _EXAMPLE,
-    reward_model: RewardModel = None,
+    name: Annotated[str, typer.Argument(help="A profile, by name or file.", autocompletion=complete("profiles"))],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show a profile's weights with their intervals, or how many paraphrases of a principle the reward model knows."""
-    from pad_cli.models.inspection import known_paraphrases
-    from pad_cli.profiles import load_profile, profile_names
+    """Show a profile's weights with their intervals."""
+    from pad_cli.profiles import load_profile
 
-    if name.startswith("@") or name in profile_names() or Path(name).is_file():
-        profile = load_profile(name.removeprefix("@"))
-        if as_json:
-            say_json({"kind": "profile", **dataclasses.asdict(profile)})
-            return
-        ends = {each: f"{low:+.2f} to {high:+.2f}" for each, (low, high) in profile.intervals.items()}
-        rows = [(each, f"{weight:+.2f}", ends.get(each, "")) for each, weight in _strongest_first(profile)]
-        print_text(f"@{profile.name}: {_summary(profile)}")
-        say_table(text_table(("principle", "weight", "95 % interval"), rows))
-        return
-    location, config = _reward_model(recipe, reward_model)
-    principles = list(config.get("principles") or ())
-    principle = next((each for each in principles if each.lower() == name.lower()), None)
-    if principle is None:
-        known = [*principles, *(f"@{each}" for each in profile_names())]
-        raise PreferenceError(f"'{name}' is no profile, and no principle of {location}.", did_you_mean(name, known))
-    paraphrases = known_paraphrases(location).get(principle)
+    profile = load_profile(name.removeprefix("@"))
     if as_json:
-        say_json({"kind": "principle", "name": principle, "reward_model": location, "wordings": paraphrases})
+        say_json({"kind": "profile", **dataclasses.asdict(profile)})
         return
-    known_by = "by its name only" if paraphrases is None else f"with {paraphrases} paraphrases"
-    print_text(f"{principle}: a principle of {location}, trained {known_by}. pad prefs test {principle} tries it.")
+    ends = {each: f"{low:+.2f} to {high:+.2f}" for each, (low, high) in profile.intervals.items()}
+    rows = [(each, f"{weight:+.2f}", ends.get(each, "")) for each, weight in _strongest_first(profile)]
+    print_text(f"@{profile.name}: {_summary(profile)}")
+    say_table(text_table(("principle", "weight", "95 % interval"), rows))
 
 
 @app.command("test")
@@ -102,9 +83,7 @@ def try_(
         list[str] | None,
         typer.Argument(metavar="[PREF]...", help="As after --pref; summed.", autocompletion=complete_preferences),
     ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSONL of prompts; without it the embedded ones.")
-    ] = None,
+    prompts: Prompts = None,
     count: Annotated[int, typer.Option(min=1, help="Use only the first prompts, this many.")] = 16,
     show: Annotated[int, typer.Option("--show", min=0, help="Print the answers to this many prompts.")] = 3,
     every: Annotated[bool, typer.Option("--all", help="Refused: name what to try.")] = False,
@@ -121,15 +100,14 @@ def try_(
     if not preferences:
         raise UsageError("There is no preference to try.", "Name one, for example: pad prefs test humorous")
     settings = read_generate(recipe, overrides, policy, reward_model)
-    with importing():
-        from pad_cli.decoding.engine import PadEngine
-        from pad_cli.learning.effect import measure_effect, read_prompts
+    from pad_cli.decoding.engine import PadEngine
+    from pad_cli.learning.effect import measure_effect, read_prompts
 
     conversations = read_prompts(prompts, count)
     engine = PadEngine.from_recipe(settings)
     effect = measure_effect(engine, engine.preference(preferences), conversations, settings.decoding)
     if as_json:
-        say_json({"effect": _effect_row(effect)})
+        say_json({"effect": dataclasses.asdict(effect)})
     else:
         _show_effect(effect, show)
 
@@ -155,19 +133,8 @@ def library(
         print_facts("library", ((each, principle.description) for each, principle in selected.items()))
     else:
         for each, principle in selected.items():
-            rows: list[tuple[str, str]] = []
-            for key, value in principle:
-                texts = value if isinstance(value, tuple) else (value,) if value else ()
-                rows += zip([key.replace("_", " "), *[""] * len(texts)], texts, strict=False)
-            print_facts(each, rows)
-
-
-def _reward_model(recipe: str, location: str | None) -> tuple[str, dict[str, Any]]:
-    """Where the reward model is, and its configuration; nothing is loaded."""
-    from pad_cli.models.inspection import inspect_reward_model
-
-    location = location or str(read_as("generate", recipe, None).reward_model)
-    return location, dict(inspect_reward_model(location).config)
+            texts = {key: "; ".join(value) if isinstance(value, tuple) else value for key, value in principle}
+            print_facts(each, ((key.replace("_", " "), text or None) for key, text in texts.items()))
 
 
 def _strongest_first(profile: Profile) -> list[tuple[str, float]]:
@@ -189,17 +156,6 @@ def _summary(profile: Profile) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _effect_row(effect: Effect) -> dict[str, Any]:
-    prompts = [[dict(message) for message in prompt] for prompt in effect.prompts]
-    answers = zip(prompts, effect.plain, effect.steered, strict=True)
-    return {
-        "preference": effect.preference,
-        "guidance_weight": effect.guidance_weight,
-        "answers": [{"prompt": prompt, "plain": plain, "steered": steered} for prompt, plain, steered in answers],
-        "rewards": [dataclasses.asdict(each) for each in effect.rewards],
-    }
-
-
 def _show_effect(effect: Effect, show: int) -> None:
     if show:
         names = ["prompt", "policy alone", f"{effect.preference} (weight {effect.guidance_weight:g})"]
@@ -212,9 +168,8 @@ def _show_effect(effect: Effect, show: int) -> None:
             f"{r.plain:.2f}",
             "" if r.alone is None else f"{r.alone:.2f}",
             f"{r.steered:.2f}",
-            f"{change:+.2f}",
+            f"{r.steered - r.plain:+.2f}",
         )
         for r in effect.rewards
-        for change in [r.steered - r.plain]
     ]
-    say_table(text_table(names, rows, figures=True))
+    say_table(text_table(names, rows, texts=1))

@@ -1,4 +1,4 @@
-"""`pad recipe`: list, show, copy and check recipes, and their schema for editors; and `pad list`."""
+"""`pad recipe`: list, show, copy and check recipes; and `pad list`."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from typing import Annotated
 
 import typer
 
-from pad_cli.cli.completion import complete_recipes
-from pad_cli.cli.options import Json, Overrides
+from pad_cli.cli.options import Json, Overrides, complete_recipes
 from pad_cli.cli.tables import print_facts
 from pad_cli.errors import UsageError
 from pad_cli.system.terminal import say, say_json
 
-app = typer.Typer(help="List, show, copy and check recipes, and print their schema.", no_args_is_help=True)
+app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.", autocompletion=complete_recipes())]
+Name = Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.", autocompletion=complete_recipes)]
 
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List the shipped recipes by kind, with their purpose."""
-    from pad_cli.recipe import read_recipe, recipe_kinds
+    from pad_cli.recipe import KINDS, read_recipe
     from pad_cli.recipe.catalogue import names_of
 
-    purposes = names_of("recipes")
-    kinds = {name: read_recipe(name).kind for name in purposes}
-    for kind in recipe_kinds():
-        rows = [(name, purpose) for name, purpose in purposes.items() if kinds[name] == kind]
+    kinds: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+    for name, purpose in names_of("recipes").items():
+        kinds[read_recipe(name).kind][name] = purpose
+    for kind, recipes in kinds.items():
         if as_json:
-            for name, purpose in rows:
+            for name, purpose in recipes.items():
                 say_json({"kind": kind, "name": name, "purpose": purpose})
         else:
-            print_facts(kind, rows)
+            print_facts(kind, recipes.items())
 
 
 @app.command()
@@ -70,21 +69,6 @@ def check(name: Name, overrides: Overrides = None) -> None:
     path = find_recipe(name)
     check_names(settings, str(path))
     say(f"{path}: a good recipe of kind '{settings.kind}'")
-
-
-@app.command()
-def schema(
-    kind: Annotated[str | None, typer.Argument(help="Of which kind; without it of all.")] = None,
-) -> None:
-    """Print the JSON Schema of recipes, with which editors complete and check them.
-
-    pad recipe schema train-rm > train-rm.schema.json, and as the first line of the recipe beside it:
-
-    # yaml-language-server: $schema=train-rm.schema.json
-    """
-    from pad_cli.recipe import recipe_schema
-
-    say_json(recipe_schema(kind), indent=2)
 
 
 def list_names(

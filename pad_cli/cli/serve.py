@@ -17,15 +17,14 @@ from pad_cli.cli.options import (
     Quiet,
     RewardModel,
     Weight,
-    importing,
     read_generate,
 )
 from pad_cli.errors import UsageError
+from pad_cli.system.offline import is_this_machine
 from pad_cli.system.progress import note, stage
 from pad_cli.system.terminal import say
 
 _KEY = "PAD_API_KEY"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
@@ -57,12 +56,11 @@ def serve(
     key = os.environ.get(_KEY)
     if key is not None and not key.strip():
         raise UsageError(f"{_KEY} is empty.", "Set it to a secret, or unset it.")
-    if key is None and host not in _LOOPBACK:
+    if key is None and not is_this_machine(host):
         note(f"Warning: everybody who can reach {host}:{port} may use this server. Set {_KEY} to ask for a key.")
     try:
-        with importing():
-            from pad_cli.server.http_server import serve
-            from pad_cli.server.request_reader import Limits
+        from pad_cli.server.http_server import serve
+        from pad_cli.server.request_reader import Limits
     except ModuleNotFoundError as error:
         raise UsageError(f"pad serve needs the package {error.name}.", "pip install 'pad-cli[serve]'") from error
     limits = Limits(
@@ -95,9 +93,8 @@ def export(
     if bool(pref) == (users is not None):
         raise UsageError("Give --pref or --users.", "pad export --pref humorous --out adapter")
     settings = read_generate(recipe, overrides, policy, reward_model, guidance_weight=weight)
-    with importing():
-        from pad_cli.decoding.engine import PadEngine
-        from pad_cli.server.lora_export import check_adapter_output, export_preference, export_users
+    from pad_cli.decoding.engine import PadEngine
+    from pad_cli.server.lora_export import check_adapter_output, export_preference, export_users
 
     if users is None:
         check_adapter_output(out, overwrite=overwrite)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.box import HEAVY_HEAD
-from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
-from pad_cli.system.terminal import FittingTable, console, say, say_table
+from pad_cli.system.terminal import console, say, say_table, text_table
 
-_NAMES = 0.45  # of the width: where names need more, the text of each stands below it
+_FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 
 
 def print_text(text: str) -> None:
@@ -29,52 +28,11 @@ def print_facts(title: str, rows: Iterable[tuple[str, Any]]) -> None:
     if not here.is_terminal:
         for name, text in listed:
             say(f"  {name:{wide}}  {text}".rstrip())
-    elif wide > _NAMES * here.width:
-        for name, text in listed:
-            here.print(Padding(Text(name), (0, 0, 0, 2)))
-            here.print(Padding(Text(text, style="dim"), (0, 0, 0, 4)))
     else:
-        table = FittingTable.grid(padding=(0, 2, 0, 0))
-        for _ in ("", "name", "text"):
-            table.add_column(overflow="fold")
+        table = Table.grid(padding=(0, 2, 0, 0))
         for name, text in listed:
             table.add_row("", Text(name), Text(text, style="dim"))
-        here.print(table)
-
-
-def text_table(
-    names: Iterable[str],
-    rows: Iterable[Iterable[Any]],
-    *,
-    title: str | None = None,
-    boxed: bool = True,
-    figures: bool = False,
-    side_by_side: bool = False,
-) -> FittingTable:
-    """A table of texts and numbers.
-
-    Args:
-        figures: all columns but the first are right-justified.
-        side_by_side: the cells are long texts, which get equally wide columns.
-    """
-    heading = None if title is None else Text(title, style="bold")
-    table = FittingTable(
-        title=heading,
-        title_justify="left",
-        box=HEAVY_HEAD if boxed else None,
-        show_lines=side_by_side,
-        expand=side_by_side,
-    )
-    for number, name in enumerate(names):
-        table.add_column(
-            Text(name),
-            overflow="fold",
-            ratio=1 if side_by_side else None,
-            justify="right" if figures and number else "left",
-        )
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(formatted(cell)) for cell in row))
-    return table
+        say_table(table)
 
 
 def formatted(value: Any) -> str:
@@ -86,8 +44,8 @@ def formatted(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def print_report(report: Mapping[str, Any], *, every_preference: bool = False) -> None:
-    """Print an evaluation's report, in as many tables as the width asks for."""
-    from pad_cli.reports.evaluation_tables import report_table
-
-    say_table(report_table(report, every_preference=every_preference))
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """How well a reward model ranks the pairs of each validation split."""
+    names = ("validation split", *(figure.replace("_", " ") for figure in _FIGURES))
+    rows = [(split, *(formatted(values.get(each, "")) for each in _FIGURES)) for split, values in metrics.items()]
+    return text_table(names, rows, texts=1, title="The reward model, measured on preference pairs")

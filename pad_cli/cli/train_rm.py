@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from pad_cli.cli.options import (
     DryRun,
@@ -16,20 +17,17 @@ from pad_cli.cli.options import (
     Overwrite,
     Policy,
     Quiet,
-    importing,
     read_as,
     recipe_argument,
 )
-from pad_cli.cli.tables import print_facts, print_text, text_table
+from pad_cli.cli.tables import metrics_table, print_facts, print_text
 from pad_cli.system.progress import seconds as duration
 from pad_cli.system.progress import size, stage
-from pad_cli.system.terminal import FittingTable, say, say_json, say_table
+from pad_cli.system.terminal import say, say_json, say_table, text_table
 
 if TYPE_CHECKING:
     from pad_cli.models.inspection import Inspection
     from pad_cli.training.estimate import Estimate
-
-_FIGURES = ("pairs", "pair_accuracy", "margin", "policy_accuracy")
 
 
 def train_rm(
@@ -44,14 +42,12 @@ def train_rm(
     """Train a personalised reward model. Run again to continue an interrupted run."""
     settings = read_as("train-rm", recipe, overrides, out)
     if dry_run:
-        with importing():
-            from pad_cli.training.estimate import estimate
+        from pad_cli.training.estimate import estimate
 
         show_estimate(estimate(settings), as_json)
         return
-    with importing():
-        from pad_cli.reports.training_report import console_tables
-        from pad_cli.training.train import train_reward_model
+    from pad_cli.reports.training_report import console_tables
+    from pad_cli.training.train import train_reward_model
 
     trained = train_reward_model(settings, overwrite=overwrite)
     if as_json:
@@ -90,7 +86,7 @@ def show_estimate(estimate: Estimate, as_json: bool = False) -> None:
     print_text(f"Cached states on the disk: {size(estimate.disk)}. Validation and calibration are not counted.")
 
 
-def estimate_table(estimate: Estimate) -> FittingTable:
+def estimate_table(estimate: Estimate) -> Table:
     """The work, and what each piece of it takes."""
     rows = [
         (
@@ -103,7 +99,7 @@ def estimate_table(estimate: Estimate) -> FittingTable:
         for work in estimate.work
     ]
     rows.append(("in all", "", "", "", duration(sum(work.seconds for work in estimate.work))))
-    return text_table(("work", "steps", "tokens", "GPU memory", "time"), rows, figures=True)
+    return text_table(("work", "steps", "tokens", "GPU memory", "time"), rows, texts=1)
 
 
 def _si(number: float) -> str:
@@ -131,12 +127,12 @@ def inspect(
     settings = None if policy is None else ModelSettings(model=policy)
     fit = measured = None
     if settings is not None:
-        with importing():
-            from pad_cli.decoding.compatibility import fit_policy
+        from pad_cli.decoding.compatibility import fit_policy
+
         fit = fit_policy(reward_model, settings)
     if pairs is not None:
-        with importing():
-            from pad_cli.training.evaluate_checkpoint import evaluate_checkpoint
+        from pad_cli.training.evaluate_checkpoint import evaluate_checkpoint
+
         measured = evaluate_checkpoint(reward_model, pairs, settings)
     if as_json:
         added = {"fit": fit, "measured_again": measured}
@@ -145,17 +141,16 @@ def inspect(
         return
     _show(inspection)
     if fit is not None:
-        shared = "the backbone's vocabulary" if fit.same_vocabulary else "another vocabulary than the backbone"
-        print_facts(f"With the policy {fit.policy}", [("path", fit.path or "cannot be steered"), ("it has", shared)])
-        say_table(fit.reason)
+        facts = [("path", fit.path or "cannot be steered"), ("reason", fit.reason)]
+        print_facts(f"With the policy {fit.policy}", facts)
     if measured is not None:
-        facts = [
+        again = [
             ("pairs", measured.pairs),
             ("pair accuracy", measured.pair_accuracy),
             ("margin", f"{measured.margin:.3f} nats"),
             ("policy accuracy", measured.policy_accuracy),
         ]
-        print_facts("Measured again", facts)
+        print_facts("Measured again", again)
 
 
 def _show(inspection: Inspection) -> None:
@@ -168,35 +163,11 @@ def _show(inspection: Inspection) -> None:
         "principles": ", ".join(config.get("principles") or ()) or None,
         "free text": config.get("encoder_width") is not None,
         "adapter": adapter or "no",
+        "stages": ", ".join(stage["stage"] for stage in config.get("stages") or ()) or None,
         "trainable parameters": sum(inspection.parameters.values()),
         "size": f"{inspection.bytes / 1e6:.2f} MB",
     }
     print_facts(inspection.location, facts.items())
-    for number, each in enumerate(config.get("stages") or (), start=1):
-        settings = {"seconds": inspection.seconds.get(each.get("stage")), **each}
-        print_facts(f"Stage {number}: {settings.pop('stage', None)}", _flat(settings))
-    if config.get("environment"):
-        print_facts("Trained with", _flat(config["environment"]))
     if inspection.metrics:
-        simple = {split: values.get("baselines") or {} for split, values in inspection.metrics.items()}
-        baselines = list(dict.fromkeys(name for each in simple.values() for name in each))
-        rows = [
-            (
-                split,
-                *(values.get(name, "") for name in _FIGURES),
-                *(simple[split].get(name, {}).get("pair_accuracy", "") for name in baselines),
-            )
-            for split, values in inspection.metrics.items()
-        ]
-        names = [name.replace("_", " ") for name in ("Measured on", *_FIGURES, *baselines)]
-        say_table(text_table(names, rows, boxed=False, figures=True))
-        print_text("length, bag of words: what they alone get right. Each preference: report.html, or --json.")
-
-
-def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested facts as flat lines; lists are left to --json."""
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}: ")
-        elif not isinstance(value, list):
-            yield f"{above}{name}", value
+        say_table(metrics_table(inspection.metrics))
+        print_text("Each preference, each stage, and what a bag of words gets right: --json.")

@@ -50,6 +50,19 @@ def choices() -> dict[str, dict[str, dict[str, str]]]:
     }
 
 
+def gpus() -> dict[str, str]:
+    """What each GPU that torch can use is, by device."""
+    cards = {f"cuda:{number}": torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())}
+    found = {device: f"{card.name}, {card.total_memory / 1e9:.1f} GB" for device, card in cards.items()}
+    return found or ({"mps": "Apple"} if torch.backends.mps.is_available() else {})
+
+
+def built_for() -> str:
+    """What this torch computes on, for example `CUDA 12.8`."""
+    version = torch.version.cuda or torch.version.hip
+    return f"CUDA {version}" if version else "the CPU alone"
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """As recipes write it: `bfloat16`."""
     return str(dtype).removeprefix("torch.")

@@ -71,12 +71,9 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
         pairs, reports, made = _registered(settings, seed)
         splits, texts = [*made.validation, *splits], {**made.texts, **texts}
     else:
-        origins: dict[str, str | PairsSettings | None] = {}
-        if isinstance(settings.train, list):
-            origins |= {f"data.train.{number}": each for number, each in enumerate(settings.train)}
-        else:
-            origins["data.train"] = settings.train
-        pairs, reports = _read_all(origins, "train", settings, principles)
+        given = settings.train or []
+        keys = ["data.train"] if len(given) == 1 else [f"data.train.{number}" for number in range(len(given))]
+        pairs, reports = _read_all(dict(zip(keys, given, strict=True)), "train", settings, principles)
     pairs = without_leaks(pairs, measured)
     _require("training", pairs, reports)
     if settings.validation_share:
@@ -110,17 +107,13 @@ def _registered(settings: DataSettings, seed: int) -> tuple[list[SourcedPair], l
 
 
 def _read_all(
-    sources: Mapping[str, str | PairsSettings | None],
-    split: str,
-    settings: DataSettings,
-    principles: Sequence[str] | None,
+    sources: Mapping[str, PairsSettings], split: str, settings: DataSettings, principles: Sequence[str] | None
 ) -> tuple[list[SourcedPair], list[SourceReport]]:
     """Sources by their keys in the recipe, cleaned together: a pair that two of them hold counts once."""
     pairs: list[SourcedPair] = []
     reports = []
     for key, source in sources.items():
-        place = source if isinstance(source, PairsSettings) else PairsSettings(path=source)
-        read, report = read_source(place, key, split, principles, drop_bad=settings.bad_rows == "drop")
+        read, report = read_source(source, key, split, principles, drop_bad=settings.bad_rows == "drop")
         pairs += read
         reports.append(report)
     return clean(pairs), reports

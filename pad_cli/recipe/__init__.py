@@ -9,15 +9,13 @@ from pad_cli.recipe.evaluation import MethodSettings as MethodSettings
 from pad_cli.recipe.evaluation import ReproduceRecipe as ReproduceRecipe
 from pad_cli.recipe.evaluation import ScorerSettings as ScorerSettings
 from pad_cli.recipe.evaluation import SweepRecipe as SweepRecipe
+from pad_cli.recipe.recipe_file import KINDS as KINDS
 from pad_cli.recipe.recipe_file import AnyRecipe as AnyRecipe
 from pad_cli.recipe.recipe_file import Recipe as Recipe
 from pad_cli.recipe.recipe_file import check_names as check_names
-from pad_cli.recipe.recipe_file import field_keys as field_keys
 from pad_cli.recipe.recipe_file import find_recipe as find_recipe
 from pad_cli.recipe.recipe_file import load_recipe as load_recipe
 from pad_cli.recipe.recipe_file import read_recipe as read_recipe
-from pad_cli.recipe.recipe_file import recipe_kinds as recipe_kinds
-from pad_cli.recipe.recipe_file import recipe_schema as recipe_schema
 from pad_cli.recipe.recipe_file import recipe_text as recipe_text
 from pad_cli.recipe.recipe_file import shipped_recipes as shipped_recipes
 from pad_cli.recipe.settings import DecodingSettings as DecodingSettings

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pad_cli.recipe.settings import Always, DecodingSettings, ModelSettings, Settings
+from pad_cli.recipe.settings import Always, DecodingSettings, ModelSettings, Settings, named
 from pad_cli.recipe.training import DataSettings
 
 
@@ -90,11 +90,6 @@ class ScorerSettings(Settings):
     @property
     def label(self) -> str:
         return self.name or self.scorer
-
-
-def named(key: str) -> BeforeValidator:
-    """A name alone is short for `{key: name}`."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
 class GenerateRecipe(Settings):

@@ -1,6 +1,6 @@
 """All kinds of recipes, and reading one: defaults, then the YAML file, then overrides.
 
-Every problem is reported at once. Editors get a JSON Schema, and shells the keys that `--set` takes.
+Every problem is reported at once.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
-from pad_cli.errors import RecipeError, closest, did_you_mean
+from pad_cli.errors import DataError, RecipeError, did_you_mean
 from pad_cli.recipe.evaluation import BenchRecipe, EvalRecipe, GenerateRecipe, ReproduceRecipe, SweepRecipe
-from pad_cli.recipe.training import STAGES, UNION_TAGS, TrainRecipe
+from pad_cli.recipe.training import TrainRecipe
 from pad_cli.registry import BENCHMARKS, METHODS, SCORERS
-from pad_cli.system.checked_yaml import YamlError, read_yaml
+from pad_cli.system.checked_yaml import YamlError, describe, read_yaml, read_yaml_mapping
 from pad_cli.system.resources import shipped
 
 AnyRecipe = TrainRecipe | GenerateRecipe | EvalRecipe | SweepRecipe | ReproduceRecipe | BenchRecipe
@@ -35,7 +36,6 @@ KINDS: dict[str, type[BaseModel]] = {
 """The `kind` of a recipe to its fields."""
 
 _REGISTRIES = {"scorer": SCORERS, "method": METHODS, "benchmark": BENCHMARKS}  # fields that hold a registered name
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Recipe)
 _SHORT_FOR = {"methods": "method", "scorers": "scorer", "objectives": "scorer"}
@@ -87,24 +87,22 @@ def read_recipe(
 ) -> AnyRecipe:
     """Find, read and check a recipe, a path or a shipped recipe's name.
 
-    Overrides are `key.path=value` as typed after `--set`, with the value in YAML; `values` by key path win over them.
+    Overrides are `key.path=value` as typed after `--set`, with the value in YAML; `values` by key path win over them,
+    except those that are None.
 
     Raises:
         RecipeError: with all problems of the file, one a line, each naming key, value and what to do.
     """
-    path, text = find_recipe(name), recipe_text(name)
+    path = find_recipe(name)
     try:
-        content = read_yaml(text)
-    except YamlError as error:
-        where, hint = f"{path}:{error.line}" if error.line else path, "Check indentation, colons and quotes near there."
-        raise RecipeError(f"{where}: not YAML: {error.problem}.", hint) from error
-    if not isinstance(content, dict):
-        hint = f"Start it with kind: {' | '.join(KINDS)}"
-        raise RecipeError(f"{path}: a recipe is a mapping of keys to values.", hint)
+        content = read_yaml_mapping(path, "a mapping of keys to values", f"Start it with kind: {' | '.join(KINDS)}")
+    except DataError as error:
+        raise RecipeError(error.message, error.hint) from error
     for override in overrides:
         _set(content, *_parse_override(override), f"--set {override}")
     for key, value in values.items():
-        _set(content, key, value, key)
+        if value is not None:
+            _set(content, key, value, key)
     return load_recipe(content, source=str(path))
 
 
@@ -188,83 +186,24 @@ def _key_in(place: Any, part: str, source: str) -> Any:
     raise RecipeError(f"{source}: there is no place '{part}'.", "List items are numbered from 0, as in stages.0.beta")
 
 
-def _explain(problem: Any) -> str:
-    """One problem in one line: key, what is there, what to do."""
-    location = _as_typed(problem["loc"])
-    key = ".".join(map(str, location)) or "recipe"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: no such key. {did_you_mean(str(location[-1]), _siblings(str(problem['loc'][0]), location))}"
-    if problem["type"] == "union_tag_invalid":
-        tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"].replace("'", "").split(", ")
-        where = ".".join(map(str, [*location, problem["ctx"]["discriminator"].strip("'")]))
-        return f"{where}: '{tag}' is none of {', '.join(tags)}. {closest(tag, tags)}".rstrip()
-    if problem["type"] == "missing":
-        return f"{key}: is missing"
-    value = problem.get("input")
-    quoted = "" if isinstance(value, dict | list) else f" (found {value!r})"
-    near = closest(str(value), re.findall(r"'([^']*)'", message)) if problem["type"] == "literal_error" else ""
-    return f"{key}: {message}{quoted}{near and '. ' + near}"
+def _explain(problem: ErrorDetails) -> str:
+    """One problem in one line: key, what is wrong, what is there."""
+    kind, keys = problem["loc"][:1], _as_typed(problem["loc"])
+    return f"{'.'.join(map(str, keys)) or 'recipe'}: {describe(problem, _all_keys(*kind))}"
 
 
 def _as_typed(location: Sequence[int | str]) -> list[int | str]:
-    """The keys as the user typed them: pydantic adds the chosen member of a union (kind, stage, form) to them."""
-    kind, *keys = location or ("",)
-    if kind not in KINDS:
-        return list(location)
-    # data.train TAG ..., data.validation NAME TAG ..., stages NUMBER TAG ...
-    place = 3 if keys[:2] == ["data", "validation"] else 2
-    if keys[:1] != ["stages"] and keys[:2] not in (["data", "train"], ["data", "validation"]):
-        return keys
-    if len(keys) > place and keys[place] in (*UNION_TAGS, *STAGES):
-        del keys[place]
+    """The keys as the user typed them: pydantic adds the kind of the recipe before them, and that of a stage."""
+    keys = list(location[1:])
+    if keys[:1] == ["stages"]:
+        del keys[2:3]  # stages NUMBER KIND ...
     return keys
 
 
-def _siblings(kind: str, location: Sequence[int | str]) -> set[str]:
-    """The field names beside an unknown key; the members of a union are taken together."""
-    models = [KINDS[kind]]
-    for key in map(str, location[:-1]):
-        models = [m for model in models if key in model.model_fields for m in _models_in(model, key)] or models
-    return {name for model in models for name in model.model_fields}
-
-
-def _models_in(model: type[BaseModel], field: str) -> Iterator[type[BaseModel]]:
-    waiting = [model.model_fields[field].annotation]
-    while waiting:
-        part: Any = waiting.pop()
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            yield part
-        waiting.extend(get_args(part))
-
-
-# What editors, shells and `pad recipe check` ask about recipes
-
-
-def recipe_kinds() -> tuple[str, ...]:
-    return tuple(KINDS)
-
-
-def recipe_schema(kind: str | None = None) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of the recipes of one kind, or of all; a RecipeError if there is no such kind."""
-    if kind is None:
-        return {"$schema": _DIALECT, "title": "A recipe of pad", **TypeAdapter(Recipe).json_schema()}
-    if kind not in KINDS:
-        raise RecipeError(f"No recipes are of kind '{kind}'.", did_you_mean(kind, KINDS))
-    return {"$schema": _DIALECT, **KINDS[kind].model_json_schema(), "title": f"A recipe of kind {kind}"}
-
-
-class FieldKey(NamedTuple):
-    """A field of a recipe that can be changed; `values` are all possible ones if known, else the present one."""
-
-    description: str
-    values: tuple[str, ...]
-
-
-def field_keys(recipe: AnyRecipe) -> dict[str, FieldKey]:
-    """The keys that can be changed in a recipe, for example `decoding.candidates` or `stages.0.beta`."""
-    return {key: FieldKey(text, _values(key.rpartition(".")[2], *typed)) for key, text, *typed in _fields(recipe, "")}
+def _all_keys(kind: int | str = "") -> set[str]:
+    """The keys of a kind of recipe, nested ones too."""
+    schema = KINDS[str(kind)].model_json_schema() if kind in KINDS else {"$defs": {}}
+    return {key for part in (schema, *schema["$defs"].values()) for key in part.get("properties", ())}
 
 
 def check_names(recipe: AnyRecipe, source: str = "recipe") -> None:
@@ -274,39 +213,9 @@ def check_names(recipe: AnyRecipe, source: str = "recipe") -> None:
         RecipeError: with all that are not.
     """
     lines = []
-    for key, _, annotation, name in _fields(recipe, ""):
-        registry = _REGISTRIES.get(key.rpartition(".")[2])
-        if registry is not None and annotation is str and name not in registry.names():
-            lines.append(f"{source}: {key}: no such name '{name}'. {did_you_mean(name, registry.names())}")
+    for path, key, name in _walk(recipe.model_dump(), ""):
+        registry = _REGISTRIES.get(key)
+        if registry is not None and isinstance(name, str) and name not in registry.names():
+            lines.append(f"{source}: {path}: no such name '{name}'. {did_you_mean(name, registry.names())}")
     if lines:
         raise RecipeError("\n".join(lines), "All there are: pad list")
-
-
-def _fields(settings: BaseModel, prefix: str) -> Iterator[tuple[str, str, Any, Any]]:
-    """Key, description, annotation and value of every field that holds no further settings, nested ones included."""
-    for name, field in type(settings).model_fields.items():
-        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
-            continue  # kind, stage
-        value = getattr(settings, name)
-        nested = [(f"{prefix}{name}{part}.", below) for part, below in _nested(value)]
-        for above, below in nested:
-            yield from _fields(below, above)
-        if not nested:
-            yield f"{prefix}{name}", field.description or "", field.annotation, value
-
-
-def _nested(value: Any) -> list[tuple[str, BaseModel]]:
-    if isinstance(value, BaseModel):
-        return [("", value)]
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    return [(f".{key}", item) for key, item in items if isinstance(item, BaseModel)]
-
-
-def _values(name: str, annotation: Any, value: Any) -> tuple[str, ...]:
-    if name in _REGISTRIES and annotation is str:
-        return tuple(_REGISTRIES[name].names())
-    if get_origin(annotation) is Literal:
-        return tuple(map(str, get_args(annotation)))
-    if annotation is bool:
-        return ("true", "false")
-    return (str(value),) if isinstance(value, str | int | float) and value != "" else ()

@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
-    PydanticUserError,
-    TypeAdapter,
     ValidationError,
     create_model,
     model_validator,
 )
 
-from pad_cli.errors import RecipeError, did_you_mean
+from pad_cli.errors import RecipeError
+from pad_cli.system.checked_yaml import describe
 
 Options = TypeVar("Options", bound=BaseModel)
 Made = TypeVar("Made")
@@ -28,6 +28,11 @@ Made = TypeVar("Made")
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def named(key: str) -> BeforeValidator:
+    """A name alone is short for `{key: name}`."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
 class ModelSettings(Settings):
@@ -106,7 +111,9 @@ def read_options(
             return kind.model_validate_json(json.dumps(dict(options), default=str), strict=True)
         return kind.model_validate(dict(options))
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {problem}" for problem in _problems(kind, error)), hint) from error
+        problems = [(".".join(map(str, each["loc"])), describe(each, kind.model_fields)) for each in error.errors()]
+        lines = [": ".join(filter(None, (where, *problem))) for problem in problems]
+        raise RecipeError("\n".join(lines), hint) from error
 
 
 def make_with(entry: Callable[..., Made], options: Mapping[str, Any], where: str, hint: str) -> Made:
@@ -122,43 +129,17 @@ def make_with(entry: Callable[..., Made], options: Mapping[str, Any], where: str
 
 
 def _model_of(entry: Callable[..., Any]) -> type[BaseModel]:
-    """The options that a callable takes, as a model; where an annotation says nothing to pydantic, anything passes."""
+    """The options that a callable takes, as a model; where there is no annotation, anything passes."""
     parameters = inspect.signature(entry).parameters.values()
     plain_class = isinstance(entry, type) and not is_dataclass(entry)
     hints: dict[str, Any] = {}
     with contextlib.suppress(NameError, TypeError):  # names that only type checkers import; no annotations
         hints = get_type_hints(entry.__init__ if plain_class else entry, include_extras=True)
     fields: dict[str, Any] = {
-        each.name: (_known(hints.get(each.name, Any)), ... if each.default is each.empty else each.default)
+        each.name: (hints.get(each.name, Any), ... if each.default is each.empty else each.default)
         for each in parameters
         if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     }
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
-    return create_model("Options", __config__=ConfigDict(extra="allow" if takes_any else "forbid"), **fields)
-
-
-def _known(annotation: Any) -> Any:
-    try:
-        TypeAdapter(annotation)
-    except PydanticUserError:  # a type that pydantic does not know
-        return Any
-    return annotation
-
-
-def _problems(kind: type[BaseModel], error: ValidationError) -> Iterator[str]:
-    """One line for each option: a value that may have several forms fails once for each of them."""
-    by_option: dict[str, list[Any]] = {}
-    for problem in error.errors():
-        by_option.setdefault(str(problem["loc"][0]) if problem["loc"] else "", []).append(problem)
-    for option, (problem, *others) in by_option.items():
-        description = (option in kind.model_fields and kind.model_fields[option].description) or ""
-        if problem["type"] == "extra_forbidden":
-            line = f"there is no option '{option}'. {did_you_mean(option, kind.model_fields)}"
-        elif problem["type"] == "missing":
-            line = f"'{option}' is missing. {description}"
-        elif others:
-            line = f"'{option}' has the wrong form. {description}"
-        else:
-            reason = problem["msg"].removeprefix("Value error, ")
-            line = f"{option}: {reason} (found {problem['input']!r})" if option else reason
-        yield line.rstrip()
+    config = ConfigDict(extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True)
+    return create_model("Options", __config__=config, **fields)

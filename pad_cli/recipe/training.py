@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from pad_cli.recipe.settings import ModelSettings, Settings
+from pad_cli.recipe.settings import ModelSettings, Settings, named
 
 
 class PairsSettings(Settings):
@@ -32,28 +32,12 @@ class PairsSettings(Settings):
         return self
 
 
-UNION_TAGS = _FILE, _SOURCE, _SOURCES = "(file)", "(source)", "(sources)"
-"""Tags of the forms of `train` and `validation`, in pydantic's errors only: no recipe has them."""
+def _listed(value: Any) -> Any:
+    """One source alone is short for a list of it."""
+    return value if isinstance(value, list) or value is None else [value]
 
 
-def _form(value: Any) -> str | None:
-    """Which form of `train` or `validation` this is, so that only that form's problems are reported."""
-    if isinstance(value, str):
-        return _FILE
-    if isinstance(value, (dict, PairsSettings)):
-        return _SOURCE
-    return _SOURCES if isinstance(value, (list, tuple)) else None
-
-
-def _forms(kinds: str) -> Any:
-    return Discriminator(_form, custom_error_type="form", custom_error_message=f"give {kinds}")
-
-
-_File = Annotated[str, Tag(_FILE)]
-_Source = Annotated[PairsSettings, Tag(_SOURCE)]
-_Sources = Annotated[list[PairsSettings], Field(min_length=1), Tag(_SOURCES)]
-_Training = Annotated[_File | _Source | _Sources, _forms("a file's path, a source, or a list of sources")]
-_Validation = Annotated[_File | _Source, _forms("a file's path, or a source")]
+_Source = Annotated[PairsSettings, named("path")]
 
 
 class DataSettings(Settings):
@@ -61,8 +45,10 @@ class DataSettings(Settings):
 
     source: str | None = Field(None, description="A registered source of preference pairs, for example `embedded`.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that source.")
-    train: _Training | None = Field(None, description="Training pairs: a JSONL file, or one or more sources.")
-    validation: dict[str, _Validation] = Field(default_factory=dict, description="Name to a JSONL file or a source.")
+    train: Annotated[list[_Source] | None, BeforeValidator(_listed)] = Field(
+        None, min_length=1, description="Training pairs: a JSONL file, or one or more sources."
+    )
+    validation: dict[str, _Source] = Field(default_factory=dict, description="Name to a JSONL file or a source.")
     validation_share: float = Field(
         0.0, ge=0, le=0.5, description="Share of the training prompts that is held out as the split `held_out`."
     )
@@ -171,7 +157,6 @@ class JointStage(LoraStage):
     heads_learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of the preference heads.")
 
 
-STAGES = {"adapter": AdapterStage, "heads": HeadsStage, "encoder": EncoderStage, "joint": JointStage}
 AnyStage = Annotated[AdapterStage | HeadsStage | EncoderStage | JointStage, Field(discriminator="stage")]
 
 

@@ -16,8 +16,7 @@ from markupsafe import Markup
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-    from pad_cli.system.terminal import FittingTable
+    from rich.table import Table as RichTable
 
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'"
 """The Content-Security-Policy of a page: nothing is fetched, and no script runs."""
@@ -144,21 +143,12 @@ def markdown(document: Document) -> str:
     return templates("markdown").get_template("page.md.j2").render(document=document).rstrip() + "\n"
 
 
-def terminal_table(table: Table) -> FittingTable:
+def terminal_table(table: Table) -> RichTable:
     """A table for a terminal, whose texts may come from anywhere."""
-    from rich.text import Text
+    from pad_cli.system.terminal import text_table
 
-    from pad_cli.system.terminal import FittingTable
-
-    result = FittingTable(
-        box=None, padding=(0, 1, 0, 0), header_style="bold underline", title_justify="left",
-        title=Text(table.title) if table.title else None,
-    )  # fmt: skip
-    for name, side in zip(table.header, table.align, strict=True):
-        result.add_column(Text(name), justify="right" if side == ">" else "left", overflow="fold")
-    for row in table.rows:
-        result.add_row(*(Text(str(cell)) for cell in row))
-    return result
+    rows = [[str(cell) for cell in row] for row in table.rows]
+    return text_table(table.header, rows, texts=table.align.count("<"), title=table.title or None)
 
 
 def plain_lines(tables: Sequence[Table]) -> Iterator[str]:

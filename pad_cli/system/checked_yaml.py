@@ -6,29 +6,22 @@ values; both are refused here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from pad_cli.errors import DataError, did_you_mean
+from pad_cli.errors import DataError, closest
 
 _MOST_LETTERS, _MOST_VALUES = 1_000_000, 100_000
 _LONGEST_NUMBER = 300  # digits; Python itself refuses to write integers of more than 4300
 _PLAIN = ("str", "int", "float", "bool", "null", "timestamp", "merge", "map", "seq")
 _TAG = "tag:yaml.org,2002:"
-_MAPPING = ("model_type", "model_attributes_type", "dataclass_type", "dict_type", "mapping_type")
-_NOT = {
-    **dict.fromkeys(_MAPPING, "a mapping"),
-    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
-    **dict.fromkeys(("float_type", "finite_number"), "a finite number"),
-    "string_type": "text",
-    "int_type": "a whole number",
-    "date_type": "a date",
-}
-"""Types of pydantic's errors, to what the value is not."""
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
 
 
 class YamlError(Exception):
@@ -114,17 +107,19 @@ def read_yaml_mapping(path: Path, what: str, hint: str) -> dict[Any, Any]:
 
 def explain(error: ValidationError, path: Path, keys: Iterable[str], hint: str) -> DataError:
     """The first problem of a file's content; a misspelt key before the missing one."""
-    unknown = ("extra_forbidden", "unexpected_keyword_argument")
-    problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
+    problem = min(error.errors(), key=lambda problem: problem["type"] not in _UNKNOWN)
     location = [str(part) for part in problem["loc"] if part != "[key]"]
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if problem["type"] in unknown:
-        message, hint = "no such key", did_you_mean(location[-1], keys)
-    elif problem["type"].startswith("missing"):
-        message = "is missing"
-    elif problem["type"] in _NOT:
-        message = f"{problem['input']!r} is not {_NOT[problem['type']]}"
-    if problem["type"] == "string_type":
-        hint = "Put it in quotes: YAML reads words such as yes and no, and numbers, as other values."
-    return DataError(message, path=path, field=".".join(location), hint=hint)
+    return DataError(describe(problem, keys), path=path, field=".".join(location), hint=hint)
+
+
+def describe(problem: ErrorDetails, known: Iterable[str]) -> str:
+    """What is wrong with one key, what is there, and which of the `known` keys, or possible values, is near."""
+    if problem["type"] in _UNKNOWN:
+        return f"no such key. {closest(str(problem['loc'][-1]), known)}".rstrip()
+    if problem["type"].startswith("missing"):
+        return "is missing"
+    message, value, context = problem["msg"].removeprefix("Value error, "), problem["input"], problem.get("ctx", {})
+    quoted = "" if isinstance(value, dict | list) else f" (found {value!r})"
+    choices = re.findall("'(.*?)'", str(context.get("expected_tags") or context.get("expected")))
+    near = closest(str(context.get("tag", value)), choices)
+    return f"{message[0].lower()}{message[1:]}{quoted}{near and '. ' + near}"

@@ -1,30 +1,35 @@
 """Progress of long work, on stderr; nothing when quiet.
 
-On a terminal a line appears once the work has taken a second: count, time left, rate, memory. Elsewhere (a pipe, a
-file, a dumb terminal) the same is printed as plain lines: the first after the first batch, then more and more rarely
-up to one a minute, and one at the end.
+On a terminal a line moves: count, bar, time left. Elsewhere (a pipe, a file, a dumb terminal) counted work prints plain
+lines, more and more rarely up to one a minute, and one at its end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import timedelta
 
-import psutil
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
-from rich.table import Column
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from pad_cli.system.processes import processes
 from pad_cli.system.terminal import console, say
 
-_PATIENCE = 1.0  # seconds of work before anything is shown
 _SOON, _SELDOM = 5.0, 60.0  # seconds between two plain lines, at first and at most
 _RECENT = 300.0  # seconds over which the rate is measured
-_NAME, _BAR, _WIDE = 36, 16, 100  # cells of a task's name, of its bar, and of a terminal that has room for a bar
+_NAME = TextColumn("{task.description}", markup=False)
+_STATUS = TextColumn("{task.fields[status]}", markup=False)
 _settings = {"quiet": False}
 _on_screen: list[Progress] = []  # what runs on the terminal now, outermost first; all share one console
 
@@ -35,18 +40,11 @@ def set_quiet(quiet: bool) -> None:
 
 
 class Bar:
-    """One running task of a `progress`, which counts and may show it; without one a silent task.
+    """Counts the steps of one task; a silent one without `progress`. One that is disabled prints plain lines."""
 
-    `total` is None if the steps cannot be counted. With `lines` plain lines are printed: `progress` shows nothing.
-    """
-
-    def __init__(
-        self, progress: Progress | None = None, description: str = "", total: int | None = None, *, lines: bool = False
-    ) -> None:
-        self._progress, self._lines = progress, lines
-        self._next, self._gap = _PATIENCE, _SOON
-        if progress is not None:
-            progress.add_task(description, total=total, status="", skipped=0)
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._progress = progress
+        self._next, self._gap = _SOON, _SOON
 
     def advance(self, amount: int = 1, status: str = "") -> None:
         """N more steps are done; `status` is what else there is to say."""
@@ -55,16 +53,16 @@ class Bar:
         self._progress.update(TaskID(0), advance=amount, status=status)
         task = self._progress.tasks[0]
         elapsed = task.elapsed or 0
-        if self._lines and elapsed >= self._next and not task.finished:
+        if self._progress.disable and elapsed >= self._next and not task.finished:
             self._next, self._gap = elapsed + self._gap, min(2 * self._gap, _SELDOM)
-            say(f"{task.description}: {', '.join(parts(task))}", stderr=True)
+            left = "" if task.time_remaining is None else f"{seconds(task.time_remaining)} left"
+            parts = (f"{task.completed:,.0f}/{task.total:,.0f}", left, status)
+            say(f"{task.description}: {', '.join(filter(None, parts))}", stderr=True)
 
     def skip(self, amount: int) -> None:
         """N more steps need not be done, because an earlier run did them: they count as done, but not as fast."""
         if self._progress is not None:
-            task = self._progress.tasks[0]
-            task.completed += amount
-            task.fields["skipped"] += amount
+            self._progress.tasks[0].completed += amount
 
 
 @contextlib.contextmanager
@@ -75,50 +73,54 @@ def bar(description: str, total: int) -> Iterator[Bar]:
         >>> with bar("Counting", total=3) as counting:
         ...     counting.advance(3, status="done")
     """
-    here = console(stderr=True)
     if _settings["quiet"] or total == 0:
         yield Bar()
-    elif _moves(here):
-        with _line(here, description, total) as line:
-            yield line
-    else:
-        progress = Progress(console=here, speed_estimate_period=_RECENT)  # never started: it only counts
+        return
+    columns = (_NAME, BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True), _STATUS)
+    with _line(description, total, *columns) as progress:
         ending = "stopped at {0:,.0f} of {1:,.0f} after {2}"
         try:
-            yield Bar(progress, description, total, lines=True)
+            yield Bar(progress)
             ending = "{0:,.0f} in {2}"
         finally:
-            task = progress.tasks[0]
-            summary = ending.format(task.completed, task.total, seconds(task.elapsed or 0))
-            more = (summary, _rate(task), _memory(), task.fields["status"])
-            say(f"{description}: {', '.join(filter(None, more))}", stderr=True)
+            if progress.disable:
+                task = progress.tasks[0]
+                summary = ending.format(task.completed, task.total, seconds(task.elapsed or 0))
+                say(f"{description}: {', '.join(filter(None, (summary, task.fields['status'])))}", stderr=True)
 
 
 @contextlib.contextmanager
 def stage(description: str) -> Iterator[None]:
-    """Show that something goes on whose steps cannot be counted."""
-    here = console(stderr=True)
+    """Show on a terminal that something goes on whose steps cannot be counted."""
     if _settings["quiet"]:
         yield
-    elif _moves(here):
-        with _line(here, description, None):
-            yield
-    else:
-        with _after(_SOON, lambda: say(f"{description} ...", stderr=True)):
-            yield
+        return
+    with _line(description, None, _NAME, TimeElapsedColumn()):
+        yield
 
 
 @contextlib.contextmanager
-def _after(patience: float, action: Callable[[], None]) -> Iterator[None]:
-    """Do something once the block has taken so many seconds."""
-    timer = threading.Timer(patience, action)
-    timer.daemon = True
-    timer.start()
+def _line(description: str, total: int | None, *columns: ProgressColumn) -> Iterator[Progress]:
+    """A line on the terminal; that of counted work stays when it is done. Elsewhere it is disabled, and only counts."""
+    here = _on_screen[0].console if _on_screen else console(stderr=True)
+    progress = Progress(
+        *columns,
+        console=here,
+        transient=total is None,
+        redirect_stdout=sys.stdout.isatty(),  # what goes to a file or a pipe must not pass through the terminal
+        speed_estimate_period=_RECENT,
+        disable=not (sys.stderr.isatty() and here.is_interactive),
+    )
+    progress.add_task(description, total=total, status="")
+    if progress.disable:
+        yield progress
+        return
+    _on_screen.append(progress)
     try:
-        yield
+        with progress:
+            yield progress
     finally:
-        timer.cancel()
-        timer.join()
+        _on_screen.remove(progress)
 
 
 def note(message: str) -> None:
@@ -128,79 +130,9 @@ def note(message: str) -> None:
         here.print(Text(message), soft_wrap=not here.is_terminal)
 
 
-def _moves(here: Console) -> bool:
-    return sys.stderr.isatty() and here.is_interactive
-
-
-@contextlib.contextmanager
-def _line(here: Console, description: str, total: int | None) -> Iterator[Bar]:
-    """A line on the terminal; that of counted work stays when it is done."""
-    here = _on_screen[0].console if _on_screen else here
-    name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=_NAME))
-    details = _Details(Column(no_wrap=True, overflow="ellipsis"))  # cut off at the end, which matters least
-    columns = [name, BarColumn(_BAR), details] if here.width >= _WIDE else [name, details]
-    progress = Progress(
-        *columns,
-        console=here,
-        transient=total is None,
-        redirect_stdout=sys.stdout.isatty(),  # what goes to a file or a pipe must not pass through the terminal
-        speed_estimate_period=_RECENT,
-    )
-    _on_screen.append(progress)
-    try:
-        with _after(_PATIENCE, progress.start):
-            yield Bar(progress, description, total)
-    finally:
-        progress.stop()
-        _on_screen.remove(progress)
-
-
-class _Details(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(", ".join(parts(task)), style="progress.remaining")
-
-
-def parts(task: Task) -> list[str]:
-    """What is known of a task, the most important first: count, time, rate, memory, status."""
-    count = "" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f}"
-    speed = _speed(task)
-    if task.total is None or task.finished or not speed:
-        time = seconds(task.elapsed or 0)
-    else:
-        time = f"{seconds((task.total - task.completed) / speed)} left"
-    return list(filter(None, (count, time, _rate(task), _memory(), task.fields["status"])))
-
-
-def _speed(task: Task) -> float:
-    """Steps a second, without those of an earlier run; 0 while it is too early to tell."""
-    elapsed = task.elapsed or 0
-    after_one_batch = (task.completed - task.fields["skipped"]) / elapsed if elapsed >= 0.5 else 0
-    return task.finished_speed or task.speed or after_one_batch
-
-
-def _rate(task: Task) -> str:
-    speed = _speed(task)
-    if speed < 1:
-        return f"{seconds(1 / speed)} each" if speed else ""
-    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
-
-
 def seconds(count: float) -> str:
-    """`4.2 s`, `1:05` or `2:03:20`."""
-    if count < 10:
-        return f"{count:.1f} s"
-    minutes, rest = divmod(round(count), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{rest} s"
-
-
-def _memory() -> str:
-    """What this process has in memory, and on its GPUs once they are used."""
-    text = size(psutil.Process().memory_info().rss)
-    cuda = getattr(sys.modules.get("torch"), "cuda", None)  # without importing it
-    if cuda is not None and cuda.is_initialized():
-        text += f", GPU {size(sum(cuda.memory_reserved(number) for number in range(cuda.device_count())))}"
-    return text
+    """`4.2 s` or `2:03:20`."""
+    return f"{count:.1f} s" if count < 60 else str(timedelta(seconds=round(count)))
 
 
 def size(count: float) -> str:

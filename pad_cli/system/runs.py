@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from pad_cli.errors import DataError, StorageError, UsageError
@@ -195,8 +195,7 @@ def _remove_scratch(place: Path) -> None:
                     path.unlink()
 
 
-@contextlib.contextmanager
-def only_here(place: Path) -> Iterator[None]:
+def only_here(place: Path) -> contextlib.AbstractContextManager[None]:
     """While the block runs, no other process begins one for the same file or directory.
 
     The lock is the operating system's, so it ends with its process, however that ends. It holds on one machine and for
@@ -207,45 +206,39 @@ def only_here(place: Path) -> Iterator[None]:
         UsageError: another process works there.
         StorageError: `PAD_HOME` cannot be written.
     """
-    if not processes().main:
-        yield
-    elif lock := _lock(str(place.resolve())):
-        with lock:
-            _remove_scratch(place)
-            yield
-    else:
-        raise UsageError(f"Another process is at work in {place}.", "Wait until it has ended, or write elsewhere.")
+    return _lock(place, f"{place.resolve()}", wait=False) if processes().main else contextlib.nullcontext()
 
 
-@contextlib.contextmanager
-def in_turn(place: Path) -> Iterator[None]:
+def in_turn(place: Path) -> contextlib.AbstractContextManager[None]:
     """The same, but a second process waits, and says so: for what is built once for all.
 
     Inside, `place` is free for `only_here`. Several processes that share one job do not wait here, lest they wait for
     each other.
     """
-    if processes().count > 1:
-        yield
-        return
-    name = f"building {place.resolve()}"
-    if not (lock := _lock(name)):
-        note(f"Waiting for another process, which builds {place}.")
-        lock = _lock(name, patience=-1)
-    assert lock is not None
-    with lock:
-        _remove_scratch(place)
-        yield
+    alone = processes().count == 1
+    return _lock(place, f"building {place.resolve()}", wait=True) if alone else contextlib.nullcontext()
 
 
-def _lock(name: str, patience: float = 0) -> AcquireReturnProxy[Any] | None:
-    """A lock that is held until its block ends; None if another process holds it for `patience` seconds (-1: ever)."""
+@contextlib.contextmanager
+def _lock(place: Path, name: str, *, wait: bool) -> Iterator[None]:
     path = home() / "locks" / f"{fingerprint(name)}.lock"
+    lock = FileLock(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return FileLock(path).acquire(timeout=patience)
+            lock.acquire(timeout=0)
         except Timeout:
-            return None
+            if not wait:
+                raise UsageError(
+                    f"Another process is at work in {place}.", "Wait until it has ended, or write elsewhere."
+                ) from None
+            note(f"Waiting for another process, which builds {place}.")
+            lock.acquire()
+    try:
+        _remove_scratch(place)
+        yield
+    finally:
+        lock.release()
 
 
 class ResultLog:

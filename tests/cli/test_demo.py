@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,9 +31,8 @@ def demo(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 
 
 def test_the_demo_shows_answers_then_the_table_then_what_to_type(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["/no where/bin/pad"])
     shown = demo(capsys)
     landmarks = ["How do I start with photography?", "the better", "held_out_topics", "cross-policy", "Next:"]
     places = [shown.index(landmark) for landmark in landmarks]
@@ -43,24 +40,10 @@ def test_the_demo_shows_answers_then_the_table_then_what_to_type(
     assert all(preference in shown[: places[2]] for preference in PREFERENCES)
     tables, commands = shown[: shown.index("Report:")], shown[shown.index("Next:") :].splitlines()[1:]
     assert max(map(cell_len, tables.splitlines())) <= 80
-    assert {shlex.split(line)[0] for line in commands} == {"/no where/bin/pad"}
+    assert {shlex.split(line)[0] for line in commands} == {"pad"}
 
     report = (tmp_path / "runs/demo/report.json").read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "runs/demo/examples.jsonl").read_text().splitlines()]
     assert len({row["pad"] for row in rows} | {row["base"] for row in rows}) >= 5, "they hardly differ"
     assert demo(capsys).endswith(shown[shown.index("Next:") :])
     assert (tmp_path / "runs/demo/report.json").read_bytes() == report, "a second demo gives the same report"
-
-
-def test_pad_is_called_by_its_name_where_it_is_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pad_cli.cli.demo import _program
-
-    own = tmp_path / "bin" / "pad"
-    own.parent.mkdir()
-    own.touch(mode=0o755)
-    monkeypatch.setattr(sys, "argv", [str(own)])
-    assert _program() == str(own)
-    monkeypatch.setenv("PATH", f"{own.parent}{os.pathsep}{os.environ['PATH']}")
-    assert _program() == "pad"
-    monkeypatch.setattr(sys, "argv", [str(tmp_path / "pad_cli" / "__main__.py")])
-    assert _program() == f"{shlex.quote(sys.executable)} -m pad_cli"

@@ -40,7 +40,6 @@ MISSPELT = [
     ("generate x --temprature 1", "--temperature"),
     ("train-rm embeded", "embedded"),
     ("generate x --recipe embedded-genrate", "embedded-generate"),
-    ("recipe schema evl", "eval"),
     ("list scorrs", "scorers"),
     ("recipe check embedded --set kind=train", "train-rm"),
     ("recipe check embedded --set heads.rnk=3", "rank"),
@@ -74,9 +73,8 @@ def test_what_was_probably_meant_is_offered(command: str, meant: str) -> None:
     [
         ("generate x --policy {policy} --reward-model {reward} --pref humourous", "humorous"),
         ("generate x --policy {policy} --reward-model {reward} --pref @evning", "evening"),
-        ("prefs show humourous --reward-model {reward}", "humorous"),
-        ("prefs show @evning --reward-model {reward}", "evening"),
-        ("prefs show @wrong --reward-model {reward}", "weights"),
+        ("prefs show @evning", "evening"),
+        ("prefs show @wrong", "weights"),
         ("prefs test formmal --policy {policy} --reward-model {reward}", "formal"),
     ],
 )

@@ -12,17 +12,14 @@ import pytest
 from pad_cli.cli import doctor
 from tests.cli.test_commands import pad
 
-PROGRAM = 'print(\'{"version": "9", "cuda": null, "gpus": [], "mps": false}\')'
-
 
 @pytest.fixture(autouse=True)
 def _quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty PAD_HOME, and a torch that is asked at once."""
+    """An empty PAD_HOME."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("PAD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    monkeypatch.setattr(doctor, "_ASK_TORCH", PROGRAM)
 
 
 def broken(*arguments: str) -> str:
@@ -31,8 +28,7 @@ def broken(*arguments: str) -> str:
     return " ".join(result.stdout.split())
 
 
-def test_a_sound_installation_exits_0_and_has_no_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # the real torch
+def test_a_sound_installation_exits_0_and_has_no_problems() -> None:
     result = pad("doctor")
     assert result.exit_code == 0, result.output
     for heading in ("Extras", "Devices", "PAD_HOME", "Hub and keys"):
@@ -50,21 +46,13 @@ def test_json_is_one_object_with_all_of_it() -> None:
     assert "not writable" not in row["PAD_HOME"]["place"]
 
 
-def test_a_torch_that_cannot_be_imported_is_said_and_exits_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "path" / "torch").mkdir(parents=True)
-    (tmp_path / "path" / "torch" / "__init__.py").write_text("raise ImportError('libsomething.so: no such file')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
-    monkeypatch.setattr(doctor, "_ASK_TORCH", "import torch")
+def test_a_torch_that_cannot_be_imported_is_said_and_exits_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pad_cli.models.dtype", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
     said = broken()
-    assert "torch cannot be imported: ImportError: libsomething.so: no such file" in said
+    assert "torch cannot be imported: import of torch halted" in said
     assert "pip install --force-reinstall torch" in said
     assert "not known without torch" in said
-
-
-def test_a_torch_that_never_answers_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_ASK_TORCH", "import time; time.sleep(600)")
-    monkeypatch.setattr(doctor, "_PATIENCE", 0.2)
-    assert "timed out after 0.2 seconds" in broken()
 
 
 def test_a_package_that_is_too_old_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_a_streamed_answer_is_the_answer(models: list[str]) -> None:
 
 def test_explained_tokens_make_up_the_answer_in_a_table_and_on_a_page(models: list[str], tmp_path: Path) -> None:
     asked = ["generate", "How?", "--pref", "humorous", *models]
-    chosen = re.findall(r"^ (['\"].*?['\"])  ", pad(*asked, "--explain", "-").stdout, re.MULTILINE)
+    chosen = re.findall(r"^(['\"].*?['\"]) +['\"]", pad(*asked, "--explain", "-").stdout, re.MULTILINE)
     assert "".join(map(ast.literal_eval, chosen)) == answer(*asked[1:])["text"]
     result = pad(*asked, "--explain", str(tmp_path / "map.html"))
     assert result.stdout == pad(*asked).stdout

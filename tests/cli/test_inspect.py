@@ -73,7 +73,7 @@ def test_the_page_tells_what_it_is_what_it_measured_and_what_fits(saved: Path, m
     text = " ".join(result.stdout.split())
     for fact in (
         "humorous, formal, concise",
-        "Measured on",
+        "validation split",
         "dev 40 0.75",
         "path fused",
         "one forward pass",

@@ -1,4 +1,4 @@
-"""`pad list`, `pad recipe list` and `schema`: all names with a line about each, found without importing anything."""
+"""`pad list` and `pad recipe list`: all names with a line about each, found without importing anything."""
 
 from __future__ import annotations
 
@@ -6,22 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pad_cli.errors import RecipeError
-from pad_cli.recipe import check_names, read_recipe, recipe_kinds, recipe_schema, shipped_recipes
-from pad_cli.recipe.catalogue import catalogue_kinds, names_of
-from pad_cli.registry import BENCHMARKS, METHODS, MODEL_SOURCES, PAIR_FORMATS, PAIR_SOURCES, SCORERS
+from pad_cli.recipe import KINDS, check_names, read_recipe, shipped_recipes
+from pad_cli.recipe.catalogue import REGISTRIES, catalogue_kinds, names_of
 from tests.cli.test_commands import NO_TORCH, pad, refused, shell
-
-REGISTRIES = {
-    "scorers": SCORERS,
-    "methods": METHODS,
-    "benchmarks": BENCHMARKS,
-    "pair-formats": PAIR_FORMATS,
-    "pair-sources": PAIR_SOURCES,
-    "model-sources": MODEL_SOURCES,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +19,7 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("COLUMNS", "80")
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["recipe", "list"], ["recipe", "schema"]])
+@pytest.mark.parametrize("arguments", [["list"], ["recipe", "list"]])
 def test_lists_load_no_torch(arguments: list[str]) -> None:
     done = shell(*arguments, check=NO_TORCH)
     assert (done.returncode, done.stderr.decode()) == (0, "[]\n")
@@ -56,15 +45,6 @@ def test_one_kind_can_be_listed_and_an_empty_one_says_so() -> None:
     assert pad("list", "profiles").stdout == "profiles\n  none\n"
 
 
-def test_profiles_are_listed_with_their_weights_and_a_broken_one_with_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "profiles").mkdir()
-    (tmp_path / "profiles" / "me.yaml").write_text("weights: {concise: 1.2, humorous: -2}\n")
-    (tmp_path / "profiles" / "odd.yaml").write_text("- nothing\n")
-    text = pad("list", "profiles").stdout
-    assert "@me   humorous -2, concise +1.2" in text
-    assert "not a mapping of keys to values" in text
-
-
 def test_a_plugin_is_described_from_its_source_and_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,32 +59,10 @@ def test_a_plugin_is_described_from_its_source_and_not_imported(
 
 def test_recipe_list_is_sorted_by_kind_and_says_what_each_is_for() -> None:
     text = pad("recipe", "list").stdout
-    assert [line for line in text.splitlines() if not line.startswith(" ")] == list(recipe_kinds())
+    assert [line for line in text.splitlines() if not line.startswith(" ")] == list(KINDS)
     rows = [json.loads(line) for line in pad("recipe", "list", "--json").stdout.splitlines()]
     assert {row["name"] for row in rows} == set(shipped_recipes())
-    assert all(row["purpose"] and row["kind"] in recipe_kinds() for row in rows)
-
-
-@pytest.mark.parametrize("kind", recipe_kinds())
-def test_a_schema_has_every_field_of_its_kind_with_its_meaning(kind: str) -> None:
-    schema = json.loads(pad("recipe", "schema", kind).stdout)
-    assert schema["$schema"].startswith("https://json-schema.org/")
-    assert schema["properties"]["kind"]["const"] == kind
-    assert schema["additionalProperties"] is False
-    assert all(field.get("description") for name, field in schema["properties"].items() if name != "kind")
-
-
-@pytest.mark.parametrize("name", sorted(shipped_recipes()))
-def test_the_schema_of_all_kinds_knows_every_key_of_what_ships(name: str) -> None:
-    whole = recipe_schema()
-    content = yaml.safe_load(shipped_recipes()[name].read_text(encoding="utf-8"))
-    place = whole["$defs"][whole["discriminator"]["mapping"][content["kind"]].rpartition("/")[2]]
-    assert set(content) <= set(place["properties"])
-    assert set(place["required"]) <= set(content)
-
-
-def test_help_says_how_an_editor_uses_the_schema() -> None:
-    assert "# yaml-language-server: $schema=" in pad("recipe", "schema", "--help").stdout
+    assert all(row["purpose"] and row["kind"] in KINDS for row in rows)
 
 
 def test_check_refuses_names_that_are_not_registered_all_at_once() -> None:

@@ -73,7 +73,7 @@ def test_principles_and_profiles_are_listed(reward_directory: str, profile: Path
 
 
 def test_where_there_are_no_profiles_the_list_says_so(reward_directory: str) -> None:
-    assert "no profiles in ./profiles" in shown("list", "--reward-model", reward_directory)
+    assert "Profiles in ./profiles none" in shown("list", "--reward-model", reward_directory)
 
 
 def test_a_profile_is_shown_by_its_name_and_by_its_file(profile: Path) -> None:
@@ -83,13 +83,7 @@ def test_a_profile_is_shown_by_its_name_and_by_its_file(profile: Path) -> None:
     assert "-2.00 to -0.40" in shown("show", "me")
 
 
-def test_a_principle_is_shown(reward_directory: str) -> None:
-    (row,) = rows("show", "Humorous", "--reward-model", reward_directory)
-    assert (row["kind"], row["name"], row["wordings"]) == ("principle", "humorous", None)
-
-
-def test_what_is_neither_profile_nor_principle_is_refused(reward_directory: str, profile: Path) -> None:
-    assert "Did you mean formal?" in refused("prefs", "show", "formall", "--reward-model", reward_directory)
+def test_what_is_no_profile_is_refused(reward_directory: str, profile: Path) -> None:
     assert "no profile 'you'" in refused("prefs", "show", "@you")
     profile.write_text("weights: {formal: much}", encoding="utf-8")
     assert "me.yaml, field 'weights.formal'" in refused("prefs", "list", "--reward-model", reward_directory)
@@ -100,10 +94,10 @@ def test_a_preference_is_tried(reward_directory: str, model_directory: Path, pro
     models += ["--set", "decoding.max_new_tokens=8"]
     (row,) = rows("test", "humorous", "not formal=2", *models)
     assert row["effect"]["preference"] == "humorous, not formal=2"
-    assert len(row["effect"]["answers"]) == 6
+    assert len(row["effect"]["prompts"]) == len(row["effect"]["plain"]) == len(row["effect"]["steered"]) == 6
     assert [each["preference"] for each in row["effect"]["rewards"]] == ["humorous", "not formal=2", "concise"]
     (row,) = rows("test", "humorous", "--count", "2", *models)
-    assert len(row["effect"]["answers"]) == 2
+    assert len(row["effect"]["steered"]) == 2
     text = shown("test", "humorous", "--show", "1", *models)
     assert "Question 0?" in text
     assert "Question 1?" not in text

@@ -240,7 +240,7 @@ def test_responses_to_one_prompt_are_paired_however_far_apart(write: Write) -> N
 
 
 def test_scores_must_be_named_be_numbers_and_differ_enough(write: Write) -> None:
-    with pytest.raises(RecipeError, match=r"data\.train: options of the format 'ric': 'scores' is missing"):
+    with pytest.raises(RecipeError, match=r"data\.train: options of the format 'ric': scores: is missing"):
         load_as(write, "ric", [ric("How?", "a", 0.5, 1)])
     with pytest.raises(DataError) as caught:
         load_as(write, "ric", [ric("How?", "a", 0.5)], RIC)
@@ -350,7 +350,7 @@ def test_rows_of_nothing_are_bad_rows_of_every_format(write: Write, format_: str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"minimum_differnce": 1}, "there is no option 'minimum_differnce'. Did you mean minimum_difference"),
+        ({"minimum_differnce": 1}, "minimum_differnce: no such key. Did you mean minimum_difference"),
         ({"minimum_difference": "much"}, r"minimum_difference: .*\(found 'much'\)"),
         ({"attributes": 3}, r"attributes: .*\(found 3\)"),
     ],

@@ -217,15 +217,18 @@ RECIPE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        ({"train": {"pth": "x"}}, "data.train.pth: no such key. Did you mean path"),
+        ({"train": {"pth": "x"}}, "data.train.0.pth: no such key. Did you mean path"),
         ({"train": [{"path": "x", "wieght": 2}]}, "data.train.0.wieght: no such key. Did you mean weight"),
         ({"train": [{"path": "x"}, {"path": "y", "weight": 0}]}, "data.train.1.weight: "),
         ({"train": []}, "data.train: "),
-        ({"train": 3}, "data.train: give a file's path, a source, or a list of sources (found 3)"),
-        ({"train": {"path": "x", "dataset": "y"}}, "data.train: give either `path` or `dataset`"),
-        ({"train": {"path": "x", "split": "test"}}, "data.train: `split` belongs to a `dataset`"),
+        ({"train": 3}, "data.train.0: input should be a valid dictionary or instance of PairsSettings (found 3)"),
+        ({"train": {"path": "x", "dataset": "y"}}, "data.train.0: give either `path` or `dataset`"),
+        ({"train": {"path": "x", "split": "test"}}, "data.train.0: `split` belongs to a `dataset`"),
         ({"train": "x", "validation": {"dev": {"dataset": "y", "splt": "z"}}}, "data.validation.dev.splt: no such key"),
-        ({"train": "x", "validation": {"dev": ["y"]}}, "data.validation.dev: give a file's path, or a source"),
+        (
+            {"train": "x", "validation": {"dev": ["y"]}},
+            "data.validation.dev: input should be a valid dictionary or instance of PairsSettings",
+        ),
     ],
 )
 def test_a_problem_in_the_sources_is_one_line_with_the_key_as_typed(data: dict[str, Any], line: str) -> None:

@@ -76,7 +76,7 @@ def test_one_preference_for_all_and_one_for_each_row_exclude_each_other(director
 
 
 def test_wrong_options_are_named(directory: str) -> None:
-    with pytest.raises(RecipeError, match="there is no option 'prompts'"):
+    with pytest.raises(RecipeError, match="prompts: no such key"):
         load(directory, preferences=["a"], prompts="question")
     with pytest.raises(RecipeError, match="split"):
         load(directory, preferences=["a"], split=3)

@@ -75,7 +75,7 @@ def test_the_registry_knows_it_as_jsonl_and_by_its_former_name() -> None:
         ({"preferences": {"x": 1}}, "preferences"),
         ({"preferences": "x", "combine": 0}, "combine"),
         ({"preferences": "x", "combine": []}, "combine"),
-        ({}, "'preferences' is missing"),
+        ({}, "preferences: is missing"),
     ],
 )
 def test_a_wrong_option_is_named(three_prompts: str, options: dict[str, Any], said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,7 @@ def test_one_problem_is_counted_in_the_singular() -> None:
     ],
 )
 def test_an_unknown_key_is_answered_with_the_closest(content: dict[str, Any], key: str, meant: str) -> None:
-    message = problems(content)
-    assert f"  {key}: no such key. Did you mean {meant}" in message
+    assert re.search(rf"  {key}: no such key. Did you mean .*{meant}", problems(content))
 
 
 @pytest.mark.parametrize("key", ["eval", "generate", "train-rm", "heads", "encoder"])
@@ -215,7 +215,7 @@ def test_what_is_not_yaml_names_file_and_line(write: Write, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "- a", "17", "just words", "null", "# only a comment"])
 def test_what_is_no_mapping_says_how_to_start(write: Write, text: str) -> None:
-    with pytest.raises(RecipeError, match="a recipe is a mapping") as caught:
+    with pytest.raises(RecipeError, match="not a mapping") as caught:
         read_recipe(write(text))
     assert "kind:" in caught.value.hint
 
@@ -230,7 +230,7 @@ def test_yaml_that_cannot_be_read_is_a_recipe_error(write: Write, text: str) -> 
 
 def test_a_recipe_that_is_no_text_is_a_recipe_error(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes(b"kind: \xff\xfe")
-    with pytest.raises(RecipeError, match="not UTF-8"):
+    with pytest.raises(RecipeError, match="utf-8"):
         read_recipe(str(tmp_path / "x.yaml"))
 
 
@@ -274,6 +274,6 @@ def test_a_good_recipe_with_anything_put_in_is_a_recipe_or_a_recipe_error(
 def test_keys_that_look_like_our_own_marks_are_unknown_keys(key: str) -> None:
     assert f"{key}: no such key" in problems({**TRAIN, key: None})
     assert f"data.{key}: no such key" in problems({**TRAIN, "data": {"source": "embedded", key: 1}})
-    assert f"data.train.{key}: no such key" in problems({**TRAIN, "data": {"train": {"path": "x", key: 1}}})
+    assert f"data.train.0.{key}: no such key" in problems({**TRAIN, "data": {"train": {"path": "x", key: 1}}})
     validation = {"source": "embedded", "validation": {key: {"path": "x", "wieght": 1}}}
     assert f"data.validation.{key}.wieght: no such key. Did you mean weight?" in problems({**TRAIN, "data": validation})

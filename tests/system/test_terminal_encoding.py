@@ -59,9 +59,7 @@ def test_json_reads_back_the_same_in_every_encoding(text: str, encoding: str) ->
     for errors in ("strict", "replace", "backslashreplace"):
         with output(encoding, errors) as stream:
             say_json({"text": text})
-            say_json({"text": text}, indent=2)
-        first, _, rest = written(stream).partition("\n")
-        assert json.loads(first) == json.loads(rest) == {"text": text}
+        assert json.loads(written(stream)) == {"text": text}
 
 
 def test_tables_stay_in_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,12 +61,13 @@ class JudgePlan:
         return cost_of(self.log.done.values(), self.settings)
 
 
-def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgePlan:
+def plan_judging(directory: str | Path, overrides: Iterable[str] = (), max_cost: float | None = None) -> JudgePlan:
     """Find what is to be asked about a finished evaluation, and what that will cost. Asks nothing.
 
     Args:
         directory: of a finished `pad eval`.
         overrides: `key=value` texts for its recipe, for example `judge.model=...`.
+        max_cost: USD, in place of the recipe's `judge.max_cost`.
 
     Raises:
         UsageError: there is no finished evaluation.
@@ -74,7 +75,7 @@ def plan_judging(directory: str | Path, overrides: Iterable[str] = ()) -> JudgeP
         DataError: the run's files are damaged.
     """
     directory = Path(directory)
-    recipe = _read_run(directory, overrides)
+    recipe = _read_run(directory, overrides, max_cost)
     if (settings := recipe.judge) is None:
         raise RecipeError("judge: is missing", "Name one, for example: --set judge.model=NAME")
     endpoint, answers = find_endpoint(settings), _read_answers(directory, recipe, settings.limit)
@@ -154,7 +155,7 @@ def _report(plan: JudgePlan, failed: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _read_run(directory: Path, overrides: Iterable[str] = ()) -> EvalRecipe:
+def _read_run(directory: Path, overrides: Iterable[str] = (), max_cost: float | None = None) -> EvalRecipe:
     """The recipe of a finished evaluation, with `key=value` overrides, for example `judge.model=...`."""
     path = directory / RECIPE
     if not path.is_file() or not (directory / REPORT).is_file():
@@ -163,7 +164,8 @@ def _read_run(directory: Path, overrides: Iterable[str] = ()) -> EvalRecipe:
     if not isinstance(decoding, dict):
         raise DataError("cannot be read", path=path, hint=_AGAIN)
     decoding = {key: value for key, value in decoding.items() if key not in _SWEPT}
-    recipe = read_recipe(str(path), [f"decoding={json.dumps(decoding)}", *overrides])
+    overrides = [f"decoding={json.dumps(decoding)}", *overrides]
+    recipe = read_recipe(str(path), overrides, {"judge.max_cost": max_cost})
     if recipe.kind != "eval":
         raise UsageError(f"{directory}: a run of kind '{recipe.kind}'.", "Give the directory of a `pad eval`.")
     return recipe

@@ -188,7 +188,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter_and_counts_both_parts(
     ("wrong", "said"),
     [
         ({"data": None}, "data: "),
-        ({"stepz": 3}, "no option 'stepz'"),
+        ({"stepz": 3}, "stepz: no such key"),
         ({"epochs": 1}, "give either `epochs` or `steps`"),
         ({"lora_rank": 0}, "lora_rank: "),
         ({"evaluate_every": 2}, "`evaluate_every` has no effect here"),

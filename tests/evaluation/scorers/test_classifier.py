@@ -181,13 +181,13 @@ def test_an_unknown_or_missing_label_names_the_known_ones(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "'model' is missing"),
+        ({}, "model: is missing"),
         ({"model": "m", "sd": 0}, "sd"),
-        ({"model": "m", "colour": 1}, "no option 'colour'"),
+        ({"model": "m", "colour": 1}, "colour: no such key"),
         ({"model": "m", "template": "Q: {prompt} A: {answer}"}, "template: Input should be 'auto', 'chat'"),
         ({"model": "m", "labels": ["a", "b"], "label": "c"}, "no output"),
         ({"model": "m", "head": "regression_layer"}, "`labels`"),
-        ({"model": "m", "trust_remote_code": True}, "no option 'trust_remote_code'"),
+        ({"model": "m", "trust_remote_code": True}, "trust_remote_code: no such key"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_loaded(options: dict[str, Any], said: str) -> None:
