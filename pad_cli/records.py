@@ -202,27 +202,3 @@ class Generation:
     text: str  # the answer, special tokens removed
     token_ids: tuple[int, ...]  # the generated tokens, the end-of-sequence token included when there was one
     finish_reason: Literal["stop", "length"]  # `stop` at end of sequence, `length` at the token limit
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row of a report: what a scorer measured for one method, policy, group, preference and guidance weight."""
-
-    method: str
-    policy: str
-    group: str
-    preference: str  # the label of the items, or `*` for all of the group
-    guidance_weight: float  # 0 for methods that have none
-    scorer: str
-    n: int  # items
-    prompts: int  # distinct ones among them: the observations that intervals count
-    mean: float | None  # over items; None where the scorer failed on an answer
-    # Standard error of the mean over prompts; None for a single prompt too, which says nothing of it
-    stderr: float | None
-    low: float | None  # lower end of the mean's confidence interval
-    high: float | None  # upper end
-    truncated: int  # answers of which the scorer read a part only
-    failed: int  # answers on which it failed
-    higher_is_better: bool
-    dimension: str  # what the scorer measures
-    unit: str  # of the mean; empty for a share or a score without one

@@ -56,21 +56,6 @@ class PreferenceHeads(nn.Module):
         return self.up.transpose(1, 2).reshape(-1, self.up.shape[1])
 
 
-class DenseHead(nn.Module):
-    """One map of the state for every preference, on hidden size H; the identity at initialisation."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(hidden_size, hidden_size)
-        with torch.no_grad():
-            self.linear.weight.copy_(torch.eye(hidden_size))
-            self.linear.bias.zero_()
-
-    def forward(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """(N, H) states to their (N, H) shift, in the head's dtype; the weights are ignored."""
-        return dense_shift(self.linear, hidden)
-
-
 def dense_shift(linear: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
     """W h + b - h of (N, H) states: (N, H), in the dtype of W."""
     wide = hidden.to(linear.weight.dtype)

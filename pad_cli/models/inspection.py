@@ -6,7 +6,6 @@ Of weights only the headers of their files are read: names and shapes, so that a
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,19 +105,6 @@ def inspect_reward_model(location: str) -> Inspection:
         parameters={name: _count(tensors) for name, tensors in shapes.items()},
         bytes=sum(path.stat().st_size for path in present),
     )
-
-
-def known_paraphrases(location: str) -> dict[str, int]:
-    """How many paraphrases of each principle the preference encoder was trained on; empty without an encoder."""
-    config = inspect_reward_model(location).config
-    if config.get("encoder_width") is None:
-        return {}
-    path = Path(files.fetch_checkpoint(resolve_model(location))) / files.ENCODER
-    tensors = files.read_tensors(path)
-    if "owners" not in tensors:
-        raise files.damaged(path, "it lacks owners")
-    owners = Counter(tensors["owners"].flatten().tolist())
-    return {name: owners[number] for number, name in enumerate(config["principles"])}
 
 
 def _inspect_released(location: str, resolved: str, head: Path) -> Inspection:

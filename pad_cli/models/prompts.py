@@ -22,7 +22,6 @@ from pad_cli.system.progress import note
 _PLAIN_ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoding shows of a character whose last bytes are missing
 _LONGEST_REST = 4  # tokens after the last whole character: three bytes, and an end of sequence
-_WINDOW = 16  # tokens at the end of a prompt that are decoded with what follows
 _PROBE = "Fine weather today"  # an answer that no template contains
 _OPENED_THOUGHT = re.compile(r"(<(think|thinking|thought|reasoning)>|\[THINK\])\s*$", re.IGNORECASE)
 _WITHOUT_THOUGHT = {"enable_thinking": False, "thinking": False}
@@ -84,28 +83,6 @@ def encode_answer(tokenizer: Any, answer: str, max_tokens: int | None = None) ->
 def decode_answer(tokenizer: Any, tokens: Sequence[int], ends: Collection[int] = ()) -> str:
     """The text of an answer, without white space around it; special tokens and those in `ends` are no text."""
     return str(tokenizer.decode([t for t in tokens if t not in ends], skip_special_tokens=True)).strip()
-
-
-class Continuation:
-    """Text that goes on from a prompt: what the prompt's text grows by, with its white space.
-
-    Decoders drop the blank of a first token that begins a word, so new tokens are decoded after the prompt's last ones.
-    """
-
-    def __init__(self, tokenizer: Any, prompt: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
-        size = _WINDOW
-        while size < len(prompt) and _INCOMPLETE in self._decode(prompt[-size:]):
-            size *= 2  # it may begin inside a character
-        self._before = list(prompt[-size:])
-        self._known = len(whole_characters(self._decode, self._before))
-
-    def text(self, tokens: Sequence[int], ends: Collection[int] = ()) -> str:
-        """The text of new tokens, without those in `ends`."""
-        return self._decode([*self._before, *(t for t in tokens if t not in ends)])[self._known :]
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def whole_characters(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> str:

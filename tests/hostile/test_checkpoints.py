@@ -20,7 +20,7 @@ from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint import load_reward_model, save_reward_model
 from pad_cli.models.checkpoint_files import CONFIG, ENCODER, HEADS
 from pad_cli.models.heads import PreferenceEncoder
-from pad_cli.models.inspection import inspect_reward_model, known_paraphrases
+from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.publishing import push_reward_model
 from pad_cli.models.reward_model import PersonalizedRewardModel
@@ -65,7 +65,6 @@ def copied(good: Path, tmp_path: Path) -> Path:
 def use(directory: Path, policy: Any) -> PadError | None:
     """Inspect and load; how it is refused, if it is."""
     _, inspecting = tried(lambda: inspect_reward_model(str(directory)), PadError)
-    tried(lambda: known_paraphrases(str(directory)), PadError)
     tried(lambda: pad("inspect", str(directory)), PadError)
     model, loading = tried(lambda: load_reward_model(str(directory), backbone=policy), CheckpointError, ModelLoadError)
     if model is not None:
