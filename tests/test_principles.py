@@ -105,7 +105,7 @@ def test_ones_own_principles_come_behind_those_that_ship_and_replace_them_by_nam
         ("", "", "not a mapping of principles"),
         ("a: [\n", "", "not YAML"),
         ("a: {instruction: x}\na: {instruction: y}\n", "", "is duplicated"),
-        ("yes: {instruction: x}\n", "1", "True is not text"),
+        ("yes: {instruction: x}\n", "1", "(found True)"),
         ('" ": {instruction: x}\n', " ", "not the name"),
         ('"a  b": {instruction: x}\n', "a  b", "not the name"),
         ("a: {instruction: x}\nA: {instruction: y}\n", "A", "already the name of 'a'"),

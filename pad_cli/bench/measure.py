@@ -117,5 +117,5 @@ def check_agreement(first: Written, second: Written, *, exact: bool) -> None:
         problem = f"scores differ by {gap:.2g} nats"
     raise PadError(
         f"The paths '{first.path}' and '{second.path}' do not agree: {problem}.",
-        "Their times cannot be compared. Models in float32 (policy.dtype=float32) show whether it is rounding.",
+        "Their times cannot be compared. To rule out rounding, use policy.dtype=float32.",
     )

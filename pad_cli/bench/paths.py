@@ -147,7 +147,7 @@ class Paths:
         chosen = choose_path(self.policy, self._guidance.model, self._settings.path)
         if chosen == "bridged" and not can_roll_back(self.backbone, rows):
             raise UsageError(
-                f"'{self.backbone.name}' has a sliding window: it follows another vocabulary in one answer at a time.",
+                f"'{self.backbone.name}' has a sliding window: across vocabularies it reads one answer at a time.",
                 "Use: batch_sizes: [1]",
             )
         if self._settings.path != "auto" or chosen == "bridged":

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from rich.table import Table as RichTable
+from rich.console import Group
+from rich.text import Text
 
 from pad_cli.bench.measure import Written, check_agreement, clock_of, conditions, count_forwards, machine
 from pad_cli.bench.paths import Name, Paths, PromptBatch, Watch, benchmark_prompts, random_prompts
@@ -57,7 +58,7 @@ def run_bench(recipe: BenchRecipe, on_row: Callable[[dict[str, Any]], object] = 
         return {"machine": machine(engine.policy), "repeats": recipe.repeats, "rows": rows}
 
 
-def bench_table(report: dict[str, Any]) -> RichTable:
+def bench_table(report: dict[str, Any]) -> Group:
     """The rows of `run_bench` for a terminal of 80 columns; an empty line separates the cases."""
     columns: dict[str, Column] = {
         "batch": lambda row: str(row["batch_size"]),
@@ -74,9 +75,8 @@ def bench_table(report: dict[str, Any]) -> RichTable:
     empty = [""] * len(cases[0].header)
     lines = [row for case in cases for row in (empty, *case.rows)][1:]
     table = terminal_table(Table(cases[0].header, lines, cases[0].align))
-    table.caption = f"ratio: time over that of generate, median of {report['repeats']}; range: lowest-highest"
-    table.caption_justify = "left"
-    return table
+    caption = f"ratio: time over that of generate, median of {report['repeats']}; range: lowest-highest"
+    return Group(table, Text(caption, style="dim italic"))
 
 
 def _batches(engine: PadEngine, recipe: BenchRecipe) -> Iterator[PromptBatch]:

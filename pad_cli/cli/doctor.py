@@ -27,9 +27,9 @@ _KEYS = ("OPENAI_API_KEY", "PAD_API_KEY")
 
 
 def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
-    """Say what is installed, what is missing, and how to mend it.
+    """Show what is installed, what is missing, and how to fix it.
 
-    The exit code is 1 when something is broken that pad cannot work without. Keys are looked for, never shown.
+    The exit code is 1 if something that pad requires is missing or broken. Keys are detected, but never shown.
     """
     report = examine()
     if as_json:
@@ -39,7 +39,7 @@ def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
             if isinstance(facts, dict):
                 print_facts(heading, facts.items())
         problems = [("", f"{problem['what']}\n{problem['fix']}") for problem in report["problems"]]
-        print_facts("Problems, each with the command that mends it", problems) if problems else say("No problems.")
+        print_facts("Problems, each with the command that fixes it", problems) if problems else say("No problems.")
     if not report["well"]:
         raise typer.Exit(1)
 

@@ -122,7 +122,7 @@ def judge(
     run_directory: Annotated[Path, typer.Argument(help="Directory of a finished `pad eval`.")],
     overrides: Overrides = None,
     max_cost: Annotated[
-        float | None, typer.Option(metavar="USD", help="Stop before judging this run costs more; needs prices.")
+        float | None, typer.Option(metavar="USD", help="Limit on the total cost of judging this run; needs prices.")
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -132,7 +132,7 @@ def judge(
 ) -> None:
     """Have a language model judge the answers, method against method. Run again to continue.
 
-    The recipe's `judge` says which model (--set judge.model=NAME); the key is $OPENAI_API_KEY.
+    The recipe's `judge.model` names the model (--set judge.model=NAME); the key is read from $OPENAI_API_KEY.
     """
     from pad_cli.evaluation.judge.judging import judge, plan_judging
     from pad_cli.reports.document import terminal_table
@@ -144,7 +144,7 @@ def judge(
         return
     if plan.waiting and not yes:
         if not sys.stdin.isatty():
-            raise UsageError(_sentence(plan), "Say --yes to go on, or --dry-run to see only this.")
+            raise UsageError(_sentence(plan), "Pass --yes to continue, or --dry-run to see only this estimate.")
         typer.confirm(neutralised(f"{_sentence(plan)}\nGo on?"), abort=True, err=True)
     before = plan.spent
     report = judge(plan)
@@ -177,6 +177,6 @@ def _sentence(plan: JudgePlan) -> str:
     limit = "" if plan.settings.max_cost is None else f", never more than ${plan.settings.max_cost:g} in all"
     return (
         f"{plan.waiting:,} questions to {plan.settings.model} at {plan.endpoint.shown} "
-        f"({len(plan.questions) - plan.waiting:,} more are answered): about {volume.tokens_in:,} tokens to read and "
-        f"{volume.tokens_out:,} to write, {cost}{limit}."
+        f"({len(plan.questions) - plan.waiting:,} more already answered): about {volume.tokens_in:,} input and "
+        f"{volume.tokens_out:,} output tokens, {cost}{limit}."
     )

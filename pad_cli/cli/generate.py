@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 
 def generate(
-    prompt: Annotated[str | None, typer.Argument(help="What to answer; standard input when absent or -.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; read from standard input if omitted or -.")] = None,
     pref: Preferences = None,
     weight: Weight = None,
     candidates: Annotated[int | None, typer.Option(help="The policy's top tokens that compete at each step.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; above, sample.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from the likeliest candidates of this mass.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling among the candidates (0 to 1).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also show the policy's own answer.")] = False,
-    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is decided.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is generated.")] = False,
     explain: Annotated[
-        str | None, typer.Option(metavar="FILE.html|-", help="Show what competed for each token: a page, or - here.")
+        str | None, typer.Option(metavar="FILE.html|-", help="Show each token's candidates: HTML file, or - to print.")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="JSONL of prompts, each with its own preference or none.")] = None,
+    file: Annotated[Path | None, typer.Option(help="JSONL of prompts, optionally each with a preference.")] = None,
     out: Annotated[Path | None, typer.Option(help="With --file: where answers go; run again to continue.")] = None,
     recipe: GenerateRecipeName = "embedded-generate",
     policy: Policy = None,
@@ -65,7 +65,7 @@ def generate(
     if file is not None and prompt is not None:
         raise UsageError("Give a prompt or --file, not both.", "Leave one out.")
     if sum([compare, as_json, stream, explain is not None, file is not None]) > 1 and not (compare and as_json):
-        raise UsageError("--compare, --json, --stream, --explain and --file are different outputs.", "Choose one.")
+        raise UsageError("Only --compare and --json can be combined; not --stream, --explain or --file.", "Choose one.")
     if file is None and processes().count > 1:
         raise UsageError("Several processes can only share a file of prompts.", "Give --file and --out.")
     text = "" if file is not None else _read_prompt(prompt)
@@ -99,7 +99,7 @@ def generate(
     if file is not None and out is not None:
         count = generate_file(engine, file, out, pref or [], settings.decoding, overwrite=overwrite)
         if processes().main:
-            say(f"{count} answered now, all of {file} in {out}", stderr=True)
+            say(f"{count} answered now; {out} has the answers to all of {file}", stderr=True)
         return
     preference = engine.preference(pref or [])
     if stream:

@@ -39,17 +39,17 @@ _ROW = b'{"user": '  # how a table of users begins
 
 def learn(
     name: Annotated[
-        str | None, typer.Argument(help="The profile's, for --pref @NAME. With --users, --new-principle: the file.")
+        str | None, typer.Argument(help="Profile name (for --pref @NAME); with --users or --new-principle, the file.")
     ] = None,
     choices: Annotated[
-        Path | None, typer.Argument(help="JSONL of prompt, chosen, rejected; or of prompt, answers, choice.")
+        Path | None, typer.Argument(help="JSONL file: prompt, chosen, rejected; or prompt, answers, choice.")
     ] = None,
-    ask: Annotated[bool, typer.Option("--ask", help="Ask which answer is better, until that is enough.")] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask which answer is better until questions add little.")] = False,
     questions: Annotated[int, typer.Option(min=1, help="With --ask: at most this many questions now.")] = 20,
     prompts: Prompts = None,
     count: Annotated[int, typer.Option(min=1, help="With --ask: use only the first prompts, this many.")] = 40,
     users: Annotated[
-        bool, typer.Option("--users", help="The file's rows have a `user`: learn all of them, into --out (JSONL).")
+        bool, typer.Option("--users", help="Rows have a `user`: learn weights for every user; write --out (JSONL).")
     ] = False,
     new_principle: Annotated[
         str | None, typer.Option(metavar="PRINCIPLE", help="Learn a principle from pairs that show it, into --out.")
@@ -57,7 +57,7 @@ def learn(
     wording: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="With --new-principle: a paraphrase of it; repeat.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to; a profile is profiles/NAME.yaml without it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output path; a profile defaults to profiles/NAME.yaml.")] = None,
     recipe: GenerateRecipeName = "embedded-generate",
     policy: Policy = None,
     reward_model: RewardModel = None,
@@ -70,7 +70,7 @@ def learn(
     from pad_cli.profiles import check_profile_output, profile_path
 
     if ask + users + (new_principle is not None) > 1:
-        raise UsageError("--ask, --users and --new-principle are different things to do.", "Choose one.")
+        raise UsageError("--ask, --users and --new-principle cannot be combined.", "Choose one.")
     if name is None:
         raise UsageError("There is nothing to learn from.", "pad learn me choices.jsonl, or pad learn me --ask")
     settings = read_generate(recipe, overrides, policy, reward_model)
@@ -140,7 +140,7 @@ def _ask(
         if session.can_learn:
             _save(session.learned(), name, session.model.fingerprint, out, as_json)
         else:
-            say(f"Your answers are kept in {log}, too few for a profile yet. Run it again to go on.", stderr=True)
+            say(f"Replies saved in {log}: too few for a profile yet. Run the command again to continue.", stderr=True)
 
 
 def _put_questions(session: Session, most: int) -> None:

@@ -108,7 +108,7 @@ def _options(
     without_network: Annotated[
         bool,
         typer.Option(
-            "--offline", help="Reach nothing but this machine; what was fetched before is found. Or set PAD_OFFLINE=1."
+            "--offline", help="Block all connections to other machines; use cached files only. Same as PAD_OFFLINE=1."
         ),
     ] = False,
 ) -> None:

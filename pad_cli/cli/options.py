@@ -41,9 +41,9 @@ def _quieten(quiet: bool) -> bool:
 
 
 _RECIPE = "A generate recipe: a file or a shipped name."
-_SET = "Change a recipe's field, for example decoding.candidates=20."
+_SET = "Override a recipe key, for example decoding.candidates=20; repeat."
 _PREF = "humorous, concise=0.5, 'not formal', a profile (@me), or free text; repeat."
-_OVERWRITE = "Replace files that are in the way, though another program wrote them."
+_OVERWRITE = "Overwrite existing files, even those that another program wrote."
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET)]
 GenerateRecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPE, autocompletion=complete_recipes)]
@@ -55,15 +55,15 @@ Weight = Annotated[float | None, typer.Option("--weight", "-w", help="Guidance w
 Policy = Annotated[str | None, typer.Option("--policy", help="Language model to steer: directory or hub id.")]
 RewardModel = Annotated[str | None, typer.Option("--reward-model", help="A reward model: directory or hub id.")]
 Prompts = Annotated[
-    Path | None, typer.Option("--prompts", metavar="FILE", help="JSONL of prompts; without it the embedded ones.")
+    Path | None, typer.Option("--prompts", metavar="FILE", help="JSONL file of prompts; default: the embedded prompts.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.", callback=_quieten)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help=_OVERWRITE)]
-Out = Annotated[Path | None, typer.Option(help="Directory of the run, in place of the recipe's.")]
-Full = Annotated[bool, typer.Option("--full", help="A line for each preference, not only the pooled ones.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking.")]
+Out = Annotated[Path | None, typer.Option(help="Run directory; overrides the recipe's `output`.")]
+Full = Annotated[bool, typer.Option("--full", help="Show a row for each preference, not only the pooled rows.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only estimate the cost.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Continue without asking for confirmation.")]
 
 
 def read_as(

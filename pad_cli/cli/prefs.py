@@ -1,4 +1,4 @@
-"""`pad prefs`: which preferences there are, what they do to text, and which exclude each other."""
+"""`pad prefs`: list preferences, show profiles, and measure what a preference does to the text."""
 
 from __future__ import annotations
 
@@ -86,7 +86,6 @@ def try_(
     prompts: Prompts = None,
     count: Annotated[int, typer.Option(min=1, help="Use only the first prompts, this many.")] = 16,
     show: Annotated[int, typer.Option("--show", min=0, help="Print the answers to this many prompts.")] = 3,
-    every: Annotated[bool, typer.Option("--all", help="Refused: name what to try.")] = False,
     recipe: GenerateRecipeName = _EXAMPLE,
     policy: Policy = None,
     reward_model: RewardModel = None,
@@ -95,8 +94,6 @@ def try_(
     quiet: Quiet = False,
 ) -> None:
     """Try a preference: answers without and with it, and what each of its parts gains alone and beside the others."""
-    if every:
-        raise UsageError("--all is gone: conflicts are no longer searched for.", "Name what to try: pad prefs test A B")
     if not preferences:
         raise UsageError("There is no preference to try.", "Name one, for example: pad prefs test humorous")
     settings = read_generate(recipe, overrides, policy, reward_model)

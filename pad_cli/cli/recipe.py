@@ -68,7 +68,7 @@ def check(name: Name, overrides: Overrides = None) -> None:
     settings = read_recipe(name, overrides or [])
     path = find_recipe(name)
     check_names(settings, str(path))
-    say(f"{path}: a good recipe of kind '{settings.kind}'")
+    say(f"{path}: a valid recipe of kind '{settings.kind}'")
 
 
 def list_names(

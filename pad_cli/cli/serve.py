@@ -33,14 +33,14 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
     max_batch: Annotated[int, typer.Option(min=1, help="Most answers decoded together.")] = 32,
-    max_queue: Annotated[int, typer.Option(min=1, help="Most answers that wait; beyond, 429.")] = 256,
+    max_queue: Annotated[int, typer.Option(min=1, help="Maximum number of queued answers; then 429.")] = 256,
     max_prompt_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest prompt; by default what the models can read.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, whatever a request asks for.")] = 1024,
     timeout: Annotated[float, typer.Option(min=0.1, help="Longest wait for an answer, in seconds.")] = 120.0,
     allow_origin: Annotated[
-        list[str] | None, typer.Option(help="Let web pages of this origin ask; '*' for all. Repeat.")
+        list[str] | None, typer.Option(help="Allow web pages from this origin ('*': all); repeat.")
     ] = None,
     recipe: GenerateRecipeName = "embedded-generate",
     policy: Policy = None,
@@ -48,9 +48,9 @@ def serve(
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Serve steered answers over HTTP in the form of the OpenAI API, for one machine.
+    """Serve steered answers through an OpenAI-compatible HTTP API, on one machine.
 
-    --pref is what model `pad` stands for. If PAD_API_KEY is set, clients must send it as their key.
+    --pref sets the preference of the model `pad`. If PAD_API_KEY is set, clients must send it as their key.
     """
     settings = read_generate(recipe, overrides, policy, reward_model, guidance_weight=weight)
     key = os.environ.get(_KEY)
@@ -76,7 +76,7 @@ def serve(
 def export(
     out: Annotated[Path, typer.Option(help="Directory of the adapter; with --users, of all their directories.")],
     pref: Preferences = None,
-    users: Annotated[Path | None, typer.Option(help="A table by `pad learn --users`: an adapter each.")] = None,
+    users: Annotated[Path | None, typer.Option(help="Table from `pad learn --users`; one adapter per user.")] = None,
     weight: Weight = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Reduce the adapter to this rank.")] = None,
     recipe: GenerateRecipeName = "embedded-generate",

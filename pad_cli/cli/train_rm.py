@@ -62,11 +62,11 @@ def push(
     directory: Annotated[str, typer.Argument(help="Directory of a trained reward model.")],
     repository: Annotated[str, typer.Argument(help="Where to on the hub: owner/name.")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private, when it is made.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch to push to; made when it is not there.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to; created if missing.")] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Message of the commit.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Push a reward model with its card; whoever may read it can then name it by its id."""
+    """Push a reward model and its model card to the hub; anyone with access can then load it by its id."""
     from pad_cli.models.publishing import push_reward_model
 
     with stage(f"Pushing to {repository}"):
@@ -170,4 +170,4 @@ def _show(inspection: Inspection) -> None:
     print_facts(inspection.location, facts.items())
     if inspection.metrics:
         say_table(metrics_table(inspection.metrics))
-        print_text("Each preference, each stage, and what a bag of words gets right: --json.")
+        print_text("For each preference, each stage and the bag-of-words baseline: --json.")

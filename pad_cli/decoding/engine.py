@@ -35,7 +35,7 @@ class PadEngine:
 
     Args:
         policy: the language model to steer.
-        reward_model: what to steer with; None answers plainly.
+        reward_model: what to steer with; None: the policy answers alone.
         always: the safety floor, principle to weight above 0: guided answers are decoded with at least these weights,
             whatever preference, profile or free text asks for. (Without preferences, or at guidance weight 0, the
             policy is on its own.)

@@ -151,7 +151,7 @@ def is_evaluation(directory: Path) -> bool:
 
 
 def items_by_policy(recipe: EvalRecipe, benchmarks: Sequence[Sequence[BenchmarkItem]]) -> Items:
-    """The items of each policy: home answers all but `cross-policy` ones, others only those if there are any."""
+    """Items by policy: the first gets all but `cross-policy`; others get only those, or all if there are none."""
     items: dict[str, list[BenchmarkItem]] = {name: [] for name in recipe.policies}
     for benchmark in benchmarks:
         cross = [item for item in benchmark if own_group(item) == CROSS_POLICY]

@@ -79,7 +79,7 @@ def read_answered(directory: Path, recipe: Mapping[str, Any]) -> dict[System, li
     except (KeyError, TypeError) as error:
         raise DataError("cannot be read", path=path, hint=_AGAIN) from error
     if answered_recipe != _without_judge(recipe):
-        raise UsageError(f"{directory}: its last evaluation has another recipe than its report.", _AGAIN)
+        raise UsageError(f"{directory}: its last evaluation used another recipe than its report.", _AGAIN)
     return keys
 
 

@@ -46,7 +46,7 @@ def load_splits(recipe: EvalRecipe, scorers: Mapping[str, Scorer], principles: S
         return {}
     if not any(scorer.dimension in _FLUENCY for scorer in scorers.values()):
         raise RecipeError(
-            "pairs: accuracy on pairs says nothing of how texts read, and no scorer of this recipe does.",
+            "pairs: pair accuracy does not measure fluency, and neither does any scorer of this recipe.",
             "Add one of fluency or repetition to `scorers`, for example log_perplexity or repeated_4grams.",
         )
     settings = recipe.pairs.model_copy(update={"contrast": False, "limit": None})

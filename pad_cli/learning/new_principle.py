@@ -115,7 +115,7 @@ def add_principle(
     )
     if added.pair_accuracy.low <= 0.5:
         share = f"{added.pair_accuracy.value:.0%} of the examples are predicted from the others, which may be chance"
-        note(f"Warning: {share}: they hardly define '{name}'. Give more, or pairs that differ in nothing else.")
+        note(f"Warning: {share}: they hardly define '{name}'. Add pairs, or use pairs that differ in nothing else.")
     heads = PreferenceHeads([*model.heads.names, name], model.heads.down.shape[2], model.heads.rank)
     heads.requires_grad_(False)
     heads.down.copy_(torch.cat([model.heads.down.cpu(), head.down]))
@@ -151,7 +151,7 @@ def _check_name(name: str, principles: Sequence[str]) -> None:
     if not is_text(name) or not name.isprintable() or name.startswith("@") or name.lower().startswith("text:"):
         raise UsageError(f"{name!r} cannot be a principle's name.", "Use a word or two, like: inquisitive")
     if name.lower() in (known.lower() for known in principles):
-        hint = "Choose another name, or add to a version without it."
+        hint = "Choose another name, or start from a reward model without it."
         raise UsageError(f"This reward model knows '{name}' already.", hint)
 
 

@@ -64,7 +64,7 @@ def make_pool(
         pairs = [(ways[earlier], ways[later]) for later in range(len(ways)) for earlier in range(later)]
         comparisons += [Comparison(prompt, *(pair if rng.random() < 0.5 else pair[::-1])) for pair in pairs]
     if not comparisons:
-        raise UsageError("The policy gives the same answer in every way.", "Give other prompts: --prompts FILE")
+        raise UsageError("All sampled answers to each prompt are identical.", "Give other prompts: --prompts FILE")
     return Pool(tuple(comparisons), choice_features(model, comparisons))
 
 

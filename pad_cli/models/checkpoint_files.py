@@ -187,7 +187,7 @@ def read_header(directory: Path) -> CheckpointHeader:
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"'{directory}' has format {version}; this program reads format {FORMAT_VERSION}.",
-            "Upgrade (pip install --upgrade pad-cli), or train it again: pad train-rm RECIPE",
+            "Upgrade pad (pip install --upgrade . in a newer checkout), or train again: pad train-rm RECIPE",
         )
     return validated(CheckpointHeader, content, path)
 

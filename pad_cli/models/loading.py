@@ -58,7 +58,7 @@ def _load(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     if missing := report["missing_keys"]:
         raise ModelLoadError(
             f"'{settings.model}' lacks {len(missing)} of its weights, for example {min(missing)}.",
-            "Get it again, with all its parts in one directory; a GGUF file must be whole.",
+            "Download it again, with all its shards in one directory; a GGUF file must be complete.",
         )
     if "gguf_file" in source:
         _drop_tokens_from(model.get_input_embeddings().weight.shape[0], tokenizer)
@@ -86,7 +86,7 @@ def _find_source(settings: ModelSettings, location: str) -> dict[str, Any]:
     if Path(path.name).exists():
         raise ModelLoadError(
             f"'{path.name}' in the working directory would be read in place of '{location}'.",
-            f"Name it, ./{path.name}, or work in another directory.",
+            f"To load it, write ./{path.name}; otherwise change to another working directory.",
         )
     repository = location.removesuffix(f"/{path.name}")
     return {**source, "pretrained_model_name_or_path": repository, "gguf_file": path.name}

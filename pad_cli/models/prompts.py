@@ -28,7 +28,7 @@ _WITHOUT_THOUGHT = {"enable_thinking": False, "thinking": False}
 """What templates of reasoning models call it: Qwen and most others, DeepSeek and Granite."""
 _HINT = (
     "Write the prompt in the roles that the template takes (mostly user and assistant in turns); "
-    "if it takes none, mend the model's chat_template.jinja (or tokenizer_config.json)."
+    "if it accepts none, fix the model's chat_template.jinja (or tokenizer_config.json)."
 )
 
 

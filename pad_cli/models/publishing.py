@@ -46,7 +46,7 @@ def push_reward_model(
         raise UsageError(f"'{repository}' is no id on the hub.", "It has an owner and a name: pad push DIR owner/name")
     source = Path(resolve_model(directory))
     if not (source / CONFIG).is_file():
-        problem = f"'{directory}' is no reward model of pad: it has no {CONFIG}."
+        problem = f"'{directory}' is not a pad reward model: it has no {CONFIG}."
         raise CheckpointError(problem, "Name the directory that pad train-rm wrote.")
     inspection = inspect_reward_model(str(source))
     if links := [name for name in OWN_FILES if (source / name).is_symlink()]:

@@ -263,6 +263,6 @@ def _texts(preference: Preference) -> list[str]:
         if weight != 1:
             raise PreferenceError(
                 f"This reward model reads preferences in the prompt; it cannot give '{text}' the weight {weight:g}.",
-                f"Name it once and without a number; to say no in words, write: text:not {text}",
+                f"Name it once and without a weight; to negate it, write: text:not {text}",
             )
     return list(weights)

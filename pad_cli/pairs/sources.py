@@ -180,7 +180,7 @@ def pair_key(pair: PreferencePair) -> tuple[Hashable, str, str]:
 
 
 def clean(pairs: Iterable[SourcedPair]) -> list[SourcedPair]:
-    """Without pairs of equal answers, exact duplicates (the first stays), and contradictions (all of them go)."""
+    """Drop pairs with equal answers, exact duplicates (all but the first), and contradictions (all of them)."""
     first: dict[tuple[Hashable, str, str], SourcedPair] = {}
     for sourced in pairs:
         if sourced.pair.chosen.strip() == sourced.pair.rejected.strip():

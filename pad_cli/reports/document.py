@@ -16,7 +16,8 @@ from markupsafe import Markup
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from rich.table import Table as RichTable
+
+    from pad_cli.system.terminal import FigureTable
 
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'"
 """The Content-Security-Policy of a page: nothing is fetched, and no script runs."""
@@ -143,12 +144,12 @@ def markdown(document: Document) -> str:
     return templates("markdown").get_template("page.md.j2").render(document=document).rstrip() + "\n"
 
 
-def terminal_table(table: Table) -> RichTable:
+def terminal_table(table: Table) -> FigureTable:
     """A table for a terminal, whose texts may come from anywhere."""
-    from pad_cli.system.terminal import text_table
+    from pad_cli.system.terminal import FigureTable
 
     rows = [[str(cell) for cell in row] for row in table.rows]
-    return text_table(table.header, rows, texts=table.align.count("<"), title=table.title or None)
+    return FigureTable(table.header, rows, table.align.count("<"), table.title or None)
 
 
 def plain_lines(tables: Sequence[Table]) -> Iterator[str]:

@@ -122,8 +122,6 @@ def report_table(report: Row, *, every_preference: bool = False) -> Group:
     }
     places["weight"] = lambda row: f"{row['guidance_weight']:g}"
     table = terminal_table(Table.grid(rows, places, {"n": number("n")}, _directed, cell))
-    for column in table.columns[len(places) :]:
-        column.no_wrap = True
     confidence = report["recipe"]["confidence"]
     note = (
         f"± half the {100 * confidence:g} % interval over prompts. {MARKS['better']} better, {MARKS['worse']} worse "

@@ -203,7 +203,7 @@ def _exportable(policy: LanguageModel, model: RewardModel | None) -> Personalize
         raise UsageError("Only preference heads can be exported.", "Name a reward model with heads: --reward-model")
     if model.adapter is not None:
         raise UsageError(
-            "This reward model reads through an adapter of its own, which no change of the output layer can stand for.",
+            "This reward model has its own adapter, which a change of the output layer cannot represent.",
             "Train one on a frozen backbone: stages [heads, encoder].",
         )
     if not same_model(policy, model.backbone):

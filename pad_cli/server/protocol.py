@@ -29,7 +29,7 @@ class ApiError(Exception):
 
 
 def internal_error() -> ApiError:
-    return ApiError(500, "The server failed at this request; its log says why.", code="internal_error")
+    return ApiError(500, "Internal server error; the server's log has the reason.", code="internal_error")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.box import HEAVY_HEAD
@@ -90,12 +91,43 @@ def text_table(
             Text(name),
             justify="left" if texts is None or number < texts else "right",
             overflow="fold",
+            no_wrap=texts is not None and number >= texts,
             min_width=None if side_by_side else max(map(cell_len, words), default=0),
             ratio=1 if side_by_side else None,
         )
     for row in cells:
         table.add_row(*row)
     return table
+
+
+@dataclass(frozen=True)
+class FigureTable:
+    """A `text_table` whose figures stay whole: columns that do not fit beside the others follow in a further table."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    texts: int
+    title: str | None = None
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        columns = [(name, *column) for name, *column in zip(self.header, *self.rows, strict=True)]
+        words = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+        room = options.max_width - sum(1 + width for width in words[: self.texts])
+        parts: list[list[int]] = [[]]
+        used = 0
+        for number in range(self.texts, len(columns)):
+            width = 1 + max(map(cell_len, columns[number]))
+            if parts[-1] and used + width > room:
+                parts.append([])
+                used = 0
+            parts[-1].append(number)
+            used += width
+        for place, part in enumerate(parts):
+            chosen = [columns[number] for number in (*range(self.texts), *part)]
+            header, *rows = zip(*chosen, strict=True)
+            if place:
+                yield Text()
+            yield text_table(header, rows, texts=self.texts, title=None if place else self.title)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -299,7 +299,7 @@ def borrowed(model: Any, stage: AdapterStage | JointStage) -> Iterator[None]:
     packed = [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
     if any(getattr(module.weight.quant_state, "packing_format_for_cpu", False) for module in packed):
         raise TrainingError(
-            "The backbone's 4-bit weights were read on this CPU before; now they pass no gradients on.",
+            "The backbone's 4-bit weights were already used for inference on this CPU and now pass no gradients.",
             "Train LoRA weights before other stages, on a GPU, or with quantization: 8bit.",
         )
     configs = (model.config, model.config.get_text_config(decoder=True), model.generation_config)

@@ -188,11 +188,11 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
         )
     if opens_thought(backbone.tokenizer):
         note(
-            "Warning: the chat template opens a thought before every answer and cannot close it, so answers are "
-            "trained as thoughts. Use a chat template that closes it (`enable_thinking`), or one without thoughts."
+            "Warning: the chat template opens a reasoning block before every answer and cannot close it, so answers "
+            "are trained as reasoning. Use a template that closes it (`enable_thinking`), or one without reasoning."
         )
     elif closes_thought(backbone.tokenizer):
-        note("The chat template opens a thought before every answer; it is closed first (enable_thinking=False).")
+        note("The chat template opens a reasoning block; it is closed before the answer (enable_thinking=False).")
     exact = backbone.vocabulary_size <= recipe.exact_vocabulary
     corpus = None if exact else book.corpus
     dtype = getattr(torch, recipe.cache_dtype)

@@ -1,4 +1,4 @@
-"""`pad train-rm`: a recipe to a reward model. This module tells the whole of it, in this order:
+"""`pad train-rm`: trains a reward model from a recipe. This module runs all the steps, in this order:
 
     read preference pairs           `pairs.load_pairs`
     load the backbone               `models.language_model`

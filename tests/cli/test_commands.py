@@ -179,7 +179,7 @@ def test_recipe_show_prints_the_file_unchanged(name: str) -> None:
 def test_recipe_check_accepts_what_ships(name: str) -> None:
     result = pad("recipe", "check", name)
     assert result.exit_code == 0
-    assert "a good recipe of kind" in result.stdout
+    assert "a valid recipe of kind" in result.stdout
 
 
 def test_recipe_copy_writes_a_file_that_can_be_used_by_its_path(tmp_path: Path) -> None:

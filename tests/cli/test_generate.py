@@ -117,7 +117,7 @@ def test_explained_tokens_make_up_the_answer_in_a_table_and_on_a_page(models: li
 def test_an_answer_has_one_form_and_a_file_of_prompts_has_a_place_for_its_answers(
     models: list[str], prompts: Path
 ) -> None:
-    assert "different outputs" in refused("generate", "How?", "--stream", "--json", *models)
+    assert "Only --compare and --json can be combined" in refused("generate", "How?", "--stream", "--json", *models)
     assert "go together" in refused("generate", "--file", str(prompts), *models)
 
 

@@ -97,7 +97,7 @@ def test_pairs_that_are_wrong_are_refused_with_file_and_line(saved: Path, pairs:
 def test_pushing_wrongly_is_refused(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "no id on the hub" in refused("push", str(saved), "name")
-    assert "No reward model" in refused("push", "missing", "owner/name", code=1)
+    assert "is not a pad reward model" in refused("push", "missing", "owner/name", code=1)
     assert "HF_HUB_OFFLINE" in refused("push", str(saved), "owner/name", code=1)
     (saved / CONFIG).write_text("{}")
     assert "format version" in refused("push", str(saved), "owner/name", code=1)

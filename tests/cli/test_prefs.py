@@ -111,4 +111,3 @@ def test_a_safety_floor_is_part_of_what_is_tried(reward_directory: str, model_di
 
 def test_nothing_to_try_is_refused() -> None:
     assert "no preference to try" in refused("prefs", "test")
-    assert "Name what to try" in refused("prefs", "test", "--all")

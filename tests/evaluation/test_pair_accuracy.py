@@ -64,7 +64,9 @@ def make_recipe(policy: LanguageModel, model_directory: Path, tmp_path: Path) ->
 def test_at_weight_one_on_the_backbone_it_is_what_pad_inspect_measures(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     found = {row["guidance_weight"]: row for row in evaluate(recipe)["pairs"]}
-    again = evaluate_checkpoint(recipe.reward_model, str(recipe.pairs.train if recipe.pairs else None))
+    assert recipe.pairs is not None
+    assert recipe.pairs.train is not None
+    again = evaluate_checkpoint(recipe.reward_model, str(recipe.pairs.train[0].path))
     assert list(found) == [0.0, 1.0, 4.0]
     assert {row["pair_accuracy"] for row in found.values()} == {again.pair_accuracy}
     assert found[1.0]["policy_accuracy"] == again.policy_accuracy
@@ -96,7 +98,7 @@ def test_a_fluency_figure_of_the_guided_answers_stands_beside_it(make_recipe: Ma
 
 
 def test_without_a_figure_of_fluency_pairs_are_refused(make_recipe: MakeRecipe) -> None:
-    with pytest.raises(RecipeError, match="pairs: accuracy on pairs says nothing of how texts read"):
+    with pytest.raises(RecipeError, match="pairs: pair accuracy does not measure fluency"):
         evaluate(make_recipe(scorers=["words"]))
 
 

@@ -135,7 +135,7 @@ def test_a_template_that_takes_no_conversation_is_quoted_and_to_be_mended(templa
     with pytest.raises(DataError, match="refuses a conversation of user") as caught:
         encode_prompt(tokenizer, conversation("user"))
     assert words in caught.value.message
-    assert "mend the model's chat_template.jinja" in caught.value.hint
+    assert "fix the model's chat_template.jinja" in caught.value.hint
     with pytest.raises(DataError, match="refuses a conversation"):
         fill_template("chat", tokenizer, conversation("user"), "x")
 
@@ -207,7 +207,10 @@ def test_training_counts_moved_system_texts_and_names_the_row_that_a_template_re
 
 def test_training_warns_of_a_thought_that_cannot_be_closed(tmp_path: Path, capsys: Any) -> None:
     path = write(tmp_path / "rows.jsonl", ROW)
-    for template, told in ((THINK, "cannot close it"), (CLOSABLE.replace("NAME", "thinking"), "it is closed first")):
+    for template, told in (
+        (THINK, "cannot close it"),
+        (CLOSABLE.replace("NAME", "thinking"), "it is closed before the answer"),
+    ):
         train(path, template)
         assert told in " ".join(capsys.readouterr().err.split())
     train(path, PLAIN)

@@ -1,4 +1,4 @@
-"""Tables on a narrow terminal: every word is whole, also where a line is longer than the terminal is wide."""
+"""Tables on a narrow terminal: every word is whole, and figures that do not fit follow in a further table."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class Chat:
             )
         if offline() and not is_this_machine(urlsplit(endpoint.base_url).hostname or ""):
             raise JudgeError(
-                f"The judge at {endpoint.shown} is not on this machine, and the network is off limits.",
+                f"The judge at {endpoint.shown} is not on this machine, and offline mode is on.",
                 "Leave out --offline (or PAD_OFFLINE), or name a judge on this machine: `judge.base_url`.",
             )
         try:

@@ -1,4 +1,4 @@
-"""`pad judge`: the answers of a finished evaluation before a judge. First a plan that says its cost, then the asking.
+"""`pad judge`: judges the answers of a finished evaluation. First a plan with its estimated cost, then the requests.
 
 Files in the run's directory: `judge.jsonl`, every reply under a key of what was asked (`asking.py` says its shape), and
 `judge.json`, what it all says (`judge_report.py` says its shape). Judging again asks only what is not there.

@@ -184,7 +184,7 @@ def test_an_unknown_or_missing_label_names_the_known_ones(
         ({}, "model: is missing"),
         ({"model": "m", "sd": 0}, "sd"),
         ({"model": "m", "colour": 1}, "colour: no such key"),
-        ({"model": "m", "template": "Q: {prompt} A: {answer}"}, "template: Input should be 'auto', 'chat'"),
+        ({"model": "m", "template": "Q: {prompt} A: {answer}"}, "template: input should be 'auto', 'chat'"),
         ({"model": "m", "labels": ["a", "b"], "label": "c"}, "no output"),
         ({"model": "m", "head": "regression_layer"}, "`labels`"),
         ({"model": "m", "trust_remote_code": True}, "trust_remote_code: no such key"),

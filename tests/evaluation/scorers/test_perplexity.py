@@ -110,7 +110,7 @@ def test_scores_are_made_anew_when_what_decides_them_changes(
 def test_wrong_options_and_models_are_named(subject: EvalContext) -> None:
     for options, said in (
         ({"modl": "x"}, "Did you mean model"),
-        ({"max_tokens": 9}, "no option 'max_tokens'"),
+        ({"max_tokens": 9}, "max_tokens: no such key"),
         ({"model": 3}, "model"),
     ):
         with pytest.raises(RecipeError, match=said):
