@@ -7,7 +7,7 @@
     loss        = -log sigmoid(beta (R(chosen) - R(rejected))) + anchor relu(-R(chosen))
     strength^2  = mean over states of the variance of r among the reference's likeliest tokens
     calibration = 0.5 / strength
-    score(a)    = log pi_policy(a | s) + guidance_weight * r(p, s, a)      for a among the policy's top C tokens
+    score(a)    = log pi_policy(a | s) + guidance_weight * calibration * r(p, s, a)    for a in the policy's top C
 
 The reference is one of three: the same state without its shift (frozen heads), the backbone without its adapter, or the
 policy. The formulas do not ask which: callers pass its logits or log-probabilities.

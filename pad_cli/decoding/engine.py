@@ -39,6 +39,7 @@ class PadEngine:
         always: the safety floor, principle to weight above 0: guided answers are decoded with at least these weights,
             whatever preference, profile or free text asks for. (Without preferences, or at guidance weight 0, the
             policy is on its own.)
+        settings: how to decode where a method is given no other settings.
 
     Raises:
         VocabularyError: the two vocabularies cannot be aligned.
@@ -57,22 +58,24 @@ class PadEngine:
         reward_model: RewardModel | None = None,
         *,
         always: Mapping[str, float] | None = None,
+        settings: DecodingSettings | None = None,
     ) -> None:
         self.policy = policy
         self.reward_model = reward_model
         self.always = safety_floor(always or {}, reward_model)
+        self.settings = settings or DecodingSettings()
         self._backoff = BatchSizeBackoff("answers")
         if reward_model is not None and self.path(DecodingSettings()) == "bridged":
             check_bridge(policy, reward_model)
 
     @classmethod
     def from_recipe(cls, recipe: AnyRecipe) -> PadEngine:
-        """Load the policy and the reward model of a recipe of kind `generate` (RecipeError if it is of another)."""
+        """Load what a recipe of kind `generate` names, with its `decoding` (RecipeError if it is of another kind)."""
         if not isinstance(recipe, GenerateRecipe):
             raise RecipeError(f"This is a recipe of kind '{recipe.kind}'.", "An engine needs kind: generate")
         settings, policy = recipe.policy, load_language_model(recipe.policy)
         model = load_reward_model(recipe.reward_model, backbone=policy, dtype=settings.dtype, device=settings.device)
-        return cls(policy, model, always=recipe.always)
+        return cls(policy, model, always=recipe.always, settings=recipe.decoding)
 
     def preference(self, specs: Sequence[str]) -> Preference:
         """Read a preference as typed after `--pref`, see `pad_cli.preference`, and add the safety floor to it."""
@@ -107,7 +110,7 @@ class PadEngine:
             prompts: B prompts, each a text, a conversation or token ids. Policy and reward model read the same token
                 ids, so these need a reward model with the policy's vocabulary and without the preference in its prompt.
             preferences: B preferences; None: the policy answers alone.
-            settings: how to decode.
+            settings: how to decode; None: the engine's own settings.
             guidance_weights: B guidance weights; None: `settings.guidance_weight` for all.
             streams: B names of random streams; name and seed decide what sampling draws. None: the prompt's number.
             policy_prompts: B prompts that the policy reads instead of `prompts`, which the reward model reads.
@@ -118,7 +121,7 @@ class PadEngine:
             DataError: a prompt is empty, or longer than the models can read.
             ResourceError: memory is too small for one answer.
         """
-        settings = settings or DecodingSettings()
+        settings = settings or self.settings
         items = self.items(
             prompts, preferences, settings, guidance_weights, streams=streams, policy_prompts=policy_prompts
         )
@@ -169,7 +172,7 @@ class PadEngine:
         template_options: Mapping[str, Any] | None = None,
     ) -> list[Item]:
         """Read B prompts, for `steps`; `template_options` as in `encode_prompt`, the rest as in `generate`."""
-        settings, count = settings or DecodingSettings(), len(prompts)
+        settings, count = settings or self.settings, len(prompts)
         lists = {
             "preferences": preferences,
             "guidance weights": guidance_weights,
@@ -285,7 +288,7 @@ class PadEngine:
     def _single(
         self, prompt: Prompt, preference: Preference | None, settings: DecodingSettings | None
     ) -> Iterator[Step]:
-        settings = settings or DecodingSettings()
+        settings = settings or self.settings
         items = self.items([prompt], None if preference is None else [preference], settings)
         self._check_room(items)
         return self.steps(items, settings)

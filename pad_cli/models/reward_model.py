@@ -34,6 +34,7 @@ from pad_cli.records import Messages
 from pad_cli.system.progress import note
 from pad_cli.system.runs import fingerprint
 
+_NAMED_WARNINGS = 3
 _TEMPLATE = (
     "[Guidelines] Your task is to generate response by considering the following principle. "
     "[Principles] {principles} [Instruction] {instruction}"
@@ -169,10 +170,13 @@ class PersonalizedRewardModel:
         return table.to(self.backbone.device)
 
     def _warn_of(self, far: Mapping[str, int]) -> None:
-        """Warn once of each text that was not understood."""
+        """Warn once of each text that was not understood, and of the first few by name."""
         for text in sorted(far.keys() - self._warned):
             nearest = "" if far[text] < 0 else f" The nearest principle is '{self.principles[far[text]]}'."
-            note(f"Warning: '{text}' is unlike all paraphrases that this reward model knows: no effect.{nearest}")
+            if len(self._warned) < _NAMED_WARNINGS:
+                note(f"Warning: '{text}' is unlike all paraphrases that this reward model knows: no effect.{nearest}")
+            elif len(self._warned) == _NAMED_WARNINGS:
+                note("Warning: more texts have no effect; they are not listed.")
             self._warned.add(text)
 
     def shift(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -90,7 +90,7 @@ def _documentation(target: str) -> str:
             texts = [each.value for each in fields if ast.unparse(each).startswith("description")]
             described = [str(text.value) for text in texts if isinstance(text, ast.Constant)]
             return _first_sentence(described[0] if described else ast.get_docstring(node) or "")
-        named = isinstance(node, ast.Assign) and attribute in map(ast.unparse, node.targets)
-        if named and isinstance(after, ast.Expr):
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+        if attribute in map(ast.unparse, targets) and isinstance(after, ast.Expr):
             return _first_sentence(str(ast.literal_eval(after.value)))
     return ""

@@ -122,7 +122,9 @@ def load_recipe(content: Mapping[str, Any], source: str = "recipe") -> AnyRecipe
     try:
         return _ADAPTER.validate_python(dict(content))
     except ValidationError as error:
-        raise _problems(source, map(_explain, error.errors()), "See: pad recipe show embedded") from error
+        kind = str(content["kind"])
+        example = f"embedded-{kind}" if kind in KINDS and kind != "train-rm" else "embedded"
+        raise _problems(source, map(_explain, error.errors()), f"See: pad recipe show {example}") from error
 
 
 def secrets_in(content: Any) -> list[str]:
