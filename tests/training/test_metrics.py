@@ -177,6 +177,7 @@ def test_shares_by_label_make_up_the_whole() -> None:
 
 def test_a_label_names_a_preference_whatever_its_order_and_can_be_typed() -> None:
     both: list[dict[str, Any]] = [{"formal": -1.0, "concise": 0.5}, {"concise": 0.5, "formal": -1.0}]
-    first, second = preference_labels(both)
+    numbers = torch.zeros(2, dtype=torch.long)
+    first, second = preference_labels(PairTable(numbers, numbers, tuple(both), ({}, {})))
     assert first == second
     assert parse_preference([first], ["formal", "concise"], accepts_text=False).weights == both[0]
