@@ -327,7 +327,7 @@ def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[Pref
             adapter.save(scratch)
             write_json(scratch / _COST, asdict(cost))
     finally:
-        adapter.detach()
+        adapter.remove_hooks()
     return cost
 
 
@@ -339,7 +339,7 @@ def _work(target: Path) -> Path:
 def _attached(directory: Path, policy: LanguageModel, stack: ExitStack) -> Adapter:
     """An adapter of the policy's, detached when the stack is left, since it slows everything else down."""
     adapter = Adapter.load(directory, policy.model)
-    stack.callback(adapter.detach)
+    stack.callback(adapter.remove_hooks)
     return adapter
 
 

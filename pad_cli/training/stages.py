@@ -167,7 +167,7 @@ class TrainingRun:
     def _read_through(self, adapter: Adapter | None) -> None:
         """Read states through another adapter, or none, from now on."""
         if self.adapter is not None:
-            self.adapter.detach()
+            self.adapter.remove_hooks()
         self.adapter, self._rewards = adapter, None
 
     def _evaluate(self) -> dict[str, dict[str, Any]]:

@@ -286,7 +286,7 @@ def test_a_second_stage_is_still_measured_against_the_plain_backbone(backbone: L
             for answer in (pair.chosen, pair.rejected)
         )
         losses.append(-logsigmoid(stage.beta * (chosen - rejected)).item())
-    adapter.detach()
+    adapter.remove_hooks()
     _, history = train_lora(
         stage, backbone, make_heads(backbone), sequences, pairs, weights,
         start=tmp_path / "1" / "last", directory=tmp_path / "2", seed=0,
@@ -300,7 +300,7 @@ def test_an_adapter_of_other_settings_is_not_gone_on_from(
     changed: dict[str, Any], backbone: LanguageModel, tmp_path: Path
 ) -> None:
     adapter, _ = train_lora(adapter_stage(), backbone, None, *tables(backbone), directory=tmp_path / "1", seed=0)
-    adapter.detach()
+    adapter.remove_hooks()
     with pytest.raises(RecipeError, match="other LoRA weights"):
         train_lora(
             joint_stage(**changed), backbone, make_heads(backbone), *tables(backbone),
@@ -329,7 +329,7 @@ def test_the_backbone_is_afterwards_as_it_was_before(checkpointing: bool, byte_t
         before = condition(model)
         stage = joint_stage(gradient_checkpointing=checkpointing, learning_rate=0.01)
         adapter, _ = train_lora(stage, model, make_heads(model), *tables(model), directory=tmp_path / name, seed=0)
-        adapter.detach()
+        adapter.remove_hooks()
         assert condition(model) == before
 
 
