@@ -148,6 +148,7 @@ class TrainingData:
     head: LogitHead  # the unembedding in float32, on the CPU
     sequences: list[TokenSequence]  # the distinct answers, cut, each with its prompt
     train: PairTable
+    named: PairTable  # the training pairs that name only principles: these train heads
     validation: tuple[tuple[PairSplit, PairTable], ...]
     seed: int
     extractor: HiddenStateExtractor  # of the plain backbone
@@ -198,4 +199,6 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
     dtype = getattr(torch, recipe.cache_dtype)
     extractor = HiddenStateExtractor(backbone, None, dtype, corpus, recipe.normaliser_tokens)
     head = backbone.head.float32("cpu")
-    return TrainingData(backbone, head, book.sequences, train, validation, seed, extractor, lengths, hidden_states())
+    return TrainingData(
+        backbone, head, book.sequences, train, train.named(), validation, seed, extractor, lengths, hidden_states()
+    )

@@ -15,9 +15,9 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.training import loop
 from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.stages import CachedData, train_encoder
+from pad_cli.training.stages import CachedData
 from tests.tiny import make_reward_model
-from tests.training.conftest import TEXTS, make_rewards
+from tests.training.conftest import TEXTS, make_rewards, train_encoder
 from tests.training.test_stages import PAIRS
 
 STAGE = {"stage": "heads", "steps": 40, "batch_size": 8, "learning_rate": 0.05, "warmup_steps": 4}
