@@ -155,7 +155,7 @@ class TrainingRun:
         return history
 
     def _train_cached(self, stage: HeadsStage | EncoderStage) -> list[dict[str, Any]]:
-        """Train the heads, or an encoder, with the weights that preferences have as they are, or through it."""
+        """Train the heads under the weights that pairs name, or an encoder that gives the weights."""
         data = self._data
         trained: PreferenceHeads | PreferenceEncoder
         if isinstance(stage, EncoderStage):

@@ -180,9 +180,10 @@ def test_free_text_preferences_train_the_encoder(policy: LanguageModel, tmp_path
         for pair in PAIRS
         for name in pair.preference
     ]
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     table = tabulate(worded, book)
-    data = CachedData(make_rewards(policy, book.sequences, tmp_path), table, 0, tmp_path / "snapshot")
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    data = CachedData(make_rewards(policy, sequences, tmp_path), table, 0, tmp_path / "snapshot")
     stage = EncoderStage(stage="encoder", steps=60, batch_size=8, hidden_size=16, dropout=0.0, learning_rate=0.03)
     encoder, history = train_encoder(stage, heads, policy, {}, data)
     assert len(encoder.state_dict()) > 0

@@ -54,13 +54,14 @@ def tables(
     model: LanguageModel, *, one_sided: bool = False, contrast: bool = False, count: int | None = None
 ) -> tuple[list[TokenSequence], PairTable, torch.Tensor]:
     """Sequences, pairs and weights; one-sided: only those that want an x; contrast: each under both preferences."""
-    book = SequenceBook(model.tokenizer, 512, 512)
+    book = SequenceBook()
     pairs = [pair for pair in PAIRS if not one_sided or "exes" in pair.preference][:count]
     if contrast:
         other = {"exes": {"whys": 1.0}, "whys": {"exes": 1.0}}
         pairs += [PreferencePair(p.prompt, other[min(p.preference)], p.rejected, p.chosen) for p in pairs]
     table = tabulate(pairs, book)
-    return book.sequences, table, table.weights(NAMES)
+    sequences, _ = book.tokenised(model.tokenizer, 512, 512)
+    return sequences, table, table.weights(NAMES)
 
 
 def make_heads(model: LanguageModel) -> PreferenceHeads:
@@ -432,15 +433,16 @@ def test_a_split_is_measured_by_sums_and_by_tokens(policy: LanguageModel, tmp_pa
     """Half of the chosen answers are three times as long: a sum over tokens would judge them otherwise."""
     heads = make_reward_model(policy).heads
     heads.names = ("exes", "whys", "zeds")
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     pairs = tabulate([replace(p, chosen=p.chosen * (1 + 2 * (n % 2))) for n, p in enumerate(PAIRS)], book)
     weights = pairs.weights(heads.names)
-    reference = reference_log_probs(policy, book.sequences, [pairs], tmp_path)
-    metrics = measure_split(policy, heads, book.sequences, reference, pairs, weights)
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    reference = reference_log_probs(policy, sequences, [pairs], tmp_path)
+    metrics = measure_split(policy, heads, sequences, reference, pairs, weights)
     rewards, likely = [], []
     with torch.no_grad():
         for answers in (pairs.chosen, pairs.rejected):
-            read = [book.sequences[number] for number in answers.tolist()]
+            read = [sequences[number] for number in answers.tolist()]
             ours = plain_sums(policy.model, read, heads, weights, policy.head)
             rewards.append(ours - plain_sums(policy.model, read, None, weights, policy.head))
             likely.append(ours / torch.tensor([len(answer) for _, answer in read]))

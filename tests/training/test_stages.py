@@ -34,9 +34,10 @@ PAIRS = [
 
 @pytest.fixture
 def prepared(policy: LanguageModel, tmp_path: Path) -> CachedData:
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     table = tabulate(PAIRS, book)
-    return CachedData(make_rewards(policy, book.sequences, tmp_path), table, 0, tmp_path / "snapshot.safetensors")
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    return CachedData(make_rewards(policy, sequences, tmp_path), table, 0, tmp_path / "snapshot.safetensors")
 
 
 def hidden_of(data: CachedData) -> torch.Tensor:
@@ -192,9 +193,10 @@ def test_policy_accuracy_judges_the_guided_distribution_per_token(policy: Langua
 
     Half of the chosen answers are three times as long, so that a sum over tokens would judge otherwise.
     """
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     pairs = tabulate([replace(p, chosen=p.chosen * (1 + 2 * (n % 2))) for n, p in enumerate(PAIRS)], book)
-    rewards = make_rewards(policy, book.sequences, tmp_path)
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    rewards = make_rewards(policy, sequences, tmp_path)
     heads = make_heads(policy)
     metrics = measure(heads, rewards, pairs, pairs.weights(NAMES), calibration=0.0)
     cache, likelier = rewards.cache, []
@@ -208,7 +210,7 @@ def test_policy_accuracy_judges_the_guided_distribution_per_token(policy: Langua
 
 
 def test_an_answer_that_occurs_in_several_pairs_is_numbered_once(policy: LanguageModel) -> None:
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     prompt, other = as_messages("Hi"), as_messages("Why?")
     pairs = [
         PreferencePair(prompt, {"exes": 1.0}, "x", "y"),
@@ -218,11 +220,12 @@ def test_an_answer_that_occurs_in_several_pairs_is_numbered_once(policy: Languag
     table = tabulate(pairs, book)
     assert (table.chosen.tolist(), table.rejected.tolist()) == ([0, 1, 2], [1, 0, 3])
     assert table.weights(NAMES).tolist() == [[1.0, 0.0], [0.0, 1.0], [0.5, -2.0]]
-    assert len(book.sequences) == 4
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    assert len(sequences) == 4
 
 
 def test_shuffled_labels_swap_about_half_of_the_pairs_and_lose_none(policy: LanguageModel) -> None:
-    plain, shuffled = (tabulate(PAIRS, SequenceBook(policy.tokenizer, 512, 512), seed) for seed in (None, 3))
+    plain, shuffled = (tabulate(PAIRS, SequenceBook(), seed) for seed in (None, 3))
     swapped = (plain.chosen == shuffled.rejected) & (plain.rejected == shuffled.chosen)
     kept = (plain.chosen == shuffled.chosen) & (plain.rejected == shuffled.rejected)
     assert (swapped ^ kept).all()
