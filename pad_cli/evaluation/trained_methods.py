@@ -311,13 +311,15 @@ def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[Pref
     """Train an adapter, or resume, and save it with its cost, which includes interrupted attempts."""
     from pad_cli.training.dpo import train_dpo
 
-    book = SequenceBook(policy.tokenizer, settings.data.max_prompt_tokens, settings.data.max_answer_tokens)
+    book = SequenceBook()
     table = tabulate(pairs, book)
+    limits = (settings.data.max_prompt_tokens, settings.data.max_answer_tokens)
+    sequences, _ = book.tokenised(policy.tokenizer, *limits)
     work, started = _work(target), time.monotonic()
     clock = work / _SECONDS
     before = float(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0
     try:
-        adapter = train_dpo(settings.stage, policy, book.sequences, table, directory=work, seed=settings.seed)
+        adapter = train_dpo(settings.stage, policy, sequences, table, directory=work, seed=settings.seed)
     finally:
         seconds = before + time.monotonic() - started
         write_whole(clock, f"{seconds}\n")
@@ -327,7 +329,7 @@ def _train(settings: CompetitorSettings, policy: LanguageModel, pairs: list[Pref
             adapter.save(scratch)
             write_json(scratch / _COST, asdict(cost))
     finally:
-        adapter.detach()
+        adapter.remove_hooks()
     return cost
 
 
@@ -339,7 +341,7 @@ def _work(target: Path) -> Path:
 def _attached(directory: Path, policy: LanguageModel, stack: ExitStack) -> Adapter:
     """An adapter of the policy's, detached when the stack is left, since it slows everything else down."""
     adapter = Adapter.load(directory, policy.model)
-    stack.callback(adapter.detach)
+    stack.callback(adapter.remove_hooks)
     return adapter
 
 

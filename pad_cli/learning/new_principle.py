@@ -30,7 +30,7 @@ from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
 from pad_cli.system.progress import note
 from pad_cli.system.runs import check_output, fingerprint, hidden_states, whole_files, write_json, write_whole
-from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache, corpus_of
 from pad_cli.training.metrics import Share, outcomes, share_of
 from pad_cli.training.pair_table import SequenceBook, tabulate
 from pad_cli.training.token_rewards import TokenRewards, normalise_heads, reward_scales
@@ -178,12 +178,13 @@ def _train(
 ) -> tuple[PreferenceHeads, torch.Tensor]:
     """The calibrated head, and the (N,) cross-validated margins of the pairs before calibration, nats."""
     backbone, adapted = model.backbone, model.adapter is not None
-    book = SequenceBook(backbone.tokenizer, _MAX_TOKENS, _MAX_TOKENS)
+    book = SequenceBook()
     table = tabulate(pairs, book)
+    sequences, _ = book.tokenised(backbone.tokenizer, _MAX_TOKENS, _MAX_TOKENS)
     small = backbone.vocabulary_size <= _WHOLE_VOCABULARY
-    corpus = torch.arange(backbone.vocabulary_size) if small else book.corpus
+    corpus = torch.arange(backbone.vocabulary_size) if small else corpus_of(sequences)
     reader = HiddenStateExtractor(backbone, model.adapter, torch.float32, corpus, _CANDIDATES)
-    cache = build_hidden_cache(book.sequences, reader, hidden_states())
+    cache = build_hidden_cache(sequences, reader, hidden_states())
     head = backbone.head.float32("cpu")
     prompts = [json.dumps(pair.prompt) for pair in pairs]
     examples = Examples(cache, table, [prompts.index(text) for text in prompts], head, adapted=adapted)

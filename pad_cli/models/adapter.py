@@ -127,7 +127,7 @@ class Adapter:
         """All that decides the delta, for a fingerprint: A (r, in) and scaling * B (out, r), in float32, by path."""
         return [factor for update in self._updates.values() for factor in (update.down.float(), update.scaled_up)]
 
-    def detach(self) -> None:
+    def remove_hooks(self) -> None:
         """Remove every hook from the model; the adapter can still be saved."""
         for hook in self._hooks:
             hook.remove()

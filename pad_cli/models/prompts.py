@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -83,6 +83,12 @@ def encode_answer(tokenizer: Any, answer: str, max_tokens: int | None = None) ->
 def decode_answer(tokenizer: Any, tokens: Sequence[int], ends: Collection[int] = ()) -> str:
     """The text of an answer, without white space around it; special tokens and those in `ends` are no text."""
     return str(tokenizer.decode([t for t in tokens if t not in ends], skip_special_tokens=True)).strip()
+
+
+def decode_answers(tokenizer: Any, answers: Iterable[Sequence[int]]) -> list[str]:
+    """The texts of answers from `encode_answer`, cut or whole."""
+    ends = (end_of_turn(tokenizer),)
+    return [decode_answer(tokenizer, answer, ends) for answer in answers]
 
 
 def whole_characters(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> str:

@@ -14,22 +14,17 @@ training pairs: what wins whatever the preference is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.stats import binomtest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from pad_cli.models.prompts import decode_answer, end_of_turn
-from pad_cli.models.scoring import TokenSequence
 from pad_cli.training.pair_table import PairTable
 
-_LEVEL = 0.05  # a difference with a larger p is no difference
 _WORDS = r"\w+|[^\w\s]"  # words and punctuation marks
 
 Vector = NDArray[np.float64]
@@ -37,12 +32,6 @@ Matrix = Any  # (N, F), sparse
 
 Margins = Callable[[PairTable], torch.Tensor]
 """N pairs to (N,) margins: above 0 where a baseline finds the chosen answer the better one."""
-
-
-def read_answers(tokenizer: Any, sequences: Sequence[TokenSequence]) -> list[str]:
-    """The answers of a `SequenceBook` as texts, decoded from their cut tokens."""
-    ends = (end_of_turn(tokenizer),)
-    return [decode_answer(tokenizer, answer, ends) for _, answer in sequences]
 
 
 def fit_baselines(train: PairTable, texts: Sequence[str], lengths: Vector) -> dict[str, Margins]:
@@ -93,26 +82,3 @@ def _direction(differences: Matrix, weights: Vector) -> Vector:
     turned = differences[order].multiply(np.repeat([1.0, -1.0], size)[:, None]).tocsr()
     model = LogisticRegression(C=0.5, fit_intercept=False, max_iter=1000)
     return np.asarray(model.fit(turned, labels, sample_weight=np.abs(weights)[order]).coef_[0])
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Is a reward model better than a baseline on the same pairs?"""
-
-    words: Literal["beats", "does not beat", "is worse than"]  # `does not beat` where they cannot be told apart
-    difference: float  # of the pair accuracies, the reward model's less the baseline's
-    p: float  # of McNemar's exact test
-
-
-def verdict(model: torch.Tensor, baseline: torch.Tensor) -> Verdict:
-    """McNemar's exact test: among the pairs on which the two differ, does either win more than half?
-
-    `model` and `baseline` are (N,) `metrics.outcomes` on the same pairs; a tie against a win is a difference too.
-    """
-    better, worse = int((model > baseline).sum()), int((model < baseline).sum())
-    p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
-    difference = round((model.double().mean() - baseline.double().mean()).item(), 4)
-    words: Literal["beats", "does not beat", "is worse than"] = "does not beat"
-    if p < _LEVEL:
-        words = "beats" if better > worse else "is worse than"
-    return Verdict(words, difference, float(f"{p:.3g}"))

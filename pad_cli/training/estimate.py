@@ -115,13 +115,13 @@ def estimate(recipe: TrainRecipe) -> Estimate:
 
 def _draw(data: TrainingData, states: Path) -> TrainingData:
     """A few of the training pairs, without validation; their states are cached elsewhere."""
-    named = data.train.named() or data.train
+    named = data.named or data.train
     table = named.rows(random.Random(data.seed).sample(range(len(named)), min(_PAIRS, len(named))))
     used, places = table.answers(torch.arange(len(table))).unique(return_inverse=True)
     chosen, rejected = places.split(len(table))
     sequences = [data.sequences[number] for number in used.tolist()]
     table = replace(table, chosen=chosen, rejected=rejected)
-    return replace(data, sequences=sequences, train=table, validation=(), states=states)
+    return replace(data, sequences=sequences, train=table, named=table.named(), validation=(), states=states)
 
 
 def _measure(device: torch.device, work: Callable[[], object]) -> tuple[float, int | None]:

@@ -77,6 +77,7 @@ def fit(
     title, lora, passes = f"Training {stage.stage}", isinstance(stage, LoraStage), _passes(stage)
     total, size = steps_of(stage, pairs), stage.batch_size
     order = order_of_pairs(pairs, total * passes * size, seed)
+    rates = [learning_rate(step, stage.warmup_steps, total, from_zero=lora) for step in range(total)]
     trained = {name: parameter for group, _ in groups for name, parameter in group.items()}
     for parameter in trained.values():
         parameter.requires_grad_(True)
@@ -125,7 +126,7 @@ def fit(
         progress.skip(state.step)
         while state.step < total and not (stage.patience and state.stale >= stage.patience):
             for group, (_, peak) in zip(optimiser.param_groups, groups, strict=True):
-                group["lr"] = peak * learning_rate(state.step, stage.warmup_steps, total, from_zero=lora)
+                group["lr"] = peak * rates[state.step]
             optimiser.zero_grad()
             try:
                 loss, accuracy = backward(f"{title}, step {state.step + 1} of {total}")

@@ -23,7 +23,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-from pad_cli.errors import RecipeError, TrainingError, did_you_mean
+from pad_cli.errors import RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tensors, save_tensors
 from pad_cli.models.distributed import main_first, wait_for_all
@@ -102,6 +102,12 @@ def train_lora(
             own = {f"preference_head.{name}": parameter for name, parameter in head.named_parameters()}
             groups.append((own, stage.heads_learning_rate))
 
+        def evaluate() -> dict[str, dict[str, Any]]:
+            wrapped.eval()
+            return {
+                name: measure_split(backbone, head, sequences, reference, table, own) for name, table, own in validation
+            }
+
         def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             _only_lora_drops_out(wrapped, checkpointed=stage.gradient_checkpointing)
             answers = train.answers(batch)
@@ -112,12 +118,6 @@ def train_lora(
                 rewards = rewards / lengths[answers].to(rewards.device)
             chosen, rejected = rewards.split(len(batch))
             return chosen, rejected
-
-        def evaluate() -> dict[str, dict[str, Any]]:
-            wrapped.eval()
-            return {
-                name: measure_split(backbone, head, sequences, reference, table, own) for name, table, own in validation
-            }
 
         half = backbone.dtype == torch.float16 and backbone.device.type == "cuda"
         scaler = torch.amp.GradScaler(backbone.device.type, enabled=half)
@@ -214,8 +214,8 @@ def linear_layers(model: Any, targets: Sequence[str] | Literal["all-linear"]) ->
         return layers
     for name in targets:
         if not any(f".{path}".endswith(f".{name}") for path in layers):
-            near = did_you_mean(name, {path.rpartition(".")[2] for path in layers})
-            raise RecipeError(f"target_modules: the backbone's body has no linear layer '{name}'.", near)
+            known = ", ".join(sorted({path.rpartition(".")[2] for path in layers}))
+            raise RecipeError(f"target_modules: the backbone's body has no linear layer '{name}'.", f"Known: {known}.")
     return [path for path in layers if any(f".{path}".endswith(f".{name}") for name in targets)]
 
 

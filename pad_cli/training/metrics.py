@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from scipy.stats import binomtest, spearmanr
@@ -25,10 +25,12 @@ from pad_cli.system.progress import bar
 from pad_cli.training.pair_table import PairTable
 from pad_cli.training.token_rewards import TokenRewards
 
+_LEVEL = 0.05  # a difference with a larger p is no difference
 _CHUNK = 64  # pairs
 _CHUNK_TOKENS = 2048  # tokens whose logits are held at once
 _DIGITS = 4
 _MOMENT_PAIRS = 300
+_PREFERENCES = 64  # of a split that have figures each
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Those of `margin_quantiles`."""
@@ -162,9 +164,33 @@ def rows_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
     return rows
 
 
-def preference_labels(preferences: Sequence[Mapping[str, float]]) -> list[str]:
-    """Maps of name to weight as `Preference.describe` words them, whatever the order of their names."""
-    return [Preference(dict(sorted(weights.items())), {}).describe() for weights in preferences]
+def preference_labels(pairs: PairTable) -> list[str]:
+    """The preferences of N pairs as `Preference.describe` words them, whatever the order of their names."""
+    asked = [{**names, **texts} for names, texts in zip(pairs.preferences, pairs.texts, strict=True)]
+    return [Preference(dict(sorted(weights.items())), {}).describe() for weights in asked]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Is a reward model better than a baseline on the same pairs?"""
+
+    words: Literal["beats", "does not beat", "is worse than"]  # `does not beat` where they cannot be told apart
+    difference: float  # of the pair accuracies, the reward model's less the baseline's
+    p: float  # of McNemar's exact test
+
+
+def verdict(model: torch.Tensor, baseline: torch.Tensor) -> Verdict:
+    """McNemar's exact test: among the pairs on which the two differ, does either win more than half?
+
+    `model` and `baseline` are (N,) `outcomes` on the same pairs; a tie against a win is a difference too.
+    """
+    better, worse = int((model > baseline).sum()), int((model < baseline).sum())
+    p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    difference = round((model.double().mean() - baseline.double().mean()).item(), 4)
+    words: Literal["beats", "does not beat", "is worse than"] = "does not beat"
+    if p < _LEVEL:
+        words = "beats" if better > worse else "is worse than"
+    return Verdict(words, difference, float(f"{p:.3g}"))
 
 
 @dataclass(frozen=True)
@@ -198,6 +224,43 @@ def margin_quantiles(margins: torch.Tensor) -> tuple[float, ...]:
     """The `QUANTILES` of (N,) margins, nats."""
     values = margins.double().quantile(torch.tensor(QUANTILES, dtype=torch.double))
     return tuple(round(value, _DIGITS) for value in values.tolist())
+
+
+def split_figures(
+    name: str, scores: PairScores, labels: Sequence[str], baselines: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
+    """All figures of one split of N pairs, for `report.json`; shares are of pairs that are right.
+
+    Args:
+        labels: N preferences, as from `preference_labels`.
+        baselines: name to the (N,) margins of a baseline on the same pairs, at least one.
+    """
+    won, guided = outcomes(scores.margins), outcomes(scores.guided_margins)
+    theirs = {baseline: outcomes(margins) for baseline, margins in baselines.items()}
+    groups = sorted(rows_by_label(labels).items(), key=lambda group: -len(group[1]))
+    return {
+        "name": name,
+        "metrics": summarise(scores.margins, scores.guided_margins),
+        "pair_accuracy": share_of(won),
+        "policy_accuracy": share_of(guided),
+        "preferences": [  # the most frequent ones first
+            {
+                "label": label,
+                "pair_accuracy": share_of(won[rows]),
+                "policy_accuracy": share_of(guided[rows]),
+                "length": length_effect(scores.at(rows)),
+                "baselines": {baseline: share_of(other[rows]).value for baseline, other in theirs.items()},
+            }
+            for label, rows in groups[:_PREFERENCES]
+        ],
+        "more_preferences": max(len(groups) - _PREFERENCES, 0),  # further ones, without figures
+        "baselines": [
+            {"name": baseline, "pair_accuracy": share_of(other), "verdict": verdict(won, other)}
+            for baseline, other in theirs.items()
+        ],
+        "quantiles": margin_quantiles(scores.margins),
+        "length": length_effect(scores),
+    }
 
 
 @dataclass(frozen=True)

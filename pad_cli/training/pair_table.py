@@ -21,76 +21,65 @@ from pad_cli.records import PairData, PairSplit, PreferencePair
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import note
 from pad_cli.system.runs import hidden_states
-from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache, corpus_of
 from pad_cli.training.token_rewards import TokenRewards
 
 _MANY = 0.2  # share of answers that were cut
 
 
 class SequenceBook:
-    """Numbers each distinct (prompt, answer) once; most answers occur in several pairs.
+    """Numbers each distinct (prompt, answer) once; most answers occur in several pairs."""
 
-    Prompts longer than `max_prompt_tokens` lose their beginning, answers their end. Of a backbone that reads no more
-    than `context_length` tokens, prompts are cut so that `max_answer_tokens`, or half of it, can follow, and answers to
-    what is then left.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        max_prompt_tokens: int,
-        max_answer_tokens: int,
-        context_length: int | None = None,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._context = context_length
-        self._limits = (cut_to_context(context_length, max_prompt_tokens, max_answer_tokens), max_answer_tokens)
-        self._numbers: dict[tuple[Any, str], int] = {}
-        self._prompts: dict[Any, tuple[tuple[int, ...], int]] = {}
-        self._full: list[tuple[int, int]] = []  # lengths of each prompt and answer before they were cut
-        self._moved = 0
-        self._cut_to_context = 0  # answers that would fit the recipe's limit, but not the backbone's
-        self.sequences: list[TokenSequence] = []
+    def __init__(self) -> None:
+        self._first: dict[tuple[Any, str], tuple[int, PreferencePair]] = {}  # the number, and the pair that got it
 
     def number(self, pair: PreferencePair, answer: str) -> int:
-        messages = pair.prompt
-        key = tuple((message["role"], message["content"]) for message in messages)
-        if (key, answer) not in self._numbers:
-            if key not in self._prompts:
-                whole = encode_prompt(self._tokenizer, messages, place=pair.place)
-                self._moved += moves_system(self._tokenizer, messages)
-                self._prompts[key] = tuple(whole[-self._limits[0] :]), len(whole)
-            prompt, prompt_length = self._prompts[key]
-            tokens = encode_answer(self._tokenizer, answer)
-            self._numbers[key, answer] = len(self.sequences)
-            self._full.append((prompt_length, len(tokens)))
-            left = room(self._context, len(prompt))
-            limit = self._limits[1] if left is None else min(left, self._limits[1])
-            self._cut_to_context += left is not None and min(len(tokens), self._limits[1]) > left
-            self.sequences.append((prompt, tuple(tokens[:limit])))
-        return self._numbers[key, answer]
+        prompt = tuple((message["role"], message["content"]) for message in pair.prompt)
+        return self._first.setdefault((prompt, answer), (len(self._first), pair))[0]
 
-    @property
-    def corpus(self) -> torch.Tensor:
-        """(U,) sorted: every token that an answer uses."""
-        return torch.tensor(sorted({token for _, answer in self.sequences for token in answer}))
+    def tokenised(
+        self, tokenizer: Any, max_prompt_tokens: int, max_answer_tokens: int, context_length: int | None = None
+    ) -> tuple[list[TokenSequence], dict[str, float | int]]:
+        """The sequences in the order of their numbers; and their lengths in tokens, how many were cut or changed.
 
-    def lengths(self) -> dict[str, float | int]:
-        """Statistics of the distinct (prompt, answer) sequences, in tokens; how many were cut or changed."""
-        prompts, answers = zip(*self._full, strict=True)
-        return {
-            "answers": len(answers),
-            "answer_tokens": sum(len(answer) for _, answer in self.sequences),
-            "answer_median": statistics.median(answers),
-            "answer_longest": max(answers),
-            "answers_cut": sum(length > len(read) for length, (_, read) in zip(answers, self.sequences, strict=True)),
-            "answer_limit": self._limits[1],
-            "cut_to_context": self._cut_to_context,
-            "prompt_median": statistics.median(prompts),
-            "prompt_longest": max(prompts),
-            "prompts_cut": sum(length > self._limits[0] for length in prompts),
-            "prompt_limit": self._limits[0],
-            "systems_moved": self._moved,
+        Prompts longer than `max_prompt_tokens` lose their beginning, answers their end. Of a backbone that reads no
+        more than `context_length` tokens, prompts are cut so that `max_answer_tokens`, or half of it, can follow, and
+        answers to what is then left.
+
+        Raises:
+            DataError: a prompt is empty, or the chat template refuses it.
+        """
+        prompt_limit = cut_to_context(context_length, max_prompt_tokens, max_answer_tokens)
+        prompts: dict[Any, tuple[tuple[int, ...], int]] = {}  # cut, and the length before
+        sequences: list[TokenSequence] = []
+        whole: list[tuple[int, int]] = []  # lengths of each prompt and answer before they were cut
+        systems_moved = beyond_context = 0
+        for (key, text), (_, pair) in self._first.items():
+            if key not in prompts:
+                tokens = encode_prompt(tokenizer, pair.prompt, place=pair.place)
+                prompts[key] = tuple(tokens[-prompt_limit:]), len(tokens)
+                systems_moved += moves_system(tokenizer, pair.prompt)
+            prompt, prompt_length = prompts[key]
+            answer = encode_answer(tokenizer, text)
+            left = room(context_length, len(prompt))
+            limit = max_answer_tokens if left is None else min(left, max_answer_tokens)
+            beyond_context += limit < min(len(answer), max_answer_tokens)
+            sequences.append((prompt, tuple(answer[:limit])))
+            whole.append((prompt_length, len(answer)))
+        prompt_lengths, lengths = zip(*whole, strict=True)
+        return sequences, {
+            "answers": len(sequences),
+            "answer_tokens": sum(len(answer) for _, answer in sequences),
+            "answer_median": statistics.median(lengths),
+            "answer_longest": max(lengths),
+            "answers_cut": sum(length > len(read) for length, (_, read) in zip(lengths, sequences, strict=True)),
+            "answer_limit": max_answer_tokens,
+            "cut_to_context": beyond_context,  # answers that fit the recipe's limit, but not the backbone's
+            "prompt_median": statistics.median(prompt_lengths),
+            "prompt_longest": max(prompt_lengths),
+            "prompts_cut": sum(length > prompt_limit for length in prompt_lengths),
+            "prompt_limit": prompt_limit,
+            "systems_moved": systems_moved,
         }
 
 
@@ -148,10 +137,11 @@ class TrainingData:
     head: LogitHead  # the unembedding in float32, on the CPU
     sequences: list[TokenSequence]  # the distinct answers, cut, each with its prompt
     train: PairTable
+    named: PairTable  # the training pairs that name only principles: these train heads
     validation: tuple[tuple[PairSplit, PairTable], ...]
     seed: int
     extractor: HiddenStateExtractor  # of the plain backbone
-    lengths: Mapping[str, float | int]  # as from `SequenceBook.lengths`
+    lengths: Mapping[str, float | int]  # as from `SequenceBook.tokenised`
     states: Path  # directory of cached states
 
     def rewards(self, adapter: Adapter | None, everyone: Processes = ALONE) -> TokenRewards:
@@ -167,11 +157,12 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
     Raises:
         DataError: the chat template refuses a prompt.
     """
-    limits, seed = (recipe.data.max_prompt_tokens, recipe.data.max_answer_tokens), recipe.seed
-    book = SequenceBook(backbone.tokenizer, *limits, backbone.context_length)
+    book, seed = SequenceBook(), recipe.seed
     train = tabulate(data.train, book, seed if recipe.data.shuffle_labels else None)
+    named = train.named()
     validation = tuple((split, tabulate(split.pairs, book)) for split in data.validation)
-    lengths = book.lengths()
+    limits = (recipe.data.max_prompt_tokens, recipe.data.max_answer_tokens, backbone.context_length)
+    sequences, lengths = book.tokenised(backbone.tokenizer, *limits)
     validated = sum(len(table) for _, table in validation)
     note(
         f"{len(train)} training pairs, {validated} validation pairs, "
@@ -194,8 +185,8 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
     elif closes_thought(backbone.tokenizer):
         note("The chat template opens a reasoning block; it is closed before the answer (enable_thinking=False).")
     exact = backbone.vocabulary_size <= recipe.exact_vocabulary
-    corpus = None if exact else book.corpus
+    corpus = None if exact else corpus_of(sequences)
     dtype = getattr(torch, recipe.cache_dtype)
     extractor = HiddenStateExtractor(backbone, None, dtype, corpus, recipe.normaliser_tokens)
     head = backbone.head.float32("cpu")
-    return TrainingData(backbone, head, book.sequences, train, validation, seed, extractor, lengths, hidden_states())
+    return TrainingData(backbone, head, sequences, train, named, validation, seed, extractor, lengths, hidden_states())

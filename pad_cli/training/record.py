@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from pydantic import TypeAdapter
 
 from pad_cli.errors import DataError
+from pad_cli.models.prompts import decode_answers
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import describe
 from pad_cli.recipe import TrainRecipe
@@ -22,27 +23,22 @@ from pad_cli.reports.document import markdown, page
 from pad_cli.reports.training_report import training_document
 from pad_cli.system.progress import stage
 from pad_cli.system.runs import write_json, write_whole
-from pad_cli.training.baselines import fit_baselines, read_answers, verdict
+from pad_cli.training.baselines import Margins, fit_baselines
 from pad_cli.training.metrics import (
-    PairScores,
     Share,
     head_geometry,
-    length_effect,
-    margin_quantiles,
     outcomes,
     preference_labels,
-    rows_by_label,
     score_pairs,
     share_of,
-    summarise,
+    split_figures,
 )
-from pad_cli.training.pair_table import PairTable, TrainingData
+from pad_cli.training.pair_table import TrainingData
 from pad_cli.training.stages import TrainingRun
 
 RECORD, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
 """The files of a training report."""
 
-_PREFERENCES = 64  # of a split that have a record each
 _TRAIN_PAIRS = 1000  # of which accuracy is measured
 
 _KEYS = {
@@ -62,55 +58,45 @@ def evaluate_run(
 
     A share is a mapping of its `value`, `n`, `low` and `high`; see `metrics.Share`.
     """
-    lengths = data.lengths
-    return _plain(
-        {
-            "name": Path(recipe.output).name,
-            "backbone": recipe.backbone.model,
-            "conditioning": model.conditioning,
-            "principles": model.principles,
-            "rank": run.heads.rank,
-            "has_adapter": run.adapter is not None,
-            "has_encoder": run.encoder is not None,
-            "pairs": len(data.train),
-            "preferences": Counter(_labels(data.train)),  # label to number of training pairs
-            "answers": lengths["answers"],  # distinct ones, of training and validation
-            "cut_answers": lengths["answers_cut"],  # for either reason
-            "max_answer_tokens": recipe.data.max_answer_tokens,
-            "stages": run.records,  # see `stages.StageRecord`
-            "calibration": [model.calibration],  # what guidance weight 1 multiplies rewards by
-            "train": _train_accuracy(run),  # share of training pairs
-            "splits": _splits(data, run, model.calibration),
-            "heads": head_geometry(run.heads),
-            "shuffled_labels": recipe.data.shuffle_labels,
-            "seed": recipe.seed,
-            "cut_to_context": lengths["cut_to_context"],  # answers cut only because the backbone reads no more
-            "context_length": data.backbone.context_length,  # tokens of prompt and answer; None: nothing limits them
-            "data": {**asdict(report), "lengths": lengths},
-        }
-    )
-
-
-def _plain(content: Record) -> Record:
-    """The same as JSON has it: tuples are lists, dataclasses mappings."""
-    plain: Record = json.loads(json.dumps(content, default=asdict))
-    return plain
-
-
-def _splits(data: TrainingData, run: TrainingRun, calibration: float) -> list[Record]:
-    if not (splits := run.splits()):
-        return []
-    with stage("Fitting the baselines"):
-        lengths = np.array([float(len(answer)) for _, answer in data.sequences])
-        texts = read_answers(data.backbone.tokenizer, data.sequences)
-        baselines = fit_baselines(data.train, texts, lengths)
-    records = []
+    splits, lengths = run.splits(), data.lengths
+    baselines: Mapping[str, Margins] = {}
+    if splits:
+        with stage("Fitting the baselines"):
+            texts = decode_answers(data.backbone.tokenizer, (answer for _, answer in data.sequences))
+            sizes = np.array([float(len(answer)) for _, answer in data.sequences])
+            baselines = fit_baselines(data.train, texts, sizes)
+    figures = []
     for name, table, weights in splits:
         title = f"Measuring pairs: {name}"
-        scores = score_pairs(run.heads, run.rewards, table, weights, calibration, title=title)
-        margins = {baseline: fitted(table) for baseline, fitted in baselines.items()}
-        records.append(split_record(name, scores, _labels(table), margins))
-    return records
+        scores = score_pairs(run.heads, run.rewards, table, weights, model.calibration, title=title)
+        margins = {baseline: margins_of(table) for baseline, margins_of in baselines.items()}
+        figures.append(split_figures(name, scores, preference_labels(table), margins))
+    content = {
+        "name": Path(recipe.output).name,
+        "backbone": recipe.backbone.model,
+        "conditioning": model.conditioning,
+        "principles": model.principles,
+        "rank": run.heads.rank,
+        "has_adapter": run.adapter is not None,
+        "has_encoder": run.encoder is not None,
+        "pairs": len(data.train),
+        "preferences": Counter(preference_labels(data.train)),  # label to number of training pairs
+        "answers": lengths["answers"],  # distinct ones, of training and validation
+        "cut_answers": lengths["answers_cut"],  # for either reason
+        "max_answer_tokens": recipe.data.max_answer_tokens,
+        "stages": run.records,  # see `stages.StageRecord`
+        "calibration": [model.calibration],  # what guidance weight 1 multiplies rewards by
+        "train": _train_accuracy(run),  # share of training pairs
+        "splits": figures,  # see `metrics.split_figures`
+        "heads": head_geometry(run.heads),
+        "shuffled_labels": recipe.data.shuffle_labels,
+        "seed": recipe.seed,
+        "cut_to_context": lengths["cut_to_context"],  # answers cut only because the backbone reads no more
+        "context_length": data.backbone.context_length,  # tokens of prompt and answer; None: nothing limits them
+        "data": {**asdict(report), "lengths": lengths},
+    }
+    record: Record = json.loads(json.dumps(content, default=asdict))  # dataclasses become mappings, tuples lists
+    return record
 
 
 def _train_accuracy(run: TrainingRun) -> Share:
@@ -119,47 +105,6 @@ def _train_accuracy(run: TrainingRun) -> Share:
     weights = pairs.weights(run.principles)
     scores = score_pairs(run.heads, run.rewards, pairs, weights, 1.0, title="Measuring training pairs")
     return share_of(outcomes(scores.margins))
-
-
-def _labels(table: PairTable) -> Sequence[str]:
-    return preference_labels([{**names, **texts} for names, texts in zip(table.preferences, table.texts, strict=True)])
-
-
-def split_record(name: str, scores: PairScores, labels: Sequence[str], baselines: Mapping[str, torch.Tensor]) -> Record:
-    """All figures of one split of N pairs; shares are of pairs that are right.
-
-    Args:
-        labels: N preferences, as from `metrics.preference_labels`.
-        baselines: name to the (N,) margins of a baseline on the same pairs, at least one.
-    """
-    won, guided = outcomes(scores.margins), outcomes(scores.guided_margins)
-    theirs = {baseline: outcomes(margins) for baseline, margins in baselines.items()}
-    groups = sorted(rows_by_label(labels).items(), key=lambda group: -len(group[1]))
-    return _plain(
-        {
-            "name": name,
-            "metrics": summarise(scores.margins, scores.guided_margins),
-            "pair_accuracy": share_of(won),
-            "policy_accuracy": share_of(guided),
-            "preferences": [  # the most frequent ones first
-                {
-                    "label": label,
-                    "pair_accuracy": share_of(won[rows]),
-                    "policy_accuracy": share_of(guided[rows]),
-                    "length": length_effect(scores.at(rows)),
-                    "baselines": {baseline: share_of(other[rows]).value for baseline, other in theirs.items()},
-                }
-                for label, rows in groups[:_PREFERENCES]
-            ],
-            "more_preferences": max(len(groups) - _PREFERENCES, 0),  # further ones, without a record
-            "baselines": [
-                {"name": baseline, "pair_accuracy": share_of(other), "verdict": verdict(won, other)}
-                for baseline, other in theirs.items()
-            ],
-            "quantiles": margin_quantiles(scores.margins),
-            "length": length_effect(scores),
-        }
-    )
 
 
 def metrics_of(record: Record) -> dict[str, Record]:

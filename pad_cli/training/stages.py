@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 from pad_cli.models.distributed import wait_for_all
 from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads, text_states
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage, LoraStage
+from pad_cli.recipe import EncoderStage, HeadsStage, JointStage, LoraStage
 from pad_cli.records import PairSplit
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import whole_directory, write_json
-from pad_cli.training.loop import Evaluate, Score, TrainingStage, fit
+from pad_cli.training.loop import Evaluate, TrainingStage, fit
 from pad_cli.training.metrics import Split, measure
 from pad_cli.training.pair_table import PairTable, TrainingData
 from pad_cli.training.token_rewards import TokenRewards, global_scale, normalise_heads, reward_scales
@@ -39,6 +39,9 @@ _LORA = ("adapter", "joint")  # stages that train an adapter
 
 Clause = tuple[int, str, float]
 """A row of a table, a text, and its weight in the preference of that row."""
+
+WeightsOf = Callable[[torch.Tensor], torch.Tensor]
+"""(B,) indices of pairs to the (B, K) weights of their preferences."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class TrainingRun:
         self.heads = heads
         self.encoder: PreferenceEncoder | None = None
         self.adapter: Adapter | None = None
-        self.pairs = data.train.named()
+        self.pairs = data.named
         self.records: list[StageRecord] = []
 
     def train(self, stage: TrainingStage) -> None:
@@ -124,29 +127,17 @@ class TrainingRun:
             return add_clauses(weights, clauses, encoded)
 
     def _train(self, stage: TrainingStage) -> list[dict[str, Any]]:
-        if isinstance(stage, AdapterStage | JointStage):
-            return self._train_lora(stage)
-        pairs = self.pairs if isinstance(stage, HeadsStage) else self._data.train
-        snapshot = self._work / f"{stage.stage}.snapshot.safetensors"
-        data = CachedData(self.rewards, pairs, self._data.seed, snapshot, self._evaluate)
-        if isinstance(stage, EncoderStage):
-            self.encoder, history = train_encoder(stage, self.heads, self._data.backbone, self._texts, data)
-            return history
-        history = train_heads(stage, self.heads, self.pairs.weights(self.principles), data)
-        if self.adapter is None:
-            # with an adapter there is a part of the reward that all principles share
-            scales = reward_scales(self.heads, self.rewards, title="Balancing heads")
-            normalise_heads(self.heads, scales)
-        return history
-
-    def _train_lora(self, stage: AdapterStage | JointStage) -> list[dict[str, Any]]:
+        if isinstance(stage, HeadsStage | EncoderStage):
+            return self._train_cached(stage)
         from pad_cli.training.lora import train_lora
 
         directory = self._work / f"{stage.stage}.unfinished"
         validation = self.splits() if stage.evaluate_every else ()
-        self._read_through(None)  # PEFT starts from the files of the adapter before
         earlier = [self._work / record.name / _ADAPTER for record in self.records if record.name in _LORA]
-        adapter, history = train_lora(
+        if self.adapter is not None:
+            self.adapter.remove_hooks()  # PEFT starts from its files
+        self.adapter = self._rewards = None
+        self.adapter, history = train_lora(
             stage,
             self._data.backbone,
             self.heads if isinstance(stage, JointStage) else None,
@@ -158,17 +149,31 @@ class TrainingRun:
             directory=directory,
             seed=self._data.seed,
         )
-        self._read_through(adapter)
         wait_for_all()
         if processes().main:
             shutil.rmtree(directory, ignore_errors=True)
         return history
 
-    def _read_through(self, adapter: Adapter | None) -> None:
-        """Read states through another adapter, or none, from now on."""
-        if self.adapter is not None:
-            self.adapter.detach()
-        self.adapter, self._rewards = adapter, None
+    def _train_cached(self, stage: HeadsStage | EncoderStage) -> list[dict[str, Any]]:
+        """Train the heads under the weights that pairs name, or an encoder that gives the weights."""
+        data = self._data
+        trained: PreferenceHeads | PreferenceEncoder
+        if isinstance(stage, EncoderStage):
+            pairs = data.train
+            trained, weights_of = new_encoder(stage, self.principles, data.backbone, self._texts, pairs, data.seed)
+        else:
+            pairs, trained = self.pairs, self.heads
+            weights_of = pairs.weights(self.principles).__getitem__
+        snapshot = self._work / f"{stage.stage}.snapshot.safetensors"
+        cached = CachedData(self.rewards, pairs, data.seed, snapshot, self._evaluate)
+        history = cached.train(stage, self.heads, trained, weights_of)
+        if isinstance(trained, PreferenceEncoder):
+            self.encoder = trained.eval()
+        elif self.adapter is None:
+            # with an adapter there is a part of the reward that all principles share
+            scales = reward_scales(self.heads, self.rewards, title="Balancing heads")
+            normalise_heads(self.heads, scales)
+        return history
 
     def _evaluate(self) -> dict[str, dict[str, Any]]:
         calibration = global_scale(reward_scales(self.heads, self.rewards))
@@ -189,7 +194,10 @@ class TrainingRun:
                 self.encoder.load_state_dict(tensors)
                 self.encoder.eval().requires_grad_(False)
             if (finished / _ADAPTER).exists():
-                self._read_through(Adapter.load(finished / _ADAPTER, self._data.backbone.model))
+                adapter = Adapter.load(finished / _ADAPTER, self._data.backbone.model)
+                if self.adapter is not None:
+                    self.adapter.remove_hooks()
+                self.adapter, self._rewards = adapter, None
             self.heads.load_state_dict(head)
         except (OSError, ValueError, TypeError, KeyError, SafetensorError, RuntimeError, CheckpointError):
             return False
@@ -220,53 +228,43 @@ class CachedData:
     snapshot: Path
     evaluate: Evaluate | None = None
 
-    def scores(
-        self, heads: PreferenceHeads, batch: torch.Tensor, weights: torch.Tensor, normalised: bool, dropout: float = 0.0
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Summed token rewards (B,) of the chosen and of the rejected answers of a batch; means when `normalised`."""
-        answers = self.pairs.answers(batch)
-        positions, owners = self.rewards.cache.positions(answers)
-        tokens = self.rewards.rewards(heads, positions, weights.repeat(2, 1)[owners], dropout)
-        sums = answer_sums(tokens, owners, len(answers))
-        if normalised:
-            sums = sums / self.rewards.cache.lengths[answers]
-        chosen, rejected = sums.split(len(batch))
-        return chosen, rejected
+    def train(
+        self, stage: HeadsStage | EncoderStage, heads: PreferenceHeads, trained: nn.Module, weights_of: WeightsOf
+    ) -> list[dict[str, Any]]:
+        """Train all parameters of the heads, or of the encoder that weighs them; returns the history, see `fit`."""
+        dropout = stage.dropout if isinstance(stage, HeadsStage) else 0.0  # an encoder has its own
 
-    def fit(self, stage: HeadsStage | EncoderStage, module: nn.Module, score: Score) -> list[dict[str, Any]]:
-        """Train all parameters of a module; returns the history."""
-        groups = [(dict(module.named_parameters()), stage.learning_rate)]
+        def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            answers, weights = self.pairs.answers(batch), weights_of(batch)
+            positions, owners = self.rewards.cache.positions(answers)
+            tokens = self.rewards.rewards(heads, positions, weights.repeat(2, 1)[owners], dropout)
+            sums = answer_sums(tokens, owners, len(answers))
+            if stage.length_normalised:
+                sums = sums / self.rewards.cache.lengths[answers]
+            chosen, rejected = sums.split(len(batch))
+            return chosen, rejected
+
+        groups = [(dict(trained.named_parameters()), stage.learning_rate)]
         return fit(stage, groups, score, len(self.pairs), self.seed, self.snapshot, self.evaluate)
 
 
-def train_heads(
-    stage: HeadsStage, heads: PreferenceHeads, weights: torch.Tensor, data: CachedData
-) -> list[dict[str, Any]]:
-    """Stage `heads`: learn the heads; the (N, K) weights w_p are the pairs' own. Returns the history, see `fit`."""
-
-    def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return data.scores(heads, batch, weights[batch], stage.length_normalised, stage.dropout)
-
-    return data.fit(stage, heads, score)
-
-
-def train_encoder(
+def new_encoder(
     stage: EncoderStage,
-    heads: PreferenceHeads,
+    names: Sequence[str],
     backbone: LanguageModel,
     texts: Mapping[str, Sequence[str]],
-    data: CachedData,
-) -> tuple[PreferenceEncoder, list[dict[str, Any]]]:
-    """Stage `encoder`: learn g so that w_p = sum over a preference's clauses of weight * g(clause).
+    pairs: PairTable,
+    seed: int,
+) -> tuple[PreferenceEncoder, WeightsOf]:
+    """The encoder g of stage `encoder`, to be trained, and w_p = sum over a preference's clauses of weight * g(clause).
 
     Every time a pair is seen, its principles get fresh paraphrases; free text stays as it is. `texts` are the
-    paraphrases of each principle, its name not among them. Returns the encoder, and its history.
+    paraphrases of each principle, its name not among them.
 
     Raises:
         RecipeError: a principle has no paraphrases, and no pair is in free text.
     """
-    names = heads.names
-    free = sorted({text for row in data.pairs.texts for text in row})
+    free = sorted({text for row in pairs.texts for text in row})
     lacking = [name for name in names if not texts.get(name)]
     if lacking and not free:
         raise RecipeError(
@@ -278,24 +276,22 @@ def train_encoder(
     place = {text: index for index, text in enumerate(known)}
     states = text_states(backbone, known)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(data.seed)
+        torch.manual_seed(seed)
         encoder = PreferenceEncoder(backbone.hidden_size, stage.hidden_size, len(names), stage.dropout, len(known))
     owner = {text: number for number, name in enumerate(names) for text in paraphrases[name]}
     encoder.remember(states, torch.tensor([owner.get(text, -1) for text in known]))
 
-    def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def weights_of(batch: torch.Tensor) -> torch.Tensor:
         clauses: list[Clause] = []
         for row, pair in enumerate(batch.tolist()):
-            for name, weight in data.pairs.preferences[pair].items():
+            for name, weight in pairs.preferences[pair].items():
                 drawn = int(torch.randint(len(paraphrases[name]), ()))
                 clauses.append((row, paraphrases[name][drawn], weight))
-            clauses += [(row, text, weight) for text, weight in data.pairs.texts[pair].items()]
+            clauses += [(row, text, weight) for text, weight in pairs.texts[pair].items()]
         encoded = encoder(states[[place[text] for _, text, _ in clauses]])
-        weights = add_clauses(torch.zeros(len(batch), len(names)), clauses, encoded)
-        return data.scores(heads, batch, weights, stage.length_normalised)
+        return add_clauses(torch.zeros(len(batch), len(names)), clauses, encoded)
 
-    history = data.fit(stage, encoder, score)
-    return encoder.eval(), history
+    return encoder, weights_of
 
 
 def add_clauses(weights: torch.Tensor, clauses: Sequence[Clause], encoded: torch.Tensor) -> torch.Tensor:

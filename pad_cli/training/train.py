@@ -137,10 +137,10 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
             "pair_moments": pair_moments(heads, run.rewards, run.pairs),
         }
         with whole_files(output, last=CONFIG) as scratch:
+            write_training_report(scratch, record)
             save_reward_model(model, scratch, recipe.backbone)
             write_json(scratch / METRICS, metrics)
             write_json(scratch / RECIPE, recipe.model_dump())
-            write_training_report(scratch, record)
             config = json.loads((scratch / CONFIG).read_text(encoding="utf-8"))
             write_whole(scratch / "README.md", model_card(config, metrics, record["data"]))
         shutil.rmtree(output / _WORK, ignore_errors=True)

@@ -204,7 +204,7 @@ def test_any_adapter_configuration_is_understood_or_refused(
     save_file(factors, directory / "adapter_model.safetensors")
     adapter, _ = tried(lambda: Adapter.load(directory, policy.model), CheckpointError)
     if adapter is not None:
-        adapter.detach()
+        adapter.remove_hooks()
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import Preference
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import as_messages
-from pad_cli.training.pair_table import SequenceBook
 from pad_cli.training.token_rewards import reward_scales
 from tests.tiny import PRINCIPLES
 from tests.training.conftest import make_rewards
@@ -145,11 +144,8 @@ def test_the_new_head_is_as_strong_as_calibration_makes_the_others(
 ) -> None:
     rows = make_rows(12, seed=1)
     model = load(add(rows).directory, policy)
-    book = SequenceBook(policy.tokenizer, 1024, 1024)
-    for row in rows:
-        for side in ("chosen", "rejected"):
-            book.sequences.append(_sequence(policy, row["prompt"], row[side]))
-    found = reward_scales(model.heads, make_rewards(policy, book.sequences, tmp_path / "cache"))[-1]
+    sequences = [_sequence(policy, row["prompt"], row[side]) for row in rows for side in ("chosen", "rejected")]
+    found = reward_scales(model.heads, make_rewards(policy, sequences, tmp_path / "cache"))[-1]
     assert found * model.calibration == pytest.approx(STRENGTH, rel=1e-3)
 
 

@@ -230,8 +230,8 @@ def test_the_context_cannot_be_nested_and_survives_the_attempt(llama: LanguageMo
 def test_a_detached_adapter_leaves_no_hook_and_refuses_to_work(llama: LanguageModel, files: Path) -> None:
     adapter = Adapter.load(files, llama.model)
     assert hooks(llama) == len(LLAMA_LINEARS) * 2 + 1
-    adapter.detach()
-    adapter.detach()
+    adapter.remove_hooks()
+    adapter.remove_hooks()
     assert hooks(llama) == 0
     with pytest.raises(RuntimeError, match="detached"), adapter.on_rows_from(0):
         pass
@@ -250,7 +250,7 @@ def test_two_adapters_on_one_model_do_not_disturb_each_other(llama: LanguageMode
         with adapters[number].on_rows_from(0):
             close(real(states(llama)), real(theirs[number]))
     before = states(llama)
-    adapters[0].detach()
+    adapters[0].remove_hooks()
     with adapters[1].on_rows_from(0):
         close(real(states(llama)), real(theirs[1]))
     assert torch.equal(states(llama), before)

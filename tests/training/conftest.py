@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from pad_cli.models.adapter import Adapter
+from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence
-from pad_cli.recipe import TrainRecipe
+from pad_cli.recipe import EncoderStage, HeadsStage, TrainRecipe
 from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
+from pad_cli.training.stages import CachedData, new_encoder
 from pad_cli.training.token_rewards import TokenRewards
 
 LETTERS = {"exes": "x", "whys": "y"}
@@ -60,6 +62,22 @@ def make_rewards(
     )
     cache = build_hidden_cache(sequences, reader, directory)
     return TokenRewards(cache, backbone.head, candidates is None, adapter is not None)
+
+
+def train_heads(stage: HeadsStage, heads: PreferenceHeads, data: CachedData) -> list[dict[str, Any]]:
+    return data.train(stage, heads, heads, data.pairs.weights(heads.names).__getitem__)
+
+
+def train_encoder(
+    stage: EncoderStage,
+    heads: PreferenceHeads,
+    backbone: LanguageModel,
+    texts: Mapping[str, list[str]],
+    data: CachedData,
+) -> tuple[PreferenceEncoder, list[dict[str, Any]]]:
+    encoder, weights_of = new_encoder(stage, heads.names, backbone, texts, data.pairs, data.seed)
+    history = data.train(stage, heads, encoder, weights_of)
+    return encoder.eval(), history
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from pad_cli.models.prompts import decode_answers
 from pad_cli.records import PreferencePair, as_messages
-from pad_cli.training.baselines import Margins, fit_baselines, read_answers, verdict
-from pad_cli.training.metrics import outcomes
+from pad_cli.training.baselines import Margins, fit_baselines
+from pad_cli.training.metrics import outcomes, verdict
 from pad_cli.training.pair_table import PairTable, SequenceBook, tabulate
 
 JOLLY, GRAVE, NEUTRAL = ["laugh", "grin", "joke"], ["duty", "order", "law"], ["tea", "boat", "field", "lamp"]
@@ -158,9 +159,10 @@ def test_one_training_pair_is_enough() -> None:
 
 def test_answers_are_read_as_the_model_reads_them(byte_tokenizer: Any) -> None:
     """Cut at six tokens, which are bytes; the end token is not read."""
-    book = SequenceBook(byte_tokenizer, 64, 6)
+    book = SequenceBook()
     tabulate([PreferencePair(as_messages("Why?"), {"a": 1.0}, "laughing out loud", "duty")], book)
-    assert read_answers(byte_tokenizer, book.sequences) == ["laughi", "duty"]
+    sequences, _ = book.tokenised(byte_tokenizer, 64, 6)
+    assert decode_answers(byte_tokenizer, [answer for _, answer in sequences]) == ["laughi", "duty"]
 
 
 def outcome(won: int, lost: int, tied: int = 0) -> torch.Tensor:

@@ -35,10 +35,10 @@ def test_trl_trains_the_weights_that_the_stage_adapter_does(
     sequences, pairs, weights = tables(backbone)
     before = condition(backbone)
     theirs = dpo.train_dpo(stage, backbone, sequences, pairs, directory=tmp_path / "trl", seed=3)
-    theirs.detach()
+    theirs.remove_hooks()
     assert condition(backbone) == before
     ours, _ = train_lora(stage, backbone, None, sequences, pairs, weights, directory=tmp_path / "ours", seed=3)
-    ours.detach()
+    ours.remove_hooks()
     for one, other in zip(theirs.tensors, ours.tensors, strict=True):
         assert (one - other).abs().max() < 1e-4
     assert max(tensor.abs().max() for tensor in theirs.tensors) > 1e-3
@@ -49,7 +49,7 @@ def test_a_checkpoint_that_was_not_finished_falls_back_to_the_one_before(
 ) -> None:
     sequences, pairs, _ = tables(backbone)
     stage = adapter_stage(steps=4, save_every=2, anchor=0.0)
-    dpo.train_dpo(stage, backbone, sequences, pairs, directory=tmp_path, seed=0).detach()
+    dpo.train_dpo(stage, backbone, sequences, pairs, directory=tmp_path, seed=0).remove_hooks()
     assert dpo._last_whole(tmp_path) == str(tmp_path / "checkpoint-4")
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text('{"global_step": 4')
     assert dpo._last_whole(tmp_path) == str(tmp_path / "checkpoint-2")

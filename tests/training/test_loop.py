@@ -15,9 +15,9 @@ from pad_cli.models.language_model import LanguageModel
 from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.training import loop
 from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.stages import CachedData, train_encoder
+from pad_cli.training.stages import CachedData
 from tests.tiny import make_reward_model
-from tests.training.conftest import TEXTS, make_rewards
+from tests.training.conftest import TEXTS, make_rewards, train_encoder
 from tests.training.test_stages import PAIRS
 
 STAGE = {"stage": "heads", "steps": 40, "batch_size": 8, "learning_rate": 0.05, "warmup_steps": 4}
@@ -180,9 +180,10 @@ def test_free_text_preferences_train_the_encoder(policy: LanguageModel, tmp_path
         for pair in PAIRS
         for name in pair.preference
     ]
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     table = tabulate(worded, book)
-    data = CachedData(make_rewards(policy, book.sequences, tmp_path), table, 0, tmp_path / "snapshot")
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    data = CachedData(make_rewards(policy, sequences, tmp_path), table, 0, tmp_path / "snapshot")
     stage = EncoderStage(stage="encoder", steps=60, batch_size=8, hidden_size=16, dropout=0.0, learning_rate=0.03)
     encoder, history = train_encoder(stage, heads, policy, {}, data)
     assert len(encoder.state_dict()) > 0

@@ -59,7 +59,7 @@ def test_a_quantised_backbone_trains_and_decodes_through_its_adapter(
         stage, backbone, heads, sequences, pairs, weights, validation=[("own", pairs, weights)],
         directory=tmp_path / "run", seed=0,
     )  # fmt: skip
-    adapter.detach()
+    adapter.remove_hooks()
     assert condition(backbone) == before
     assert {tensor.dtype for tensor in kept(tmp_path / "run").values()} == {torch.float32}
     assert history[-1]["splits"]["own"]["pair_accuracy"] > 0.9
@@ -70,7 +70,7 @@ def test_a_quantised_backbone_trains_and_decodes_through_its_adapter(
     adapter = Adapter.load(tmp_path / "run" / "last", backbone.model)
     with adapter.on_rows_from(0):
         ours = read(backbone)
-    adapter.detach()
+    adapter.remove_hooks()
     trained = PeftModel.from_pretrained(backbone.model, str(tmp_path / "run" / "last")).eval()
     theirs = read(backbone)
     trained.unload()

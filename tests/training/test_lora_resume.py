@@ -35,7 +35,7 @@ def run(model: LanguageModel, directory: Path) -> tuple[dict[str, torch.Tensor],
         STAGE, model, heads, sequences, pairs, weights, validation=[("own", pairs, weights)],
         directory=directory, seed=5,
     )  # fmt: skip
-    adapter.detach()
+    adapter.remove_hooks()
     return {**load_file(directory / "last" / "adapter_model.safetensors"), **heads.state_dict()}, history
 
 

@@ -54,13 +54,14 @@ def tables(
     model: LanguageModel, *, one_sided: bool = False, contrast: bool = False, count: int | None = None
 ) -> tuple[list[TokenSequence], PairTable, torch.Tensor]:
     """Sequences, pairs and weights; one-sided: only those that want an x; contrast: each under both preferences."""
-    book = SequenceBook(model.tokenizer, 512, 512)
+    book = SequenceBook()
     pairs = [pair for pair in PAIRS if not one_sided or "exes" in pair.preference][:count]
     if contrast:
         other = {"exes": {"whys": 1.0}, "whys": {"exes": 1.0}}
         pairs += [PreferencePair(p.prompt, other[min(p.preference)], p.rejected, p.chosen) for p in pairs]
     table = tabulate(pairs, book)
-    return book.sequences, table, table.weights(NAMES)
+    sequences, _ = book.tokenised(model.tokenizer, 512, 512)
+    return sequences, table, table.weights(NAMES)
 
 
 def make_heads(model: LanguageModel) -> PreferenceHeads:
@@ -286,7 +287,7 @@ def test_a_second_stage_is_still_measured_against_the_plain_backbone(backbone: L
             for answer in (pair.chosen, pair.rejected)
         )
         losses.append(-logsigmoid(stage.beta * (chosen - rejected)).item())
-    adapter.detach()
+    adapter.remove_hooks()
     _, history = train_lora(
         stage, backbone, make_heads(backbone), sequences, pairs, weights,
         start=tmp_path / "1" / "last", directory=tmp_path / "2", seed=0,
@@ -300,7 +301,7 @@ def test_an_adapter_of_other_settings_is_not_gone_on_from(
     changed: dict[str, Any], backbone: LanguageModel, tmp_path: Path
 ) -> None:
     adapter, _ = train_lora(adapter_stage(), backbone, None, *tables(backbone), directory=tmp_path / "1", seed=0)
-    adapter.detach()
+    adapter.remove_hooks()
     with pytest.raises(RecipeError, match="other LoRA weights"):
         train_lora(
             joint_stage(**changed), backbone, make_heads(backbone), *tables(backbone),
@@ -329,7 +330,7 @@ def test_the_backbone_is_afterwards_as_it_was_before(checkpointing: bool, byte_t
         before = condition(model)
         stage = joint_stage(gradient_checkpointing=checkpointing, learning_rate=0.01)
         adapter, _ = train_lora(stage, model, make_heads(model), *tables(model), directory=tmp_path / name, seed=0)
-        adapter.detach()
+        adapter.remove_hooks()
         assert condition(model) == before
 
 
@@ -432,15 +433,16 @@ def test_a_split_is_measured_by_sums_and_by_tokens(policy: LanguageModel, tmp_pa
     """Half of the chosen answers are three times as long: a sum over tokens would judge them otherwise."""
     heads = make_reward_model(policy).heads
     heads.names = ("exes", "whys", "zeds")
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     pairs = tabulate([replace(p, chosen=p.chosen * (1 + 2 * (n % 2))) for n, p in enumerate(PAIRS)], book)
     weights = pairs.weights(heads.names)
-    reference = reference_log_probs(policy, book.sequences, [pairs], tmp_path)
-    metrics = measure_split(policy, heads, book.sequences, reference, pairs, weights)
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    reference = reference_log_probs(policy, sequences, [pairs], tmp_path)
+    metrics = measure_split(policy, heads, sequences, reference, pairs, weights)
     rewards, likely = [], []
     with torch.no_grad():
         for answers in (pairs.chosen, pairs.rejected):
-            read = [book.sequences[number] for number in answers.tolist()]
+            read = [sequences[number] for number in answers.tolist()]
             ours = plain_sums(policy.model, read, heads, weights, policy.head)
             rewards.append(ours - plain_sums(policy.model, read, None, weights, policy.head))
             likely.append(ours / torch.tensor([len(answer) for _, answer in read]))

@@ -14,7 +14,7 @@ from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.preference import parse_preference
 from pad_cli.records import PreferencePair, as_messages
 from pad_cli.training import metrics
-from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache, corpus_of
 from pad_cli.training.metrics import (
     PairScores,
     measure,
@@ -46,10 +46,12 @@ class Task:
 
     def __init__(self, model: PersonalizedRewardModel, directory: Path, exact: bool) -> None:
         self.model = model
-        book = SequenceBook(model.backbone.tokenizer, 64, 64)
+        book = SequenceBook()
         self.table = tabulate(PAIRS, book)
-        reader = HiddenStateExtractor(model.backbone, None, torch.float32, None if exact else book.corpus, 4)
-        cache = build_hidden_cache(book.sequences, reader, directory)
+        sequences, _ = book.tokenised(model.backbone.tokenizer, 64, 64)
+        corpus = None if exact else corpus_of(sequences)
+        reader = HiddenStateExtractor(model.backbone, None, torch.float32, corpus, 4)
+        cache = build_hidden_cache(sequences, reader, directory)
         self.rewards = TokenRewards(cache, model.backbone.head, exact, False)
 
     def scores(self, table: PairTable | None = None, heads: PreferenceHeads | None = None) -> PairScores:
@@ -177,6 +179,7 @@ def test_shares_by_label_make_up_the_whole() -> None:
 
 def test_a_label_names_a_preference_whatever_its_order_and_can_be_typed() -> None:
     both: list[dict[str, Any]] = [{"formal": -1.0, "concise": 0.5}, {"concise": 0.5, "formal": -1.0}]
-    first, second = preference_labels(both)
+    numbers = torch.zeros(2, dtype=torch.long)
+    first, second = preference_labels(PairTable(numbers, numbers, tuple(both), ({}, {})))
     assert first == second
     assert parse_preference([first], ["formal", "concise"], accepts_text=False).weights == both[0]

@@ -20,7 +20,7 @@ from pad_cli.pairs import describe
 from pad_cli.records import DataReport, Dropped, PreferenceReport, SourceReport, SplitReport
 from pad_cli.reports import document
 from pad_cli.reports.training_report import console_tables, training_document, warnings_of
-from pad_cli.training.metrics import HeadGeometry, LengthEffect, PairScores, Share, summarise
+from pad_cli.training.metrics import HeadGeometry, LengthEffect, PairScores, Share, split_figures, summarise
 from pad_cli.training.record import (
     MARKDOWN,
     PAGE,
@@ -28,12 +28,16 @@ from pad_cli.training.record import (
     Record,
     metrics_of,
     read_training_record,
-    split_record,
     write_training_report,
 )
 from pad_cli.training.stages import StageRecord
 
 LABELS = ("formal", "humorous")
+
+
+def plain(content: Record) -> Record:
+    """The same as JSON has it."""
+    return dict(json.loads(json.dumps(content, default=asdict)))
 
 
 def make_split(name: str = "dev", accuracy: float = 0.9, n: int = 200, labels: tuple[str, ...] = LABELS) -> Record:
@@ -47,7 +51,7 @@ def make_split(name: str = "dev", accuracy: float = 0.9, n: int = 200, labels: t
     scores = PairScores(signed, zeros, 0.1 * signed, zeros, *tokens)
     guess = torch.tensor([1.0, -1.0]).repeat(n)[:n]
     asked = [labels[row % len(labels)] for row in range(n)]
-    return split_record(name, scores, asked, {"length": guess, "bag_of_words": -guess})
+    return plain(split_figures(name, scores, asked, {"length": guess, "bag_of_words": -guess}))
 
 
 DATA = DataReport(
@@ -93,8 +97,7 @@ def make_record(**changed: Any) -> Record:
         "cut_to_context": 0,
         "context_length": None,
     }
-    plain: Record = json.loads(json.dumps({**made, **changed}, default=asdict))
-    return plain
+    return plain({**made, **changed})
 
 
 def made(record: Record) -> document.Document:
@@ -320,7 +323,7 @@ def test_metrics_are_those_of_the_scores_and_say_what_the_baselines_reach() -> N
     zeros = torch.zeros(4)
     scores = PairScores(torch.tensor([1.0, 2, -1, 3]), zeros, torch.tensor([1.0, -1, -1, 1]), zeros, *torch.ones(2, 4))
     guess = torch.tensor([1.0, -1, -1, -1])
-    record = make_record(splits=(split_record("dev", scores, ["a", "a", "b", "b"], {"length": guess}),))
+    record = make_record(splits=(split_figures("dev", scores, ["a", "a", "b", "b"], {"length": guess}),))
     found = metrics_of(record)["dev"]
     assert list(found)[:4] == list(summarise(scores.margins, scores.guided_margins))
     assert found["pair_accuracy"] == 0.75
@@ -341,7 +344,7 @@ def test_metrics_are_those_of_the_scores_and_say_what_the_baselines_reach() -> N
 
 def test_figures_that_do_not_exist_are_not_shown_as_numbers() -> None:
     zeros, same = torch.zeros(120), torch.full((120,), 7)
-    split = split_record("dev", PairScores(zeros, zeros, zeros, zeros, same, same), ["a"] * 120, {"length": zeros})
+    split = split_figures("dev", PairScores(zeros, zeros, zeros, zeros, same, same), ["a"] * 120, {"length": zeros})
     record = make_record(splits=(split,), train=None, stages=(), heads=None, data={})
     for form, text in every_form(record).items():
         assert not re.search(r"\bnan\b|\bNone\b|\binf\b", text), form

@@ -52,7 +52,7 @@ def margins(recipe: TrainRecipe, policy: LanguageModel) -> torch.Tensor:
         ]
         found.append(sums[0] - sums[1])
     if model.adapter is not None:
-        model.adapter.detach()
+        model.adapter.remove_hooks()
     return torch.stack(found)
 
 
@@ -82,4 +82,4 @@ def test_an_adapter_decodes_through_paired_and_steers(
     assert_agree(paired, separate, alone(engine, prompts, preferences, settings[0]))
     assert paired != engine.generate(prompts, None)
     assert model.adapter is not None
-    model.adapter.detach()
+    model.adapter.remove_hooks()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,11 +18,11 @@ from pad_cli.recipe import EncoderStage, HeadsStage
 from pad_cli.records import PreferencePair, as_messages
 from pad_cli.training import loop, stages
 from pad_cli.training.metrics import measure
-from pad_cli.training.pair_table import SequenceBook, tabulate
-from pad_cli.training.stages import CachedData, train_encoder, train_heads
+from pad_cli.training.pair_table import PairTable, SequenceBook, tabulate
+from pad_cli.training.stages import CachedData
 from pad_cli.training.token_rewards import global_scale, normalise_heads, reward_scales
 from tests.tiny import make_language_model, make_reward_model
-from tests.training.conftest import TEXTS, make_rewards, make_rows
+from tests.training.conftest import TEXTS, make_rewards, make_rows, train_encoder, train_heads
 
 NAMES = ("exes", "whys")
 LENGTH = {"steps": 5, "batch_size": 8, "warmup_steps": 2, "learning_rate": 0.03}
@@ -35,13 +34,10 @@ PAIRS = [
 
 @pytest.fixture
 def prepared(policy: LanguageModel, tmp_path: Path) -> CachedData:
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     table = tabulate(PAIRS, book)
-    return CachedData(make_rewards(policy, book.sequences, tmp_path), table, 0, tmp_path / "snapshot.safetensors")
-
-
-def train(stage: HeadsStage, heads: PreferenceHeads, data: CachedData) -> list[dict[str, Any]]:
-    return train_heads(stage, heads, data.pairs.weights(NAMES), data)
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    return CachedData(make_rewards(policy, sequences, tmp_path), table, 0, tmp_path / "snapshot.safetensors")
 
 
 def hidden_of(data: CachedData) -> torch.Tensor:
@@ -63,7 +59,7 @@ def moved(before: dict[str, torch.Tensor], module: nn.Module) -> set[str]:
 def test_stage_heads_moves_the_heads_and_nothing_else(policy: LanguageModel, prepared: CachedData) -> None:
     heads = make_heads(policy)
     before, backbone, states = tensors(heads), tensors(policy.model), hidden_of(prepared)
-    train(HeadsStage(stage="heads", **LENGTH), heads, prepared)
+    train_heads(HeadsStage(stage="heads", **LENGTH), heads, prepared)
     assert moved(before, heads) == {"down", "up"}
     assert moved(backbone, policy.model) == set()
     assert torch.equal(hidden_of(prepared), states)
@@ -97,7 +93,7 @@ def test_stage_encoder_moves_the_encoder_and_nothing_else(
 
 def test_the_encoder_learns_which_words_mean_which_preference(policy: LanguageModel, prepared: CachedData) -> None:
     heads, length = make_heads(policy), {**LENGTH, "steps": 60}
-    train(HeadsStage(stage="heads", **length), heads, prepared)
+    train_heads(HeadsStage(stage="heads", **length), heads, prepared)
     stage = EncoderStage(stage="encoder", hidden_size=16, dropout=0.0, **length)
     encoder, _ = train_encoder(stage, heads, policy, TEXTS, prepared)
     weights = encoder(stages.text_states(policy, [TEXTS["exes"][0], TEXTS["whys"][0]]))
@@ -117,7 +113,7 @@ def test_training_starts_at_a_loss_of_log_2_and_the_loss_falls(
         return loss(*sums, **settings)
 
     monkeypatch.setattr(loop, "preference_loss", remember)
-    train(HeadsStage(stage="heads", **{**LENGTH, "steps": 30}), make_heads(policy), prepared)
+    train_heads(HeadsStage(stage="heads", **{**LENGTH, "steps": 30}), make_heads(policy), prepared)
     assert seen[0] == pytest.approx(0.6931, abs=1e-3)
     assert len(seen) == 30
     assert sum(seen[-5:]) < sum(seen[:5])
@@ -133,15 +129,15 @@ def test_epochs_are_passes_over_the_pairs(
 ) -> None:
     """24 pairs in batches of 8; one pass sees every pair once."""
     batches: list[list[int]] = []
-    scores = CachedData.scores
+    answers = PairTable.answers
 
-    def remember(data: CachedData, heads: nn.Module, batch: torch.Tensor, *others: Any) -> Any:
+    def remember(pairs: PairTable, batch: torch.Tensor) -> torch.Tensor:
         batches.append(batch.tolist())
-        return scores(data, heads, batch, *others)
+        return answers(pairs, batch)
 
-    monkeypatch.setattr(CachedData, "scores", remember)
+    monkeypatch.setattr(PairTable, "answers", remember)
     stage = HeadsStage(stage="heads", epochs=epochs, batch_size=8)
-    train(stage, make_heads(policy), prepared)
+    train_heads(stage, make_heads(policy), prepared)
     assert len(batches) == steps
     for start in range(0, steps - 2, 3):
         assert sorted(itertools.chain(*batches[start : start + 3])) == list(range(24))
@@ -154,7 +150,7 @@ def test_a_loss_that_is_no_number_names_the_stage_and_the_step(
     real = loop.preference_loss
     monkeypatch.setattr(loop, "preference_loss", lambda *a, **k: next(losses) * real(*a, **k))
     with pytest.raises(TrainingError, match=r"heads, step 3 of 5: the loss is nan") as caught:
-        train(HeadsStage(stage="heads", **LENGTH), make_heads(policy), prepared)
+        train_heads(HeadsStage(stage="heads", **LENGTH), make_heads(policy), prepared)
     assert caught.value.hint
 
 
@@ -197,9 +193,10 @@ def test_policy_accuracy_judges_the_guided_distribution_per_token(policy: Langua
 
     Half of the chosen answers are three times as long, so that a sum over tokens would judge otherwise.
     """
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     pairs = tabulate([replace(p, chosen=p.chosen * (1 + 2 * (n % 2))) for n, p in enumerate(PAIRS)], book)
-    rewards = make_rewards(policy, book.sequences, tmp_path)
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    rewards = make_rewards(policy, sequences, tmp_path)
     heads = make_heads(policy)
     metrics = measure(heads, rewards, pairs, pairs.weights(NAMES), calibration=0.0)
     cache, likelier = rewards.cache, []
@@ -213,7 +210,7 @@ def test_policy_accuracy_judges_the_guided_distribution_per_token(policy: Langua
 
 
 def test_an_answer_that_occurs_in_several_pairs_is_numbered_once(policy: LanguageModel) -> None:
-    book = SequenceBook(policy.tokenizer, 512, 512)
+    book = SequenceBook()
     prompt, other = as_messages("Hi"), as_messages("Why?")
     pairs = [
         PreferencePair(prompt, {"exes": 1.0}, "x", "y"),
@@ -223,11 +220,12 @@ def test_an_answer_that_occurs_in_several_pairs_is_numbered_once(policy: Languag
     table = tabulate(pairs, book)
     assert (table.chosen.tolist(), table.rejected.tolist()) == ([0, 1, 2], [1, 0, 3])
     assert table.weights(NAMES).tolist() == [[1.0, 0.0], [0.0, 1.0], [0.5, -2.0]]
-    assert len(book.sequences) == 4
+    sequences, _ = book.tokenised(policy.tokenizer, 512, 512)
+    assert len(sequences) == 4
 
 
 def test_shuffled_labels_swap_about_half_of_the_pairs_and_lose_none(policy: LanguageModel) -> None:
-    plain, shuffled = (tabulate(PAIRS, SequenceBook(policy.tokenizer, 512, 512), seed) for seed in (None, 3))
+    plain, shuffled = (tabulate(PAIRS, SequenceBook(), seed) for seed in (None, 3))
     swapped = (plain.chosen == shuffled.rejected) & (plain.rejected == shuffled.chosen)
     kept = (plain.chosen == shuffled.chosen) & (plain.rejected == shuffled.rejected)
     assert (swapped ^ kept).all()
@@ -241,6 +239,6 @@ def test_an_equal_model_gives_an_equal_training(policy: LanguageModel, prepared:
         torch.manual_seed(number)
         heads = make_heads(make_language_model(policy.tokenizer, seed=0))
         torch.manual_seed(number + 7)
-        train(HeadsStage(stage="heads", **LENGTH), heads, prepared)
+        train_heads(HeadsStage(stage="heads", **LENGTH), heads, prepared)
         results.append(tensors(heads))
     assert torch.equal(results[0]["up"], results[1]["up"])

@@ -111,12 +111,12 @@ def test_resume_equals_uninterrupted(make_recipe: MakeRecipe, tmp_path: Path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(stages, "train_encoder", interrupt)
+        patched.setattr(stages, "new_encoder", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_reward_model(broken)
     assert not (tmp_path / "broken" / CONFIG).exists()
     with monkeypatch.context() as patched:
-        patched.setattr(stages, "train_heads", lambda *_: pytest.fail("the finished stage is trained again"))
+        patched.setattr(stages, "normalise_heads", lambda *_: pytest.fail("the finished stage is trained again"))
         train_reward_model(broken)
     ours, theirs = files_of(broken), files_of(whole)
     assert ours.keys() == theirs.keys() >= {HEADS, ENCODER, CONFIG, METRICS}
@@ -144,7 +144,7 @@ def test_a_finished_run_is_not_done_again(make_recipe: MakeRecipe, monkeypatch: 
     recipe = make_recipe(stages=SHORT)
     assert Path(train_reward_model(recipe)) == Path(recipe.output)
     before = files_of(recipe)
-    monkeypatch.setattr(stages, "train_heads", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(stages, "normalise_heads", lambda *_: pytest.fail("trained again"))
     assert Path(train_reward_model(recipe)) == Path(recipe.output)
     assert files_of(recipe) == before
 

@@ -46,4 +46,4 @@ def attached(policy: LanguageModel, directory: Path) -> Iterator[Adapter]:
     try:
         yield adapter
     finally:
-        adapter.detach()
+        adapter.remove_hooks()
