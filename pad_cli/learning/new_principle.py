@@ -25,12 +25,13 @@ from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads, text_states
 from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.publishing import model_card
 from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.scoring import corpus_of
 from pad_cli.pairs import RowError, is_text, note_changes, read_rows
 from pad_cli.recipe import ModelSettings
 from pad_cli.records import PreferencePair
 from pad_cli.system.progress import note
 from pad_cli.system.runs import check_output, fingerprint, hidden_states, whole_files, write_json, write_whole
-from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache, corpus_of
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.metrics import Share, outcomes, share_of
 from pad_cli.training.pair_table import SequenceBook, tabulate
 from pad_cli.training.token_rewards import TokenRewards, normalise_heads, reward_scales

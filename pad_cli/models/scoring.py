@@ -37,6 +37,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def corpus_of(sequences: Sequence[TokenSequence]) -> torch.Tensor:
+    """(U,) sorted: every token that an answer uses."""
+    return torch.tensor(sorted({token for _, answer in sequences for token in answer}))
+
+
 def in_batches(
     sequences: Sequence[TokenSequence],
     read: Callable[[Sequence[TokenSequence], list[int]], Result],

@@ -44,11 +44,6 @@ _SHARD = 512  # answers in one file
 _CHUNK_LOGITS = 2**26  # logits held at once
 
 
-def corpus_of(sequences: Sequence[TokenSequence]) -> torch.Tensor:
-    """(U,) sorted: every token that an answer uses."""
-    return torch.tensor(sorted({token for _, answer in sequences for token in answer}))
-
-
 @dataclass(frozen=True)
 class HiddenStateExtractor:
     """Reads sequences with a backbone, and with its adapter when there is one."""

@@ -15,13 +15,13 @@ from pad_cli.equation import LogitHead
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel, cut_to_context, room
 from pad_cli.models.prompts import closes_thought, encode_answer, encode_prompt, moves_system, opens_thought
-from pad_cli.models.scoring import TokenSequence
+from pad_cli.models.scoring import TokenSequence, corpus_of
 from pad_cli.recipe import TrainRecipe
 from pad_cli.records import PairData, PairSplit, PreferencePair
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import note
 from pad_cli.system.runs import hidden_states
-from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache, corpus_of
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.token_rewards import TokenRewards
 
 _MANY = 0.2  # share of answers that were cut

@@ -11,10 +11,11 @@ import torch
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.prompts import encode_answer, encode_prompt
 from pad_cli.models.reward_model import PersonalizedRewardModel
+from pad_cli.models.scoring import corpus_of
 from pad_cli.preference import parse_preference
 from pad_cli.records import PreferencePair, as_messages
 from pad_cli.training import metrics
-from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache, corpus_of
+from pad_cli.training.hidden_cache import HiddenStateExtractor, build_hidden_cache
 from pad_cli.training.metrics import (
     PairScores,
     measure,
