@@ -7,7 +7,7 @@ import sys
 
 import openai
 from langchain_core.messages import HumanMessage, SystemMessage
-from langchain_openai import ChatOpenAI, OpenAI
+from langchain_openai import ChatOpenAI
 
 HERE = {"base_url": sys.argv[1], "api_key": "none", "max_retries": 0}
 
@@ -35,8 +35,6 @@ assert model(max_tokens=100_000).invoke(history).response_metadata["finish_reaso
 thinking = model(extra_body={"chat_template_kwargs": {"enable_thinking": False}, "top_k": -1})
 assert thinking.invoke(history).content == first.content
 
-assert OpenAI(model="base", max_tokens=4, **HERE).invoke("Hi")
-
 
 def clock() -> str:
     """What time it is."""
@@ -47,4 +45,4 @@ try:
     told = str(model().bind_tools([clock]).invoke(history))
 except openai.BadRequestError as error:
     told = str(error)
-assert "calls no tools" in told, told
+assert "not supported" in told, told
