@@ -48,7 +48,7 @@ def test_a_pool_pairs_different_answers_to_one_prompt(
 
 
 def test_the_same_answer_in_every_way_is_said(policy: LanguageModel, reward_model: PersonalizedRewardModel) -> None:
-    with pytest.raises(UsageError, match="same answer"):
+    with pytest.raises(UsageError, match="answers to each prompt are identical"):
         make_pool(PadEngine(policy, reward_model), PROMPTS, SETTINGS, answers=1)
 
 

@@ -185,10 +185,9 @@ def test_a_client_that_leaves_frees_its_place(serve: Serve, slow: PadEngine, str
         client.sendall(head.encode() + body)
         if stream:
             assert client.recv(100).startswith(b"HTTP/1.1 200")
-        else:
-            assert server.settles("running", 1)
+        assert server.settles("running", 1)
     assert server.settles("running", 0)
-    assert decoded[0] < 24
+    assert sum(decoded) < 24
 
 
 def test_a_batch_that_fails_is_those_requests_end_only(

@@ -42,7 +42,7 @@ def pad_judge(*arguments: Any, stdin: str | None = None) -> Result:
 def test_a_dry_run_says_the_cost_and_asks_nothing(run: Path, server: JudgeServer) -> None:
     result = pad_judge(run, "--dry-run")
     assert result.exit_code == 0
-    assert f"8 questions to tiny at {server.address} (0 more are answered)" in result.stdout
+    assert f"8 questions to tiny at {server.address} (0 more already answered)" in result.stdout
     assert "$" in result.stdout
     row = json.loads(pad_judge(run, "--dry-run", "--json").stdout)
     assert (row["waiting"], row["requests"], row["spent_usd"]) == (8, 8, 0)
