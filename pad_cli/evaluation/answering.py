@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pad_cli.errors import PadError
 from pad_cli.evaluation.contract import Answer, EvalContext, Method, Score, Scorer, System
 from pad_cli.evaluation.report import CellKey, ItemKey, Scored
-from pad_cli.models.scoring import BatchSizeBackoff, is_out_of_memory
+from pad_cli.models.forward import is_out_of_memory
+from pad_cli.models.scoring import BatchSizeBackoff
 from pad_cli.recipe import DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation, PreferencePair
 from pad_cli.system.processes import ALONE, Processes

@@ -18,7 +18,14 @@ from transformers import DynamicCache
 
 # Outputs of a forward pass that are also arguments of it, without being a memory of what was read.
 _NO_MEMORY = ("logits", "loss", "hidden_states", "attentions", "last_hidden_state", "attention_mask")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of CUDA, the CPU's allocator, cuBLAS
 _row_offset: ContextVar[int] = ContextVar("row_offset", default=0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Does an error say that memory is too small, a device's or the machine's?"""
+    messages = any(message in str(error) for message in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and messages)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from typing import Any, TypeVar
 import torch
 
 from pad_cli.equation import LogitHead
-from pad_cli.errors import ArchitectureError, ModelLoadError
-from pad_cli.models.forward import Body, ForwardMode
+from pad_cli.errors import ArchitectureError, ModelLoadError, ResourceError
+from pad_cli.models.forward import Body, ForwardMode, is_out_of_memory
 from pad_cli.models.loading import quiet_transformers
 
 _LENGTH, _STEPS, _ROWS = 6, 2, 3
@@ -51,10 +51,17 @@ def check_forward(name: str, model: Any, special: list[int]) -> tuple[ForwardMod
     Raises:
         ArchitectureError: no mode gives the model's own logits.
         ModelLoadError: those are not numbers.
+        ResourceError: memory is too small for a few tokens.
     """
     quiet = warnings.catch_warnings(action="ignore")  # about a mode that is only tried
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), quiet_transformers(), quiet:
-        return _Check(name, model, special).fastest()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), quiet_transformers(), quiet:
+            return _Check(name, model, special).fastest()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "Free some, or use a smaller model."
+        raise ResourceError(f"Memory is too small for a few tokens of '{name}'.", hint) from error
 
 
 class _Check:
@@ -177,9 +184,9 @@ class _Check:
             logits = self._model(input_ids=tokens, **({"use_cache": False} if "use_cache" in arguments else {})).logits
             if logits.shape[:-1] != tokens.shape:
                 raise ValueError(f"logits of shape {tuple(logits.shape)} for tokens of shape {tuple(tokens.shape)}")
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # whatever a model makes of text alone
+            if is_out_of_memory(error):
+                raise
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise self._refusal(f"it cannot read text alone ({reason})") from error
         if logits.isnan().any():
@@ -209,9 +216,9 @@ def _attempt(function: Callable[[], Result]) -> Result | None:
     """What a function returns; None where the model cannot be run like that."""
     try:
         return function()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # a model that is not made for it may raise anything
+    except Exception as error:  # a model that is not made for it may raise anything
+        if is_out_of_memory(error):
+            raise
         return None
 
 

@@ -22,10 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from pad_cli.equation import LogitHead, answer_sums
 from pad_cli.errors import ResourceError
 from pad_cli.models.adapter import Adapter
+from pad_cli.models.forward import is_out_of_memory
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.system.progress import Bar, bar, note
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of CUDA, the CPU's allocator, cuBLAS
 _PIECE_LOGITS = 2**25  # logits held at once
 _BATCH_TOKENS = 8192  # tokens of one forward pass, padding included
 _CPU_BATCH_TOKENS = 1024  # no slower a token, and progress is seen before a slow machine has read thousands of them
@@ -150,12 +150,6 @@ def token_log_probs(states: torch.Tensor, targets: torch.Tensor, head: LogitHead
         return torch.cat([log_probs(*piece) for piece in pieces])
     # for the backward pass, a piece's logits are computed again
     return torch.cat([checkpoint(log_probs, *each, use_reentrant=False, preserve_rng_state=False) for each in pieces])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Does an error say that memory is too small, a device's or the machine's?"""
-    messages = any(message in str(error) for message in _OUT_OF_MEMORY)
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and messages)
 
 
 def free_memory() -> None:

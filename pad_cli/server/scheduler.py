@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pad_cli.decoding.detokenize import IncrementalDetokenizer
 from pad_cli.decoding.engine import PadEngine
-from pad_cli.models.scoring import is_out_of_memory
+from pad_cli.models.forward import is_out_of_memory
 from pad_cli.server.protocol import ApiError, Event, internal_error
 from pad_cli.server.request_reader import Limits, Work
 

@@ -27,8 +27,9 @@ from pad_cli.errors import RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tensors, save_tensors
 from pad_cli.models.distributed import main_first, wait_for_all
+from pad_cli.models.forward import is_out_of_memory
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_probs, is_out_of_memory
+from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_probs
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import storage_errors, whole_directory

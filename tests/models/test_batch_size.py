@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import ResourceError
-from pad_cli.models.scoring import BatchSizeBackoff, is_out_of_memory
+from pad_cli.models.forward import is_out_of_memory
+from pad_cli.models.scoring import BatchSizeBackoff
 from pad_cli.recipe import DecodingSettings
 from tests.agreement import alone, assert_agree
 
