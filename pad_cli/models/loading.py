@@ -29,6 +29,7 @@ from pad_cli.system.processes import processes
 from pad_cli.system.progress import note, stage
 from pad_cli.system.runs import home
 
+_SMALL = 2**28  # bytes of weights
 _OFFLOADED = "disk"  # accelerate's name for the place of weights that are read whenever they are used
 
 
@@ -54,7 +55,8 @@ def _load(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     device = chosen_device(settings.device)
     tokenizer = AutoTokenizer.from_pretrained(**source)
     options = _options(settings, source, device)
-    model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
+    with _without_meta_device(location):
+        model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
     if missing := report["missing_keys"]:
         raise ModelLoadError(
             f"'{settings.model}' lacks {len(missing)} of its weights, for example {min(missing)}.",
@@ -184,6 +186,32 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(verbosity)
         hub.setLevel(before)
+
+
+@contextlib.contextmanager
+def _without_meta_device(location: str) -> Iterator[None]:
+    """Let transformers build a small model with its memory at once, not on the meta device first.
+
+    For that device torch computes shapes in Python, and imports its compiler and sympy to do so. Every number that is
+    not in the file is initialised after loading either way.
+    """
+    if sum(file.stat().st_size for file in Path(location).glob("*.safetensors")) not in range(1, _SMALL):
+        yield
+        return
+    from transformers import PreTrainedModel
+    from transformers.initialization import no_init_weights
+
+    own = PreTrainedModel.get_init_context
+
+    def without_meta(cls: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        contexts = own.__func__(cls, *args, **kwargs)
+        return [no_init_weights() if context == torch.device("meta") else context for context in contexts]
+
+    PreTrainedModel.get_init_context = classmethod(without_meta)
+    try:
+        yield
+    finally:
+        PreTrainedModel.get_init_context = own
 
 
 def chosen_device(name: str | int) -> torch.device:
