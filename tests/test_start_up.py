@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from pad_cli.models import inference_only
-from pad_cli.models.language_model import LanguageModel
+from pad_cli.models import inference_only, loading
+from pad_cli.models.language_model import LanguageModel, load_language_model
+from pad_cli.recipe import ModelSettings
 from tests.architectures import ARCHITECTURES, make_architecture
 from tests.cli.test_commands import NO_TORCH, shell
 
 UNUSED = (
     *(f"pad_cli.{floor}" for floor in ("training", "evaluation", "learning", "bench", "server")),
     *("pad_cli.world.build", "pad_cli.world.writing"),
-    *("sklearn", "pandas", "scipy", "datasets", "trl", "peft", "matplotlib", "starlette", "openai"),
+    *("sklearn", "pandas", "scipy", "sympy", "datasets", "trl", "peft", "matplotlib", "starlette", "openai"),
     *(f"torch.{part}" for part in ("_dynamo", "_inductor", "distributed.tensor", "distributed.fsdp")),
     "transformers.trainer",
 )
@@ -114,6 +115,26 @@ def test_a_name_that_the_stand_in_for_torchs_compiler_lacks_is_the_compilers_own
     compiler = inference_only._Later("torch._dynamo", {})
     assert compiler.explain is torch._dynamo.explain
     assert not hasattr(compiler, "__file__")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_small_model_built_at_once_has_the_numbers_of_one_built_on_the_meta_device(
+    architecture: str, byte_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them: the weights, and the buffers that are in no file."""
+    original = make_architecture(architecture, byte_tokenizer)
+    original.model.save_pretrained(tmp_path)
+    original.tokenizer.save_pretrained(tmp_path)
+
+    def numbers() -> dict[str, torch.Tensor]:
+        model = load_language_model(ModelSettings(model=str(tmp_path), device="cpu")).model
+        return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+    at_once = numbers()
+    monkeypatch.setattr(loading, "_SMALL", 1)
+    by_meta = numbers()
+    assert at_once.keys() == by_meta.keys()
+    assert [name for name, tensor in by_meta.items() if not torch.equal(tensor, at_once[name])] == []
 
 
 @pytest.fixture
