@@ -120,6 +120,7 @@ def reproduce(recipe: ReproduceRecipe, *, overwrite: bool = False) -> dict[str, 
     with only_here(output):
         if processes().main:
             check_output(output, "reproduction of pad reproduce", _is_reproduction, overwrite=overwrite)
+            write_json(output / RECIPE, recipe.model_dump())  # first of all: a run that is killed is known again
         tables: dict[str, Any] = {}
         costs = {}
         for name, table in recipe.tables.items():
@@ -142,7 +143,8 @@ def reproduce(recipe: ReproduceRecipe, *, overwrite: bool = False) -> dict[str, 
 
 
 def _is_reproduction(directory: Path) -> bool:
-    return (directory / REPRODUCE).is_file() or any(map(is_evaluation, directory.glob("*/*")))
+    earlier = (directory / REPRODUCE).is_file() or any(map(is_evaluation, directory.glob("*/*")))  # without a recipe
+    return earlier or recipe_kind(directory) == "reproduce"
 
 
 def is_evaluation(directory: Path) -> bool:

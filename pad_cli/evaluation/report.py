@@ -79,12 +79,17 @@ Cells = Mapping[CellKey, Sequence[Scored]]
 
 
 def into_cells(scored: Iterable[Scored]) -> Cells:
-    """The cells in the order of their first score; a pooled cell comes before its parts."""
+    """The cells, those of one policy and group together, in the order of their first score.
+
+    A pooled cell comes before its parts.
+    """
     cells: dict[CellKey, list[Scored]] = {}
+    groups: dict[tuple[str, str], int] = {}
     for score in scored:
+        groups.setdefault((score.cell.policy, score.cell.group), len(groups))
         for preference in (POOLED, score.cell.preference):
             cells.setdefault(score.cell._replace(preference=preference), []).append(score)
-    return cells
+    return dict(sorted(cells.items(), key=lambda cell: groups[cell[0].policy, cell[0].group]))
 
 
 def item_means(scores: Iterable[Scored]) -> dict[ItemKey, float] | None:
@@ -134,7 +139,7 @@ def build_report(
     reference: Reference,
     pairs: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The report; rows stand in the order in which their cells were first scored, pooled ones first."""
+    """The report; its rows stand in the order of `into_cells`."""
     cells = into_cells(scored)
     return {
         "version": _VERSION,

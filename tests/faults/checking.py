@@ -8,7 +8,7 @@ from pathlib import Path
 from pad_cli.models.checkpoint_files import CONFIG, ENCODER, HEADS
 from tests.faults.commands import Command, Place, Undisturbed, logs_of
 
-_UNFINISHED = (".work", ".scratch", ".unfinished")
+_UNFINISHED = (".work", ".scratch", ".unfinished", ".writing")
 
 
 @dataclass(frozen=True)
