@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.language_model import LanguageModel
+from pad_cli.models.scoring import padded
 
 
 class CachedSession:
@@ -110,10 +111,8 @@ class RollbackSession:
 
 def left_padded(model: LanguageModel, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of any length as (B, T) tokens and their (B, T) mask, padded on the left."""
-    length, pad = max(map(len, rows)), model.tokenizer.pad_token_id
-    tokens = torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    return tokens, mask
+    tokens, mask = padded(rows, model.tokenizer.pad_token_id, left=True)
+    return tokens.to(model.device), mask.to(model.device)
 
 
 def can_roll_back(model: LanguageModel, rows: int) -> bool:

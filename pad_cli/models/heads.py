@@ -23,6 +23,7 @@ from torch import nn
 from pad_cli.equation import mix_heads, shift
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.prompts import encode_prompt
+from pad_cli.models.scoring import padded
 from pad_cli.preference import instruction
 from pad_cli.records import as_messages
 
@@ -160,8 +161,6 @@ def text_states(backbone: LanguageModel, texts: Sequence[str], batch_size: int =
     states, pad = [], backbone.tokenizer.pad_token_id
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        length = max(map(len, batch))
-        tokens = torch.tensor([[pad] * (length - len(p)) + p for p in batch], device=backbone.device)
-        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in batch], device=backbone.device)
+        tokens, mask = padded(batch, pad, left=True)
         states.append(backbone.hidden_states(tokens, mask)[:, -1].float().cpu())
     return torch.cat(states)

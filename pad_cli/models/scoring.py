@@ -50,19 +50,18 @@ def in_batches(
     title: str | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[list[int], Result]]:
-    """Read sequences in batches of similar length; where memory is short, in smaller ones.
+    """Read sequences in batches, those of one prompt together; where memory is short, in smaller batches.
 
     The longest come first so that a batch too large for the memory shows at once. `read` takes some sequences and their
     numbers; those numbers and its result are yielded. `title` is of a progress bar; `advance` is called with the number
     of sequences just read.
     """
-    order = sorted(range(len(sequences)), key=lambda number: sum(map(len, sequences[number])))
+    order = by_prompt(sequences)
     backoff = BatchSizeBackoff("answers to read")
     most = min(_BATCH_TOKENS, _CPU_BATCH_TOKENS) if device.type == "cpu" else _BATCH_TOKENS
     with bar(title, total=len(sequences)) if title else nullcontext(Bar()) as progress:
         while order:
-            longest = sum(map(len, sequences[order[-1]]))
-            last = order[-max(1, most // longest) :]
+            last = order[-_fitting(sequences, order, most) :]
             del order[-len(last) :]
             for numbers, result in backoff.batches(
                 last, len(last), lambda batch: read([sequences[number] for number in batch], list(batch))
@@ -73,6 +72,29 @@ def in_batches(
                     advance(len(numbers))
 
 
+def by_prompt(sequences: Sequence[TokenSequence]) -> list[int]:
+    """The numbers of sequences, the answers to one prompt together, and prompts by their longest sequence."""
+    longest: dict[tuple[int, ...], int] = {}
+    for prompt, answer in sequences:
+        longest[prompt] = max(longest.get(prompt, 0), len(prompt) + len(answer))
+    return sorted(
+        range(len(sequences)), key=lambda n: (longest[sequences[n][0]], sequences[n][0], len(sequences[n][1]))
+    )
+
+
+def _fitting(sequences: Sequence[TokenSequence], order: Sequence[int], most: int) -> int:
+    """How many of the last sequences to read together: with each prompt once, at most so many tokens; at least one."""
+    prompts: set[tuple[int, ...]] = set()
+    longest_prompt = longest_answer = 0
+    for count, number in enumerate(reversed(order)):
+        prompt, answer = sequences[number]
+        prompts.add(prompt)
+        longest_prompt, longest_answer = max(longest_prompt, len(prompt)), max(longest_answer, len(answer))
+        if count and len(prompts) * longest_prompt + (count + 1) * longest_answer > most:
+            return count
+    return len(order)
+
+
 def answer_states(model: LanguageModel, batch: Sequence[TokenSequence], adapter: Adapter | None = None) -> torch.Tensor:
     """Read a batch of sequences once, through whatever LoRA weights the model has in training.
 
@@ -81,17 +103,44 @@ def answer_states(model: LanguageModel, batch: Sequence[TokenSequence], adapter:
     Returns:
         (T, H): the states from which the answers' T tokens are predicted, answer after answer.
     """
-    length = max(len(prompt) + len(answer) for prompt, answer in batch) - 1
-    tokens = torch.full((len(batch), length), model.tokenizer.pad_token_id)
-    mask = torch.zeros(len(batch), length, dtype=torch.long)
-    for row, (prompt, answer) in enumerate(batch):  # right-padded: causal attention never looks there
-        read = (*prompt, *answer[:-1])
-        tokens[row, : len(read)] = torch.tensor(read)
-        mask[row, : len(read)] = 1
+    prompts = list(dict.fromkeys(prompt for prompt, _ in batch))
+    shared = len(prompts) < len(batch) and model.forward_mode.can_roll_back and not torch.is_grad_enabled()
     with nullcontext() if adapter is None else adapter.on_rows_from(0):
+        if shared:
+            return _states_after(model, prompts, batch)
+        tokens, mask = padded([(*prompt, *answer[:-1]) for prompt, answer in batch], model.tokenizer.pad_token_id)
         states = model.hidden_states(tokens, mask)
     rows = zip(states, batch, strict=True)
     return torch.cat([row[len(prompt) - 1 : len(prompt) - 1 + len(answer)] for row, (prompt, answer) in rows])
+
+
+def _states_after(
+    model: LanguageModel, prompts: Sequence[tuple[int, ...]], batch: Sequence[TokenSequence]
+) -> torch.Tensor:
+    """The states of `answer_states`, with every prompt read once for all its answers."""
+    pad, place = model.tokenizer.pad_token_id, {prompt: number for number, prompt in enumerate(prompts)}
+    owners = torch.tensor([place[prompt] for prompt, _ in batch])
+    cache = model.new_cache()
+    tokens, mask = padded(prompts, pad, left=True)
+    first = model.hidden_states(tokens, mask, cache)[:, -1][owners]  # what the answers' first tokens are predicted from
+    tokens, answered = padded([answer[:-1] for _, answer in batch], pad)
+    if not tokens.shape[1]:
+        return first
+    cache.reorder_cache(owners)
+    states = model.hidden_states(tokens, torch.cat([mask[owners], answered], dim=1), cache)
+    rows = zip(first, states, batch, strict=True)
+    return torch.cat([torch.cat([one[None], row[: len(answer) - 1]]) for one, row, (_, answer) in rows])
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of any length as (B, T) tokens and their (B, T) mask; causal attention never looks to the right."""
+    length = max(map(len, rows))
+    tokens, mask = torch.full((len(rows), length), pad), torch.zeros(len(rows), length, dtype=torch.long)
+    for number, row in enumerate(rows):
+        part = slice(length - len(row), None) if left else slice(len(row))
+        tokens[number, part] = torch.tensor(row, dtype=torch.long)
+        mask[number, part] = 1
+    return tokens, mask
 
 
 def targets_and_owners(batch: Sequence[TokenSequence], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -35,7 +35,7 @@ from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 from pad_cli.models.distributed import wait_for_all
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.models.scoring import TokenSequence, answer_states, in_batches, targets_and_owners
+from pad_cli.models.scoring import TokenSequence, answer_states, by_prompt, in_batches, targets_and_owners
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import bar
 from pad_cli.system.runs import fingerprint, in_turn, storage_errors
@@ -117,7 +117,7 @@ class HiddenStateExtractor:
 
 @dataclass(frozen=True)
 class HiddenCache:
-    """N answer tokens, in the order of the answers' lengths."""
+    """N answer tokens, in the order of `scoring.by_prompt`."""
 
     targets: torch.Tensor  # (N,), the answer tokens
     starts: torch.Tensor  # (S,), where each of the S answers begins
@@ -153,8 +153,7 @@ def build_hidden_cache(
 
     Several processes compute files in turn, and go on when all are there; so `directory` is one that all of them see.
     """
-    name = fingerprint([extractor.key, sequences])
-    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index][0]) + len(sequences[index][1]))
+    name, order = fingerprint([extractor.key, "by prompt", sequences]), by_prompt(sequences)
     parts = [[sequences[index] for index in order[start : start + _SHARD]] for start in range(0, len(order), _SHARD)]
     paths = [directory / f"{name}-{number:05d}.safetensors" for number in range(len(parts))]
     mine = [shard for number, shard in enumerate(zip(paths, parts, strict=True)) if everyone.owns(number)]

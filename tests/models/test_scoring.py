@@ -31,6 +31,35 @@ def test_a_padded_batch_gives_each_answers_log_probability(name: str, byte_token
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_prompt_that_is_read_once_for_its_answers_gives_the_same_log_probabilities(
+    name: str, byte_tokenizer: Any
+) -> None:
+    model = make_architecture(name, byte_tokenizer)
+    shared = [(SEQUENCES[0][0], answer) for _, answer in SEQUENCES]
+    for sequences in ([*SEQUENCES, *shared], [(SEQUENCES[2][0], (1,)), (SEQUENCES[2][0], (2,))]):
+        with torch.no_grad():
+            found = answer_log_probs(model, sequences)
+        expected = torch.stack([written_out(model, *sequence) for sequence in sequences])
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_each_prompt_counts_once_in_a_batch(policy: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten answers of 3 tokens to a prompt of 50: 80 tokens together, 530 apart."""
+    monkeypatch.setattr(scoring, "_CPU_BATCH_TOKENS", 100)
+    together = [(tuple(range(50)), (number, 8, 9)) for number in range(10)]
+    apart = [(tuple(range(number, number + 50)), (7, 8, 9)) for number in range(10)]
+
+    def sizes(sequences: list[scoring.TokenSequence]) -> list[int]:
+        batches = scoring.in_batches(sequences, lambda batch, _: len(batch), policy.device)
+        found = [(numbers, size) for numbers, size in batches]
+        assert sorted(number for numbers, _ in found for number in numbers) == list(range(len(sequences)))
+        return [size for _, size in found]
+
+    assert sizes(together) == [10]
+    assert sizes(apart) == [1] * 10
+
+
 @pytest.mark.parametrize("logits", [300, 2**25])
 @pytest.mark.parametrize("head", ["plain", "scaled", "capped"])
 def test_the_gradient_is_that_of_the_log_softmax_of_all_logits(
