@@ -13,7 +13,7 @@
     ├── StorageError         exit 1   a directory or file cannot be written
     ├── ResourceError        exit 1   the machine is too small: memory does not hold a single item
     ├── TrainingError        exit 1   training cannot go on (for example: the loss is not a number)
-    └── JudgeError           exit 1   the judge cannot be reached, refuses, or would cost too much
+    └── EndpointError        exit 1   a judge or teacher cannot be reached, refuses, or would cost too much
 
 Every error says what was found, where, and in its hint what to do. The command line prints these without a
 traceback; anything else is our own bug and keeps its traceback.
@@ -108,7 +108,7 @@ class TrainingError(PadError):
     pass
 
 
-class JudgeError(PadError):
+class EndpointError(PadError):
     pass
 
 

@@ -21,7 +21,7 @@ from pad_cli.cli.options import (
     recipe_argument,
 )
 from pad_cli.cli.tables import print_text
-from pad_cli.errors import JudgeError, UsageError
+from pad_cli.errors import EndpointError, UsageError
 from pad_cli.system.progress import note
 from pad_cli.system.terminal import neutralised, say, say_json, say_table
 
@@ -157,12 +157,12 @@ def judge(
     if before is not None and plan.spent is not None:
         note(f"This cost ${plan.spent - before:.4f} (forecast ${plan.volume.usd or 0:.4f}); ${plan.spent:.4f} in all.")
     if report["over_budget"]:
-        raise JudgeError(
+        raise EndpointError(
             f"Stopped before ${plan.settings.max_cost:g} was exceeded, with {plan.waiting} questions not asked.",
             "The figures are of what was judged; run again with a higher --max-cost to continue.",
         )
     if not report["complete"]:
-        raise JudgeError(f"{plan.waiting} questions got no reply.", "Run the same command again to ask them again.")
+        raise EndpointError(f"{plan.waiting} questions got no reply.", "Run the same command again to ask them again.")
 
 
 def _forecast(plan: JudgePlan) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pad_cli.recipe.recipe_file import read_recipe as read_recipe
 from pad_cli.recipe.recipe_file import recipe_text as recipe_text
 from pad_cli.recipe.recipe_file import shipped_recipes as shipped_recipes
 from pad_cli.recipe.settings import DecodingSettings as DecodingSettings
+from pad_cli.recipe.settings import EndpointSettings as EndpointSettings
 from pad_cli.recipe.settings import ModelSettings as ModelSettings
 from pad_cli.recipe.settings import Settings as Settings
 from pad_cli.recipe.settings import make_with as make_with

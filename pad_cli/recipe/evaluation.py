@@ -9,47 +9,20 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pad_cli.recipe.settings import Always, DecodingSettings, ModelSettings, Settings, named
+from pad_cli.recipe.settings import Always, DecodingSettings, EndpointSettings, ModelSettings, Settings, named
 from pad_cli.recipe.training import DataSettings
 
 
-def _address(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not an http address; write for example http://localhost:8000/v1")
-    return value
-
-
-class JudgeSettings(Settings):
-    model: str = Field(min_length=1, description="Name of the judging model, as its server knows it.")
-    base_url: Annotated[str, AfterValidator(_address)] | None = Field(
-        None, description="OpenAI-compatible address, with its /v1; by default $OPENAI_BASE_URL, else OpenAI's own."
-    )
+class JudgeSettings(EndpointSettings):
+    max_tokens: int = Field(512, ge=16, description="Longest verdict (tokens), thinking included.")
+    max_cost: float | None = Field(None, gt=0, description="Most USD that judging this run may cost, all in all.")
     opponent: str | None = Field(
         None, description="The method that every other is judged against; by default that of `compare_with`."
     )
     limit: int | None = Field(None, ge=1, description="Items judged in each group, drawn by their ids; null for all.")
-    temperature: float = Field(0.0, ge=0, le=2, description="Of the judge's sampling.")
-    max_tokens: int = Field(512, ge=16, description="Longest verdict (tokens), thinking included.")
-    concurrency: int = Field(8, ge=1, le=256, description="Requests under way at once.")
-    requests_per_minute: float | None = Field(None, gt=0, description="Most requests begun a minute, evenly spaced.")
-    timeout: float = Field(120.0, gt=0, description="Longest wait for the next bytes of a reply (seconds).")
-    attempts: int = Field(6, ge=1, le=20, description="Tries of one request before it counts as failed.")
-    input_price: float | None = Field(None, ge=0, description="USD per million tokens read; null if not known.")
-    output_price: float | None = Field(None, ge=0, description="USD per million tokens written; null if not known.")
-    max_cost: float | None = Field(None, gt=0, description="Most USD that judging this run may cost, all in all.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> JudgeSettings:
-        if (self.input_price is None) != (self.output_price is None):
-            raise ValueError("give both `input_price` and `output_price`, or neither")
-        if self.max_cost is not None and self.input_price is None:
-            raise ValueError("`max_cost` needs `input_price` and `output_price`")
-        return self
 
     @model_validator(mode="before")
     @classmethod

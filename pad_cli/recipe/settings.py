@@ -1,4 +1,4 @@
-"""What all recipes share: the strict base class, language models, decoding, and options of registered things."""
+"""What recipes share: the strict base class, language models, servers, decoding, options of registered things."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -94,6 +96,39 @@ class DecodingSettings(Settings):
     policy_reads_preference: bool = Field(
         False, description="The policy reads the reward model's prompt, preference included."
     )
+
+
+def _address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http address; write for example http://localhost:8000/v1")
+    return value
+
+
+class EndpointSettings(Settings):
+    """A language model behind a server that speaks OpenAI's protocol; its key stays in the environment."""
+
+    model: str = Field(min_length=1, description="Name of the model, as its server knows it.")
+    base_url: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="OpenAI-compatible address, with its /v1; by default $OPENAI_BASE_URL, else OpenAI's own."
+    )
+    temperature: float = Field(0.0, ge=0, le=2, description="Of its sampling.")
+    max_tokens: int = Field(64, ge=1, description="Longest reply (tokens), thinking included.")
+    concurrency: int = Field(8, ge=1, le=256, description="Requests under way at once.")
+    requests_per_minute: float | None = Field(None, gt=0, description="Most requests begun a minute, evenly spaced.")
+    timeout: float = Field(120.0, gt=0, description="Longest wait for the next bytes of a reply (seconds).")
+    attempts: int = Field(6, ge=1, le=20, description="Tries of one request before it counts as failed.")
+    input_price: float | None = Field(None, ge=0, description="USD per million tokens read; null if not known.")
+    output_price: float | None = Field(None, ge=0, description="USD per million tokens written; null if not known.")
+    max_cost: float | None = Field(None, gt=0, description="Most USD that all requests may cost.")
+
+    @model_validator(mode="after")
+    def _priced(self) -> EndpointSettings:
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("give both `input_price` and `output_price`, or neither")
+        if self.max_cost is not None and self.input_price is None:
+            raise ValueError("`max_cost` needs `input_price` and `output_price`")
+        return self
 
 
 def read_options(

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pad_cli.errors import JudgeError, PadError
-from pad_cli.evaluation.judge.client import Chat, Endpoint, Reply, UnansweredError
+from pad_cli.endpoint.client import Chat, Endpoint, Reply, UnansweredError
+from pad_cli.errors import EndpointError, PadError
 from pad_cli.evaluation.judge.judging import judge, plan_judging
 from pad_cli.evaluation.judge.questions import UnparsedVerdictError, read_verdict
 from pad_cli.evaluation.outputs import write_pages
@@ -83,7 +83,7 @@ def ask(server: JudgeServer, status: int, body: bytes, headers: dict[str, str]) 
     server.faults.append(answer)
     try:
         return asyncio.run(once())
-    except (UnansweredError, JudgeError) as error:
+    except (UnansweredError, EndpointError) as error:
         return str(error)
     finally:
         server.faults.clear()

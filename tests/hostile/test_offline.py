@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pad_cli.errors import JudgeError
-from pad_cli.evaluation.judge.client import Chat, Endpoint
+from pad_cli.endpoint.client import Chat, Endpoint
+from pad_cli.errors import EndpointError
 from pad_cli.recipe import JudgeSettings
 from pad_cli.system.offline import is_this_machine
 from tests.hostile.conftest import World
@@ -105,7 +105,7 @@ def test_offline_a_judge_has_to_be_on_this_machine(monkeypatch: pytest.MonkeyPat
     settings, elsewhere = JudgeSettings(model="m"), Endpoint("https://judge.example/v1", "sk-secret-key")
     Chat(settings, elsewhere)
     monkeypatch.setenv("PAD_OFFLINE", "1")
-    with pytest.raises(JudgeError, match=r"judge\.example") as caught:
+    with pytest.raises(EndpointError, match=r"judge\.example") as caught:
         Chat(settings, elsewhere)
     assert "--offline" in caught.value.hint
     for here in ("http://localhost:1/v1", "http://127.0.0.1/v1", "http://[::1]:1/v1"):

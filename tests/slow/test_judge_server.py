@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pad_cli.evaluation.judge.asking import LOST
+from pad_cli.endpoint.asking import LOST
 from pad_cli.evaluation.judge.judging import judge, plan_judging
 from tests.evaluation.judge.conftest import WriteRun, _environment, _no_network, write_run
 

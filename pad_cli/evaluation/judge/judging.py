@@ -1,28 +1,32 @@
 """`pad judge`: judges the answers of a finished evaluation. First a plan with its estimated cost, then the requests.
 
-Files in the run's directory: `judge.jsonl`, every reply under a key of what was asked (`asking.py` says its shape), and
-`judge.json`, what it all says (`judge_report.py` says its shape). Judging again asks only what is not there.
+Files in the run's directory: `judge.json`, what it all says (`judge_report.py` says its shape), and `judge.jsonl`,
+every reply under a key of what was asked:
+
+    {"key", "mode": "pairwise", "verdict": {"reason", "winner"} or null, "problem", "reply", "tokens_in", "tokens_out"}
+
+`verdict` is null when the reply could not be read; `reply` is then what was written, and `problem` why it is no
+verdict. Earlier versions wrote rows of mode `rubric`, too, which count for the costs. Judging again asks only what is
+not there.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pad_cli.endpoint.asking import LOST, Volume, ask_all, cost_of, forecast, run
+from pad_cli.endpoint.client import Endpoint, Reply, find_endpoint
 from pad_cli.errors import DataError, RecipeError, UsageError, did_you_mean
 from pad_cli.evaluation.answering import prompt_key, question_key
 from pad_cli.evaluation.contract import Answer, Method, System, load_method
 from pad_cli.evaluation.evaluate import ANSWERS, items_by_policy
-from pad_cli.evaluation.judge.asking import LOST, Volume, ask_all, cost_of, forecast, key_of
-from pad_cli.evaluation.judge.client import Endpoint, find_endpoint
 from pad_cli.evaluation.judge.judge_report import VERSION, Match, decide, outcome_row, pairwise_rows, positions
-from pad_cli.evaluation.judge.questions import compare, read_verdict
+from pad_cli.evaluation.judge.questions import VERDICT, UnparsedVerdictError, compare, read_verdict
 from pad_cli.evaluation.outputs import JUDGED, REPORT, has_report, read_answered, read_content, write_pages
 from pad_cli.evaluation.report import reference_of
 from pad_cli.prompts import load_benchmarks
@@ -32,6 +36,7 @@ from pad_cli.system.progress import bar, note
 from pad_cli.system.runs import RECIPE, ResultLog, fingerprint, write_json
 
 REPLIES = "judge.jsonl"
+_REPLY_TOKENS = 80  # of a verdict, about
 _SWEPT = ("guidance_weight", "seed")  # of decoding: an evaluation has lists of them in their place
 _AGAIN = "Run `pad eval` again; it answers only what is missing."
 
@@ -96,7 +101,7 @@ def plan_judging(directory: str | Path, overrides: Iterable[str] = (), max_cost:
             read_verdict(json.dumps(row["verdict"]))
 
     log = ResultLog(directory / REPLIES, needs=("mode",), check=check)
-    volume = forecast([asked for key, asked in questions.items() if key not in log.done], settings)
+    volume = forecast([asked for key, asked in questions.items() if key not in log.done], settings, _REPLY_TOKENS)
     return JudgePlan(directory, recipe, settings, endpoint, answers, matches, questions, log, volume)
 
 
@@ -107,14 +112,17 @@ def judge(plan: JudgePlan) -> dict[str, Any]:
         Its content; `complete` is false when the budget ended before the questions did, or some got no reply.
 
     Raises:
-        JudgeError: the judge refuses, or cannot be reached; replies so far are kept.
+        EndpointError: the judge refuses, or cannot be reached; replies so far are kept.
         DataError: a file of the evaluation is damaged; `judge.json` is written, the report is not.
         StorageError: a file cannot be written.
     """
     failed: dict[str, str] = {}
     if plan.waiting:
         with bar(f"Asking {plan.settings.model}", total=plan.waiting) as progress:
-            failed = _run(ask_all(plan.questions, plan.settings, plan.endpoint, plan.log, progress.advance))
+            asking = ask_all(
+                plan.questions, plan.settings, plan.endpoint, plan.log, progress.advance, _read, schema=VERDICT
+            )
+            failed = run(asking)
     report = _report(plan, failed)
     write_json(plan.directory / JUDGED, report)
     if has_report(plan.directory):
@@ -122,14 +130,17 @@ def judge(plan: JudgePlan) -> dict[str, Any]:
     return report
 
 
-def _run(asking: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str]:
-    """Run to the end; in a thread of its own where this one runs a loop already, as in a notebook."""
+def key_of(messages: Messages, settings: JudgeSettings, endpoint: Endpoint) -> str:
+    """The key of a question: of everything that decides the reply."""
+    decisive = [endpoint.shown, settings.model, settings.temperature, settings.max_tokens]
+    return fingerprint([*decisive, "pairwise", VERDICT, messages])
+
+
+def _read(reply: Reply) -> dict[str, Any]:
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(asking)
-    with ThreadPoolExecutor(1) as outside:
-        return outside.submit(asyncio.run, asking).result()
+        return {"mode": "pairwise", "verdict": read_verdict(reply.text), "problem": "", "reply": ""}
+    except UnparsedVerdictError as error:
+        return {"mode": "pairwise", "verdict": None, "problem": str(error), "reply": reply.text}
 
 
 def _report(plan: JudgePlan, failed: Mapping[str, str]) -> dict[str, Any]:

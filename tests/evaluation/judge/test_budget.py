@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.evaluation.judge.asking import Budget, forecast, most_tokens
+from pad_cli.endpoint.asking import Budget, forecast, most_tokens
 from pad_cli.recipe import JudgeSettings
 
 
@@ -21,7 +21,7 @@ def test_no_message_has_more_tokens_than_the_bound(byte_tokenizer: Any, text: st
 
 def test_a_forecast_takes_four_characters_for_a_token() -> None:
     waiting = [({"role": "user", "content": "x" * 400},)] * 3
-    volume = forecast(waiting, JudgeSettings(model="m", input_price=2.0, output_price=10.0))
+    volume = forecast(waiting, JudgeSettings(model="m", input_price=2.0, output_price=10.0), 80)
     assert (volume.requests, volume.tokens_in, volume.tokens_out) == (3, 300, 240)
     assert volume.usd == pytest.approx((300 * 2 + 240 * 10) / 1e6)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pad_cli.errors import JudgeError
-from pad_cli.evaluation.judge.asking import LOST
+from pad_cli.endpoint.asking import LOST
+from pad_cli.errors import EndpointError
 from pad_cli.evaluation.judge.judging import REPLIES, judge, plan_judging
 from pad_cli.system.runs import ResultLog
 from tests.evaluation.judge import server as faults
@@ -108,7 +108,7 @@ def test_a_refusal_of_everything_ends_the_run_without_showing_the_key(
 ) -> None:
     server.faults.extend([None, None, faults.status(status, message=f"wrong key {KEY}"), *[faults.status(status)] * 9])
     plan = planned(write_run, server, concurrency=2)
-    with pytest.raises(JudgeError, match=f"refused .{status}.: .*wrong key \\*\\*\\*|refused .{status}.") as caught:
+    with pytest.raises(EndpointError, match=f"refused .{status}.: .*wrong key \\*\\*\\*|refused .{status}.") as caught:
         judge(plan)
     assert KEY not in str(caught.value)
     assert KEY not in "".join(capsys.readouterr())
@@ -123,7 +123,7 @@ def test_a_server_that_is_down_ends_the_run_soon(write_run: WriteRun, server: Ju
         address = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
     started = time.monotonic()
     plan = planned(write_run, server, base_url=address, attempts=2, **PRICES)
-    with pytest.raises(JudgeError, match="questions in a row"):
+    with pytest.raises(EndpointError, match="questions in a row"):
         judge(plan)
     assert time.monotonic() - started < 5
     assert plan.spent == 0  # nothing was sent
@@ -131,7 +131,7 @@ def test_a_server_that_is_down_ends_the_run_soon(write_run: WriteRun, server: Ju
 
 def test_a_server_that_asks_for_a_week_is_not_waited_for(write_run: WriteRun, server: JudgeServer) -> None:
     server.faults.extend([faults.status(429, headers=WEEK, message="quota exceeded")] * 30)
-    with pytest.raises(JudgeError, match="quota exceeded"):
+    with pytest.raises(EndpointError, match="quota exceeded"):
         judge(planned(write_run, server, attempts=1))
 
 

@@ -1,4 +1,4 @@
-"""One question to a judge over HTTP.
+"""One question to a language model over HTTP.
 
 The `openai` client sends it. It repeats the request after a timeout, a broken connection and a status that may pass
 (408, 409, 429, 5xx), and waits as long as `Retry-After` asks.
@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasPath, BaseModel, Field, ValidationError
 
-from pad_cli.errors import JudgeError
-from pad_cli.evaluation.judge.questions import VERDICT
-from pad_cli.recipe import JudgeSettings
+from pad_cli.errors import EndpointError
+from pad_cli.recipe import EndpointSettings
 from pad_cli.records import Messages
 from pad_cli.system.offline import is_this_machine, offline
 from pad_cli.system.progress import note
@@ -31,7 +30,7 @@ _OPENAI = "https://api.openai.com/v1"
 _REFUSED = {
     401: "Check OPENAI_API_KEY.",
     403: "Check what the key may do.",
-    404: "Check `judge.model` and the address.",
+    404: "Check the model's name and the address.",
 }
 _SECRET = 8  # letters; what stands in for a key where none is needed is shorter, and may be a word of the text
 _NOT_TAKEN = re.compile(r"unsupported|not support|unexpected|unrecogni[sz]ed|unknown|not permitted|unavailable", re.I)
@@ -51,7 +50,7 @@ class UnansweredError(Exception):
 
 
 class Tokens(NamedTuple):
-    """Tokens that a judge reads and writes."""
+    """Tokens that a model reads and writes."""
 
     read: int
     written: int
@@ -62,6 +61,7 @@ class Reply(NamedTuple):
 
     Attributes:
         text: of the reply.
+        ended: whether it ended by itself, not at the most tokens.
         tokens: None when the server does not count them.
         lost: requests before it that may be billed although their replies did not arrive.
     """
@@ -69,11 +69,12 @@ class Reply(NamedTuple):
     text: str
     tokens: Tokens | None = None
     lost: int = 0
+    ended: bool = True
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the judge is. The key is in no representation, message or file."""
+    """Where a model is. The key is in no representation, message or file."""
 
     base_url: str = field(repr=False)
     key: str = field(repr=False)
@@ -88,7 +89,7 @@ class Endpoint:
         return text.replace(self.key, "***") if len(self.key) >= _SECRET else text
 
 
-def find_endpoint(settings: JudgeSettings) -> Endpoint:
+def find_endpoint(settings: EndpointSettings) -> Endpoint:
     """The recipe's address or the environment's, with the environment's key, if there is one."""
     base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
     return Endpoint(base_url, os.environ.get("OPENAI_API_KEY", ""))
@@ -99,42 +100,56 @@ class _Completion(BaseModel):
 
     content: str | None = Field(validation_alias=AliasPath("choices", 0, "message", "content"))
     refusal: str | None = Field(None, validation_alias=AliasPath("choices", 0, "message", "refusal"))
+    finish_reason: str | None = Field(None, validation_alias=AliasPath("choices", 0, "finish_reason"))
     read: int | None = Field(None, ge=0, validation_alias=AliasPath("usage", "prompt_tokens"))
     written: int | None = Field(None, ge=0, validation_alias=AliasPath("usage", "completion_tokens"))
 
 
 class Chat:
-    """A connection to a judge; use it as an asynchronous context, which closes it.
+    """A connection to a model; use it as an asynchronous context, which closes it.
+
+    Args:
+        settings: of the model.
+        endpoint: where it is.
+        role: what it is here, for messages: `judge`, which is also its key in a recipe.
+        schema: JSON schema of its replies, for servers that enforce one.
 
     Raises:
-        JudgeError: the `openai` package is not installed, OpenAI's own address needs a key and there is none, or the
-            judge is elsewhere and the network off limits.
+        EndpointError: the `openai` package is not installed, OpenAI's own address needs a key and there is none, or the
+            model is elsewhere and the network off limits.
     """
 
-    def __init__(self, settings: JudgeSettings, endpoint: Endpoint) -> None:
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        endpoint: Endpoint,
+        role: str = "judge",
+        schema: Mapping[str, Any] | None = None,
+    ) -> None:
         if not endpoint.key and endpoint.base_url == _OPENAI:
-            raise JudgeError(
+            raise EndpointError(
                 "OPENAI_API_KEY is not set.",
-                "Set it in the environment; or give `judge.base_url` (or OPENAI_BASE_URL) of a server that needs none.",
+                f"Set it in the environment; or give `{role}.base_url` (or OPENAI_BASE_URL), if that needs none.",
             )
         if offline() and not is_this_machine(urlsplit(endpoint.base_url).hostname or ""):
-            raise JudgeError(
-                f"The judge at {endpoint.shown} is not on this machine, and offline mode is on.",
-                "Leave out --offline (or PAD_OFFLINE), or name a judge on this machine: `judge.base_url`.",
+            raise EndpointError(
+                f"The {role} at {endpoint.shown} is not on this machine, and offline mode is on.",
+                f"Leave out --offline (or PAD_OFFLINE), or name a {role} on this machine: `{role}.base_url`.",
             )
         try:
             import openai
         except ImportError as error:
-            raise JudgeError("The judge needs the openai package.", 'Run: pip install "pad-cli[judge]"') from error
+            raise EndpointError(f"The {role} needs the openai package.", 'Run: pip install "pad-cli[judge]"') from error
         self._errors = openai
-        self._settings, self._endpoint = settings, endpoint
+        self._settings, self._endpoint, self._role = settings, endpoint, role
         self._turn = asyncio.Lock()
-        verdict = {"name": "verdict", "strict": True, "schema": VERDICT}
         self._options: dict[str, Any] = {  # of a request, without those that the server does not take
-            "response_format": {"type": "json_schema", "json_schema": verdict},
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
         }
+        if schema is not None:
+            named = {"name": "verdict", "strict": True, "schema": schema}
+            self._options["response_format"] = {"type": "json_schema", "json_schema": named}
         hooks: dict[str, list[Any]] = {"request": [_count_request], "response": [_discount_refusal]}
         self._client = openai.AsyncOpenAI(
             api_key=endpoint.key or "none",
@@ -158,7 +173,7 @@ class Chat:
 
         Raises:
             UnansweredError: every attempt failed, or the server will not answer this very question.
-            JudgeError: it will answer none.
+            EndpointError: it will answer none.
         """
         _sent.set(0)
         while True:
@@ -177,8 +192,8 @@ class Chat:
                     continue
                 code, message = error.status_code, self._endpoint.without_key(error.message)[:500]
                 if code in _REFUSED:
-                    raise JudgeError(
-                        f"The judge at {self._endpoint.shown} refused ({code}): {message}", _REFUSED[code]
+                    raise EndpointError(
+                        f"The {self._role} at {self._endpoint.shown} refused ({code}): {message}", _REFUSED[code]
                     ) from error
                 problem = f"status {code}: {message}"
             raise UnansweredError(self._endpoint.without_key(problem), _sent.get())
@@ -197,7 +212,8 @@ class Chat:
         completion = _Completion.model_validate_json(raw.http_response.text)
         text = self._endpoint.without_key(completion.content or completion.refusal or "")  # the server knows the key
         read, written = completion.read, completion.written
-        return Reply(text, None if read is None or written is None else Tokens(read, written), _sent.get() - 1)
+        tokens = None if read is None or written is None else Tokens(read, written)
+        return Reply(text, tokens, _sent.get() - 1, completion.finish_reason != "length")
 
     def _can_do_without(self, error: APIStatusError, options: Mapping[str, Any]) -> bool:
         """Was the request refused for an option that can be left out? Then it is left out from now on."""
@@ -207,7 +223,7 @@ class Chat:
                 if name in self._options:
                     value, other = self._options.pop(name), _OTHERWISE[name]
                     self._options |= {other: value} if other else {}
-                    note(f"The judge's server does not take `{name}`; asking without it.")
+                    note(f"The {self._role}'s server does not take `{name}`; asking without it.")
                 return True
         return False
 

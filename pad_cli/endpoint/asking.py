@@ -1,12 +1,8 @@
-"""Ask a judge many questions: some at once, each remembered under a key of its content, none beyond the budget.
+"""Ask a language model many questions: some at once, each remembered under a key, none beyond the budget.
 
-A row of `judge.jsonl`:
-
-    {"key", "mode": "pairwise", "verdict": {"reason", "winner"} or null, "problem", "reply", "tokens_in", "tokens_out"}
-
-`verdict` is null when the reply could not be read; `reply` is then what was written, and `problem` why it is no
-verdict. Rows of mode `lost` are requests that may have been billed although no reply came of them, with the most tokens
-that they can have had. Earlier versions wrote rows of mode `rubric`, too, which count for the costs.
+A row of the log is what the caller reads from a reply, with its `mode`, and `tokens_in` and `tokens_out`. Rows of mode
+`lost` are requests that may have been billed although no reply came of them, with the most tokens that they can have
+had.
 """
 
 from __future__ import annotations
@@ -14,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pad_cli.errors import JudgeError
-from pad_cli.evaluation.judge.client import Chat, Endpoint, Tokens, UnansweredError
-from pad_cli.evaluation.judge.questions import VERDICT, UnparsedVerdictError, read_verdict
-from pad_cli.recipe import JudgeSettings
+from pad_cli.endpoint.client import Chat, Endpoint, Reply, Tokens, UnansweredError
+from pad_cli.errors import EndpointError
+from pad_cli.recipe import EndpointSettings
 from pad_cli.records import Messages
 from pad_cli.system.progress import note
 from pad_cli.system.runs import ResultLog, fingerprint
@@ -30,14 +26,7 @@ LOST = "lost"
 
 _MAX_CONSECUTIVE_FAILURES = 5
 _CHARACTERS_PER_TOKEN = 4.0
-_REPLY_TOKENS = 80.0
 _FRAME_TOKENS = 16  # of a chat template, around one message
-
-
-def key_of(messages: Messages, settings: JudgeSettings, endpoint: Endpoint) -> str:
-    """The key of a question: of everything that decides the reply."""
-    decisive = [endpoint.shown, settings.model, settings.temperature, settings.max_tokens]
-    return fingerprint([*decisive, "pairwise", VERDICT, messages])
 
 
 class Volume(NamedTuple):
@@ -49,14 +38,14 @@ class Volume(NamedTuple):
     usd: float | None
 
 
-def usd(settings: JudgeSettings, tokens_in: float, tokens_out: float) -> float | None:
+def usd(settings: EndpointSettings, tokens_in: float, tokens_out: float) -> float | None:
     """What tokens cost; None if the recipe does not say the prices."""
     if settings.input_price is None or settings.output_price is None:
         return None
     return (tokens_in * settings.input_price + tokens_out * settings.output_price) / 1e6
 
 
-def cost_of(rows: Iterable[Mapping[str, Any]], settings: JudgeSettings) -> float | None:
+def cost_of(rows: Iterable[Mapping[str, Any]], settings: EndpointSettings) -> float | None:
     """USD of log rows; None when prices are not known."""
     used = list(rows)
     return usd(settings, sum(row["tokens_in"] for row in used), sum(row["tokens_out"] for row in used))
@@ -67,10 +56,10 @@ def most_tokens(messages: Messages) -> int:
     return sum(len(message["content"].encode(errors="replace")) + _FRAME_TOKENS for message in messages)
 
 
-def forecast(waiting: Iterable[Messages], settings: JudgeSettings) -> Volume:
-    """What requests will probably cost, one each."""
+def forecast(waiting: Iterable[Messages], settings: EndpointSettings, reply_tokens: int) -> Volume:
+    """What requests will probably cost, one each, if replies have so many tokens."""
     sizes = [sum(len(message["content"]) for message in messages) for messages in waiting]
-    tokens_in, tokens_out = round(sum(sizes) / _CHARACTERS_PER_TOKEN), round(_REPLY_TOKENS * len(sizes))
+    tokens_in, tokens_out = round(sum(sizes) / _CHARACTERS_PER_TOKEN), reply_tokens * len(sizes)
     return Volume(len(sizes), tokens_in, tokens_out, usd(settings, tokens_in, tokens_out))
 
 
@@ -95,32 +84,37 @@ class Budget:
 
 async def ask_all(
     questions: Mapping[str, Messages],
-    settings: JudgeSettings,
+    settings: EndpointSettings,
     endpoint: Endpoint,
     log: ResultLog,
     advance: Callable[[int], None],
+    read: Callable[[Reply], Mapping[str, Any]],
+    role: str = "judge",
+    schema: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Ask what the log lacks, in order, until the budget is spent; the log takes in every verdict as it comes.
+    """Ask what the log lacks, in order, until the budget is spent; the log takes in every reply as it comes.
 
     Args:
         questions: by key.
-        settings: of the judge.
+        settings: of the model.
         endpoint: where it is.
         log: of replies.
         advance: called with the number of questions just settled.
+        read: a reply to its row in the log, without tokens.
+        role: as in `Chat`; so is the schema.
 
     Returns:
         Key to what went wrong, for questions without a reply; they are asked again by the next run.
 
     Raises:
-        JudgeError: the judge refuses, or cannot be reached.
+        EndpointError: the model refuses, or cannot be reached.
         StorageError: the log cannot be written.
     """
     waiting = deque((key, messages) for key, messages in questions.items() if key not in log.done)
     try:
-        async with Chat(settings, endpoint) as chat, asyncio.TaskGroup() as group:
+        async with Chat(settings, endpoint, role, schema) as chat, asyncio.TaskGroup() as group:
             budget = Budget(settings.max_cost, cost_of(log.done.values(), settings) or 0.0)
-            workers = _Workers(chat, settings, log, waiting, advance, budget)
+            workers = _Workers(chat, settings, log, waiting, advance, budget, read, role)
             for _ in range(min(settings.concurrency, len(waiting))):
                 group.create_task(workers.work())
     except ExceptionGroup as several:
@@ -128,16 +122,28 @@ async def ask_all(
     return workers.failed
 
 
+def run(asking: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str]:
+    """Run to the end; in a thread of its own where this one runs a loop already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(asking)
+    with ThreadPoolExecutor(1) as outside:
+        return outside.submit(asyncio.run, asking).result()
+
+
 @dataclass
 class _Workers:
     """What the workers share: each settles one question after the other."""
 
     chat: Chat
-    settings: JudgeSettings
+    settings: EndpointSettings
     log: ResultLog
     waiting: deque[tuple[str, Messages]]
     advance: Callable[[int], None]
     budget: Budget
+    read: Callable[[Reply], Mapping[str, Any]]
+    role: str
     failed: dict[str, str] = field(default_factory=dict)
     failures: int = 0  # in a row
 
@@ -161,7 +167,7 @@ class _Workers:
                 self._fail(key, str(error))
             else:
                 self._lose(key, most, reply.lost)
-                self._log(key, _read(reply.text), reply.tokens or most)
+                self._log(key, self.read(reply), reply.tokens or most)
                 self.failures = 0
             finally:
                 self.budget.reserved -= attempts * price
@@ -180,16 +186,9 @@ class _Workers:
     def _fail(self, key: str, problem: str) -> None:
         self.failed[key] = problem
         self.failures += 1
-        note(f"The judge did not answer one question: {problem}")
+        note(f"The {self.role} did not answer one question: {problem}")
         if self.failures >= _MAX_CONSECUTIVE_FAILURES:
-            raise JudgeError(
-                f"The judge failed {self.failures} questions in a row; the last: {problem}",
-                "Check that its server is up and takes such requests, and run again; what is judged is kept.",
+            raise EndpointError(
+                f"The {self.role} failed {self.failures} questions in a row; the last: {problem}",
+                "Check that its server is up and takes such requests, and run again; what was answered is kept.",
             )
-
-
-def _read(reply: str) -> dict[str, Any]:
-    try:
-        return {"mode": "pairwise", "verdict": read_verdict(reply), "problem": "", "reply": ""}
-    except UnparsedVerdictError as error:
-        return {"mode": "pairwise", "verdict": None, "problem": str(error), "reply": reply}
