@@ -5,6 +5,7 @@
     r(p, s, a)  = log softmax(logits of h + shift)[a] - log softmax(logits of the reference)[a]       nats
     R(p, x, y)  = sum_t r(p, s_t, y_t)
     loss        = -log sigmoid(beta (R(chosen) - R(rejected))) + anchor relu(-R(chosen))
+      or        = KL(pi(. | instruction, s) || softmax(logits of h + shift)), token by token (`distil`)
     strength^2  = mean over states of the variance of r among the reference's likeliest tokens
     calibration = 0.5 / strength
     score(a)    = log pi_policy(a | s) + guidance_weight * calibration * r(p, s, a)    for a in the policy's top C
@@ -231,6 +232,37 @@ def preference_loss(
     logits = beta * (chosen - rejected)
     loss = -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
     return (loss + anchor * relu(-chosen)).mean()
+
+
+def contrast_target(reference: torch.Tensor, instructed: torch.Tensor, contrast: float) -> torch.Tensor:
+    """Logits that a head is to give: the reference's, and `contrast` times what an instruction changes.
+
+    At 1 they are the instructed model's own; above, as in context steering (He et al. 2024, arXiv 2405.01768).
+
+    Args:
+        reference: (N, C) logits without the instruction; minus infinity in a column that stands for no token.
+        instructed: (N, C) logits after the instruction.
+        contrast: the multiple, above 0.
+    """
+    change = torch.where(reference.isfinite(), instructed - reference, 0)
+    return reference + contrast * change
+
+
+def distillation_loss(personalised: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(target) || softmax(personalised)) among the tokens given.
+
+    Context distillation (Askell et al. 2021, arXiv 2112.00861; Snell et al. 2022, arXiv 2209.15189).
+
+    Args:
+        personalised: (N, C) logits of the shifted states; minus infinity where the target's are.
+        target: (N, C) logits.
+
+    Returns:
+        (N,) nats, float32.
+    """
+    wanted, given = target.float().log_softmax(-1), personalised.float().log_softmax(-1)
+    terms = torch.where(target.isfinite(), wanted.exp() * (wanted - given), 0)
+    return terms.sum(-1)
 
 
 # 4. Calibration

@@ -14,14 +14,15 @@ Only `instruction` is required.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from pad_cli.errors import DataError, PreferenceError, did_you_mean
+from pad_cli.errors import DataError, PreferenceError, closest, did_you_mean
 from pad_cli.recipe import Settings
+from pad_cli.records import Messages
 from pad_cli.system.checked_yaml import explain, read_yaml_mapping
 from pad_cli.system.resources import shipped
 
@@ -29,6 +30,10 @@ OWN = Path("principles.yaml")
 """Where a user's own principles are looked for, in the working directory."""
 
 _NOT_TEXT = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
+NOT = "not "
+"""In front of a principle's name: its opposite."""
+
+_ANY = "Every sentence of your answer must be in this style: {}."
 _HINT = "See one that ships, for example: pad prefs library pirate"
 
 
@@ -101,6 +106,47 @@ def find_principle(name: str, library: Mapping[str, Principle]) -> tuple[str, Pr
         if known.lower() == name.strip().lower():
             return known, principle
     raise PreferenceError(f"The library has no principle '{name}'.", did_you_mean(name, library))
+
+
+def principle_of(text: str, library: Mapping[str, Principle]) -> Principle:
+    """A ready principle by its name in any case; of any other text, one whose instruction asks for just that.
+
+    Raises:
+        PreferenceError: it is empty, not one line of text, or one word that looks like a misspelt name.
+    """
+    try:
+        text = _line(text)
+    except ValueError as error:
+        raise PreferenceError(
+            f"The principle {text!r} {error}.", "Name a ready principle, or describe a style."
+        ) from None
+    if any(known.lower() == text.lower() for known in library):
+        return find_principle(text, library)[1]
+    if " " not in text and (hint := closest(text, library)):
+        raise PreferenceError(
+            f"The library has no principle '{text}'.", f"{hint} A style of your own takes at least two words."
+        )
+    return Principle(instruction=_ANY.format(text))
+
+
+def instructions_of(names: Iterable[str], library: Mapping[str, Principle]) -> dict[str, str]:
+    """What asks a language model for each of these principles, and for `not NAME` where it has an opposite.
+
+    Raises:
+        PreferenceError: see `principle_of`.
+    """
+    found = {name: principle_of(name, library) for name in names}
+    opposites = {f"{NOT}{name}": each.opposite for name, each in found.items() if each.opposite is not None}
+    return {**{name: each.instruction for name, each in found.items()}, **opposites}
+
+
+def instructed(conversation: Messages, text: str) -> Messages:
+    """A conversation under an instruction: its system message, or the first paragraph of the one that it has."""
+    if not text:
+        return conversation
+    system = [message["content"] for message in conversation if message["role"] == "system"]
+    rest = (message for message in conversation if message["role"] != "system")
+    return ({"role": "system", "content": "\n\n".join([text, *system])}, *rest)
 
 
 def load_principles(path: Path) -> dict[str, Principle]:

@@ -78,6 +78,7 @@ SCORERS = Registry(
     {
         "distinct_2": "pad_cli.evaluation.scorers.text_statistics:DISTINCT_2",
         "repeated_4grams": "pad_cli.evaluation.scorers.text_statistics:REPEATED_4GRAMS",
+        "style": "pad_cli.evaluation.scorers.style:style",
         "words": "pad_cli.evaluation.scorers.text_statistics:WORDS",
         "readability": "pad_cli.evaluation.scorers.text_statistics:readability",
         "sentiment": "pad_cli.evaluation.scorers.text_statistics:sentiment",
@@ -117,7 +118,7 @@ METHODS = Registry(
     },
 )
 MODEL_SOURCES = Registry("model_sources", {})
-PAIR_SOURCES = Registry("pair_sources", {})
+PAIR_SOURCES = Registry("pair_sources", {"contrast": "pad_cli.contrast.source:load_contrast"})
 PRINCIPLES = Registry("principles", {})
 """What the reward model of a model source knows: each principle with a line about it, without loading a model."""
 

@@ -17,10 +17,10 @@ FLOORS = {
     "errors": 0,
     **dict.fromkeys(("preference", "records", "registry", "system", "reports"), 1),
     **dict.fromkeys(("recipe", "principles", "profiles"), 2),
-    **dict.fromkeys(("pairs", "prompts"), 3),
+    **dict.fromkeys(("endpoint", "pairs", "prompts"), 3),
     **dict.fromkeys(("equation", "models"), 4),
     **dict.fromkeys(("decoding", "training"), 5),
-    **dict.fromkeys(("evaluation", "learning", "bench", "server", "world"), 6),
+    **dict.fromkeys(("contrast", "evaluation", "learning", "bench", "server", "world"), 6),
     "cli": 7,
 }
 SIBLINGS = ("decoding", "training")

@@ -15,7 +15,16 @@ import pytest
 from pad_cli.errors import DataError, PreferenceError, RecipeError
 from pad_cli.pairs.splits import read_paraphrases
 from pad_cli.preference import parse_preference
-from pad_cli.principles import Principle, find_principle, load_principles, read_library, shipped_principles
+from pad_cli.principles import (
+    Principle,
+    find_principle,
+    instructed,
+    instructions_of,
+    load_principles,
+    principle_of,
+    read_library,
+    shipped_principles,
+)
 from pad_cli.prompts.prompt_sets import load_shipped
 from pad_cli.system.resources import shipped
 from tests.cli.test_commands import NO_TORCH, pad, refused, shell
@@ -245,3 +254,28 @@ def test_everyday_prompts_are_asked_under_given_preferences(capsys: pytest.Captu
     assert capsys.readouterr().err == "", "the column `kind` is ours"
     with pytest.raises(RecipeError, match="preferences"):
         load_shipped(name="everyday")
+
+
+def test_any_text_is_a_principle_and_a_name_is_the_ready_one() -> None:
+    assert principle_of("Pirate", LIBRARY) == LIBRARY["pirate"]
+    assert "like a cookery book" in principle_of("  like a\ncookery book", LIBRARY).instruction
+    told = instructions_of(["formal", "like a cookery book"], LIBRARY)
+    assert list(told) == ["formal", "like a cookery book", "not formal"]
+    assert told["not formal"] == LIBRARY["formal"].opposite
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("formul", "no principle 'formul'"), (" ", "is empty"), ("a\x00b", "control character")],
+)
+def test_a_text_that_can_be_no_principle_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(PreferenceError, match=problem):
+        principle_of(text, LIBRARY)
+
+
+def test_an_instruction_is_the_first_paragraph_of_the_system_text() -> None:
+    question = {"role": "user", "content": "Why?"}
+    assert instructed((question,), "Be kind.") == ({"role": "system", "content": "Be kind."}, question)
+    system = {"role": "system", "content": "You are Ada."}
+    assert instructed((system, question), "Be kind.")[0]["content"] == "Be kind.\n\nYou are Ada."
+    assert instructed((system, question), "") == (system, question)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import EntryPoints
@@ -54,9 +55,12 @@ NEEDED = {
 """Options without which a scorer cannot be."""
 
 
-def test_every_shipped_scorer_says_what_it_measures_and_its_direction() -> None:
+def test_every_shipped_scorer_says_what_it_measures_and_its_direction(tmp_path: Path) -> None:
+    rows = ({"prompt": f"{number}?", "answers": {"plain": "No.", "formal": "Indeed."}} for number in range(5))
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    needed = {**NEEDED, "style": {"answers": str(tmp_path / "answers.jsonl")}}
     for name in SCORERS.names():
-        scorer = load_scorer(ScorerSettings(scorer=name, options=NEEDED.get(name, {})))
+        scorer = load_scorer(ScorerSettings(scorer=name, options=needed.get(name, {})))
         assert scorer.description, name
         assert scorer.dimension, name
         assert isinstance(scorer.higher_is_better, bool), name
@@ -73,7 +77,7 @@ def test_an_unknown_name_is_answered_with_the_closest() -> None:
 def test_an_unknown_name_far_from_all_lists_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
         PAIR_SOURCES.get("zzz")
-    assert caught.value.hint == "Known: embedded."
+    assert caught.value.hint == "Known: contrast, embedded."
 
 
 @pytest.mark.parametrize(

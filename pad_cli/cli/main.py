@@ -17,7 +17,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from pad_cli.cli import demo, doctor, evaluate, generate, learn, prefs, recipe, serve, train_rm
+from pad_cli.cli import demo, doctor, evaluate, generate, learn, pairs, prefs, recipe, serve, train_rm
 from pad_cli.errors import PadError, UsageError
 from pad_cli.system.offline import go_offline
 from pad_cli.system.processes import processes
@@ -88,6 +88,7 @@ for _panel, _functions in _COMMANDS.items():
     for _name, _function in _functions.items():
         app.command(_name, rich_help_panel=_panel)(_function)
 app.add_typer(prefs.app, name="prefs", rich_help_panel="Steer")
+app.add_typer(pairs.app, name="pairs", rich_help_panel="Train")
 app.add_typer(recipe.app, name="recipe", rich_help_panel="Begin")
 
 

@@ -46,15 +46,24 @@ def train_rm(
 
         show_estimate(estimate(settings), as_json)
         return
+    from pad_cli.reports.document import terminal_table
     from pad_cli.reports.training_report import console_tables
     from pad_cli.training.train import train_reward_model
 
     trained = train_reward_model(settings, overwrite=overwrite)
+    compared = None
+    if settings.compare is not None:
+        from pad_cli.contrast.comparison import compare
+
+        compared = compare(settings, trained)
     if as_json:
         say_json({"reward_model": str(trained), "metrics": trained.metrics})
         return
     for table in console_tables(trained.record):
         say_table(table)
+    if compared is not None:
+        say_table(terminal_table(compared.table()))
+        say(f"Comparison: {compared.page}")
     say(f"Reward model: {trained}  (report: {trained.path / 'report.html'})")
 
 

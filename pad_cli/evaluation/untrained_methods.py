@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -24,6 +24,7 @@ from pad_cli.models.language_model import same_vocabulary
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.pairs import load_pairs
 from pad_cli.preference import Preference, parse_preference, prompted
+from pad_cli.principles import NOT, instructed, instructions_of, principle_of, read_library
 from pad_cli.recipe import DataSettings, DecodingSettings
 from pad_cli.records import BenchmarkItem, Generation, Messages, PreferencePair, as_messages
 from pad_cli.registry import PAIR_SOURCES
@@ -137,10 +138,13 @@ class Prompt(Untrained):
     """The policy with the preference in its prompt.
 
     Options:
+        wording: `style` asks in the question for the preference ("Write in this style: formal"); `instruction` is a
+            system message with the instruction of each principle, of the ready one or `principles.yaml`.
         examples: few-shot examples: a JSONL file of preference pairs, or a registered source of them, from which
             `shots` chosen answers are drawn.
     """
 
+    wording: Literal["style", "instruction"] = "style"
     examples: Annotated[str, BeforeValidator(_location)] = ""
     shots: Annotated[int, Field(ge=1)] = 2
     seed: int = 0
@@ -150,7 +154,22 @@ class Prompt(Untrained):
     def decided_by(self, context: EvalContext) -> list[Any]:
         probe = [dict(message) for message in prompted(as_messages("?"), _PROBE)]
         examples = self._examples(context)
-        return [[probe, examples.key if examples else None]]
+        told = [self._instructions(context)] if self.wording == "instruction" else []
+        return [[probe, examples.key if examples else None, *told]]
+
+    def _instructions(self, context: EvalContext) -> dict[str, str]:
+        return instructions_of(context.reward_model.principles, read_library())
+
+    def _asked(self, context: EvalContext, prompt: Messages, preference: Preference) -> Messages:
+        """A prompt without examples."""
+        if self.wording == "style":
+            return prompted(prompt, preference)
+        told = self._instructions(context)
+        names = [
+            name if weight > 0 else f"{NOT}{name}"
+            for name, weight in [*preference.weights.items(), *preference.texts.items()]
+        ]
+        return instructed(prompt, " ".join(told.get(name) or principle_of(name, {}).instruction for name in names))
 
     def prompts(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
@@ -159,7 +178,8 @@ class Prompt(Untrained):
         examples, prompts = self._examples(context), list[Messages]()
         for item in items:
             preference = parse_preference(item.preference, context.reward_model.principles, accepts_text=True)
-            prompts.append(examples.before(item, preference) if examples else prompted(item.prompt, preference))
+            asked = examples.before(item, preference) if examples else self._asked(context, item.prompt, preference)
+            prompts.append(asked)
         policy = context.policy
         if examples and policy.context_length is not None:
             longest = max((len(encode_prompt(policy.tokenizer, prompt)) for prompt in prompts), default=0)
@@ -182,12 +202,22 @@ class Prompt(Untrained):
 class PadPrompt(Prompt):
     """The policy with the preference in its prompt, guided by the reward model, which reads the plain prompt.
 
-    Options: as of `Prompt`.
+    Options: as of `Prompt`, and `scale`, by which the guidance weight is multiplied.
     """
 
+    scale: float = 1.0
     name: ClassVar[str] = "pad+prompt"
     weighted: ClassVar[bool] = True
     rewarded: ClassVar[bool] = True
+
+    def decided_by(self, context: EvalContext) -> list[Any]:
+        scaled = [self.scale] if self.scale != 1.0 else []  # earlier versions kept answers without it
+        return [*super().decided_by(context), *scaled]
+
+    def answer(
+        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+    ) -> list[Generation]:
+        return super().answer(context, items, settings, guidance_weight * self.scale)
 
 
 @dataclass(frozen=True)

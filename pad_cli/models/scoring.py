@@ -49,19 +49,20 @@ def in_batches(
     *,
     title: str | None = None,
     advance: Callable[[int], None] | None = None,
+    shared: bool = False,
 ) -> Iterator[tuple[list[int], Result]]:
     """Read sequences in batches, those of one prompt together; where memory is short, in smaller batches.
 
     The longest come first so that a batch too large for the memory shows at once. `read` takes some sequences and their
     numbers; those numbers and its result are yielded. `title` is of a progress bar; `advance` is called with the number
-    of sequences just read.
+    of sequences just read. `shared` says that `read` reads a prompt once for all its answers.
     """
     order = by_prompt(sequences)
     backoff = BatchSizeBackoff("answers to read")
     most = min(_BATCH_TOKENS, _CPU_BATCH_TOKENS) if device.type == "cpu" else _BATCH_TOKENS
     with bar(title, total=len(sequences)) if title else nullcontext(Bar()) as progress:
         while order:
-            last = order[-_fitting(sequences, order, most) :]
+            last = order[-_fitting(sequences, order, most, shared) :]
             del order[-len(last) :]
             for numbers, result in backoff.batches(
                 last, len(last), lambda batch: read([sequences[number] for number in batch], list(batch))
@@ -82,31 +83,34 @@ def by_prompt(sequences: Sequence[TokenSequence]) -> list[int]:
     )
 
 
-def _fitting(sequences: Sequence[TokenSequence], order: Sequence[int], most: int) -> int:
-    """How many of the last sequences to read together: with each prompt once, at most so many tokens; at least one."""
+def _fitting(sequences: Sequence[TokenSequence], order: Sequence[int], most: int, shared: bool) -> int:
+    """How many of the last sequences to read together: at most so many tokens, with padding; at least one."""
     prompts: set[tuple[int, ...]] = set()
     longest_prompt = longest_answer = 0
     for count, number in enumerate(reversed(order)):
         prompt, answer = sequences[number]
         prompts.add(prompt)
         longest_prompt, longest_answer = max(longest_prompt, len(prompt)), max(longest_answer, len(answer))
-        if count and len(prompts) * longest_prompt + (count + 1) * longest_answer > most:
+        read = len(prompts) if shared else count + 1
+        if count and read * longest_prompt + (count + 1) * longest_answer > most:
             return count
     return len(order)
 
 
-def answer_states(model: LanguageModel, batch: Sequence[TokenSequence], adapter: Adapter | None = None) -> torch.Tensor:
+def answer_states(
+    model: LanguageModel, batch: Sequence[TokenSequence], adapter: Adapter | None = None, *, shared: bool = False
+) -> torch.Tensor:
     """Read a batch of sequences once, through whatever LoRA weights the model has in training.
 
-    With an `adapter`, a finished one, the batch is read through it.
+    With an `adapter`, a finished one, the batch is read through it. `shared` lets a prompt be read once for all its
+    answers, where the model has a plain KV cache; the states are the same up to rounding.
 
     Returns:
         (T, H): the states from which the answers' T tokens are predicted, answer after answer.
     """
     prompts = list(dict.fromkeys(prompt for prompt, _ in batch))
-    shared = len(prompts) < len(batch) and model.forward_mode.can_roll_back and not torch.is_grad_enabled()
     with nullcontext() if adapter is None else adapter.on_rows_from(0):
-        if shared:
+        if shared and len(prompts) < len(batch) and model.forward_mode.can_roll_back:
             return _states_after(model, prompts, batch)
         tokens, mask = padded([(*prompt, *answer[:-1]) for prompt, answer in batch], model.tokenizer.pad_token_id)
         states = model.hidden_states(tokens, mask)

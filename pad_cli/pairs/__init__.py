@@ -25,3 +25,4 @@ from pad_cli.pairs.parsed_rows import is_text as is_text
 from pad_cli.pairs.parsed_rows import note_changes as note_changes
 from pad_cli.pairs.splits import describe as describe
 from pad_cli.pairs.splits import load_pairs as load_pairs
+from pad_cli.pairs.splits import makes_pairs as makes_pairs

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from pad_cli.errors import DataError, RecipeError
 from pad_cli.pairs.sources import (
@@ -35,7 +38,12 @@ Paraphrases = Mapping[str, tuple[str, ...]]
 """Principle to texts."""
 
 
-def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | None = None) -> PairData:
+def load_pairs(
+    settings: DataSettings,
+    seed: int,
+    principles: Sequence[str] | None = None,
+    load_backbone: Callable[[], Any] | None = None,
+) -> PairData:
     """The pairs a recipe asks for, with a report of what was left out and why.
 
     Sources are read and cleaned; training pairs whose prompt is in a validation split are dropped; prompts are held
@@ -48,6 +56,7 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
         principles: the names that have a head. A preference in a row is then read as a user types it: names, weights,
             `not formal`, free text. An empty sequence makes everything free text. None: every distinct name is a
             principle.
+        load_backbone: gives the language model to a registered source that wants it.
 
     Raises:
         DataError: a source cannot be read, a row is wrong, or nothing is left.
@@ -68,7 +77,7 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
         validation_reports += of_split
     measured = [pair for split in splits for pair in split.pairs]
     if settings.source is not None:
-        pairs, reports, made = _registered(settings, seed)
+        pairs, reports, made = _registered(settings, seed, principles, load_backbone)
         splits, texts = [*made.validation, *splits], {**made.texts, **texts}
     else:
         given = settings.train or []
@@ -91,17 +100,30 @@ def load_pairs(settings: DataSettings, seed: int, principles: Sequence[str] | No
     for report in sources:
         report.sort()
     described = [split_report("train", train), *(split_report(split.name, split.pairs) for split in splits)]
-    return PairData(tuple(train), tuple(splits), texts, DataReport(sources, tuple(described)))
+    left_out = () if settings.source is None else made.left_out
+    return PairData(tuple(train), tuple(splits), texts, DataReport(sources, tuple(described)), left_out)
 
 
-def _registered(settings: DataSettings, seed: int) -> tuple[list[SourcedPair], list[SourceReport], PairData]:
-    """What a registered source writes, as it writes it."""
-    name, options = str(settings.source), {"seed": seed, **settings.options}
-    data: PairData = make_with(
-        PAIR_SOURCES.get(name), options, "data.options", f"See the options of the source '{name}'."
-    )
+def makes_pairs(source: str) -> bool:
+    """Does a registered source write its pairs with the language model, which takes long?"""
+    return "load_backbone" in inspect.signature(PAIR_SOURCES.get(source)).parameters
+
+
+def _registered(
+    settings: DataSettings, seed: int, principles: Sequence[str] | None, load_backbone: Callable[[], Any] | None
+) -> tuple[list[SourcedPair], list[SourceReport], PairData]:
+    """What a registered source writes, as it writes it; it gets `principles` and `load_backbone` if it takes them."""
+    name = str(settings.source)
+    entry = PAIR_SOURCES.get(name)
+    given = {"principles": principles, "load_backbone": load_backbone}
+    wanted = {key: value for key, value in given.items() if key in inspect.signature(entry).parameters}
+    maker = functools.partial(entry, **wanted) if wanted else entry
+    options = {"seed": seed, **settings.options}
+    data: PairData = make_with(maker, options, "data.options", f"See the options of the source '{name}'.")
     count = len(data.train)
     report = SourceReport(name, "train", rows=count, rows_used=count, pairs_made=count, pairs_kept=count)
+    if data.report.sources:
+        (report,) = data.report.sources
     placed = (replace(pair, place=f"{name}[{number}]") for number, pair in enumerate(data.train))
     return [SourcedPair(pair, report) for pair in placed], [report], data
 

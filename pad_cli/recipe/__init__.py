@@ -26,6 +26,7 @@ from pad_cli.recipe.settings import make_with as make_with
 from pad_cli.recipe.settings import read_options as read_options
 from pad_cli.recipe.training import AdapterStage as AdapterStage
 from pad_cli.recipe.training import DataSettings as DataSettings
+from pad_cli.recipe.training import DistilStage as DistilStage
 from pad_cli.recipe.training import EncoderStage as EncoderStage
 from pad_cli.recipe.training import HeadsStage as HeadsStage
 from pad_cli.recipe.training import JointStage as JointStage

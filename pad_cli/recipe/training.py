@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pad_cli.recipe.settings import ModelSettings, Settings, named
+from pad_cli.recipe.settings import DecodingSettings, ModelSettings, Settings, named
 
 
 class PairsSettings(Settings):
@@ -81,8 +81,8 @@ class HeadSettings(Settings):
         return self
 
 
-class Stage(Settings):
-    """What every stage has: its length, AdamW's settings, and the loss."""
+class Optimised(Settings):
+    """What every stage has: its length, and AdamW's settings."""
 
     epochs: float | None = Field(None, gt=0, description="Passes over the training pairs; give this or `steps`.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps; give this or `epochs`.")
@@ -90,12 +90,6 @@ class Stage(Settings):
     learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of AdamW (cosine, after warm-up).")
     warmup_steps: int = Field(20, ge=0, description="Steps of linear warm-up.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
-    beta: float = Field(0.5, gt=0, description="Loss temperature b in -log sigmoid(b * margin).")
-    anchor: float = Field(0.03, ge=0, description="Weight c of the likelihood anchor relu(-sum r(chosen)).")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Assumed share of pairs with swapped labels.")
-    length_normalised: bool = Field(
-        False, description="Divide an answer's summed reward by its tokens; `beta` is then per token."
-    )
     evaluate_every: int | None = Field(
         None, ge=1, description="Measure the validation splits every this many steps, and keep the best weights."
     )
@@ -104,7 +98,7 @@ class Stage(Settings):
     )
 
     @model_validator(mode="after")
-    def _one_length(self) -> Stage:
+    def _one_length(self) -> Optimised:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either `epochs` or `steps`")
         if self.patience is not None and self.evaluate_every is None:
@@ -112,11 +106,33 @@ class Stage(Settings):
         return self
 
 
+class Stage(Optimised):
+    """A stage that learns from preference pairs."""
+
+    beta: float = Field(0.5, gt=0, description="Loss temperature b in -log sigmoid(b * margin).")
+    anchor: float = Field(0.03, ge=0, description="Weight c of the likelihood anchor relu(-sum r(chosen)).")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Assumed share of pairs with swapped labels.")
+    length_normalised: bool = Field(
+        False, description="Divide an answer's summed reward by its tokens; `beta` is then per token."
+    )
+
+
 class HeadsStage(Stage):
     """The paper's step 2 in linear form: preference heads on a frozen backbone."""
 
     stage: Literal["heads"]
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the states that the heads read.")
+
+
+class DistilStage(Optimised):
+    """Preference heads from the principles' instructions, token by token, on a frozen backbone."""
+
+    stage: Literal["distil"]
+    batch_size: int = Field(16, ge=1, description="Answers in one step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW (cosine, after warm-up).")
+    contrast: float = Field(
+        1.0, gt=0, description="The heads learn what an instruction changes, multiplied by this (nats)."
+    )
 
 
 class EncoderStage(Stage):
@@ -157,7 +173,7 @@ class JointStage(LoraStage):
     heads_learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of the preference heads.")
 
 
-AnyStage = Annotated[AdapterStage | HeadsStage | EncoderStage | JointStage, Field(discriminator="stage")]
+AnyStage = Annotated[AdapterStage | HeadsStage | DistilStage | EncoderStage | JointStage, Field(discriminator="stage")]
 
 
 # Key to its only value, and what to do instead of another.
@@ -168,6 +184,18 @@ _REMOVED: dict[str, tuple[Any, str]] = {
 }
 
 
+class CompareSettings(Settings):
+    """After training on pairs that a model wrote: guided decoding against the instruction in the prompt."""
+
+    prompts: int = Field(8, ge=2, description="Prompts that training did not use, asked under every principle.")
+    guidance_weight: float = Field(2.0, gt=0, description="Guidance weight of the steered answers.")
+    prompted_weight: float = Field(1.0, gt=0, description="The same where the instruction is in the prompt as well.")
+    decoding: DecodingSettings = Field(
+        default_factory=lambda: DecodingSettings(temperature=0.7, candidates=50, max_new_tokens=48),
+        description="How to decode.",
+    )
+
+
 class TrainRecipe(Settings):
     kind: Literal["train-rm"]
     output: str = Field(description="Directory of the run; the reward model is written here.")
@@ -175,6 +203,9 @@ class TrainRecipe(Settings):
     data: DataSettings = Field(description="The preference pairs.")
     heads: HeadSettings = Field(default_factory=lambda: HeadSettings(), description="The preference heads.")
     stages: list[AnyStage] = Field(min_length=1, description="Training stages, in order.")
+    compare: CompareSettings | None = Field(
+        None, description="For `source: contrast`: measure what the reward model does beside the instruction."
+    )
     exact_vocabulary: int = Field(8192, ge=0, description="Largest vocabulary over which the loss normalises exactly.")
     normaliser_tokens: int = Field(
         64,
@@ -187,9 +218,18 @@ class TrainRecipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _without_removed_keys(cls, content: Any) -> Any:
-        """Recipes that version 0.1 wrote hold every key; one that is gone may only have its default."""
+        """Recipes that version 0.1 wrote hold every key; one that is gone may only have its default.
+
+        `principles` at the top is short for `heads.principles`.
+        """
         if not isinstance(content, Mapping):
             return content
+        if "principles" in content:
+            heads = content.get("heads") or {}
+            if not isinstance(heads, Mapping) or heads.get("principles") is not None:
+                raise ValueError("give `principles` or `heads.principles`, not both")
+            content = {**content, "heads": {**heads, "principles": content["principles"]}}
+            del content["principles"]
         for key, (default, instead) in _REMOVED.items():
             if content.get(key, default) != default:
                 raise ValueError(f"`{key}` is gone: {instead}")
@@ -200,6 +240,8 @@ class TrainRecipe(Settings):
         names = [stage.stage for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("each stage may occur once")
-        if "encoder" in names and not {"heads", "joint"} & set(names[: names.index("encoder")]):
-            raise ValueError("the `encoder` stage needs a `heads` or `joint` stage before it")
+        if "distil" in names and {"adapter", "joint"} & set(names[: names.index("distil")]):
+            raise ValueError("`distil` needs a backbone without LoRA weights: put it before `adapter` and `joint`")
+        if "encoder" in names and not {"heads", "distil", "joint"} & set(names[: names.index("encoder")]):
+            raise ValueError("the `encoder` stage needs a `heads`, `distil` or `joint` stage before it")
         return self

@@ -7,6 +7,7 @@ pairs in each. Validation, calibration and the report are not counted.
 
 from __future__ import annotations
 
+import functools
 import random
 import tempfile
 import time
@@ -17,15 +18,18 @@ from pathlib import Path
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from pad_cli.errors import UsageError
 from pad_cli.models.dtype import dtype_name
 from pad_cli.models.heads import PreferenceHeads
 from pad_cli.models.language_model import load_language_model
 from pad_cli.models.scoring import TokenSequence, all_log_probs
-from pad_cli.recipe import LoraStage, TrainRecipe
+from pad_cli.pairs import makes_pairs
+from pad_cli.recipe import DistilStage, LoraStage, TrainRecipe
+from pad_cli.training.distil import answers_to_read
 from pad_cli.training.loop import TrainingStage, steps_of
 from pad_cli.training.pair_table import TrainingData, gather_training_data
 from pad_cli.training.stages import TrainingRun
-from pad_cli.training.train import read_pairs
+from pad_cli.training.train import read_pairs, stage_instructions
 
 _PAIRS = 64  # that are measured, at most
 _STEPS = 3  # of each stage; the first one warms up and is not timed
@@ -62,8 +66,14 @@ def estimate(recipe: TrainRecipe) -> Estimate:
     Raises:
         DataError, ModelLoadError, RecipeError, TrainingError: as training would; memory may be too small for a batch.
     """
-    pairs, names = read_pairs(recipe)
-    backbone = load_language_model(recipe.backbone)
+    if recipe.data.source is not None and makes_pairs(recipe.data.source):
+        raise UsageError(
+            f"--dry-run: the pairs of the source '{recipe.data.source}' are not written yet.",
+            "Run it with fewer prompts first, for example --set data.options.limit=4; what is written is kept.",
+        )
+    load_backbone = functools.cache(lambda: load_language_model(recipe.backbone))
+    pairs, names = read_pairs(recipe, load_backbone)
+    backbone = load_backbone()
     data = gather_training_data(recipe, pairs, backbone)
     weights, lengths = int(backbone.model.get_memory_footprint()), _lengths(data.sequences)
     work: list[Work] = []
@@ -74,37 +84,53 @@ def estimate(recipe: TrainRecipe) -> Estimate:
         share = sum(lengths) / sum(_lengths(sample.sequences))
         longer = max(lengths) / max(_lengths(sample.sequences))
         heads = PreferenceHeads(names, backbone.hidden_size, recipe.heads.rank, recipe.seed)
-        run = TrainingRun(sample, heads, pairs.texts, Path(scratch))
+        instructions = stage_instructions(recipe, names)
+        run = TrainingRun(sample, heads, pairs.texts, Path(scratch), instructions)
 
         def read(name: str) -> Work:
             seconds, memory = _measure(backbone.device, lambda: run.rewards)
             return Work(name, 0, sum(lengths), seconds * share, memory)
 
-        def train(stage: TrainingStage) -> Work:
+        def items(of: TrainingData, stage: TrainingStage) -> int:
+            if isinstance(stage, DistilStage):
+                return len(answers_to_read(of.named, instructions, of.sequences, of.seed))
+            return len(of.train)
+
+        def train(stage: TrainingStage) -> list[Work]:
             marks.clear()
-            size, passes = min(stage.batch_size, len(run.pairs)), getattr(stage, "accumulation_steps", 1)
+            of_sample = items(sample, stage)
+            size, passes = min(stage.batch_size, of_sample), getattr(stage, "accumulation_steps", 1)
             changed = {"steps": _STEPS, "epochs": None, "batch_size": size, "evaluate_every": None, "patience": None}
             if isinstance(stage, LoraStage):
                 changed["accumulation_steps"] = 1
             seconds, memory = _measure(backbone.device, lambda: run.train(stage.model_copy(update=changed)))
             if memory is not None and isinstance(stage, LoraStage):  # a batch of the longest answers takes more
                 memory = weights + round((memory - weights) * longer)
-            steps, trained = steps_of(stage, len(data.train)), stage.batch_size * passes
+            steps, trained = steps_of(stage, items(data, stage)), stage.batch_size * passes
             # a scaler of float16 leaves out steps that overflow
             step = (marks[-1] - marks[0]) / (len(marks) - 1) if len(marks) > 1 else seconds / _STEPS
-            tokens = round(steps * 2 * trained * sum(lengths) / len(lengths))
-            return Work(stage.stage, steps, tokens, steps * trained / size * step, memory)
+            answers = trained if isinstance(stage, DistilStage) else 2 * trained
+            tokens = round(steps * answers * sum(lengths) / len(lengths))
+            work = Work(stage.stage, steps, tokens, steps * trained / size * step, memory)
+            if not isinstance(stage, DistilStage):
+                return [work]
+            again = items(data, stage)
+            seconds = (seconds - _STEPS * step) * again / of_sample
+            return [
+                Work("reading under instructions", 0, round(again * sum(lengths) / len(lengths)), seconds, memory),
+                work,
+            ]
 
         all_log_probs(backbone, sample.sequences[:2])  # the first forward pass is slower
         plain, first = read("caching states"), set(sample.states.iterdir())
         states: Work | None = plain
         for stage in recipe.stages:
             if isinstance(stage, LoraStage):
-                work += [replace(plain, name=f"reading for {stage.stage}"), train(stage)]
+                work += [replace(plain, name=f"reading for {stage.stage}"), *train(stage)]
                 states = None
             else:
                 states = states or read("caching states through the adapter")
-                work += [train(stage)] if states in work else [states, train(stage)]
+                work += train(stage) if states in work else [states, *train(stage)]
         kept = [path for path in sample.states.iterdir() if plain in work or path not in first]
         files = sum(path.stat().st_size for path in kept)
     return Estimate(

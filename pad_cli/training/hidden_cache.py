@@ -76,7 +76,9 @@ class HiddenStateExtractor:
         """Tensors with a row for each answer token of some sequences; `advance` takes the number of those just read."""
         answers: list[dict[str, torch.Tensor]] = [{}] * len(sequences)
         device = self.backbone.device
-        for numbers, rows in in_batches(sequences, lambda batch, _: self._read(batch), device, advance=advance):
+        for numbers, rows in in_batches(
+            sequences, lambda batch, _: self._read(batch), device, advance=advance, shared=True
+        ):
             lengths = [len(sequences[number][1]) for number in numbers]
             for name, tensor in rows.items():
                 for number, part in zip(numbers, tensor.split(lengths), strict=True):
@@ -84,10 +86,10 @@ class HiddenStateExtractor:
         return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
 
     def _read(self, batch: Sequence[TokenSequence]) -> dict[str, torch.Tensor]:
-        plain = answer_states(self.backbone, batch).to(self.dtype)
+        plain = answer_states(self.backbone, batch, shared=True).to(self.dtype)
         hidden = plain
         if self.adapter is not None:
-            hidden = answer_states(self.backbone, batch, self.adapter).to(self.dtype)
+            hidden = answer_states(self.backbone, batch, self.adapter, shared=True).to(self.dtype)
         targets, _ = targets_and_owners(batch, plain.device)
         size = max(1, _CHUNK_LOGITS // len(self._head.weight))
         pieces = zip(plain.split(size), hidden.split(size), targets.split(size), strict=True)

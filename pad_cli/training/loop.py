@@ -22,7 +22,7 @@ from torch import nn
 from pad_cli.equation import preference_loss
 from pad_cli.errors import TrainingError
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
-from pad_cli.recipe import AdapterStage, EncoderStage, HeadsStage, JointStage, LoraStage
+from pad_cli.recipe import AdapterStage, DistilStage, EncoderStage, HeadsStage, JointStage, LoraStage, Stage
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import bar
 from pad_cli.system.runs import storage_errors
@@ -33,11 +33,11 @@ _SHOWN_PAIRS = 64  # of a batch, in an error
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's own
 _STATE = ("step", "history", "best_score", "stale", "since", "scaler")
 
-TrainingStage = AdapterStage | HeadsStage | EncoderStage | JointStage
+TrainingStage = AdapterStage | HeadsStage | DistilStage | EncoderStage | JointStage
 Parameters = Mapping[str, nn.Parameter]
 
-Score = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""(B,) indices of pairs to the (B,) rewards of their chosen and of their rejected answers."""
+Loss = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""(B,) indices of items to their mean loss, and to (B,) margins: above 0 where an item is learned."""
 
 Evaluate = Callable[[], dict[str, dict[str, Any]]]
 """Metrics of every validation split, with `policy_accuracy`."""
@@ -46,8 +46,8 @@ Evaluate = Callable[[], dict[str, dict[str, Any]]]
 def fit(
     stage: TrainingStage,
     groups: Sequence[tuple[Parameters, float]],
-    score: Score,
-    pairs: int,
+    loss_of: Loss,
+    items: int,
     seed: int,
     snapshot: Path,
     evaluate: Evaluate | None = None,
@@ -59,24 +59,25 @@ def fit(
 
     Args:
         groups: parameters by name, and the peak learning rate of each group.
-        score: rewards of some of the pairs under the parameters.
-        pairs: the number of pairs.
+        loss_of: loss and margins of some of the items under the parameters; an item is a pair, or what else a stage
+            learns from.
+        items: their number.
         snapshot: file that the state of the stage is saved to.
         evaluate: called every `evaluate_every` steps; the weights with the best mean policy accuracy are kept.
-        everyone: processes that share the pairs of every batch and average their gradients.
+        everyone: processes that share the items of every batch and average their gradients.
         scaler: scales the loss of a float16 backbone on a GPU.
 
     Returns:
-        The history: for some steps the mean loss and pair accuracy of the batches since the one before, and for
-        measured steps the `splits`' metrics.
+        The history: for some steps the mean loss and pair accuracy (share of margins above 0) of the batches since the
+        one before, and for measured steps the `splits`' metrics.
 
     Raises:
         TrainingError: a loss or gradient is not finite; the snapshot is from before that step.
         StorageError: the snapshot cannot be written.
     """
     title, lora, passes = f"Training {stage.stage}", isinstance(stage, LoraStage), _passes(stage)
-    total, size = steps_of(stage, pairs), stage.batch_size
-    order = order_of_pairs(pairs, total * passes * size, seed)
+    total, size = steps_of(stage, items), stage.batch_size
+    order = order_of_pairs(items, total * passes * size, seed)
     rates = [learning_rate(step, stage.warmup_steps, total, from_zero=lora) for step in range(total)]
     trained = {name: parameter for group, _ in groups for name, parameter in group.items()}
     for parameter in trained.values():
@@ -97,17 +98,14 @@ def fit(
             state.save(snapshot, trained, optimiser)
 
     def backward(where: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean loss and accuracy of a step's pairs; leaves their clipped gradient."""
+        """Mean loss and accuracy of a step's items; leaves their clipped gradient."""
         batches, margins, losses = [], [], []
         for number in range(state.step * passes, (state.step + 1) * passes):
             torch.manual_seed(_mixed(seed, number * everyone.count + everyone.rank))  # of dropout
             batch = order[number * size : (number + 1) * size].chunk(everyone.count)[everyone.rank]
-            chosen, rejected = score(batch)
-            loss = preference_loss(
-                chosen, rejected, beta=stage.beta, anchor=stage.anchor, label_smoothing=stage.label_smoothing
-            )
+            loss, of_items = loss_of(batch)
             batches.append(batch)
-            margins.append((chosen - rejected).detach())
+            margins.append(of_items.detach())
             losses.append(loss.detach())
             _check_finite(where, "loss", loss, batches, margins, snapshot)
             scaler.scale(loss / passes).backward()
@@ -163,9 +161,18 @@ def fit(
     return state.history
 
 
-def steps_of(stage: TrainingStage, pairs: int) -> int:
-    """Optimiser steps of a stage on some number of pairs."""
-    return stage.steps or math.ceil((stage.epochs or 1) * pairs / (stage.batch_size * _passes(stage)))
+def pair_loss(stage: Stage, rewards: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `fit` needs of B pairs: from the (2 B,) summed rewards of their chosen answers, then of the rejected."""
+    chosen, rejected = rewards.chunk(2)
+    loss = preference_loss(
+        chosen, rejected, beta=stage.beta, anchor=stage.anchor, label_smoothing=stage.label_smoothing
+    )
+    return loss, chosen - rejected
+
+
+def steps_of(stage: TrainingStage, items: int) -> int:
+    """Optimiser steps of a stage on some number of items."""
+    return stage.steps or math.ceil((stage.epochs or 1) * items / (stage.batch_size * _passes(stage)))
 
 
 def _passes(stage: TrainingStage) -> int:

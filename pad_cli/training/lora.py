@@ -33,7 +33,7 @@ from pad_cli.models.scoring import TokenSequence, all_log_probs, answer_log_prob
 from pad_cli.recipe import AdapterStage, JointStage
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import storage_errors, whole_directory
-from pad_cli.training.loop import fit
+from pad_cli.training.loop import fit, pair_loss
 from pad_cli.training.metrics import Split, summarise
 from pad_cli.training.pair_table import PairTable
 
@@ -109,7 +109,7 @@ def train_lora(
                 name: measure_split(backbone, head, sequences, reference, table, own) for name, table, own in validation
             }
 
-        def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def loss_of(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             _only_lora_drops_out(wrapped, checkpointed=stage.gradient_checkpointing)
             answers = train.answers(batch)
             read = [sequences[number] for number in answers.tolist()]
@@ -117,13 +117,12 @@ def train_lora(
             rewards = log_probs - reference[answers].to(log_probs.device)
             if stage.length_normalised:
                 rewards = rewards / lengths[answers].to(rewards.device)
-            chosen, rejected = rewards.split(len(batch))
-            return chosen, rejected
+            return pair_loss(stage, rewards)
 
         half = backbone.dtype == torch.float16 and backbone.device.type == "cuda"
         scaler = torch.amp.GradScaler(backbone.device.type, enabled=half)
         history = fit(
-            stage, groups, score, len(train), seed, directory / _SNAPSHOT, evaluate if validation else None,
+            stage, groups, loss_of, len(train), seed, directory / _SNAPSHOT, evaluate if validation else None,
             everyone=everyone, scaler=scaler,
         )  # fmt: skip
         if everyone.main:

@@ -17,7 +17,7 @@ from pad_cli.models.language_model import LanguageModel, cut_to_context, room
 from pad_cli.models.prompts import closes_thought, encode_answer, encode_prompt, moves_system, opens_thought
 from pad_cli.models.scoring import TokenSequence, corpus_of
 from pad_cli.recipe import TrainRecipe
-from pad_cli.records import PairData, PairSplit, PreferencePair
+from pad_cli.records import Messages, PairData, PairSplit, PreferencePair
 from pad_cli.system.processes import ALONE, Processes
 from pad_cli.system.progress import note
 from pad_cli.system.runs import hidden_states
@@ -36,6 +36,11 @@ class SequenceBook:
     def number(self, pair: PreferencePair, answer: str) -> int:
         prompt = tuple((message["role"], message["content"]) for message in pair.prompt)
         return self._first.setdefault((prompt, answer), (len(self._first), pair))[0]
+
+    @property
+    def conversations(self) -> list[Messages]:
+        """The prompt of each answer, in the order of their numbers."""
+        return [pair.prompt for _, pair in self._first.values()]
 
     def tokenised(
         self, tokenizer: Any, max_prompt_tokens: int, max_answer_tokens: int, context_length: int | None = None
@@ -136,6 +141,7 @@ class TrainingData:
     backbone: LanguageModel
     head: LogitHead  # the unembedding in float32, on the CPU
     sequences: list[TokenSequence]  # the distinct answers, cut, each with its prompt
+    conversations: list[Messages]  # these prompts, uncut
     train: PairTable
     named: PairTable  # the training pairs that name only principles: these train heads
     validation: tuple[tuple[PairSplit, PairTable], ...]
@@ -189,4 +195,7 @@ def gather_training_data(recipe: TrainRecipe, data: PairData, backbone: Language
     dtype = getattr(torch, recipe.cache_dtype)
     extractor = HiddenStateExtractor(backbone, None, dtype, corpus, recipe.normaliser_tokens)
     head = backbone.head.float32("cpu")
-    return TrainingData(backbone, head, sequences, train, named, validation, seed, extractor, lengths, hidden_states())
+    return TrainingData(
+        backbone, head, sequences, book.conversations, train, named, validation, seed, extractor, lengths,
+        hidden_states(),
+    )  # fmt: skip

@@ -1,7 +1,8 @@
 """The stages of one training run, each saved when it is finished.
 
 A stage changes only its own part: `adapter` the LoRA weights, `heads` the head, `encoder` the encoder, `joint` LoRA
-weights and head together. `heads` and `encoder` train here, on cached hidden states; for the others see `lora`.
+weights and head together. `heads` and `encoder` train here, on cached hidden states, and so does `distil`, another way
+to train the heads; for the others see `lora`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,11 +27,12 @@ from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 from pad_cli.models.distributed import wait_for_all
 from pad_cli.models.heads import PreferenceEncoder, PreferenceHeads, text_states
 from pad_cli.models.language_model import LanguageModel
-from pad_cli.recipe import EncoderStage, HeadsStage, JointStage, LoraStage
+from pad_cli.recipe import DistilStage, EncoderStage, HeadsStage, JointStage, LoraStage
 from pad_cli.records import PairSplit
 from pad_cli.system.processes import processes
 from pad_cli.system.runs import whole_directory, write_json
-from pad_cli.training.loop import Evaluate, TrainingStage, fit
+from pad_cli.training.distil import InstructedAnswers, read_instructed
+from pad_cli.training.loop import Evaluate, Loss, TrainingStage, fit, pair_loss
 from pad_cli.training.metrics import Split, measure
 from pad_cli.training.pair_table import PairTable, TrainingData
 from pad_cli.training.token_rewards import TokenRewards, global_scale, normalise_heads, reward_scales
@@ -48,7 +51,7 @@ WeightsOf = Callable[[torch.Tensor], torch.Tensor]
 class StageRecord:
     """What a finished stage reports; an interrupted one counts the seconds since it was last started."""
 
-    name: str  # `heads`, `encoder`, `adapter` or `joint`
+    name: str  # of its kind: `heads`, `distil`, `encoder`, `adapter` or `joint`
     steps: int
     seconds: float  # of wall time
     history: list[dict[str, Any]]  # see `fit`
@@ -62,9 +65,15 @@ class TrainingRun:
     """
 
     def __init__(
-        self, data: TrainingData, heads: PreferenceHeads, texts: Mapping[str, Sequence[str]], work: Path
+        self,
+        data: TrainingData,
+        heads: PreferenceHeads,
+        texts: Mapping[str, Sequence[str]],
+        work: Path,
+        instructions: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self._data, self._texts, self._work = data, texts, work
+        self._data, self._texts, self._work, self._instructions = data, texts, work, instructions
+        self._instructed: InstructedAnswers | None = None
         self.principles = heads.names
         self._rewards: TokenRewards | None = None
         self.heads = heads
@@ -85,6 +94,10 @@ class TrainingRun:
             together = isinstance(stage, LoraStage)
             if not together and self._rewards is None:
                 self._rewards = self._data.rewards(self.adapter, everyone)
+            if isinstance(stage, DistilStage):
+                self._instructed = read_instructed(
+                    self._data, self.principles, self._instructions, self.rewards, everyone
+                )
             history = self._train(stage) if together or everyone.main else []
             if everyone.main:
                 seconds = time.monotonic() - started
@@ -127,7 +140,7 @@ class TrainingRun:
             return add_clauses(weights, clauses, encoded)
 
     def _train(self, stage: TrainingStage) -> list[dict[str, Any]]:
-        if isinstance(stage, HeadsStage | EncoderStage):
+        if isinstance(stage, HeadsStage | DistilStage | EncoderStage):
             return self._train_cached(stage)
         from pad_cli.training.lora import train_lora
 
@@ -154,22 +167,23 @@ class TrainingRun:
             shutil.rmtree(directory, ignore_errors=True)
         return history
 
-    def _train_cached(self, stage: HeadsStage | EncoderStage) -> list[dict[str, Any]]:
-        """Train the heads under the weights that pairs name, or an encoder that gives the weights."""
+    def _train_cached(self, stage: HeadsStage | DistilStage | EncoderStage) -> list[dict[str, Any]]:
+        """Train the heads, from pairs or from instructions, or an encoder that gives the weights."""
         data = self._data
-        trained: PreferenceHeads | PreferenceEncoder
-        if isinstance(stage, EncoderStage):
-            pairs = data.train
-            trained, weights_of = new_encoder(stage, self.principles, data.backbone, self._texts, pairs, data.seed)
-        else:
-            pairs, trained = self.pairs, self.heads
-            weights_of = pairs.weights(self.principles).__getitem__
         snapshot = self._work / f"{stage.stage}.snapshot.safetensors"
-        cached = CachedData(self.rewards, pairs, data.seed, snapshot, self._evaluate)
-        history = cached.train(stage, self.heads, trained, weights_of)
-        if isinstance(trained, PreferenceEncoder):
-            self.encoder = trained.eval()
-        elif self.adapter is None:
+        cached = CachedData(self.rewards, self.pairs, data.seed, snapshot, self._evaluate)
+        if isinstance(stage, EncoderStage):
+            encoder, weights_of = new_encoder(stage, self.principles, data.backbone, self._texts, data.train, data.seed)
+            history = replace(cached, pairs=data.train).train(stage, self.heads, encoder, weights_of)
+            self.encoder = encoder.eval()
+            return history
+        if isinstance(stage, DistilStage):
+            assert self._instructed is not None
+            history = cached.distil(stage, self.heads, self._instructed)
+        else:
+            weights_of = self.pairs.weights(self.principles).__getitem__
+            history = cached.train(stage, self.heads, self.heads, weights_of)
+        if self.adapter is None:
             # with an adapter there is a part of the reward that all principles share
             scales = reward_scales(self.heads, self.rewards, title="Balancing heads")
             normalise_heads(self.heads, scales)
@@ -234,18 +248,26 @@ class CachedData:
         """Train all parameters of the heads, or of the encoder that weighs them; returns the history, see `fit`."""
         dropout = stage.dropout if isinstance(stage, HeadsStage) else 0.0  # an encoder has its own
 
-        def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def loss_of(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             answers, weights = self.pairs.answers(batch), weights_of(batch)
             positions, owners = self.rewards.cache.positions(answers)
             tokens = self.rewards.rewards(heads, positions, weights.repeat(2, 1)[owners], dropout)
             sums = answer_sums(tokens, owners, len(answers))
             if stage.length_normalised:
                 sums = sums / self.rewards.cache.lengths[answers]
-            chosen, rejected = sums.split(len(batch))
-            return chosen, rejected
+            return pair_loss(stage, sums)
 
+        return self._fit(stage, trained, loss_of, len(self.pairs))
+
+    def distil(self, stage: DistilStage, heads: PreferenceHeads, instructed: InstructedAnswers) -> list[dict[str, Any]]:
+        """Train all parameters of the heads to give what instructions make of the next token."""
+        return self._fit(
+            stage, heads, lambda batch: instructed.divergence(heads, batch, stage.contrast), len(instructed)
+        )
+
+    def _fit(self, stage: TrainingStage, trained: nn.Module, loss_of: Loss, items: int) -> list[dict[str, Any]]:
         groups = [(dict(trained.named_parameters()), stage.learning_rate)]
-        return fit(stage, groups, score, len(self.pairs), self.seed, self.snapshot, self.evaluate)
+        return fit(stage, groups, loss_of, items, self.seed, self.snapshot, self.evaluate)
 
 
 def new_encoder(

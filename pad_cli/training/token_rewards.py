@@ -68,6 +68,24 @@ class TokenRewards:
         masked = plain.masked_fill(twice, -torch.inf), personalised.masked_fill(twice, -torch.inf)
         return *masked, torch.zeros(len(positions), dtype=torch.long)
 
+    def logits_of(
+        self,
+        heads: PreferenceHeads,
+        positions: torch.Tensor,
+        weights: torch.Tensor,
+        candidates: torch.Tensor,
+        raw: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reference and personalised logits of any (T, C) candidates, for a backbone without an adapter.
+
+        `raw` are their (T, C) logits before scale and cap; minus infinity in a column that stands for no token.
+        """
+        hidden, _ = self._hidden(positions, 0.0)
+        moved = raw + self._change(heads, hidden, weights, candidates)
+        none = raw == -torch.inf
+        reference, personalised = (self._head.finish(each).masked_fill(none, -torch.inf) for each in (raw, moved))
+        return reference, personalised
+
     def _hidden(self, positions: torch.Tensor, dropout: float) -> tuple[torch.Tensor, torch.Tensor]:
         """The states, and what the heads see of them."""
         hidden = self.cache.gather("hidden", positions).float()

@@ -15,10 +15,11 @@ continues where it was. Several processes go through the stages together; what c
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.checkpoint_files import ADAPTER_CONFIG, CONFIG, ENCODER, HEADS, OWN_FILES
 from pad_cli.models.distributed import main_first
 from pad_cli.models.heads import PreferenceHeads
-from pad_cli.models.language_model import load_language_model
+from pad_cli.models.language_model import LanguageModel, load_language_model
 from pad_cli.models.publishing import model_card
 from pad_cli.models.reward_model import PersonalizedRewardModel
 from pad_cli.pairs import describe, load_pairs
-from pad_cli.recipe import EncoderStage, TrainRecipe
+from pad_cli.principles import instructions_of, read_library
+from pad_cli.recipe import DistilStage, EncoderStage, TrainRecipe
 from pad_cli.records import PairData
 from pad_cli.reports.document import plain_lines
 from pad_cli.system import progress
@@ -103,10 +105,14 @@ def train_reward_model(recipe: TrainRecipe, *, data_table: bool = True, overwrit
 
 
 def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedRewardModel:
+    load_backbone = functools.cache(lambda: load_language_model(recipe.backbone))
     with progress.stage("Reading preference pairs"):
-        pairs, names = read_pairs(recipe)
-    backbone = load_language_model(recipe.backbone)
-    key = fingerprint([recipe.model_dump(exclude={"output"}), backbone.fingerprint, asdict(pairs)])
+        pairs, names = read_pairs(recipe, load_backbone)
+    backbone = load_backbone()
+    instructions = stage_instructions(recipe, names)
+    content = {name: value for name, value in asdict(pairs).items() if name != "left_out"}  # says nothing more
+    asked = recipe.model_dump(exclude={"output", "compare"})
+    key = fingerprint([asked, backbone.fingerprint, content, *instructions.items()])
     if _is_finished(output, key):
         shutil.rmtree(output / _WORK, ignore_errors=True)  # if the run was killed just before it did so
         progress.note(f"{output} is finished; nothing to do.")
@@ -118,7 +124,7 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
         data = gather_training_data(recipe, pairs, backbone)
 
     heads = PreferenceHeads(names, backbone.hidden_size, recipe.heads.rank, recipe.seed)
-    run = TrainingRun(data, heads, pairs.texts, output / _WORK / key)
+    run = TrainingRun(data, heads, pairs.texts, output / _WORK / key, instructions)
     for stage in recipe.stages:
         run.train(stage)
 
@@ -147,15 +153,17 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
         return TrainedRewardModel(output, record)
 
 
-def read_pairs(recipe: TrainRecipe) -> tuple[PairData, list[str]]:
-    """The pairs of a recipe, and the names of the preference heads.
+def read_pairs(
+    recipe: TrainRecipe, load_backbone: Callable[[], LanguageModel] | None = None
+) -> tuple[PairData, list[str]]:
+    """The pairs of a recipe, and the names of the preference heads; `load_backbone` is for a source that writes them.
 
     Raises:
         DataError, RecipeError, UsageError: as `load_pairs`; a preference has no head, or there is none to train.
     """
-    data = load_pairs(recipe.data, recipe.seed, recipe.heads.principles)
+    data = load_pairs(recipe.data, recipe.seed, recipe.heads.principles, load_backbone)
     named = sorted({name for pair in data.train for name in pair.preference})
-    names = recipe.heads.principles or named
+    names = [name for name in recipe.heads.principles or named if name not in data.left_out]
     used = set(named) | {name for split in data.validation for pair in split.pairs for name in pair.preference}
     unknown = sorted(used - set(names))
     if unknown:
@@ -175,6 +183,12 @@ def read_pairs(recipe: TrainRecipe) -> tuple[PairData, list[str]]:
             hint="Add them to heads.principles. Free text needs an `encoder` stage.",
         )
     return data, names
+
+
+def stage_instructions(recipe: TrainRecipe, names: Sequence[str]) -> dict[str, str]:
+    """What asks for each principle, where a stage learns from that."""
+    distils = any(isinstance(stage, DistilStage) for stage in recipe.stages)
+    return instructions_of(names, read_library()) if distils else {}
 
 
 def _is_own(output: Path) -> bool:

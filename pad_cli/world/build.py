@@ -107,7 +107,7 @@ def made_from() -> dict[str, Any]:
     return {
         "recipes/embedded.yaml": _sha256(shipped_recipes()["embedded"]),
         **{f"data/world/{path.name}": _sha256(path) for path in world},
-        "resolved recipe": fingerprint(recipe.model_dump(exclude={"output"})),
+        "resolved recipe": fingerprint(recipe.model_dump(exclude={"output", "compare"})),
         "preference pairs": fingerprint(contents),
         **{f"plan of {name}": fingerprint(asdict(policy)) for name, policy in POLICIES.items()},
         **{f"documents of {name}": fingerprint(write_training_documents(each)) for name, each in POLICIES.items()},

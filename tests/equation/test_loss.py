@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pad_cli.equation import preference_loss
+from pad_cli.equation import contrast_target, distillation_loss, preference_loss
 
 
 def plain_loss(chosen: list[float], rejected: list[float], beta: float, anchor: float) -> float:
@@ -61,3 +61,21 @@ def test_an_anchored_chosen_answer_above_the_reference_costs_nothing_more() -> N
 def test_extreme_margins_stay_finite() -> None:
     loss = preference_loss(torch.tensor([-1e4, 1e4]), torch.tensor([1e4, -1e4]), beta=0.5, anchor=0.0)
     assert loss.item() == pytest.approx(5000.0)
+
+
+def test_the_distillation_loss_is_the_divergence_of_the_target() -> None:
+    torch.manual_seed(1)
+    target, given = torch.randn(5, 7), torch.randn(5, 7)
+    absent = torch.tensor([0, 3]), torch.tensor([2, 6])  # columns without a token
+    target[absent] = given[absent] = -torch.inf
+    loss = distillation_loss(given, target)
+    wanted, found = (torch.distributions.Categorical(logits=each.double()) for each in (target, given))
+    expected = torch.where(wanted.probs > 0, wanted.probs * (wanted.logits - found.logits), 0).sum(-1)
+    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
+    assert distillation_loss(target, target).abs().max() < 1e-6
+
+
+def test_a_contrast_target_moves_from_the_reference_through_the_instructed_model() -> None:
+    reference, instructed = torch.tensor([[0.0, 1.0, -torch.inf]]), torch.tensor([[2.0, 0.0, 5.0]])
+    for contrast, expected in ((1.0, [2.0, 0.0, -torch.inf]), (2.0, [4.0, -1.0, -torch.inf])):
+        assert contrast_target(reference, instructed, contrast).tolist() == [expected]

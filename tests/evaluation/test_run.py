@@ -165,7 +165,7 @@ def test_two_benchmarks_may_use_one_id_for_different_prompts(make_recipe: MakeRe
     assert {content for _, content in together} == {*PROMPTS, "Count to three, please."}
     words = [row for row in rows if (row["method"], row["scorer"], row["preference"]) == ("pad", "words", "humorous")]
     prompts = {"jsonl: single": PROMPTS, "other: single": ("Count to three, please.",)}
-    assert [(row["group"], row["n"]) for row in words[:2]] == [(group, len(few)) for group, few in prompts.items()]
+    assert {(row["group"], row["n"]) for row in words} == {(group, len(few)) for group, few in prompts.items()}
     for row in words:
         asked = [
             answer

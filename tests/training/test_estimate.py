@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pad_cli.errors import ModelLoadError
+from pad_cli.errors import ModelLoadError, UsageError
 from pad_cli.models.language_model import load_language_model
 from pad_cli.training import estimate as module
 from pad_cli.training.estimate import estimate
 from pad_cli.training.pair_table import TrainingData, gather_training_data
-from pad_cli.training.train import read_pairs
+from pad_cli.training.train import read_pairs, train_reward_model
 from tests.training.conftest import STAGE, TEXTS, MakeRecipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -44,6 +44,26 @@ def test_a_dry_run_counts_steps_tokens_and_bytes_and_writes_nothing(
     assert 0.5 * states < found.disk < 2 * states
     assert not (own_cache / "hidden-states").exists()
     assert not Path(recipe.output).exists()
+
+
+def test_reading_under_instructions_is_counted(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entries = [f"{name}:\n  instruction: Write {name}.\n" for name in ("exes", "whys")]
+    Path("principles.yaml").write_text("".join(entries), encoding="utf-8")
+    recipe = make_recipe(stages=[{"stage": "distil", "epochs": 2, "batch_size": 8}])
+    _, reading, distil = estimate(recipe).work
+    trained = train_reward_model(recipe).record["stages"][0]
+    assert (reading.name, reading.steps) == ("reading under instructions", 0)
+    assert reading.tokens > 0
+    assert (distil.name, distil.steps) == ("distil", trained["steps"])
+
+
+def test_pairs_that_are_yet_to_be_written_have_no_estimate(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(data={"train": None, "source": "contrast"}, heads={"principles": ["formal"]})
+    with pytest.raises(UsageError, match="are not written yet"):
+        estimate(recipe)
 
 
 def test_every_kind_of_work_is_measured_in_its_order(make_recipe: MakeRecipe) -> None:

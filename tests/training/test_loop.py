@@ -39,22 +39,26 @@ def run(
     module, features = task()
     calls = iter(range(10**6))
 
-    def score(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    stage = HeadsStage.model_validate({**STAGE, **changed})
+
+    def loss_of(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if killed_at is not None and next(calls) == killed_at:
             raise KilledError
         seen = nn.functional.dropout(features[batch], 0.3)
-        chosen, rejected = module(seen)[..., 0].unbind(1)
-        return chosen, rejected
+        return loop.pair_loss(stage, module(seen)[..., 0].T.flatten())
 
-    stage = HeadsStage.model_validate({**STAGE, **changed})
     groups = [(dict(module.named_parameters()), stage.learning_rate)]
-    history = loop.fit(stage, groups, score, len(features), 3, snapshot, evaluate and (lambda: evaluate(module)))
+    history = loop.fit(stage, groups, loss_of, len(features), 3, snapshot, evaluate and (lambda: evaluate(module)))
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}, history
 
 
 def fit_once(stage: HeadsStage, module: nn.Module, features: torch.Tensor, snapshot: Path) -> None:
     groups = [(dict(module.named_parameters()), stage.learning_rate)]
-    loop.fit(stage, groups, lambda batch: module(features[batch])[..., 0].unbind(1), 30, 0, snapshot)
+
+    def loss_of(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return loop.pair_loss(stage, module(features[batch])[..., 0].T.flatten())
+
+    loop.fit(stage, groups, loss_of, 30, 0, snapshot)
 
 
 def judge(module: nn.Module) -> dict[str, dict[str, float]]:

@@ -66,6 +66,28 @@ def test_a_preference_in_free_text_needs_no_encoder(subject: EvalContext) -> Non
     assert texts(Prompt(), subject, items=[item]) == [expected[0].text]
 
 
+def test_the_instructions_of_principles_are_one_system_message(
+    subject: EvalContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = {name: f"Be {name}." for name in subject.reward_model.principles}
+    entries = [f"{name}:\n  instruction: {text}\n" for name, text in told.items()]
+    entries[list(told).index("formal")] += "  opposite: Be casual.\n"
+    Path("principles.yaml").write_text("".join(entries), encoding="utf-8")
+    method = Prompt(wording="instruction")
+    reads = [prompt[0]["content"] for prompt in method.prompts(subject, make_items(), HOW)]
+    assert reads == ["Be humorous.", "Be casual.", "Be concise.", "Be humorous. Be formal."]
+    before = method.key(subject)
+    assert before != Prompt().key(subject)
+    Path("principles.yaml").write_text("humorous:\n  instruction: Joke.\n", encoding="utf-8")
+    assert method.key(subject) != before
+
+
+def test_the_scale_multiplies_the_guidance_weight(subject: EvalContext) -> None:
+    assert texts(PadPrompt(scale=0.5), subject, 2.0) == texts(PadPrompt(), subject, 1.0)
+    assert PadPrompt(scale=0.5).key(subject) != PadPrompt().key(subject)
+
+
 @pytest.mark.parametrize("few_shot", [False, True], ids=["zero-shot", "few-shot"])
 def test_weight_0_of_every_steered_form_is_prompt(subject: EvalContext, few_shot: bool, examples: str) -> None:
     options: dict[str, Any] = {"examples": examples} if few_shot else {}

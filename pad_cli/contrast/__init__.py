@@ -1,0 +1,1 @@
+"""Preference pairs that a language model writes itself, under contrasting instructions (floor 6)."""
