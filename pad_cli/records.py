@@ -178,7 +178,7 @@ class PairData:
     validation: tuple[PairSplit, ...]  # named splits, never trained on
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # principle to paraphrases to train the encoder
     report: DataReport = DataReport()  # where the pairs came from and what they are like; `load_pairs` writes it
-    left_out: tuple[str, ...] = ()  # principles that are asked for and have no pairs, for a reason that was said
+    left_out: Mapping[str, str] = field(default_factory=dict)  # principle that is asked for and has no pairs, to why
 
 
 @dataclass(frozen=True)

@@ -38,4 +38,6 @@ def make(
     write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made.rows()))
     for table in describe(DataReport((made.report,))):
         say_table(terminal_table(table))
+    for name, why in made.left_out.items():
+        say(f"Left out: {name}. {why}.")
     say(f"{made.report.rows_used} answers to {len(made.answers)} prompts: {out}")

@@ -23,7 +23,6 @@ from pad_cli.pairs.sources import prompt_key
 from pad_cli.principles import NOT, instructions_of, principle_of, read_library
 from pad_cli.recipe import DecodingSettings, EndpointSettings, Settings, TrainRecipe, read_options
 from pad_cli.records import DataReport, PairData, PreferencePair, SourceReport
-from pad_cli.system.progress import note
 from pad_cli.system.resources import shipped
 from pad_cli.system.runs import ResultLog, fingerprint, home, only_here
 
@@ -131,15 +130,14 @@ def make_answers(
         for name in [name for name in of_prompt if preferences.get(name, {}).keys() & left_out.keys()]:
             report.drop("row", f"{name}: {_WEAK}", Request(prompt, name, "").label)
             del of_prompt[name]
-    if left_out:
-        note(f"Left out, the teacher cannot do: {', '.join(f'{name} ({how})' for name, how in left_out.items())}.")
     for prompt, of_prompt in answers.items():
         if len(of_prompt) == 1:
             report.drop("row", f"{min(of_prompt)}: the only answer left to its prompt", Request(prompt, "", "").label)
     answers = {prompt: of_prompt for prompt, of_prompt in answers.items() if len(of_prompt) > 1}
     if not answers:
+        why = "; ".join(f"{name}: {how}" for name, how in left_out.items())
         raise DataError(
-            "contrast: the teacher can do none of the principles",
+            f"contrast: the teacher can do none of the principles ({why})",
             hint="Give clearer instructions in principles.yaml, or take a larger model.",
         )
     report.rows_used = report.rows - sum(entry.count for entry in report.dropped)
@@ -151,7 +149,7 @@ def _without_answers(
 ) -> dict[str, str]:
     """The principles of which no answer is left, and why."""
     left = {name for named in answers.values() for name in named}
-    return {name: f"no answer is left: {_reasons(report, name)}" for name in principles if name not in left}
+    return {name: f"No answer is left: {_reasons(report, name)}" for name in principles if name not in left}
 
 
 def _like_plain(answers: Mapping[Prompt, Mapping[str, str]], principles: Sequence[str]) -> dict[str, str]:
@@ -169,7 +167,7 @@ def _like_plain(answers: Mapping[Prompt, Mapping[str, str]], principles: Sequenc
         shares = ceilings(LabelledAnswers(texts, names, prompts))
         right = round(sum(share * names.count(of) for of, share in shares.items()))
         if binomtest(right, len(names)).proportion_ci(method="wilson").low <= _GUESSED:
-            found[name] = f"{right} of {len(names)} answers told from plain ones"
+            found[name] = f"The teacher cannot do it: {right} of {len(names)} answers told from plain ones"
     return found
 
 
@@ -215,7 +213,7 @@ def load_contrast(
     made.report.pairs_made = made.report.pairs_kept = len(pairs)
     library = read_library()
     texts = {name: principle_of(name, library).wordings for name in principles or ()}
-    return PairData(pairs, (), texts, DataReport((made.report,)), tuple(made.left_out))
+    return PairData(pairs, (), texts, DataReport((made.report,)), made.left_out)
 
 
 def _read(options: Mapping[str, Any]) -> ContrastOptions:

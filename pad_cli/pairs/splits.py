@@ -100,7 +100,7 @@ def load_pairs(
     for report in sources:
         report.sort()
     described = [split_report("train", train), *(split_report(split.name, split.pairs) for split in splits)]
-    left_out = () if settings.source is None else made.left_out
+    left_out = {} if settings.source is None else made.left_out
     return PairData(tuple(train), tuple(splits), texts, DataReport(sources, tuple(described)), left_out)
 
 

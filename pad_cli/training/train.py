@@ -162,6 +162,8 @@ def read_pairs(
         DataError, RecipeError, UsageError: as `load_pairs`; a preference has no head, or there is none to train.
     """
     data = load_pairs(recipe.data, recipe.seed, recipe.heads.principles, load_backbone)
+    for name, why in data.left_out.items():
+        progress.note(f"Left out: {name}. {why}.")
     named = sorted({name for pair in data.train for name in pair.preference})
     names = [name for name in recipe.heads.principles or named if name not in data.left_out]
     used = set(named) | {name for split in data.validation for pair in split.pairs for name in pair.preference}
