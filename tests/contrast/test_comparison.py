@@ -54,8 +54,12 @@ def test_pairs_made_as_a_file_are_read_edited_and_trained_on(teacher: LanguageMo
     assert "exists" in again.output
     rows[0]["answers"]["formal"] = "Pray consult the almanac."
     Path("edited.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    data = "data={train: {path: edited.jsonl, format: per_preference, options: {neutral: [plain]}}}"
-    trained = pad("train-rm", "from-model", "--set", model, "--set", settings[0], "--set", data, "--out", "run")
+    edited = "data={train: {path: edited.jsonl, format: per_preference, options: {neutral: [plain]}}}"
+    trained = pad("train-rm", "from-model", "--set", model, "--set", settings[0], "--set", edited, "--out", "run")
+    assert trained.exit_code == 2
+    assert "`compare` needs pairs that a model writes" in trained.output
+    overrides = [edited, "compare=null", settings[0], model]
+    trained = pad("train-rm", "from-model", *(part for each in overrides for part in ("--set", each)), "--out", "run")
     assert trained.exit_code == 0, trained.output
     assert json.loads(Path("run/report.json").read_text(encoding="utf-8"))["principles"] == list(STYLES)
 
