@@ -33,7 +33,7 @@ FOLDER = "comparison"
 """Directory of the evaluation, in that of the reward model."""
 
 METHODS = ("base", "prompt", "pad", "pad+prompt")
-_SCORERS = ("style", "log_perplexity", "repeated_4grams", "words")
+_ALSO = {"log_perplexity": "nats a token", "repeated_4grams": "repeated 4-grams", "words": "words"}
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,14 @@ class Comparison:
         means = {(row["scorer"], row["preference"], row["method"]): row["mean"] for row in self.report["rows"]}
         names = [name for name in self.ceilings if ("style", name, "base") in means]
 
-        def cells(scorer: str, preference: str, digits: int) -> dict[str, str]:
+        def cells(scorer: str, preference: str) -> dict[str, str]:
             found = {method: means.get((scorer, preference, method)) for method in METHODS}
-            return {method: "" if mean is None else f"{mean:.{digits}f}" for method, mean in found.items()}
+            return {method: "" if mean is None else f"{mean:.2f}" for method, mean in found.items()}
 
-        rows = [{"": name, **cells("style", name, 2), "teacher": f"{self.ceilings[name]:.2f}"} for name in names]
+        rows = [{"": name, **cells("style", name), "teacher": f"{self.ceilings[name]:.2f}"} for name in names]
         ceiling = sum(self.ceilings[name] for name in names) / len(names)
-        rows.append({"": "all", **cells("style", POOLED, 2), "teacher": f"{ceiling:.2f}"})
-        labels = {"log_perplexity": "nats a token", "repeated_4grams": "repeated 4-grams", "words": "words"}
-        rows += [{"": label, **cells(scorer, POOLED, 2), "teacher": ""} for scorer, label in labels.items()]
+        rows.append({"": "all", **cells("style", POOLED), "teacher": f"{ceiling:.2f}"})
+        rows += [{"": label, **cells(scorer, POOLED), "teacher": ""} for scorer, label in _ALSO.items()]
         columns = {name: name for name in METHODS} | {"teacher": "teacher"}
         return Table.of(rows, {"": ""}, columns, "Share of answers taken for the asked principle")
 
@@ -102,7 +101,7 @@ def compare(recipe: TrainRecipe, trained: TrainedRewardModel) -> Comparison:
             ],
             "guidance_weights": [settings.guidance_weight],
             "benchmarks": [{"benchmark": "jsonl", "options": {"path": str(asked), "preferences": names}}],
-            "scorers": [{"scorer": "style", "options": {"answers": str(answers)}}, *_SCORERS[1:]],
+            "scorers": [{"scorer": "style", "options": {"answers": str(answers)}}, *_ALSO],
             "decoding": settings.decoding.model_dump(exclude={"guidance_weight", "seed"}),
             "compare_with": "prompt",
         }

@@ -104,6 +104,8 @@ def make_answers(
         raise RecipeError(
             "data.source: `contrast` needs principles.", "For example: --set 'principles=[formal, pirate]'"
         )
+    if PLAIN in principles:
+        raise RecipeError(f"principles: answers without an instruction are called '{PLAIN}'.", "Give it another name.")
     told = instructions_of(principles, read_library())
     if not options.opposites:
         told = {name: told[name] for name in principles}

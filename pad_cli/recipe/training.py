@@ -242,6 +242,8 @@ class TrainRecipe(Settings):
             raise ValueError("each stage may occur once")
         if self.compare is not None and self.data.source != "contrast":
             raise ValueError("`compare` needs pairs that a model writes: `data.source: contrast`; else `compare: null`")
+        if self.compare is not None and not self.data.validation_share:
+            raise ValueError("`compare` needs prompts that training holds out: set `data.validation_share`")
         if "distil" in names and {"adapter", "joint"} & set(names[: names.index("distil")]):
             raise ValueError("`distil` needs a backbone without LoRA weights: put it before `adapter` and `joint`")
         if "encoder" in names and not {"heads", "distil", "joint"} & set(names[: names.index("encoder")]):

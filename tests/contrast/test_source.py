@@ -97,6 +97,7 @@ def test_rows_written_as_a_file_give_the_same_pairs(teacher: LanguageModel) -> N
     ("principles", "changed", "error", "words"),
     [
         ((), {}, RecipeError, "needs principles"),
+        (("plain",), {}, RecipeError, "answers without an instruction are called 'plain'"),
         (("formul",), {}, PreferenceError, "no principle 'formul'"),
         (STYLES, {"prompts": "missing.jsonl"}, DataError, "missing.jsonl"),
     ],
