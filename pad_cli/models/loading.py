@@ -8,6 +8,7 @@ embeddings stay as they are. A model is on one device, or spread over several by
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ def _load(settings: ModelSettings, location: str) -> tuple[Any, Any]:
     device = chosen_device(settings.device)
     tokenizer = AutoTokenizer.from_pretrained(**source)
     options = _options(settings, source, device)
-    with _without_meta_device(location):
+    without_bar = _without_gguf_bar() if "gguf_file" in source else contextlib.nullcontext()
+    with _without_meta_device(location), without_bar:
         model, report = AutoModelForCausalLM.from_pretrained(**source, **options, output_loading_info=True)
     if missing := report["missing_keys"]:
         raise ModelLoadError(
@@ -186,6 +188,19 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(verbosity)
         hub.setLevel(before)
+
+
+@contextlib.contextmanager
+def _without_gguf_bar() -> Iterator[None]:
+    """Inside, transformers draws no bar while it unpacks GGUF tensors: its own switch does not reach that one."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
+
+    own = gguf.tqdm
+    gguf.tqdm = functools.partial(own, disable=True)
+    try:
+        yield
+    finally:
+        gguf.tqdm = own
 
 
 @contextlib.contextmanager

@@ -134,6 +134,11 @@ def test_a_packed_gguf_file_gives_the_logits_of_its_unpacked_weights(policy: Lan
     close(logits(loaded), logits(unpacked))
 
 
+def test_loading_a_gguf_file_draws_no_bar_but_ours(gguf_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load(gguf_file)
+    assert "Converting" not in capfd.readouterr().err
+
+
 def test_a_gguf_file_has_the_vocabulary_of_the_model_it_was_made_from(policy: LanguageModel, gguf_file: Path) -> None:
     loaded = load(gguf_file)
     text = [{"role": "user", "content": "Hé <end>"}]
