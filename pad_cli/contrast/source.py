@@ -209,7 +209,10 @@ def held_out_answers(recipe: TrainRecipe, count: int) -> tuple[list[dict[str, An
 def load_contrast(
     *, seed: int, principles: Sequence[str] | None, load_backbone: Callable[[], LanguageModel], **options: Any
 ) -> PairData:
-    """The pairs of `make_answers`; `options` are those of `ContrastOptions`."""
+    """Pairs that the language model writes itself, under the instruction of each principle.
+
+    `options` are those of `ContrastOptions`; raises as `make_answers`.
+    """
     made = make_answers(principles or (), _read(options), load_backbone, seed)
     pairs = tuple(made.pairs())
     made.report.pairs_made = made.report.pairs_kept = len(pairs)
