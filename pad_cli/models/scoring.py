@@ -139,12 +139,13 @@ def _states_after(
 def padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of any length as (B, T) tokens and their (B, T) mask; causal attention never looks to the right."""
     length = max(map(len, rows))
-    tokens, mask = torch.full((len(rows), length), pad), torch.zeros(len(rows), length, dtype=torch.long)
-    for number, row in enumerate(rows):
-        part = slice(length - len(row), None) if left else slice(len(row))
-        tokens[number, part] = torch.tensor(row, dtype=torch.long)
-        mask[number, part] = 1
-    return tokens, mask
+    tokens, mask = [], []
+    for row in rows:
+        gap = length - len(row)
+        before, after = (gap, 0) if left else (0, gap)
+        tokens.append([pad] * before + list(row) + [pad] * after)
+        mask.append([0] * before + [1] * len(row) + [0] * after)
+    return torch.tensor(tokens, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
 
 
 def targets_and_owners(batch: Sequence[TokenSequence], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, permutations
 from typing import Annotated, Any, Literal, get_args
@@ -26,7 +27,7 @@ from pad_cli.records import Messages
 Weights = dict[str, float]
 
 
-class RowFormat(Settings):
+class RowFormat(Settings, ABC):
     """A format whose rows stand alone."""
 
     def read(self, rows: Sequence[Row]) -> Iterator[ParsedRows]:
@@ -37,8 +38,9 @@ class RowFormat(Settings):
             except RowError as problem:
                 yield ParsedRows((row,), problem=problem)
 
+    @abstractmethod
     def read_row(self, row: Row) -> ParsedRows:
-        raise NotImplementedError
+        """One row, parsed; may raise a RowError."""
 
 
 # Rows that say which answer is preferred

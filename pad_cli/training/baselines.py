@@ -25,7 +25,8 @@ from sklearn.linear_model import LogisticRegression
 
 from pad_cli.training.pair_table import PairTable
 
-_WORDS = r"\w+|[^\w\s]"  # words and punctuation marks
+WORDS = r"\w+|[^\w\s]"
+"""Words and punctuation marks."""
 
 Vector = NDArray[np.float64]
 Matrix = Any  # (N, F), sparse
@@ -46,7 +47,7 @@ def fit_baselines(train: PairTable, texts: Sequence[str], lengths: Vector) -> di
     known = [texts[number] for number in np.unique(np.concatenate([train.chosen.numpy(), train.rejected.numpy()]))]
     vectors = csr_matrix((len(texts), 1))
     if any(text.split() for text in known):
-        vectors = TfidfVectorizer(token_pattern=_WORDS, sublinear_tf=True).fit(known).transform(texts).tocsr()
+        vectors = TfidfVectorizer(token_pattern=WORDS, sublinear_tf=True).fit(known).transform(texts).tocsr()
 
     def words(pairs: PairTable) -> Matrix:
         return vectors[pairs.chosen.numpy()] - vectors[pairs.rejected.numpy()]

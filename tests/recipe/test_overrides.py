@@ -80,7 +80,7 @@ def test_an_override_below_an_empty_key_is_a_recipe_error_or_fills_it(write: Wri
     try:
         recipe = read_recipe(path, ["decoding.seed=4"])
     except RecipeError as error:
-        assert "decoding.seed=4" in str(error)  # noqa: PT017
+        assert "decoding.seed=4" in str(error)  # noqa: PT017  # not every example raises it
     else:
         assert isinstance(recipe, GenerateRecipe)
         assert recipe.decoding.seed == 4
@@ -99,4 +99,4 @@ def test_any_override_is_taken_or_a_recipe_error(key: str, value: Any) -> None:
     try:
         read_recipe("embedded-generate", [f"{key}={yaml.safe_dump(value)}"])
     except RecipeError as error:
-        assert str(error)  # noqa: PT017
+        assert str(error)  # noqa: PT017  # not every example raises it

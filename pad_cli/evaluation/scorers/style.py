@@ -24,9 +24,9 @@ from pad_cli.evaluation.contract import Answer, EvalContext, Score, Scorer
 from pad_cli.pairs import is_text, prompt_of, read_rows
 from pad_cli.preference import parse_preference
 from pad_cli.system.runs import fingerprint
+from pad_cli.training.baselines import WORDS
 
 _FOLDS = 5
-_WORDS = r"\w+|[^\w\s]"  # words and punctuation marks
 _FORM = 'Write {"prompt": "...", "answers": {"formal": "...", "plain": "...", ...}} a line, as `pad pairs make` does.'
 
 
@@ -63,7 +63,7 @@ def fit_classifier(answers: LabelledAnswers) -> Pipeline:
     """A logistic regression on words and counts; every name weighs the same."""
     features = FeatureUnion(
         [
-            ("words", TfidfVectorizer(token_pattern=_WORDS, sublinear_tf=True)),
+            ("words", TfidfVectorizer(token_pattern=WORDS, sublinear_tf=True)),
             ("counts", FunctionTransformer(_counts)),
         ]
     )
