@@ -313,6 +313,23 @@ def select_candidates(policy_logits: torch.Tensor, count: int) -> tuple[torch.Te
     return candidates, values - policy_logits.float().logsumexp(-1, keepdim=True)
 
 
+def plausible(log_probs: torch.Tensor, share: float, guidance_weight: torch.Tensor) -> torch.Tensor:
+    """Candidates at least `share` times as likely under the policy as its likeliest one; all where nothing is guided.
+
+    The plausibility constraint of contrastive decoding (Li et al. 2023, arXiv 2210.15097, equation 2), here of the
+    policy that is guided. It keeps strong guidance from tokens that nobody would write there.
+
+    Args:
+        log_probs: (B, C).
+        share: 0 to 1.
+        guidance_weight: (B,).
+
+    Returns:
+        (B, C), whether each may be chosen.
+    """
+    return (log_probs.exp() >= share * log_probs.exp().amax(-1, keepdim=True)) | (guidance_weight == 0)[:, None]
+
+
 def guided_scores(log_probs: torch.Tensor, rewards: torch.Tensor, guidance_weight: torch.Tensor) -> torch.Tensor:
     """log pi + guidance_weight * r (the paper's equation 10).
 

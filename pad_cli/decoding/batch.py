@@ -95,7 +95,7 @@ def _unanswered(
 ) -> dict[str, _Line]:
     """The rows of a file that are not in the log, by their key there, all of them checked."""
     model = engine.reward_model.fingerprint if engine.reward_model else None
-    context = [engine.policy.fingerprint, model, settings.model_dump()]
+    context = [engine.policy.fingerprint, model, settings.decisive]
     todo: dict[str, _Line] = {}
     rows = read_rows(source)
     for row in rows:

@@ -23,7 +23,7 @@ from transformers import (
 
 from pad_cli.decoding.bridged import BridgedStrategy
 from pad_cli.decoding.strategies import DecodingStrategy, FusedStrategy, Guidance, PairedStrategy, SeparateStrategy
-from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
+from pad_cli.equation import guided_scores, plausible, select_candidates, withhold_repeats
 from pad_cli.models.language_model import LanguageModel, room
 from pad_cli.recipe import DecodingSettings
 
@@ -100,7 +100,7 @@ class Step:
     tokens: torch.Tensor  # (B,) chosen
     candidates: torch.Tensor  # (B, C) token ids, the policy's likeliest first
     log_probs: torch.Tensor  # (B, C) of the candidates under the policy
-    scores: torch.Tensor  # (B, C) what was chosen by: equal to `log_probs` without guidance
+    scores: torch.Tensor  # (B, C) guided, also of candidates that are not plausible; without guidance `log_probs`
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ class Request:
     max_new_tokens: int  # see `limits`
     sampler: Sampler
     processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)  # act on the policy's logits first
+    plausibility: float = 0.0  # see `equation.plausible`
     ignore_eos: bool = False  # go on after an end of sequence, to `max_new_tokens` (for measuring)
     stopped: Callable[[int], bool] = lambda row: False  # after each token: does the answer of this row end here?
 
@@ -174,11 +175,13 @@ class Request:
         candidates, log_probs = select_candidates(logits, self.candidates)
         found = rewards(candidates, log_probs).to(log_probs.device)
         if guidance is None:
-            scores = log_probs + found
+            allowed = scores = log_probs + found
         else:
             found = withhold_repeats(found, log_probs, candidates, answers, self.reward_ngram)
             scores = guided_scores(log_probs, found, guidance.guidance_weight)
-        tokens = self.sampler.choose(candidates, scores, rows, (answers >= 0).sum(1).tolist())
+            possible = plausible(log_probs, self.plausibility, guidance.guidance_weight)
+            allowed = scores.masked_fill(~possible, -torch.inf)
+        tokens = self.sampler.choose(candidates, allowed, rows, (answers >= 0).sum(1).tolist())
         return Step(rows, tokens, candidates, log_probs, scores)
 
 

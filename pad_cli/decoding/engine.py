@@ -132,7 +132,7 @@ class PadEngine:
 
         answers: list[Generation] = []
         for batch, tokens in self._backoff.batches(items, self.batch_size(settings), decoded):
-            answers += map(self.read_answer, tokens)
+            answers += (self.read_answer(new, len(item.prompt)) for item, new in zip(batch, tokens, strict=True))
             if on_batch is not None:
                 on_batch(len(batch))
         return answers
@@ -258,11 +258,11 @@ class PadEngine:
             return 1
         return settings.batch_size
 
-    def read_answer(self, tokens: list[int]) -> Generation:
+    def read_answer(self, tokens: list[int], prompt_tokens: int = 0) -> Generation:
         """New tokens of the policy's, as text and with the reason why they end."""
         ends = self.policy.end_tokens
         text = decode_answer(self.policy.tokenizer, tokens, ends)
-        return Generation(text, tuple(tokens), "stop" if tokens and tokens[-1] in ends else "length")
+        return Generation(text, tuple(tokens), "stop" if tokens and tokens[-1] in ends else "length", prompt_tokens)
 
     def _model(self) -> RewardModel:
         if self.reward_model is None:
@@ -300,6 +300,7 @@ class PadEngine:
             guidance=self._guidance(items, settings),
             candidates=settings.candidates,
             reward_ngram=settings.reward_ngram,
+            plausibility=settings.plausibility,
             max_new_tokens=settings.max_new_tokens,
             sampler=Sampler(settings, [random.Random(item.stream) for item in items]),
             processors=policy_processors(settings),

@@ -37,6 +37,11 @@ class Expert:
         return replace(self, prompts=self.prompts[start:stop], weights=self.weights[start:stop])
 
 
+def prompt_lengths(experts: Sequence[Expert]) -> list[int]:
+    """Of each row, the tokens of the prompts of all experts."""
+    return [sum(map(len, prompts)) for prompts in zip(*(expert.prompts for expert in experts), strict=True)]
+
+
 def generate_mixture(experts: Sequence[Expert], settings: DecodingSettings, streams: Sequence[str]) -> list[list[int]]:
     """Answer B prompts in tokens with a mixture of experts, `settings.batch_size` rows at a time.
 

@@ -16,7 +16,7 @@ import torch
 from transformers import LogitsProcessor
 
 from pad_cli.decoding.strategies import Guidance, PairedStrategy
-from pad_cli.equation import guided_scores, select_candidates, withhold_repeats
+from pad_cli.equation import guided_scores, plausible, select_candidates, withhold_repeats
 from pad_cli.errors import UsageError
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.preference import Preference
@@ -28,7 +28,7 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
     Reusable: a call whose tokens do not continue the last call's starts anew (a new prompt, beams that were reordered).
 
     The reward model shares its vocabulary with the model that generates; there is one preference for all rows, or one a
-    row; `candidates` and `reward_ngram` are as in a recipe's `decoding`.
+    row; `candidates`, `reward_ngram` and `plausibility` are as in a recipe's `decoding`.
 
     Raises:
         UsageError: the reward model reads the preference in its prompt; or, in a call, there are neither one nor B
@@ -42,6 +42,7 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         guidance_weight: float = 1.0,
         candidates: int = 10,
         reward_ngram: int = 2,
+        plausibility: float = 0.0,
     ) -> None:
         if reward_model.reference == "policy":
             raise UsageError(
@@ -54,6 +55,7 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         self._guidance_weight = torch.tensor(steered) * reward_model.calibration  # (1,) or (B,)
         self._candidates = candidates
         self._reward_ngram = reward_ngram
+        self._plausibility = plausibility
         self._reward: PairedStrategy | None = None
         self._read: torch.Tensor | None = None
         self._prompt_length = 0
@@ -71,6 +73,7 @@ class PreferenceLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy 
         answers = input_ids[:, self._prompt_length :]
         rewards = withhold_repeats(rewards, log_probs, candidates, answers, self._reward_ngram)
         guided = guided_scores(log_probs, rewards, guidance_weight).to(scores.dtype)
+        guided = guided.masked_fill(~plausible(log_probs, self._plausibility, guidance_weight), -torch.inf)
         return torch.full_like(scores, -torch.inf).scatter(1, candidates, guided)
 
     def _follow(self, input_ids: torch.Tensor, guidance_weight: torch.Tensor) -> PairedStrategy:

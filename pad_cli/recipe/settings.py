@@ -78,6 +78,9 @@ class DecodingSettings(Settings):
     reward_ngram: int = Field(
         2, ge=0, description="Rewards of tokens that repeat an n-gram of this length are capped; 0: never."
     )
+    plausibility: float = Field(
+        0.0, ge=0, le=1, description="Guided, take only tokens at least this share as likely as the policy's likeliest."
+    )
     max_new_tokens: int = Field(128, ge=1, description="Longest answer (tokens).")
     temperature: float = Field(0.0, ge=0, description="0 takes the best candidate; above, sample at this temperature.")
     top_k: int = Field(0, ge=0, description="Sample from this many best candidates; 0 for all of them.")
@@ -96,6 +99,11 @@ class DecodingSettings(Settings):
     policy_reads_preference: bool = Field(
         False, description="The policy reads the reward model's prompt, preference included."
     )
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What answers are kept under: without a key that earlier versions lacked, unless it is used."""
+        return self.model_dump(exclude=None if self.plausibility else {"plausibility"})
 
 
 def _address(value: str) -> str:

@@ -76,8 +76,13 @@ def test_without_a_reward_model_decoding_is_plain_greedy(stopping_policy: Langua
 @pytest.mark.parametrize("path", ["fused", "separate"])
 @pytest.mark.parametrize(
     ("changed", "preferred"),
-    [({"guidance_weight": 0.0}, True), ({"candidates": 1, "guidance_weight": 5.0}, True), ({}, False)],
-    ids=["weight 0", "one candidate", "no preference"],
+    [
+        ({"guidance_weight": 0.0}, True),
+        ({"candidates": 1, "guidance_weight": 5.0}, True),
+        ({"plausibility": 1.0, "guidance_weight": 5.0}, True),
+        ({}, False),
+    ],
+    ids=["weight 0", "one candidate", "one plausible candidate", "no preference"],
 )
 def test_weight_0_and_one_candidate_and_no_preference_are_plain_greedy(
     engine: PadEngine, path: str, changed: dict[str, float], preferred: bool

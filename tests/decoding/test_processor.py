@@ -50,17 +50,24 @@ def prompts(policy: LanguageModel) -> list[list[int]]:
     return [encode_prompt(policy.tokenizer, as_messages(prompt)) for prompt in PROMPTS[:4]]
 
 
+@pytest.mark.parametrize("plausibility", [0.0, 0.5])
 @pytest.mark.parametrize("which", ["policy", "other_policy"])
 def test_the_processor_inside_generate_equals_the_engine(
-    which: str, prompts: list[list[int]], reward_model: PersonalizedRewardModel, request: pytest.FixtureRequest
+    which: str,
+    plausibility: float,
+    prompts: list[list[int]],
+    reward_model: PersonalizedRewardModel,
+    request: pytest.FixtureRequest,
 ) -> None:
     steered = request.getfixturevalue(which)
     names = ["humorous", "formal", "concise=0.5", "not formal"]
     preferences = [reward_model.preference([name]) for name in names]
-    processor = PreferenceLogitsProcessor(reward_model, preferences, guidance_weight=HOW.guidance_weight)
-    engine = PadEngine(steered, reward_model)
-    expected = generate_ids(engine, prompts, preferences, HOW)
-    assert_agree(_generate(steered, prompts, processor), expected, alone(engine, prompts, preferences, HOW))
+    processor = PreferenceLogitsProcessor(
+        reward_model, preferences, guidance_weight=HOW.guidance_weight, plausibility=plausibility
+    )
+    engine, how = PadEngine(steered, reward_model), HOW.model_copy(update={"plausibility": plausibility})
+    expected = generate_ids(engine, prompts, preferences, how)
+    assert_agree(_generate(steered, prompts, processor), expected, alone(engine, prompts, preferences, how))
     plain = generate_ids(PadEngine(steered), prompts, None, HOW)
     assert expected != plain
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pad_cli.equation import LogitHead, candidate_rewards, guided_scores, select_candidates, withhold_repeats
+from pad_cli.equation import LogitHead, candidate_rewards, guided_scores, plausible, select_candidates, withhold_repeats
 
 
 def test_candidates_are_the_policys_top_tokens_with_their_log_probabilities() -> None:
@@ -52,6 +52,15 @@ def test_scores_are_log_probabilities_plus_weighted_rewards_row_by_row() -> None
     log_probs, rewards = torch.tensor([[-1.0, -2.0]] * 2), torch.tensor([[3.0, 0.0]] * 2)
     scores = guided_scores(log_probs, rewards, torch.tensor([2.0, -0.5]))
     assert scores.tolist() == [[5.0, -2.0], [-2.5, -2.0]]
+
+
+@pytest.mark.parametrize(
+    ("share", "kept"), [(0.0, [True, True, True]), (0.1, [True, True, False]), (1.0, [True, False, False])]
+)
+def test_a_plausible_candidate_has_its_share_of_the_best_ones_probability(share: float, kept: list[bool]) -> None:
+    log_probs = torch.tensor([[0.6, 0.3, 0.02]] * 2).log()
+    found = plausible(log_probs, share, torch.tensor([-2.0, 0.0]))
+    assert found.tolist() == [kept, [True] * 3], "the second row is not guided"
 
 
 @pytest.mark.parametrize("bias", [False, True])
