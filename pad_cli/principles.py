@@ -7,8 +7,10 @@
       description: Talks like a pirate captain
       wordings: [talk like a buccaneer, in pirate speak]
       held_out: [as if you flew the Jolly Roger]
+    like me:
+      examples: ["Right, so here's the thing.", "Honestly? Two eggs, no sugar, done."]
 
-Only `instruction` is required.
+An `instruction` or `examples` are required, nothing else.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ NOT = "not "
 """In front of a principle's name: its opposite."""
 
 _ANY = "Every sentence of your answer must be in this style: {}."
+_LIKE = "Write exactly as these texts are written, in the same tone and the same manner:"
 _HINT = "See one that ships, for example: pad prefs library pirate"
 
 
@@ -60,7 +63,8 @@ _Name = Annotated[str, AfterValidator(_name)]
 class Principle(Settings):
     """What a principle asks for, in words for a language model and in words of users."""
 
-    instruction: _Line = Field(description="System prompt that makes a language model answer so.")
+    instruction: _Line = Field("", description="System prompt that makes a language model answer so.")
+    examples: tuple[_Line, ...] = Field((), description="Texts in the manner that is asked for.")
     opposite: _Line | None = Field(None, description="The same sentences, but for the principle.")
     description: _Line = Field("", description="One line for lists.")
     wordings: tuple[_Line, ...] = Field((), description="How users ask for it, to train a preference encoder.")
@@ -68,9 +72,18 @@ class Principle(Settings):
 
     @model_validator(mode="after")
     def _contrast(self) -> Principle:
+        if not self.instruction and not self.examples:
+            raise ValueError("an `instruction` or `examples` are needed")
         if self.opposite is not None and self.opposite.casefold() == self.instruction.casefold():
             raise ValueError("`instruction` and `opposite` are the same")
         return self
+
+    @property
+    def prompt(self) -> str:
+        """The instruction, with the examples after it."""
+        if not self.examples:
+            return self.instruction
+        return "\n".join([f"{self.instruction} {_LIKE}".strip(), *(f"- {text}" for text in self.examples)])
 
 
 _PRINCIPLES: TypeAdapter[dict[_Name, Principle]] = TypeAdapter(dict[_Name, Principle])
@@ -137,7 +150,7 @@ def instructions_of(names: Iterable[str], library: Mapping[str, Principle]) -> d
     """
     found = {name: principle_of(name, library) for name in names}
     opposites = {f"{NOT}{name}": each.opposite for name, each in found.items() if each.opposite is not None}
-    return {**{name: each.instruction for name, each in found.items()}, **opposites}
+    return {**{name: each.prompt for name, each in found.items()}, **opposites}
 
 
 def instructed(conversation: Messages, text: str) -> Messages:

@@ -203,3 +203,4 @@ class Generation:
     text: str  # the answer, special tokens removed
     token_ids: tuple[int, ...]  # the generated tokens, the end-of-sequence token included when there was one
     finish_reason: Literal["stop", "length"]  # `stop` at end of sequence, `length` at the token limit
+    prompt_tokens: int = 0  # that the policy read for it, in all of its prompts

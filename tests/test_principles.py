@@ -120,7 +120,7 @@ def test_ones_own_principles_come_behind_those_that_ship_and_replace_them_by_nam
         ("a: {instruction: x}\nA: {instruction: y}\n", "A", "already the name of 'a'"),
         ("a: x\n", "a", "(found 'x')"),
         ("a:\n", "a", "(found None)"),
-        ("a: {description: x}\n", "a.instruction", "is missing"),
+        ("a: {description: x}\n", "a", "an `instruction` or `examples` are needed"),
         ("a: {instuction: x}\n", "a.instuction", "no such key"),
         ("a: {instruction: 3}\n", "a.instruction", "a valid string (found 3)"),
         ('a: {instruction: " "}\n', "a.instruction", "is empty"),
@@ -262,6 +262,14 @@ def test_any_text_is_a_principle_and_a_name_is_the_ready_one() -> None:
     told = instructions_of(["formal", "like a cookery book"], LIBRARY)
     assert list(told) == ["formal", "like a cookery book", "not formal"]
     assert told["not formal"] == LIBRARY["formal"].opposite
+
+
+def test_examples_are_part_of_what_asks_for_a_principle(own: Path) -> None:
+    own.write_text("me: {examples: [Right then., Two eggs!]}\nshort: {instruction: Be brief., examples: [No.]}\n")
+    told = instructions_of(["me", "short"], read_library())
+    assert told["me"].splitlines()[1:] == ["- Right then.", "- Two eggs!"]
+    assert told["short"].startswith("Be brief. ")
+    assert told["short"].endswith("\n- No.")
 
 
 @pytest.mark.parametrize(

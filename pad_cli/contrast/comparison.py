@@ -13,7 +13,7 @@ of the comparison are others again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from pad_cli.contrast.source import held_out_answers
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.evaluate import evaluate
-from pad_cli.evaluation.outputs import PAGE
+from pad_cli.evaluation.outputs import COSTS, PAGE
 from pad_cli.evaluation.report import POOLED
 from pad_cli.evaluation.scorers.style import ceilings, read_labelled
 from pad_cli.recipe import EvalRecipe, TrainRecipe, load_recipe
@@ -41,6 +41,7 @@ class Comparison:
     """The evaluation's report, and what the classifier makes of the teacher's own answers."""
 
     report: Mapping[str, Any]
+    costs: Sequence[Mapping[str, Any]]
     ceilings: Mapping[str, float]  # principle to recall; `plain` is that of answers without an instruction
     page: Path  # the evaluation's report
 
@@ -57,6 +58,9 @@ class Comparison:
         ceiling = sum(self.ceilings[name] for name in names) / len(names)
         rows.append({"": "all", **cells("style", POOLED), "teacher": f"{ceiling:.2f}"})
         rows += [{"": label, **cells(scorer, POOLED), "teacher": ""} for scorer, label in _ALSO.items()]
+        read = {row["method"]: row["prompt_tokens"] for row in self.costs if row["prompt_tokens"] is not None}
+        tokens = {method: f"{read[method]:.0f}" if method in read else "" for method in METHODS}
+        rows.append({"": "prompt tokens", **tokens, "teacher": ""})
         columns = {name: name for name in METHODS} | {"teacher": "teacher"}
         return Table.of(rows, {"": ""}, columns, "Share of answers taken for the asked principle")
 
@@ -107,6 +111,8 @@ def compare(recipe: TrainRecipe, trained: TrainedRewardModel) -> Comparison:
         }
     )
     assert isinstance(made, EvalRecipe)
-    found = Comparison(evaluate(made), ceilings(read_labelled(answers)), folder / PAGE)
+    report = evaluate(made)
+    costs = json.loads((folder / COSTS).read_text(encoding="utf-8"))
+    found = Comparison(report, costs, ceilings(read_labelled(answers)), folder / PAGE)
     write_json(directory / "ceilings.json", found.ceilings)
     return found

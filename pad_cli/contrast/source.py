@@ -38,8 +38,11 @@ _GUESSED = 0.5
 class ContrastOptions(Settings):
     """How answers are written and which of them stay."""
 
-    prompts: str = Field(_EVERYDAY, description="`everyday`, the prompts that ship with pad, or a JSONL file of them.")
+    prompts: str = Field(_EVERYDAY, description="Prompts that ship with pad, by name, or a JSONL file of them.")
     limit: int = Field(60, ge=2, description="Use at most this many prompts, drawn by seed.")
+    principles_per_prompt: int | None = Field(
+        None, ge=1, description="Answer each prompt under this many principles, drawn in turn; null: under all."
+    )
     opposites: bool = Field(False, description="Also write answers under the opposite of each principle.")
     temperature: float = Field(0.8, ge=0, description="Sampling temperature of the answers.")
     top_p: float = Field(0.95, gt=0, le=1, description="Sample from the likeliest tokens that hold this much mass.")
@@ -112,7 +115,13 @@ def make_answers(
     preferences = {name: {name: 1.0} if name in principles else {name.removeprefix(NOT): -1.0} for name in told}
     prompts = _prompts(options, seed)
     model = load_backbone()
-    requests = [Request(prompt, name, text) for prompt in prompts for name, text in {PLAIN: "", **told}.items()]
+    asked = _dealt(principles, len(prompts), options.principles_per_prompt or len(principles), seed)
+    requests = []
+    for prompt, dealt in zip(prompts, asked, strict=True):
+        requests.append(Request(prompt, PLAIN, ""))
+        requests += [
+            Request(prompt, name, text) for name, text in told.items() if {name, name.removeprefix(NOT)} & dealt
+        ]
     teacher = options.of(model, seed)
     report = SourceReport(SOURCE, "train", rows=len(requests))
     folder = home() / "contrast" / fingerprint(teacher.key)
@@ -146,6 +155,17 @@ def make_answers(
     return ContrastSet(answers, preferences, report, left_out)
 
 
+def _dealt(principles: Sequence[str], prompts: int, each: int, seed: int) -> list[set[str]]:
+    """For each prompt the `each` principles that answer it: those that have answered least, or drawn among them."""
+    rng, dealt = random.Random(f"{seed} dealt"), list[set[str]]()
+    answered = dict.fromkeys(principles, 0)
+    for _ in range(prompts):
+        order = sorted(principles, key=lambda name: (answered[name], rng.random()))
+        dealt.append(set(order[:each]))
+        answered.update((name, answered[name] + 1) for name in order[:each])
+    return dealt
+
+
 def _without_answers(
     answers: Mapping[Prompt, Mapping[str, str]], principles: Sequence[str], report: SourceReport
 ) -> dict[str, str]:
@@ -161,11 +181,11 @@ def _like_plain(answers: Mapping[Prompt, Mapping[str, str]], principles: Sequenc
     """
     found = {}
     for name in principles:
-        both = [(text, of, str(prompt)) for prompt, named in answers.items() for of, text in named.items()]
-        both = [each for each in both if each[1] in (name, PLAIN)]
-        texts, names, prompts = (tuple(each) for each in zip(*both, strict=True))
-        if min(names.count(name), names.count(PLAIN)) < _FEW:
+        pairs = [(str(prompt), named) for prompt, named in answers.items() if {name, PLAIN} <= named.keys()]
+        if len(pairs) < _FEW:
             continue
+        both = [(named[of], of, prompt) for prompt, named in pairs for of in (name, PLAIN)]
+        texts, names, prompts = (tuple(each) for each in zip(*both, strict=True))
         shares = ceilings(LabelledAnswers(texts, names, prompts))
         right = round(sum(share * names.count(of) for of, share in shares.items()))
         if binomtest(right, len(names)).proportion_ci(method="wilson").low <= _GUESSED:
@@ -227,8 +247,8 @@ def _read(options: Mapping[str, Any]) -> ContrastOptions:
 
 def _prompts(options: ContrastOptions, seed: int) -> list[Prompt]:
     """Distinct prompts, as (role, content) of each message, in an order drawn by the seed."""
-    own = options.prompts == _EVERYDAY
-    path = shipped("data") / "prompts" / f"{_EVERYDAY}.jsonl" if own else Path(options.prompts)
+    own = shipped("data") / "prompts" / f"{options.prompts}.jsonl"
+    path = own if own.is_file() else Path(options.prompts)
     read = [prompt_of(row) for row in read_rows(path)]
     if not read:
         raise DataError("the file has no rows", path=path, hint="One JSON object with a `prompt` a line.")

@@ -63,7 +63,7 @@ class Job:
     @functools.cached_property
     def keys(self) -> dict[tuple[str, ...], str]:
         """Question to the key of its answer in the logs."""
-        policy, settings = self.context.policy.fingerprint, self.settings.model_dump()
+        policy, settings = self.context.policy.fingerprint, self.settings.decisive
         decided_by = [self.method.key(self.context), policy, self.system.guidance_weight, settings]
         return {
             question: fingerprint([*decided_by, item.id, prompt_key(item), item.preference])
@@ -105,7 +105,8 @@ def _answer_batch(
     seconds = (time.monotonic() - started) / len(generations)
     rows, time_rows = {}, {}
     for key, item, generation in zip(keys, items, generations, strict=True):
-        time_rows[key] = {"tokens": len(generation.token_ids), "seconds": seconds}
+        prompt = {"prompt_tokens": generation.prompt_tokens}
+        time_rows[key] = {"tokens": len(generation.token_ids), "seconds": seconds, **prompt}
         if key not in log.done:
             rows[key] = {
                 **job.system._asdict(),

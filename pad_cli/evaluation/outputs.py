@@ -7,12 +7,13 @@
 
 `costs.json` is apart from the report, which is the same from run to run:
 
-    [{"method", "policy", "guidance_weight", "models", "parameters", "training_seconds", "answers", "tokens",
-      "seconds", "seconds_per_100_tokens"}]
+    [{"method", "policy", "guidance_weight", "models", "parameters", "training_seconds", "answers",
+      "prompt_tokens", "tokens", "seconds", "seconds_per_100_tokens"}]
 
 `training_seconds` is null if unknown, as for a reward model without its `report.json`. A reward model is a cost of
 every method that uses it. `answers`, `tokens` and `seconds` are those of this run's answers, whichever attempt made
-them; answers decoded together share their time equally. `seconds_per_100_tokens` is null if there are no tokens.
+them; answers decoded together share their time equally. `prompt_tokens` is the mean of what the policy read for
+an answer, in all of its prompts. `seconds_per_100_tokens` is null if there are no tokens.
 
 `outputs.json` shows some answers side by side:
 
@@ -95,6 +96,7 @@ def write_costs(
     for system, system_keys in keys.items():
         timed = [times.done[key] for key in system_keys if key in times.done]
         tokens, seconds = sum(row["tokens"] for row in timed), sum(row["seconds"] for row in timed)
+        read = [row["prompt_tokens"] for row in timed if "prompt_tokens" in row]  # not in those of version 0.1
         cost = costs[system.method, system.policy]
         rows.append(
             {
@@ -103,6 +105,7 @@ def write_costs(
                 "parameters": cost.parameters,
                 "training_seconds": None if cost.seconds is None else round(cost.seconds, 1),
                 "answers": len(timed),
+                "prompt_tokens": sum(read) / len(read) if read else None,
                 "tokens": tokens,
                 "seconds": seconds,
                 "seconds_per_100_tokens": 100 * seconds / tokens if tokens else None,

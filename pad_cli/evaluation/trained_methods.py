@@ -30,7 +30,7 @@ from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pad_cli.decoding.mixture import Expert, generate_mixture
+from pad_cli.decoding.mixture import Expert, generate_mixture, prompt_lengths
 from pad_cli.errors import DataError
 from pad_cli.evaluation.contract import HINT, Cost, EvalContext, Method
 from pad_cli.models.adapter import Adapter
@@ -180,7 +180,8 @@ class Trained(Method):
                 best = min(settings.candidates, settings.top_k or settings.candidates)
                 settings = settings.model_copy(update={"candidates": policy.vocabulary_size, "top_k": best})
             answers = generate_mixture(experts, settings, [item.id for item in items])
-        return [context.engine.read_answer(tokens) for tokens in answers]
+        read = prompt_lengths(experts)
+        return [context.engine.read_answer(tokens, count) for tokens, count in zip(answers, read, strict=True)]
 
     def _attach(self, mixture: Mixture, policy: LanguageModel, stack: ExitStack) -> list[tuple[Adapter, float]]:
         """The adapters of a mixture, attached until the stack is left, with the shares of their log-probabilities."""

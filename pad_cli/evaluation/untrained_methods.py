@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pad_cli.decoding.mixture import Expert, generate_mixture
+from pad_cli.decoding.mixture import Expert, generate_mixture, prompt_lengths
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.contract import Cost, EvalContext, Method
 from pad_cli.evaluation.sequence_rewards import answer_tokens, sequence_rewards
@@ -169,7 +169,7 @@ class Prompt(Untrained):
             name if weight > 0 else f"{NOT}{name}"
             for name, weight in [*preference.weights.items(), *preference.texts.items()]
         ]
-        return instructed(prompt, " ".join(told.get(name) or principle_of(name, {}).instruction for name in names))
+        return instructed(prompt, " ".join(told.get(name) or principle_of(name, {}).prompt for name in names))
 
     def prompts(
         self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings
@@ -243,11 +243,13 @@ class Contrast(Prompt):
             return Expert(context.policy, tokens, [weight] * len(items))
 
         push = guidance_weight * self.scale
-        with_preference = component(self.prompts(context, items, settings), 1 + push)
-        answers = generate_mixture(
-            [with_preference, component([item.prompt for item in items], -push)], settings, [item.id for item in items]
-        )
-        return [context.engine.read_answer(tokens) for tokens in answers]
+        experts = [
+            component(self.prompts(context, items, settings), 1 + push),
+            component([item.prompt for item in items], -push),
+        ]
+        answers = generate_mixture(experts, settings, [item.id for item in items])
+        read = prompt_lengths(experts)
+        return [context.engine.read_answer(tokens, count) for tokens, count in zip(answers, read, strict=True)]
 
 
 @dataclass(frozen=True)

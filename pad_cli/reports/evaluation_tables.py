@@ -174,12 +174,13 @@ def cost_tables(costs: Sequence[Row], prefix: str = "") -> list[Table]:
         "trainable parameters": number("parameters"),
         "training (s)": number("training_seconds"),
         "answers": number("answers"),
+        "prompt tokens": number("prompt_tokens", ".0f"),
         "tokens": number("tokens"),
         "s per 100 tokens": number("seconds_per_100_tokens", ".3g"),
     }
     return [
         Table.of(rows, {"method": method_of}, figures, f"{prefix}on {policy}")
-        for (policy,), rows in grouped(costs, "policy").items()
+        for (policy,), rows in grouped([{"prompt_tokens": None, **row} for row in costs], "policy").items()
     ]
 
 

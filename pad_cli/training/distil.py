@@ -33,7 +33,7 @@ from pad_cli.training.token_rewards import TokenRewards
 
 _LIKELIEST = 32  # tokens of each of the two distributions
 _CHUNK_LOGITS = 2**24  # logits held at once
-_OTHERS = 3  # rejected answers to a prompt that are read under an instruction, beside the chosen ones
+_OTHERS = 4  # rejected answers to a prompt that are read under an instruction, beside the chosen ones
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,25 @@ def test_the_opposite_of_a_principle_asks_for_less_of_it(teacher: LanguageModel)
     assert any(pair.preference == {"formal": -1.0} for pair in made.pairs())
 
 
+def test_each_prompt_can_be_answered_under_some_principles_all_equally_often(teacher: LanguageModel) -> None:
+    every, (one, two) = (
+        options(keep_weak=True, min_contrast=None),
+        (
+            make_answers(
+                STYLES, options(keep_weak=True, min_contrast=None, principles_per_prompt=n), lambda: teacher, seed=0
+            )
+            for n in (1, 2)
+        ),
+    )
+    whole = make_answers(STYLES, every, lambda: teacher, seed=0)
+    assert (one.report.rows, two.report.rows, whole.report.rows) == (12 * 2, 12 * 3, 12 * 4)
+    for made in (one, two):
+        for prompt, answers in made.answers.items():
+            assert answers.items() <= whole.answers[prompt].items(), "what is drawn does not depend on the others"
+    dealt = [name for answers in one.answers.values() for name in answers if name != PLAIN]
+    assert max(map(dealt.count, STYLES)) <= 12 / len(STYLES)
+
+
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_answers(
     teacher: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

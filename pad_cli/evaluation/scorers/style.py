@@ -39,14 +39,14 @@ class LabelledAnswers:
     prompts: tuple[str, ...]
 
 
-def read_labelled(path: Path) -> LabelledAnswers:
-    """The answers of a file as `pad pairs make` writes it.
+def read_labelled(*paths: Path) -> LabelledAnswers:
+    """The answers of files as `pad pairs make` writes them.
 
     Raises:
         DataError: a row is wrong, or there are answers of one name only, or to fewer than five prompts.
     """
     found = []
-    for row in read_rows(path):
+    for path, row in ((each, row) for each in paths for row in read_rows(each)):
         prompt, answers = prompt_of(row)[-1]["content"], row.values.get("answers")
         if not isinstance(answers, dict) or not all(map(is_text, answers.values())):
             raise DataError("no map of names to answers", path=path, line=row.number, field="answers", hint=_FORM)
@@ -54,7 +54,7 @@ def read_labelled(path: Path) -> LabelledAnswers:
     texts, names, prompts = zip(*found, strict=True) if found else ((), (), ())
     if len(set(names)) < 2 or len(set(prompts)) < _FOLDS:
         raise DataError(
-            f"a classifier needs answers of two names at least, to {_FOLDS} prompts at least", path=path, hint=_FORM
+            f"a classifier needs answers of two names at least, to {_FOLDS} prompts at least", path=paths[0], hint=_FORM
         )
     return LabelledAnswers(texts, names, prompts)
 
@@ -101,23 +101,27 @@ class Style(Scorer):
         return ["style", self.fitted_to]
 
     def score(self, answers: Sequence[Answer], context: EvalContext) -> list[Score]:
-        found = self.classifier.predict([answer.text for answer in answers])
-        return [Score(_share(name, self._asked(answer, context))) for name, answer in zip(found, answers, strict=True)]
+        likely = self.classifier.predict_log_proba([answer.text for answer in answers])
+        names = self.classifier.classes_[np.argsort(-likely, axis=1)].tolist()
+        return [Score(_share(row, self._asked(answer, context))) for row, answer in zip(names, answers, strict=True)]
 
     def _asked(self, answer: Answer, context: EvalContext) -> Mapping[str, float]:
         known = context.reward_model.principles
         return parse_preference(answer.item.preference, known, accepts_text=True).weights
 
 
-def _share(found: str, asked: Mapping[str, float]) -> float:
-    """1 if the answer is of an asked name, and of none that it should be less of."""
-    wanted = [name for name, weight in asked.items() if weight > 0]
-    return float(found in wanted if wanted else asked.get(found, 0.0) >= 0)
+def _share(likely: Sequence[str], asked: Mapping[str, float]) -> float:
+    """1 if the n asked names are the n likeliest; if only less is asked for, the likeliest is another."""
+    wanted = {name for name, weight in asked.items() if weight > 0}
+    return float(set(likely[: len(wanted)]) == wanted if wanted else asked.get(likely[0], 0.0) >= 0)
 
 
-def style(answers: str) -> Scorer:
-    """The share of answers that a classifier takes for the asked principle; `answers` is a file of `pad pairs make`."""
-    labelled = read_labelled(Path(answers))
+def style(answers: str | Sequence[str]) -> Scorer:
+    """The share of answers that a classifier takes for the asked principle; `answers` are files of `pad pairs make`.
+
+    Of several asked principles, the share for which these are the likeliest.
+    """
+    labelled = read_labelled(*map(Path, [answers] if isinstance(answers, str) else answers))
     return Style(
         description=f"taken for the asked principle by a classifier fitted to {len(labelled.texts)} answers",
         dimension="style",

@@ -47,7 +47,8 @@ def test_an_answer_is_taken_for_the_principle_whose_words_it_has(tmp_path: Path)
     path = write(tmp_path / "answers.jsonl", 10)
     assert scores(path, "Ahoy, matey, arr!", "pirate") == 1
     assert scores(path, "Ahoy, matey, arr!", "formal") == 0
-    assert scores(path, "Ahoy, matey, arr!", "pirate, formal") == 1
+    assert scores(path, "Ahoy, matey, arr, sincerely, furthermore!", "pirate, formal") == 1
+    assert scores(path, "Ahoy, matey, so it is ok!", "pirate, formal") == 0
     assert scores(path, "Ahoy, matey, arr!", "not pirate") == 0
     assert scores(path, "So it is.", "not pirate") == 1
 
