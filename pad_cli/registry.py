@@ -138,12 +138,17 @@ PAIR_FORMATS = Registry(
 
 def resolve_model(name: str) -> str:
     """A location that transformers can load: registered sources are built or found, anything else is left alone."""
-    source, slash, rest = name.partition("/")
-    if slash and not Path(name).exists():
-        check_installed()
-        if source in MODEL_SOURCES.names():
-            return str(MODEL_SOURCES.get(source)(rest))
-    return name
+    source = model_source(name)
+    return name if source is None else str(MODEL_SOURCES.get(source)(name.removeprefix(source).removeprefix("/")))
+
+
+def model_source(name: str) -> str | None:
+    """The registered source of `source/model`, or `source` alone; None for what is a path, or can only be one."""
+    if Path(name).exists():
+        return None
+    check_installed()
+    source = name.partition("/")[0]
+    return source if source in MODEL_SOURCES.names() else None
 
 
 def check_installed() -> None:

@@ -11,11 +11,13 @@ import typer
 
 from pad_cli.cli.options import Overwrite, Quiet
 from pad_cli.cli.tables import metrics_table
+from pad_cli.errors import ModelLoadError
 from pad_cli.system.terminal import say, say_table, text_table
 
 _OUT = Path("runs/demo")
 _NEXT = """Next:
   pad generate "How do I start with photography?" --pref humorous --compare
+  pad generate "Why should I visit the sea?" --policy smollm2 --pref pirate --stream
   pad generate "Why should I try sailing?" --pref "something a bit more lyrical"
   pad learn me --ask
   pad recipe copy real-local"""
@@ -27,12 +29,12 @@ def demo(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Steer the small embedded models, evaluate them, and show it all.
+    """Steer the tiny embedded models, evaluate them, and then steer a real language model, if it is installed.
 
-    Takes less than a minute the first time and seconds afterwards.
+    Takes about a minute the first time.
     """
     from pad_cli.reports.evaluation_tables import report_table
-    from pad_cli.world.demonstration import run_demo
+    from pad_cli.world.demonstration import run_demo, steer_real_model
 
     result = run_demo(out, full=full, on_examples=_show_examples, overwrite=overwrite)
     say_table(metrics_table(result.metrics))
@@ -40,6 +42,11 @@ def demo(
     say_table(report_table(result.report))
     say(f"Report: {result.directory / 'report.html'}; beside it answers.jsonl and examples.jsonl")
     say()
+    try:
+        _show_examples(steer_real_model(out))
+    except ModelLoadError as error:
+        say(f"{error.message} To see it steered: {error.hint}")
+        say()
     say(_NEXT)
     if not full:
         say("  pad demo --full" + ("" if out == _OUT else f" --out {shlex.quote(str(out))}"))
@@ -47,6 +54,9 @@ def demo(
 
 def _show_examples(examples: Sequence[Mapping[str, str]]) -> None:
     """One prompt, and an answer to it under each preference."""
-    rows = [("the policy alone", examples[0]["base"]), *((each["preference"], each["pad"]) for each in examples)]
+    rows = [
+        (f"{examples[0]['policy']} alone", examples[0]["base"]),
+        *((each["preference"], each["pad"]) for each in examples),
+    ]
     say_table(text_table(("preference", "answer"), rows, title=examples[0]["prompt"]))
     say()

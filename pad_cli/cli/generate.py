@@ -48,7 +48,7 @@ def generate(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="JSONL of prompts, optionally each with a preference.")] = None,
     out: Annotated[Path | None, typer.Option(help="With --file: where answers go; run again to continue.")] = None,
-    recipe: GenerateRecipeName = "embedded-generate",
+    recipe: GenerateRecipeName = None,
     policy: Policy = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,
@@ -58,7 +58,7 @@ def generate(
 ) -> None:
     """Answer a prompt, steered to a preference.
 
-    Without a recipe or models it uses the small embedded ones, which ship with pad.
+    Without a recipe or models it uses the tiny embedded ones, which ship with pad; `--policy smollm2` is a real one.
     """
     if (file is None) != (out is None):
         raise UsageError("--file and --out go together.", "pad generate --file prompts.jsonl --out answers.jsonl")

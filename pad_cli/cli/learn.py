@@ -58,7 +58,7 @@ def learn(
         list[str] | None, typer.Option(metavar="TEXT", help="With --new-principle: a paraphrase of it; repeat.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Output path; a profile defaults to profiles/NAME.yaml.")] = None,
-    recipe: GenerateRecipeName = "embedded-generate",
+    recipe: GenerateRecipeName = None,
     policy: Policy = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,

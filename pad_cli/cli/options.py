@@ -40,13 +40,13 @@ def _quieten(quiet: bool) -> bool:
     return quiet
 
 
-_RECIPE = "A generate recipe: a file or a shipped name."
+_RECIPE = "A generate recipe: a file or a shipped name; default: the one that ships for the policy."
 _SET = "Override a recipe key, for example decoding.candidates=20; repeat."
 _PREF = "humorous, concise=0.5, 'not formal', a profile (@me), or free text; repeat."
 _OVERWRITE = "Overwrite existing files, even those that another program wrote."
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET)]
-GenerateRecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPE, autocompletion=complete_recipes)]
+GenerateRecipeName = Annotated[str | None, typer.Option("--recipe", help=_RECIPE, autocompletion=complete_recipes)]
 Preferences = Annotated[
     list[str] | None,
     typer.Option("--pref", "-p", metavar="PREFERENCE", help=_PREF, autocompletion=complete_preferences),
@@ -92,13 +92,26 @@ def read_as(
 
 
 def read_generate(
-    name: str,
+    name: str | None,
     overrides: Sequence[str] | None,
     policy: str | None = None,
     reward_model: str | None = None,
     **decoding: object,
 ) -> Any:
-    """Read a generate recipe, with the models and decoding settings that the command line names."""
+    """Read a generate recipe, with the models and decoding settings that the command line names.
+
+    Without a recipe it is `SOURCE-generate`, if that ships for the registered source of the policy, or that of the
+    embedded models.
+    """
     options = {f"decoding.{key}": value for key, value in decoding.items()}
     models = {"policy.model": policy, "reward_model": reward_model}
-    return read_as("generate", name, overrides, options={**options, **models})
+    return read_as("generate", name or default_recipe(policy), overrides, options={**options, **models})
+
+
+def default_recipe(policy: str | None = None) -> str:
+    """The generate recipe that ships for a policy."""
+    from pad_cli.recipe import shipped_recipes
+    from pad_cli.registry import model_source
+
+    own = f"{None if policy is None else model_source(policy)}-generate"
+    return own if own in shipped_recipes() else "embedded-generate"

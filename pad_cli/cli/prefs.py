@@ -18,6 +18,7 @@ from pad_cli.cli.options import (
     RewardModel,
     complete,
     complete_preferences,
+    default_recipe,
     read_as,
     read_generate,
 )
@@ -31,18 +32,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show and try preferences: principles and profiles.", no_args_is_help=True)
 
-_EXAMPLE = "embedded-generate"
-
 
 @app.command("list")
 def list_(
-    recipe: GenerateRecipeName = _EXAMPLE, reward_model: RewardModel = None, as_json: Json = False, quiet: Quiet = False
+    recipe: GenerateRecipeName = None, reward_model: RewardModel = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:
     """List a reward model's principles, and the profiles in ./profiles."""
     from pad_cli.models.inspection import inspect_reward_model
     from pad_cli.profiles import load_profile, profile_names
 
-    location = reward_model or str(read_as("generate", recipe, None).reward_model)
+    location = reward_model or str(read_as("generate", recipe or default_recipe(), None).reward_model)
     config = inspect_reward_model(location).config
     principles = list(config.get("principles") or ())
     profiles = [load_profile(name) for name in profile_names()]
@@ -86,7 +85,7 @@ def try_(
     prompts: Prompts = None,
     count: Annotated[int, typer.Option(min=1, help="Use only the first prompts, this many.")] = 16,
     show: Annotated[int, typer.Option("--show", min=0, help="Print the answers to this many prompts.")] = 3,
-    recipe: GenerateRecipeName = _EXAMPLE,
+    recipe: GenerateRecipeName = None,
     policy: Policy = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,

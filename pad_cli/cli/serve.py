@@ -42,7 +42,7 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Allow web pages from this origin ('*': all); repeat.")
     ] = None,
-    recipe: GenerateRecipeName = "embedded-generate",
+    recipe: GenerateRecipeName = None,
     policy: Policy = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,
@@ -79,7 +79,7 @@ def export(
     users: Annotated[Path | None, typer.Option(help="Table from `pad learn --users`; one adapter per user.")] = None,
     weight: Weight = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Reduce the adapter to this rank.")] = None,
-    recipe: GenerateRecipeName = "embedded-generate",
+    recipe: GenerateRecipeName = None,
     policy: Policy = None,
     reward_model: RewardModel = None,
     overrides: Overrides = None,

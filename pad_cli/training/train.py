@@ -136,6 +136,8 @@ def _train(recipe: TrainRecipe, output: Path, data_table: bool) -> TrainedReward
         record = evaluate_run(recipe, pairs.report, data, run, model)
         metrics = metrics_of(record)
         model.details = {
+            "seed": recipe.seed,
+            "source": {"name": recipe.data.source, **recipe.data.options} if recipe.data.source else None,
             "stages": [stage.model_dump() for stage in recipe.stages],
             "run": key,
             "environment": environment(),

@@ -1,9 +1,9 @@
-"""`run_demo`: the embedded models steered and evaluated, with a report."""
+"""`run_demo`: the embedded models steered and evaluated, with a report; `steer_real_model`: a real one steered."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from pad_cli.system.runs import check_output, write_whole
 
 _PROMPT = "How do I start with photography?"
 _PREFERENCES = ("humorous", "formal", "concise, humorous", "casual, expert", "the more ceremonious the better")
+_REAL_PROMPT = "Why should I visit the sea?"
+_REAL_PREFERENCES = ("pirate", "poetic", "formal", "concise", "pirate, poetic")
 _PROMPTS, _CROSS_PROMPTS = 40, 10  # of each preference, unless all are asked for
 
 
@@ -61,23 +63,37 @@ def run_demo(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on models this small, threads that wait for each other cost many times what they save
     try:
-        examples = _examples(settings)
+        examples = _examples(settings, _PROMPT, _PREFERENCES)
         on_examples(examples)
         report = evaluate(evaluation)
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in examples]
-        write_whole(directory / "examples.jsonl", "".join(lines))
+        _write(examples, directory / "examples.jsonl")
         return Demonstration(examples, dict(inspect_reward_model(settings.reward_model).metrics), report, directory)
     finally:
         torch.set_num_threads(threads)
 
 
-def _examples(settings: GenerateRecipe) -> list[dict[str, str]]:
+def steer_real_model(directory: Path) -> list[dict[str, str]]:
+    """Steer SmolLM2-135M-Instruct with the reward model for it that ships; written to `real-examples.jsonl`.
+
+    Raises:
+        ModelLoadError: it is not installed.
+    """
+    settings = read_recipe("smollm2-generate")
+    assert isinstance(settings, GenerateRecipe)
+    examples = _examples(settings, _REAL_PROMPT, _REAL_PREFERENCES)
+    _write(examples, directory / "real-examples.jsonl")
+    return examples
+
+
+def _write(examples: Sequence[Mapping[str, str]], path: Path) -> None:
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in examples))
+
+
+def _examples(settings: GenerateRecipe, prompt: str, texts: Sequence[str]) -> list[dict[str, str]]:
     engine = PadEngine.from_recipe(settings)
-    preferences = [engine.preference([text]) for text in _PREFERENCES]
+    preferences = [engine.preference([text]) for text in texts]
     weights = [0.0] + [settings.decoding.guidance_weight] * len(preferences)
-    prompts = [_PROMPT] * len(weights)
+    prompts = [prompt] * len(weights)
     base, *steered = engine.generate(prompts, [preferences[0], *preferences], settings.decoding, weights)
-    return [
-        {"prompt": _PROMPT, "preference": text, "base": base.text, "pad": answer.text}
-        for text, answer in zip(_PREFERENCES, steered, strict=True)
-    ]
+    shared = {"policy": engine.policy.name, "prompt": prompt, "base": base.text}
+    return [{**shared, "preference": text, "pad": answer.text} for text, answer in zip(texts, steered, strict=True)]

@@ -10,9 +10,10 @@ import pytest
 from rich.cells import cell_len
 
 from pad_cli.cli.main import app
+from pad_cli.models import smollm2
 from pad_cli.world import demonstration
 
-PREFERENCES = ["the policy alone", "humorous", "formal", "concise, humorous", "casual, expert", "the better"]
+PREFERENCES = ["embedded/medium alone", "humorous", "formal", "concise, humorous", "casual, expert", "the better"]
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +22,7 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     for name in ("_PROMPTS", "_CROSS_PROMPTS"):
         monkeypatch.setattr(demonstration, name, 1)
+    monkeypatch.setattr(smollm2, "_PACKAGE", "no-such-package")  # tests/slow/test_real_model.py has it
 
 
 def demo(capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -34,7 +36,8 @@ def test_the_demo_shows_answers_then_the_table_then_what_to_type(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     shown = demo(capsys)
-    landmarks = ["How do I start with photography?", "the better", "held_out_topics", "cross-policy", "Next:"]
+    landmarks = ["How do I start with photography?", "the better", "held_out_topics", "cross-policy", "Report:"]
+    landmarks += ["no-such-package, which is not installed", "pip install --no-deps", "Next:"]
     places = [shown.index(landmark) for landmark in landmarks]
     assert places == sorted(places)
     assert all(preference in shown[: places[2]] for preference in PREFERENCES)

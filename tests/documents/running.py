@@ -52,6 +52,8 @@ class Reader:
             self.run(block)
 
     def run(self, block: Block) -> None:
+        if block.language == "yaml" and (named := re.match(r"# (\w+\.yaml)\n", block.text)):
+            Path(named[1]).write_text(block.text, encoding="utf-8")
         if block.language == "python":
             program = block.text.replace(_ADDRESS, self._address or _ADDRESS)
             _python(["-c", program], str(block))

@@ -14,6 +14,7 @@ import typer
 
 import pad_cli
 from pad_cli.cli.main import app
+from pad_cli.cli.options import default_recipe
 from pad_cli.recipe import read_recipe, shipped_recipes
 from tests.documents.pages import BLOCKS, COMMANDS, PAGES, ROOT, Block, Command, outside_of_fences
 
@@ -47,9 +48,11 @@ def check_pad(words: list[str]) -> None:
         return
     context = parsed(words)
     overrides, recipe = context.params.get("overrides"), context.params.get("recipe")
-    if recipe is None or context.command_path.startswith("pad recipe"):
+    if "recipe" not in context.params or context.command_path.startswith("pad recipe"):
         return
-    kind = context.info_name if context.info_name in _RECIPES else "generate"
+    recipe = recipe or default_recipe(context.params.get("policy"))
+    name = "train-rm" if context.command_path == "pad pairs make" else context.info_name
+    kind = name if name in _RECIPES else "generate"
     shipped = shipped_recipes()
     own = recipe not in shipped  # a file that the reader writes
     read = read_recipe(_RECIPES.get(kind, "embedded-generate") if own else recipe, overrides or [])
