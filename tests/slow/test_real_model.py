@@ -20,8 +20,8 @@ from pad_cli.training.train import train_reward_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(6000)]
 
-PROMPTS = ["Why should I visit the sea?", "How do I start with chess?", "What is a good breakfast?"] * 4
-PIRATE = re.compile(r"\b(?:arr+|aye|ahoy|matey|ye|yer|cap'n|captain|treasure|sails?|seas?|ship)\b", re.IGNORECASE)
+PROMPTS = ["What should I do on a rainy day?", "How do I start with chess?", "What is a good breakfast?"] * 4
+PIRATE = re.compile(r"\b(?:arr+|aye|ahoy|matey|ye|yer|cap'n|captain|treasure|sail)\b", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_principle_shows_more_with_the_guidance_weight(model: LanguageModel) -
     engine = PadEngine(model, load_reward_model(recipe.reward_model, backbone=model))
     counts = []
     for weight in (-1.0, 0.0, 1.0, 3.0):
-        answers = engine.generate(PROMPTS, [Preference({"pirate": 1.0})] * 12, recipe.decoding, [weight] * 12)
+        answers = engine.generate(PROMPTS, [Preference({"pirate": 1.0}, {})] * 12, recipe.decoding, [weight] * 12)
         counts.append(sum(len(PIRATE.findall(answer.text)) for answer in answers))
     assert counts == sorted(counts)
     assert counts[-1] > 4 * counts[1] + 8
