@@ -31,7 +31,7 @@ def demo(
 ) -> None:
     """Steer the tiny embedded models, evaluate them, and then steer a real language model, if it is installed.
 
-    Takes about a minute the first time.
+    Takes a few minutes the first time.
     """
     from pad_cli.reports.evaluation_tables import report_table
     from pad_cli.world.demonstration import run_demo, steer_real_model

@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from pad_cli.errors import ModelLoadError, UsageError
-from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.principles import shipped_principles
 from pad_cli.system.resources import shipped
 
@@ -50,6 +49,7 @@ def location(name: str) -> Path:
 
 def principles() -> dict[str, str]:
     """What the reward model knows, each principle with a line about it."""
-    header = json.loads((location(_REWARD_MODEL) / CONFIG).read_text(encoding="utf-8"))
+    # Shells complete names with these: what reads checkpoints would import the hub's client first.
+    header = json.loads((location(_REWARD_MODEL) / "pad_config.json").read_text(encoding="utf-8"))
     library = shipped_principles()
     return {name: library[name].description for name in header["principles"]}

@@ -39,14 +39,14 @@ class LabelledAnswers:
     prompts: tuple[str, ...]
 
 
-def read_labelled(*paths: Path) -> LabelledAnswers:
-    """The answers of files as `pad pairs make` writes them.
+def read_labelled(path: Path) -> LabelledAnswers:
+    """The answers of a file as `pad pairs make` writes it.
 
     Raises:
         DataError: a row is wrong, or there are answers of one name only, or to fewer than five prompts.
     """
     found = []
-    for path, row in ((each, row) for each in paths for row in read_rows(each)):
+    for row in read_rows(path):
         prompt, answers = prompt_of(row)[-1]["content"], row.values.get("answers")
         if not isinstance(answers, dict) or not all(map(is_text, answers.values())):
             raise DataError("no map of names to answers", path=path, line=row.number, field="answers", hint=_FORM)
@@ -54,7 +54,7 @@ def read_labelled(*paths: Path) -> LabelledAnswers:
     texts, names, prompts = zip(*found, strict=True) if found else ((), (), ())
     if len(set(names)) < 2 or len(set(prompts)) < _FOLDS:
         raise DataError(
-            f"a classifier needs answers of two names at least, to {_FOLDS} prompts at least", path=paths[0], hint=_FORM
+            f"a classifier needs answers of two names at least, to {_FOLDS} prompts at least", path=path, hint=_FORM
         )
     return LabelledAnswers(texts, names, prompts)
 
@@ -116,12 +116,12 @@ def _share(likely: Sequence[str], asked: Mapping[str, float]) -> float:
     return float(set(likely[: len(wanted)]) == wanted if wanted else asked.get(likely[0], 0.0) >= 0)
 
 
-def style(answers: str | Sequence[str]) -> Scorer:
-    """The share of answers that a classifier takes for the asked principle; `answers` are files of `pad pairs make`.
+def style(answers: str) -> Scorer:
+    """The share of answers that a classifier takes for the asked principle; `answers` is a file of `pad pairs make`.
 
     Of several asked principles, the share for which these are the likeliest.
     """
-    labelled = read_labelled(*map(Path, [answers] if isinstance(answers, str) else answers))
+    labelled = read_labelled(Path(answers))
     return Style(
         description=f"taken for the asked principle by a classifier fitted to {len(labelled.texts)} answers",
         dimension="style",
