@@ -142,7 +142,7 @@ def contrasts(
 
     def log_probs(prompts: Iterable[Messages], how: str) -> torch.Tensor:
         sequences = [(tuple(encode_prompt(model.tokenizer, p)), a) for p, a in zip(prompts, written, strict=True)]
-        return all_log_probs(model, sequences, title=f"Reading answers {how} their instruction")
+        return all_log_probs(model, sequences, title=f"Reading answers {how} their instruction", shared=True)
 
     if waiting:
         gains = log_probs((request.instructed for request in waiting), "with")

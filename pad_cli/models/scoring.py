@@ -160,12 +160,15 @@ def answer_log_probs(
     sequences: Sequence[TokenSequence],
     head: nn.Module | None = None,
     weights: torch.Tensor | None = None,
+    *,
+    shared: bool = False,
 ) -> torch.Tensor:
-    """Log-probabilities of B whole answers, read in one forward pass as the model reads now: (B,) nats, float32.
+    """Log-probabilities of B whole answers, read as the model reads now: (B,) nats, float32.
 
-    A `head`, on the model's device, shifts the states under each answer's preference `weights` (B, K).
+    A `head`, on the model's device, shifts the states under each answer's preference `weights` (B, K). `shared`: see
+    `answer_states`.
     """
-    states = answer_states(model, sequences)
+    states = answer_states(model, sequences, shared=shared)
     targets, owners = targets_and_owners(sequences, states.device)
     if head is not None and weights is not None:
         states = states + head(states, weights.to(states.device)[owners]).to(states.dtype)
@@ -180,14 +183,16 @@ def all_log_probs(
     weights: torch.Tensor | None = None,
     *,
     title: str | None = None,
+    shared: bool = False,
 ) -> torch.Tensor:
     """As `answer_log_probs` for any number S of sequences, in batches of similar length: (S,) on the CPU."""
 
     def read(batch: Sequence[TokenSequence], numbers: list[int]) -> torch.Tensor:
-        return answer_log_probs(model, batch, head, None if weights is None else weights[numbers]).cpu()
+        of_batch = None if weights is None else weights[numbers]
+        return answer_log_probs(model, batch, head, of_batch, shared=shared).cpu()
 
     result = torch.zeros(len(sequences))
-    for numbers, log_probs in in_batches(sequences, read, model.device, title=title):
+    for numbers, log_probs in in_batches(sequences, read, model.device, title=title, shared=shared):
         result[numbers] = log_probs
     return result
 

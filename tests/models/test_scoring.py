@@ -94,4 +94,5 @@ def test_any_number_of_answers_gives_what_one_batch_gives(
 ) -> None:
     expected = answer_log_probs(policy, SEQUENCES)
     monkeypatch.setattr(scoring, "_BATCH_TOKENS", 12)
-    torch.testing.assert_close(all_log_probs(policy, SEQUENCES), expected, atol=1e-4, rtol=1e-4)
+    for shared in (False, True):
+        torch.testing.assert_close(all_log_probs(policy, SEQUENCES, shared=shared), expected, atol=1e-4, rtol=1e-4)

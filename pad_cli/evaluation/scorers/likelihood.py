@@ -41,7 +41,7 @@ class LogPerplexity(Scorer):
         model = context.policy if self.reader is None else _loaded(self.reader.model_dump_json())
         whole = [_encoded(model, answer) for answer in answers]
         read = [_cut(prompt, tokens, model.context_length or sys.maxsize) for prompt, tokens in whole]
-        log_probs = all_log_probs(model, read).tolist()
+        log_probs = all_log_probs(model, read, shared=True).tolist()
         return [
             Score(-total / len(part[1]), truncated=part != sequence)
             for total, part, sequence in zip(log_probs, read, whole, strict=True)
