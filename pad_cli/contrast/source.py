@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from scipy.stats import binomtest
 
 from pad_cli.contrast.answers import PLAIN, Prompt, Request, Teacher, ask, contrasts, select
 from pad_cli.contrast.teachers import EndpointTeacher, PolicyTeacher
@@ -31,15 +30,18 @@ SOURCE = "contrast"
 
 _EVERYDAY = "everyday"
 _WEAK = "the teacher cannot do it"
+_PROMPTS, _PROMPTS_EACH = 48, 6  # without `limit`; the second for each principle
 _FEW = 15  # answers; fewer do not say what a teacher can do
-_GUESSED = 0.5
+_TOLD_APART = 0.55  # share; half is guessed. At 80 answers .5 and .6 are mistaken for each other equally often
 
 
 class ContrastOptions(Settings):
     """How answers are written and which of them stay."""
 
     prompts: str = Field(_EVERYDAY, description="Prompts that ship with pad, by name, or a JSONL file of them.")
-    limit: int = Field(60, ge=2, description="Use at most this many prompts, drawn by seed.")
+    limit: int | None = Field(
+        None, ge=2, description="Use at most this many prompts, drawn by seed; null: 48, and 6 more for each principle."
+    )
     principles_per_prompt: int | None = Field(
         None, ge=1, description="Answer each prompt under this many principles, drawn in turn; null: under all."
     )
@@ -52,7 +54,7 @@ class ContrastOptions(Settings):
     )
     batch_size: int = Field(48, ge=1, description="Answers written together.")
     keep_weak: bool = Field(
-        False, description="Train principles, too, whose answers cannot be told from those without an instruction."
+        False, description="Train principles, too, whose answers can hardly be told from those without an instruction."
     )
     teacher: EndpointSettings | None = Field(
         None, description="Another model that answers, behind an OpenAI-compatible server; null: the backbone."
@@ -113,7 +115,7 @@ def make_answers(
     if not options.opposites:
         told = {name: told[name] for name in principles}
     preferences = {name: {name: 1.0} if name in principles else {name.removeprefix(NOT): -1.0} for name in told}
-    prompts = _prompts(options, seed)
+    prompts = _prompts(options, seed, len(principles))
     model = load_backbone()
     asked = _dealt(principles, len(prompts), options.principles_per_prompt or len(principles), seed)
     requests = []
@@ -188,7 +190,7 @@ def _like_plain(answers: Mapping[Prompt, Mapping[str, str]], principles: Sequenc
         texts, names, prompts = (tuple(each) for each in zip(*both, strict=True))
         shares = ceilings(LabelledAnswers(texts, names, prompts))
         right = round(sum(share * names.count(of) for of, share in shares.items()))
-        if binomtest(right, len(names)).proportion_ci(method="wilson").low <= _GUESSED:
+        if right < _TOLD_APART * len(names):
             found[name] = f"The teacher cannot do it: {right} of {len(names)} answers told from plain ones"
     return found
 
@@ -217,7 +219,8 @@ def held_out_answers(recipe: TrainRecipe, count: int) -> tuple[list[dict[str, An
     data = load_pairs(recipe.data, recipe.seed, recipe.heads.principles, load_backbone)
     trained = {prompt_key(pair.prompt) for pair in data.train}
     rows = [row for prompt, row in zip(made.answers, made.rows(), strict=True) if prompt not in trained]
-    further = _prompts(options.model_copy(update={"limit": options.limit + count}), recipe.seed)[options.limit :]
+    used = len(_prompts(options, recipe.seed, len(recipe.heads.principles or ())))
+    further = _prompts(options.model_copy(update={"limit": used + count}), recipe.seed)[used:]
     if not rows or len(further) < count:
         raise RecipeError(
             f"compare: there are {len(rows)} prompts held out, and {len(further)} that nobody has used.",
@@ -245,7 +248,7 @@ def _read(options: Mapping[str, Any]) -> ContrastOptions:
     return read_options(ContrastOptions, options, "data.options", f"See docs/training.md for what `{SOURCE}` takes.")
 
 
-def _prompts(options: ContrastOptions, seed: int) -> list[Prompt]:
+def _prompts(options: ContrastOptions, seed: int, principles: int = 0) -> list[Prompt]:
     """Distinct prompts, as (role, content) of each message, in an order drawn by the seed."""
     own = shipped("data") / "prompts" / f"{options.prompts}.jsonl"
     path = own if own.is_file() else Path(options.prompts)
@@ -254,7 +257,7 @@ def _prompts(options: ContrastOptions, seed: int) -> list[Prompt]:
         raise DataError("the file has no rows", path=path, hint="One JSON object with a `prompt` a line.")
     prompts = list(dict.fromkeys(tuple((each["role"], each["content"]) for each in prompt) for prompt in read))
     random.Random(f"{seed} contrast").shuffle(prompts)
-    return prompts[: options.limit]
+    return prompts[: options.limit or _PROMPTS + _PROMPTS_EACH * principles]
 
 
 def _reasons(report: SourceReport, name: str) -> str:

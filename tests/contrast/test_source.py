@@ -10,7 +10,7 @@ import pytest
 
 from pad_cli.contrast import teachers
 from pad_cli.contrast.answers import PLAIN
-from pad_cli.contrast.source import make_answers
+from pad_cli.contrast.source import ContrastOptions, _prompts, make_answers
 from pad_cli.errors import DataError, PreferenceError, RecipeError
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.pairs import load_pairs
@@ -112,6 +112,13 @@ def test_rows_written_as_a_file_give_the_same_pairs(teacher: LanguageModel) -> N
     assert report.rows == 12 * 5
 
 
+def test_more_principles_take_more_prompts_unless_a_number_is_given() -> None:
+    found = [_prompts(ContrastOptions(), 0, principles) for principles in (1, 4, 12)]
+    assert [len(prompts) for prompts in found] == [54, 72, 120]
+    assert found[2][:54] == found[0]
+    assert len(_prompts(ContrastOptions(limit=7), 0, 12)) == 7
+
+
 @pytest.mark.parametrize(
     ("principles", "changed", "error", "words"),
     [
@@ -136,13 +143,13 @@ def test_a_principle_that_the_teacher_cannot_do_is_left_out_unless_asked_for(tea
     with Path("principles.yaml").open("a", encoding="utf-8") as file:
         file.write("plainly:\n  instruction: '?'\n")
     asked, hot = (*STYLES, "plainly"), {"limit": 24, "temperature": 1.5, "min_contrast": None}
-    made = make_answers(asked, options(**hot), lambda: teacher, seed=0)
+    made = make_answers(asked, options(**hot), lambda: teacher, seed=2)
     assert "plainly" in made.left_out
     assert "humorous" not in made.left_out
     assert "answers told from plain ones" in made.left_out["plainly"]
     assert not any("plainly" in answers for answers in made.answers.values())
     assert made.report.rows_used == sum(map(len, made.answers.values()))
     assert made.report.rows == made.report.rows_used + sum(each.count for each in made.report.dropped)
-    kept = make_answers(asked, options(**hot, keep_weak=True), lambda: teacher, seed=0)
+    kept = make_answers(asked, options(**hot, keep_weak=True), lambda: teacher, seed=2)
     assert kept.left_out == {}
     assert any("plainly" in answers for answers in kept.answers.values())
