@@ -47,10 +47,7 @@ class PolicyTeacher:
 
 @dataclass(frozen=True)
 class EndpointTeacher:
-    """A language model behind a server that speaks OpenAI's protocol.
-
-    The seed only tells runs apart: a server need not sample the same again.
-    """
+    """A language model behind a server that speaks OpenAI's protocol; one that ignores seeds samples anew each time."""
 
     settings: EndpointSettings
     seed: int
@@ -69,7 +66,7 @@ class EndpointTeacher:
             limit = "" if settings.max_cost is None else f", and never more than ${settings.max_cost:g}"
             note(f"{expected.requests} requests to {settings.model} will cost about ${expected.usd:.4f}{limit}.")
         before = cost_of(log.done.values(), settings) or 0.0
-        asking = ask_all(questions, settings, find_endpoint(settings), log, advance, _read, _ROLE)
+        asking = ask_all(questions, settings, find_endpoint(settings), log, advance, _read, _ROLE, seeded=True)
         failed = run(asking)
         if expected.usd is not None:
             note(f"This cost ${(cost_of(log.done.values(), settings) or 0.0) - before:.4f}.")

@@ -26,6 +26,7 @@ LOST = "lost"
 
 _MAX_CONSECUTIVE_FAILURES = 5
 _CHARACTERS_PER_TOKEN = 4.0
+_SEEDS = 2**31  # those that servers take
 _FRAME_TOKENS = 16  # of a chat template, around one message
 
 
@@ -91,6 +92,8 @@ async def ask_all(
     read: Callable[[Reply], Mapping[str, Any]],
     role: str = "judge",
     schema: Mapping[str, Any] | None = None,
+    *,
+    seeded: bool = False,
 ) -> dict[str, str]:
     """Ask what the log lacks, in order, until the budget is spent; the log takes in every reply as it comes.
 
@@ -102,6 +105,7 @@ async def ask_all(
         advance: called with the number of questions just settled.
         read: a reply to its row in the log, without tokens.
         role: as in `Chat`; so is the schema.
+        seeded: give each question a seed from its key, by which most servers reply the same again.
 
     Returns:
         Key to what went wrong, for questions without a reply; they are asked again by the next run.
@@ -112,7 +116,7 @@ async def ask_all(
     """
     waiting = deque((key, messages) for key, messages in questions.items() if key not in log.done)
     try:
-        async with Chat(settings, endpoint, role, schema) as chat, asyncio.TaskGroup() as group:
+        async with Chat(settings, endpoint, role, schema, seeded=seeded) as chat, asyncio.TaskGroup() as group:
             budget = Budget(settings.max_cost, cost_of(log.done.values(), settings) or 0.0)
             workers = _Workers(chat, settings, log, waiting, advance, budget, read, role)
             for _ in range(min(settings.concurrency, len(waiting))):
@@ -161,7 +165,7 @@ class _Workers:
                 self.waiting.appendleft((key, messages))
                 return
             try:
-                reply = await self.chat.ask(messages, attempts)
+                reply = await self.chat.ask(messages, attempts, int(key, 16) % _SEEDS)
             except UnansweredError as error:
                 self._lose(key, most, error.lost)
                 self._fail(key, str(error))

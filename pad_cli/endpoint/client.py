@@ -34,7 +34,7 @@ _REFUSED = {
 }
 _SECRET = 8  # letters; what stands in for a key where none is needed is shorter, and may be a word of the text
 _NOT_TAKEN = re.compile(r"unsupported|not support|unexpected|unrecogni[sz]ed|unknown|not permitted|unavailable", re.I)
-_OTHERWISE = {"response_format": None, "temperature": None, "max_tokens": "max_completion_tokens"}
+_OTHERWISE = {"response_format": None, "temperature": None, "seed": None, "max_tokens": "max_completion_tokens"}
 """What some servers do not take, and what they take in its place."""
 
 _sent: ContextVar[int] = ContextVar("sent")
@@ -113,6 +113,7 @@ class Chat:
         endpoint: where it is.
         role: what it is here, for messages: `judge`, which is also its key in a recipe.
         schema: JSON schema of its replies, for servers that enforce one.
+        seeded: whether questions have a seed.
 
     Raises:
         EndpointError: the `openai` package is not installed, OpenAI's own address needs a key and there is none, or the
@@ -125,6 +126,8 @@ class Chat:
         endpoint: Endpoint,
         role: str = "judge",
         schema: Mapping[str, Any] | None = None,
+        *,
+        seeded: bool = False,
     ) -> None:
         if not endpoint.key and endpoint.base_url == _OPENAI:
             raise EndpointError(
@@ -147,6 +150,8 @@ class Chat:
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
         }
+        if seeded:
+            self._options["seed"] = 0
         if schema is not None:
             named = {"name": "verdict", "strict": True, "schema": schema}
             self._options["response_format"] = {"type": "json_schema", "json_schema": named}
@@ -164,12 +169,13 @@ class Chat:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def ask(self, messages: Messages, attempts: int) -> Reply:
+    async def ask(self, messages: Messages, attempts: int, seed: int = 0) -> Reply:
         """One reply.
 
         Args:
             messages: the conversation.
             attempts: how often the request may be sent.
+            seed: of sampling, where questions have one.
 
         Raises:
             UnansweredError: every attempt failed, or the server will not answer this very question.
@@ -177,7 +183,7 @@ class Chat:
         """
         _sent.set(0)
         while True:
-            options = dict(self._options)
+            options = {**self._options, **({"seed": seed} if "seed" in self._options else {})}
             await self._wait_for_turn()
             try:
                 return await self._send(messages, options, attempts)

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,10 +53,24 @@ def test_a_server_writes_answers_and_none_is_asked_for_twice(
     assert "24 requests to base will cost about $" in said
     assert "never more than $1" in said
     assert "This cost $" in said
-    assert made.report.rows_used > 0.4 * made.report.rows  # the server draws anew each time
+    assert made.report.rows_used > 0.4 * made.report.rows
     again = make_answers(STYLES, priced, lambda: teacher, seed=0)
     assert again.answers == made.answers
     assert "requests to base" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_no_network")
+def test_an_aborted_run_ends_with_the_answers_of_a_whole_one(
+    teacher: LanguageModel, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each request has a seed of its own, which `pad serve` samples by."""
+    whole = make_answers(STYLES, of_server(address), lambda: teacher, seed=0)
+    monkeypatch.setenv("PAD_HOME", str(tmp_path / "another"))
+    poor = of_server(address, input_price=1000.0, output_price=1000.0, max_cost=1.0)
+    with pytest.raises(EndpointError, match="Stopped before"):
+        make_answers(STYLES, poor, lambda: teacher, seed=0)
+    assert make_answers(STYLES, of_server(address), lambda: teacher, seed=0).answers == whole.answers
+    assert make_answers(STYLES, of_server(address), lambda: teacher, seed=1).answers != whole.answers
 
 
 @pytest.mark.usefixtures("_no_network")
