@@ -234,6 +234,19 @@ def preference_loss(
     return (loss + anchor * relu(-chosen)).mean()
 
 
+def likelihood_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """LM-Steer (Han et al. 2024, arXiv 2305.12798): mean negative log-likelihood of a batch's tokens, up to a constant.
+
+    With the heads it is -log pi(a | s) under the shift W h for a chosen answer and -W h for a rejected one, since the
+    reference's own log-likelihood in r = log pi_p - log pi_ref does not change.
+
+    Args:
+        chosen: (T,), token rewards of the chosen answers under their preference w, nats.
+        rejected: (U,), of the rejected ones under -w.
+    """
+    return -torch.cat([chosen, rejected]).mean()
+
+
 def contrast_target(reference: torch.Tensor, instructed: torch.Tensor, contrast: float) -> torch.Tensor:
     """Logits that a head is to give: the reference's, and `contrast` times what an instruction changes.
 

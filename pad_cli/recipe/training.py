@@ -121,6 +121,11 @@ class HeadsStage(Stage):
     """The paper's step 2 in linear form: preference heads on a frozen backbone."""
 
     stage: Literal["heads"]
+    loss: Literal["preference", "likelihood"] = Field(
+        "preference",
+        description="`likelihood` is LM-Steer's: of chosen answers under the preference, of rejected ones under its "
+        "opposite; `beta`, `anchor` and `label_smoothing` have no effect on it.",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the states that the heads read.")
 
 

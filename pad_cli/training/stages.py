@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from pad_cli.equation import answer_sums
+from pad_cli.equation import answer_sums, likelihood_loss
 from pad_cli.errors import CheckpointError, RecipeError, TrainingError
 from pad_cli.models.adapter import Adapter
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
@@ -248,10 +248,16 @@ class CachedData:
         """Train all parameters of the heads, or of the encoder that weighs them; returns the history, see `fit`."""
         dropout = stage.dropout if isinstance(stage, HeadsStage) else 0.0  # an encoder has its own
 
+        likelihood = isinstance(stage, HeadsStage) and stage.loss == "likelihood"
+
         def loss_of(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             answers, weights = self.pairs.answers(batch), weights_of(batch)
             positions, owners = self.rewards.cache.positions(answers)
-            tokens = self.rewards.rewards(heads, positions, weights.repeat(2, 1)[owners], dropout)
+            of_answers = torch.cat([weights, -weights if likelihood else weights])
+            tokens = self.rewards.rewards(heads, positions, of_answers[owners], dropout)
+            if likelihood:
+                loss = likelihood_loss(*(tokens[part] for part in (owners < len(batch), owners >= len(batch))))
+                return loss, answer_sums(tokens, owners % len(batch), len(batch))
             sums = answer_sums(tokens, owners, len(answers))
             if stage.length_normalised:
                 sums = sums / self.rewards.cache.lengths[answers]

@@ -119,6 +119,23 @@ def test_training_starts_at_a_loss_of_log_2_and_the_loss_falls(
     assert sum(seen[-5:]) < sum(seen[:5])
 
 
+def test_the_likelihood_loss_is_that_of_chosen_answers_and_of_rejected_ones_under_the_opposite(
+    policy: LanguageModel, prepared: CachedData
+) -> None:
+    """LM-Steer maximises log pi(chosen | w) + log pi(rejected | -w); a preference loss only their difference."""
+    heads, seen = make_heads(policy), list[dict[str, float]]()
+    how = HeadsStage(stage="heads", loss="likelihood", **{**LENGTH, "steps": 40})
+    history = train_heads(how, heads, prepared)
+    assert history[-1]["loss"] < min(0.0, history[0]["loss"])
+    weights = prepared.pairs.weights(NAMES)
+    cache = prepared.rewards.cache
+    for answers, sign in ((prepared.pairs.chosen, 1.0), (prepared.pairs.rejected, -1.0)):
+        positions, owners = cache.positions(answers)
+        own, opposite = (prepared.rewards.rewards(heads, positions, s * weights[owners]).mean() for s in (sign, -sign))
+        seen.append({"own": float(own), "opposite": float(opposite)})
+    assert all(each["own"] > 0 > each["opposite"] for each in seen)
+
+
 @pytest.mark.parametrize(("epochs", "steps"), [(1.0, 3), (1.1, 4), (2.0, 6), (0.01, 1)])
 def test_epochs_are_passes_over_the_pairs(
     policy: LanguageModel,
