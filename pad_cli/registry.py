@@ -115,6 +115,7 @@ METHODS = Registry(
         "pad+prompt": "pad_cli.evaluation.untrained_methods:PadPrompt",
         "best-of-n": "pad_cli.evaluation.untrained_methods:BestOfN",
         "contrast": "pad_cli.evaluation.untrained_methods:Contrast",
+        "control-vector": "pad_cli.evaluation.control_vector:ControlVector",
     },
 )
 MODEL_SOURCES = Registry("model_sources", {})

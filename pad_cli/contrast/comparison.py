@@ -97,10 +97,8 @@ def compare(recipe: TrainRecipe, trained: TrainedRewardModel) -> Comparison:
                 "pad",
                 {
                     "method": "pad+prompt",
-                    "options": {
-                        "wording": "instruction",
-                        "scale": settings.prompted_weight / settings.guidance_weight,
-                    },
+                    "options": {"wording": "instruction"},
+                    "guidance_weights": [settings.prompted_weight],
                 },
             ],
             "guidance_weights": [settings.guidance_weight],

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
+from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import RewardModel
 from pad_cli.recipe import DecodingSettings, MethodSettings, ScorerSettings
@@ -35,6 +36,13 @@ class Cost:
     seconds: float | None = 0.0
     models: int = 0
     parameters: int = 0
+
+
+def reward_model_cost(location: str) -> Cost:
+    """What a reward model cost, as its checkpoint records it; raises as `inspect_reward_model`."""
+    inspection = inspect_reward_model(location)
+    seconds = sum(inspection.seconds.values()) if inspection.seconds else None
+    return Cost(seconds, 1, sum(inspection.parameters.values()))
 
 
 @dataclass(frozen=True)

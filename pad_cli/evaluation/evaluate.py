@@ -29,14 +29,23 @@ from typing import Any
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.answering import Job, answer, score
-from pad_cli.evaluation.contract import Answer, Cost, EvalContext, Method, Scorer, System, load_method, load_scorer
+from pad_cli.evaluation.contract import (
+    Answer,
+    Cost,
+    EvalContext,
+    Method,
+    Scorer,
+    System,
+    load_method,
+    load_scorer,
+    reward_model_cost,
+)
 from pad_cli.evaluation.outputs import COSTS, REPORT, write_answered, write_costs, write_outputs, write_pages
 from pad_cli.evaluation.pair_accuracy import PAIRS, load_splits, measure_pairs
 from pad_cli.evaluation.report import Scored, build_report, reference_of
 from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.checkpoint_files import CONFIG
 from pad_cli.models.distributed import main_first, wait_for_all
-from pad_cli.models.inspection import inspect_reward_model
 from pad_cli.models.language_model import load_language_model
 from pad_cli.profiles import profile_weights
 from pad_cli.prompts import load_benchmarks, own_group
@@ -203,12 +212,10 @@ def answer_and_score(recipe: EvalRecipe, items: Items, everyone: Processes = ALO
     answer_log = ResultLog(output / ANSWERS, everyone.part, needs=("text",))
     times_log = ResultLog(output / TIMES, everyone.part, needs=("tokens", "seconds"))
     score_log = ResultLog(output / SCORES, everyone.part, needs=("value", "truncated"))
-    inspection = inspect_reward_model(recipe.reward_model)
-    seconds = sum(inspection.seconds.values()) if inspection.seconds else None
-    reward_model_cost = Cost(seconds, 1, sum(inspection.parameters.values()))
+    cost = reward_model_cost(recipe.reward_model)
     splits, results = None, Results(methods, scorers)
     for name in recipe.policies:
-        context = _load_policy(recipe, name, items[name], reward_model_cost)
+        context = _load_policy(recipe, name, items[name], cost)
         splits = load_splits(recipe, scorers, context.reward_model.principles) if splits is None else splits
         for method_name, method in methods.items():
             with main_first() if everyone.count > 1 else contextlib.nullcontext():
@@ -217,7 +224,7 @@ def answer_and_score(recipe: EvalRecipe, items: Items, everyone: Processes = ALO
         jobs = [
             Job(context, System(method_name, name, weight), method, recipe.decoding.model_copy(update={"seed": seed}))
             for method_name, method in methods.items()
-            for weight in (recipe.guidance_weights if method.weighted else [0.0])
+            for weight in (recipe.weights_of(method_name) if method.weighted else [0.0])
             for seed in recipe.seeds
         ]
         for job in jobs:

@@ -124,12 +124,12 @@ class Reference(NamedTuple):
 def reference_of(recipe: EvalRecipe, methods: Mapping[str, Method]) -> Reference:
     """What a recipe's methods (by name in the report) are compared with.
 
-    That is `compare_with`, else the first weighted method, else the last one; a weighted one at the first of the
-    recipe's guidance weights.
+    That is `compare_with`, else the first weighted method, else the last one; a weighted one at the first of its
+    guidance weights.
     """
     weighted = [name for name, method in methods.items() if method.weighted]
     name = recipe.compare_with or (weighted or list(methods))[0 if weighted else -1]
-    return Reference(name, recipe.guidance_weights[0] if name in weighted else 0.0)
+    return Reference(name, recipe.weights_of(name)[0] if name in weighted else 0.0)
 
 
 def build_report(

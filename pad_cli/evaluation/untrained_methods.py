@@ -10,16 +10,18 @@ import functools
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from pad_cli.decoding.engine import PadEngine
 from pad_cli.decoding.mixture import Expert, generate_mixture, prompt_lengths
 from pad_cli.errors import RecipeError
-from pad_cli.evaluation.contract import Cost, EvalContext, Method
+from pad_cli.evaluation.contract import Cost, EvalContext, Method, reward_model_cost
 from pad_cli.evaluation.sequence_rewards import answer_tokens, sequence_rewards
+from pad_cli.models.checkpoint import load_reward_model
 from pad_cli.models.language_model import same_vocabulary
 from pad_cli.models.prompts import encode_prompt
 from pad_cli.pairs import load_pairs
@@ -91,12 +93,39 @@ class Base(Untrained):
     reads_preference = False
 
 
+@dataclass(frozen=True)
 class Pad(Untrained):
-    """The policy guided by the reward model while it decodes."""
+    """The policy guided by the reward model while it decodes.
 
-    name = "pad"
-    weighted = True
-    rewarded = True
+    `reward_model` is another one than the recipe's: a directory, a hub id or a registered name.
+    """
+
+    reward_model: str = ""
+    _engines: dict[str, PadEngine] = field(default_factory=dict, init=False, repr=False, compare=False)
+    name: ClassVar[str] = "pad"
+    weighted: ClassVar[bool] = True
+    rewarded: ClassVar[bool] = True
+
+    def key(self, context: EvalContext) -> Any:
+        return super().key(self._context(context))
+
+    def prepare(self, context: EvalContext) -> Cost:
+        return reward_model_cost(self.reward_model) if self.reward_model else super().prepare(context)
+
+    def answer(
+        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
+    ) -> list[Generation]:
+        return super().answer(self._context(context), items, settings, guidance_weight)
+
+    def _context(self, context: EvalContext) -> EvalContext:
+        """The policy with the method's own reward model, where it has one."""
+        if not self.reward_model:
+            return context
+        policy = context.policy
+        if policy.fingerprint not in self._engines:
+            model = load_reward_model(self.reward_model, backbone=policy)
+            self._engines[policy.fingerprint] = PadEngine(policy, model, always=context.engine.always)
+        return replace(context, engine=self._engines[policy.fingerprint])
 
 
 @dataclass(frozen=True)
@@ -202,22 +231,12 @@ class Prompt(Untrained):
 class PadPrompt(Prompt):
     """The policy with the preference in its prompt, guided by the reward model, which reads the plain prompt.
 
-    Options: as of `Prompt`, and `scale`, by which the guidance weight is multiplied.
+    Options: as of `Prompt`.
     """
 
-    scale: float = 1.0
     name: ClassVar[str] = "pad+prompt"
     weighted: ClassVar[bool] = True
     rewarded: ClassVar[bool] = True
-
-    def decided_by(self, context: EvalContext) -> list[Any]:
-        scaled = [self.scale] if self.scale != 1.0 else []  # earlier versions kept answers without it
-        return [*super().decided_by(context), *scaled]
-
-    def answer(
-        self, context: EvalContext, items: Sequence[BenchmarkItem], settings: DecodingSettings, guidance_weight: float
-    ) -> list[Generation]:
-        return super().answer(context, items, settings, guidance_weight * self.scale)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,9 @@ class MethodSettings(Settings):
     method: str = Field(description="A registered method.")
     name: str = Field("", description="Name in the report; by default the method's.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that method.")
+    guidance_weights: list[float] | None = Field(
+        None, min_length=1, description="Guidance weights of this method alone; by default the recipe's."
+    )
 
     @property
     def label(self) -> str:
@@ -155,6 +158,11 @@ class EvalRecipe(Settings):
         if len(self.seeds) > 1 and self.decoding.temperature == 0:
             raise ValueError("several `seeds` need `decoding.temperature` above 0: greedy answers ignore them")
         return self
+
+    def weights_of(self, method: str) -> list[float]:
+        """The guidance weights at which a weighted method, by its name in the report, answers."""
+        own = {each.label: each.guidance_weights for each in self.methods}
+        return own[method] or self.guidance_weights
 
 
 class SweepRecipe(Settings):

@@ -191,6 +191,7 @@ def test_two_identical_methods_seldom_differ_in_a_report() -> None:
     ("changed", "expected"),
     [
         ({}, Reference("pad", 2.0)),
+        ({"methods": ["base", {"method": "pad", "guidance_weights": [3.0]}]}, Reference("pad", 3.0)),
         ({"compare_with": "base"}, Reference("base", 0.0)),
         ({"methods": ["base", {"method": "base", "name": "again"}]}, Reference("again", 0.0)),
     ],

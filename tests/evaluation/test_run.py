@@ -64,6 +64,12 @@ def answers_of(recipe: EvalRecipe) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(recipe.output) / ANSWERS).read_text(encoding="utf-8").splitlines()]
 
 
+def test_a_method_answers_at_its_own_guidance_weights(make_recipe: MakeRecipe) -> None:
+    report = evaluate(make_recipe(methods=["base", {"method": "pad", "guidance_weights": [0.5, 3.0]}, "pad+prompt"]))
+    asked = {(row["method"], row["guidance_weight"]) for row in report["rows"]}
+    assert asked == {("base", 0.0), ("pad", 0.5), ("pad", 3.0), ("pad+prompt", 1.0), ("pad+prompt", 2.0)}
+
+
 def test_every_prompt_is_answered_under_every_preference_and_weight(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     report = evaluate(recipe)

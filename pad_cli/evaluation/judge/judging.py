@@ -192,7 +192,7 @@ def _read_answers(directory: Path, recipe: EvalRecipe, limit: int | None) -> lis
         System(name, policy, weight)
         for policy in recipe.policies
         for name, method in methods.items()
-        for weight in (recipe.guidance_weights if method.weighted else [0.0])
+        for weight in (recipe.weights_of(name) if method.weighted else [0.0])
     ]
     texts = _texts(directory, methods)
     answers = [

@@ -11,10 +11,11 @@ import pytest
 from pad_cli.decoding.engine import PadEngine
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.contract import EvalContext, load_method
-from pad_cli.evaluation.untrained_methods import Contrast, PadPrompt, Prompt
+from pad_cli.evaluation.untrained_methods import Contrast, Pad, PadPrompt, Prompt
+from pad_cli.models.checkpoint import save_reward_model
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.reward_model import PersonalizedRewardModel
-from pad_cli.recipe import MethodSettings
+from pad_cli.recipe import MethodSettings, ModelSettings
 from pad_cli.records import BenchmarkItem, as_messages
 from tests.agreement import alone, assert_agree
 from tests.evaluation.methods.subjects import HOW, QUESTIONS, make_items, make_subject
@@ -36,6 +37,17 @@ WORDED = [
 def subject(request: pytest.FixtureRequest) -> EvalContext:
     policy = make_language_model(make_tokenizer(chat=request.param == "chat template"), seed=3)
     return make_subject(policy, make_reward_model(policy, seed=2))
+
+
+def test_pad_takes_a_reward_model_of_its_own(policy: LanguageModel, tmp_path: Path) -> None:
+    first, other = make_subject(policy, make_reward_model(policy, seed=2)), make_reward_model(policy, seed=5)
+    (tmp_path / "other").mkdir()
+    save_reward_model(other, tmp_path / "other", ModelSettings(model="x"))
+    own, expected = Pad(reward_model=str(tmp_path / "other")), make_subject(policy, other)
+    assert texts(own, first, 2.0) == texts(Pad(), expected, 2.0) != texts(Pad(), first, 2.0)
+    assert own.key(first) == Pad().key(expected) != Pad().key(first)
+    heads = sum(tensor.numel() for tensor in other.heads.parameters())
+    assert (own.prepare(first).models, own.prepare(first).parameters) == (1, heads)
 
 
 def write_pairs(path: Path, pairs: list[dict[str, Any]]) -> str:
@@ -81,11 +93,6 @@ def test_the_instructions_of_principles_are_one_system_message(
     assert before != Prompt().key(subject)
     Path("principles.yaml").write_text("humorous:\n  instruction: Joke.\n", encoding="utf-8")
     assert method.key(subject) != before
-
-
-def test_the_scale_multiplies_the_guidance_weight(subject: EvalContext) -> None:
-    assert texts(PadPrompt(scale=0.5), subject, 2.0) == texts(PadPrompt(), subject, 1.0)
-    assert PadPrompt(scale=0.5).key(subject) != PadPrompt().key(subject)
 
 
 @pytest.mark.parametrize("few_shot", [False, True], ids=["zero-shot", "few-shot"])
