@@ -124,6 +124,7 @@ class Pad(Untrained):
         policy = context.policy
         if policy.fingerprint not in self._engines:
             model = load_reward_model(self.reward_model, backbone=policy)
+            self._engines.clear()  # policies are evaluated one after the other: do not hold on to the last one
             self._engines[policy.fingerprint] = PadEngine(policy, model, always=context.engine.always)
         return replace(context, engine=self._engines[policy.fingerprint])
 
