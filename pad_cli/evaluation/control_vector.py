@@ -21,7 +21,7 @@ from torch import nn
 
 from pad_cli.errors import RecipeError
 from pad_cli.evaluation.contract import HINT, Cost, EvalContext, Method
-from pad_cli.evaluation.trained_methods import goal_pairs
+from pad_cli.evaluation.trained_methods import answer_alike, goal_pairs
 from pad_cli.models.checkpoint_files import load_tensors, save_tensors
 from pad_cli.models.language_model import LanguageModel
 from pad_cli.models.scoring import TokenSequence, in_batches, padded
@@ -95,18 +95,13 @@ class ControlVector(Method):
         """Answers in order; items of one preference are answered together."""
         names = sorted({*self._names, *context.reward_model.principles})
         asked = [parse_preference(item.preference, names, accepts_text=True).weights for item in items]
-        answers: dict[int, Generation] = {}
-        for first, weights in enumerate(asked):
-            if first in answers:
-                continue
-            numbers = [number for number, other in enumerate(asked) if other == weights]
+
+        def steered(weights: Mapping[str, float], alike: list[BenchmarkItem]) -> list[Generation]:
+            prompts, streams = [item.prompt for item in alike], [item.id for item in alike]
             with _added(context.policy, self._layer(context.policy), guidance_weight * self._shift(context, weights)):
-                together = context.engine.generate(
-                    [items[number].prompt for number in numbers], None, settings,
-                    streams=[items[number].id for number in numbers],
-                )  # fmt: skip
-            answers.update(zip(numbers, together, strict=True))
-        return [answers[number] for number in range(len(items))]
+                return context.engine.generate(prompts, None, settings, streams=streams)
+
+        return answer_alike(items, asked, steered)
 
     def _made_from(self, policy: LanguageModel) -> list[Any]:
         limits = self.options.data.max_prompt_tokens, self.options.data.max_answer_tokens

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -50,6 +50,8 @@ Goal = Mapping[str, float]
 """Principle to weight, never zero."""
 Mixture = list[tuple[Goal, float]]
 """The goals of the adapters that answer, each with its share; empty for the plain policy."""
+
+Kind = TypeVar("Kind")
 
 _COST, _SECONDS = "cost.json", "seconds"
 _DIRECTION_DIGITS = 6  # preferences that differ by less are one goal
@@ -125,13 +127,9 @@ class Trained(Method):
     ) -> list[Generation]:
         """Answers in order; items of one mixture are answered together."""
         mixtures = self._mixtures(context, items)
-        answers: dict[int, Generation] = {}
-        for first, mixture in enumerate(mixtures):
-            if first not in answers:
-                numbers = [number for number, other in enumerate(mixtures) if other == mixture]
-                together = self._answer_with(mixture, context, [items[number] for number in numbers], settings)
-                answers.update(zip(numbers, together, strict=True))
-        return [answers[number] for number in range(len(items))]
+        return answer_alike(
+            items, mixtures, lambda mixture, alike: self._answer_with(mixture, context, alike, settings)
+        )
 
     def adapter(self, policy: LanguageModel, goal: Goal) -> Competitor:
         """The adapter of a goal, trained if it is missing; raises as `prepare`."""
@@ -252,6 +250,20 @@ class Sum(Trained):
 
     def mixture(self, named: Goal) -> Mixture:
         return _of_each(named)
+
+
+def answer_alike(
+    items: Sequence[BenchmarkItem],
+    kinds: Sequence[Kind],
+    answer: Callable[[Kind, list[BenchmarkItem]], list[Generation]],
+) -> list[Generation]:
+    """Answers to items in order, those of one kind together; `kinds` are of the items."""
+    answers: dict[int, Generation] = {}
+    for first, kind in enumerate(kinds):
+        if first not in answers:
+            numbers = [number for number, other in enumerate(kinds) if other == kind]
+            answers.update(zip(numbers, answer(kind, [items[number] for number in numbers]), strict=True))
+    return [answers[number] for number in range(len(items))]
 
 
 def _positive(weights: Goal) -> Goal:
